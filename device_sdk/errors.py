@@ -1,0 +1,93 @@
+"""Error tree of the SDK and the reason codes shared with the wire.
+
+Owns: every exception the SDK raises and the one enum of reason codes.
+Place: leftmost; imports nothing of ours. Must not: hold behaviour.
+
+Subclasses say what the caller can *do*: fix the call, fix the credential,
+wait, or look at the disk. ``record()`` raises only `MisuseError`.
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a reading, a frame or a connection was refused; the same words on wire, page and docs."""
+
+    # one reading
+    TYPE_CONFLICT = "type_conflict"
+    NOT_FINITE = "not_finite"
+    OUT_OF_RANGE = "out_of_range"
+    TOO_LONG = "too_long"
+    TIME_OUT_OF_RANGE = "time_out_of_range"
+    UNKNOWN_CHANNEL = "unknown_channel"
+    BAD_NAME = "bad_name"
+    CHANNEL_LIMIT = "channel_limit"
+    # one frame
+    MALFORMED = "malformed"
+    OUT_OF_ORDER = "out_of_order"
+    UNREADABLE = "unreadable"
+    # one connection
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    UNKNOWN_DEVICE = "unknown_device"
+    TAKEN_OVER = "taken_over"
+    TOO_LARGE = "too_large"
+    BAD_MESSAGE = "bad_message"
+    GOING_AWAY = "going_away"
+    # one stream
+    SEQ_REUSE = "seq_reuse"
+    CHAIN_CONFLICT = "chain_conflict"
+    # backpressure
+    DISK_FULL = "disk_full"
+    STORE_BEHIND = "store_behind"
+    # declared gaps
+    SPOOL_FULL = "spool_full"
+    POWER_CUT = "power_cut"
+    SPOOL_DAMAGED = "spool_damaged"
+    HUB_RESTORED = "hub_restored"
+    # counted at the device, never sent
+    NO_VALUE = "no_value"
+
+
+class TelemetryError(Exception):
+    """Root of everything the SDK raises on purpose."""
+
+
+class MisuseError(TelemetryError, ValueError):
+    """You called it wrongly: fix the call; nothing was recorded."""
+
+
+class SpoolError(TelemetryError, OSError):
+    """The spool cannot be opened or written: look at the path, the disk, or the other process."""
+
+
+class AuthenticationError(TelemetryError):
+    """The hub refused the credential: fix the token or the device name."""
+
+
+class ProtocolError(TelemetryError):
+    """The peer broke the protocol: the connection ends, a new one is tried."""
+
+    def __init__(self, message: str, reason: Reason = Reason.BAD_MESSAGE) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ConnectionLostError(TelemetryError):
+    """The transport failed or closed: retry; ``retry_ms`` is the hub's wish, if it had one."""
+
+    def __init__(self, message: str, *, code: int | None = None, retry_ms: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry_ms = retry_ms
+
+
+class FlushTimeoutError(TelemetryError, TimeoutError):
+    """`flush` ran out of time; the readings stay in the spool and are still delivered later."""
+
+
+class ChainConflictError(ProtocolError):
+    """The hub acked a frame this spool did not cut that way: begin a new stream, then reconnect."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, Reason.CHAIN_CONFLICT)

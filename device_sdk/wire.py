@@ -1,0 +1,316 @@
+"""Messages of ``telemetry.v1`` as values, to and from bytes; every limit a peer must know.
+
+Owns: the protocol version, the size limits, the chain, the control messages.
+The columns inside a batch are `device_sdk.columns`. Place: after `reading`.
+Pure: no clock, task, socket, randomness. ``docs/reference/protocol.md`` is
+generated from this file; ``tests/vectors/*.json`` fix it for other languages.
+
+Times travel as decimal strings of nanoseconds, because JavaScript loses
+integers beyond 2**53.
+"""
+
+import json
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+from device_sdk.errors import ProtocolError, Reason
+from device_sdk.reading import Channel, ValueType
+
+PROTOCOL_VERSION = 1
+DEVICE_SUBPROTOCOL = "telemetry.v1"
+WATCH_SUBPROTOCOL = "watch.v1"
+DEVICE_PATH = "/v1/device"
+WATCH_PATH = "/v1/watch"
+
+# A constant of protocol 1: a frame must fit a small device's memory and one read of the hub.
+MAX_FRAME_BYTES = 256 * 1024
+# Frames cut and not yet acked; 32 hides a 300 ms link at 100 frames/s and bounds what a crash resends.
+MAX_WINDOW = 32
+# Readings in one frame: beyond about 1,000 the cost per reading no longer falls (measured 0.057 µs).
+MAX_FRAME_READINGS = 10_000
+# A device has tens of channels; 200 leaves room and stops a loop that invents names.
+MAX_CHANNELS = 200
+PING_S = 15
+# Readings outside 2000-01-01 … 2100-01-01 UTC come from a clock that was never set, not from a sensor.
+MIN_TIME_NS = 946_684_800_000_000_000
+MAX_TIME_NS = 4_102_444_800_000_000_000
+
+CHAIN_BYTES = 16
+CHAIN_START = bytes(CHAIN_BYTES)
+# How far back both ends can compare chains.
+CHAINS_KEPT = 64
+
+
+class Close:
+    """WebSocket close codes: 40xx and 41xx reconnect soon, 44xx minutes apart (a person must act)."""
+
+    GOING_AWAY = 4000
+    TOO_SLOW = 4008
+    NO_PONG = 4010
+    RATE_LIMITED = 4029
+    INTERNAL = 4100
+    BAD_MESSAGE = 4400
+    UNAUTHENTICATED = 4401
+    FORBIDDEN = 4403
+    TAKEN_OVER = 4409
+    TOO_LARGE = 4413
+    EVICTED = 4429
+
+
+def next_chain(chain: bytes, body: bytes) -> bytes:
+    """Return chain(n) = BLAKE2b-128(chain(n-1) ‖ body(n)); body is the frame's bytes as cut."""
+    return blake2b(chain + body, digest_size=CHAIN_BYTES).digest()
+
+
+# --- device → hub -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """An older stream of the same device that still holds frames (in `Hello`)."""
+
+    stream: str
+    acked: int
+    next: int
+    chain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """First message of a device: who it is, which stream it continues, what it knows.
+
+    ``stream`` and ``run``: 16 hex digits. ``chain``: chain(next - 1) in hex.
+    ``acked`` ≤ ``next`` - 1; frames acked + 1 … next - 1 are cut and unacked.
+    ``seen``: the hub's last ``pos`` this spool stored, or None.
+    """
+
+    device: str
+    stream: str
+    boot: str
+    run: str
+    acked: int
+    next: int
+    chain: str
+    sdk: str = "unknown"
+    proto: int = PROTOCOL_VERSION
+    seen: str | None = None
+    earlier: tuple[Earlier, ...] = ()
+    mono_ns: int = 0
+    wall_ns: int = 0
+    clock: str = "unknown"
+    link: str = "normal"
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """Declares channels (all, or those added since); sent before the first batch that uses them."""
+
+    channels: tuple[Channel, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A declared loss: an ordinary numbered frame. ``count`` None = unknown."""
+
+    seq: int
+    count: int | None
+    reason: str
+    ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Bye:
+    """The sender goes away; ``retry_ms`` (hub only) says when to come back."""
+
+    retry_ms: int | None = None
+
+
+# --- hub → device -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The hub continues the stream after ``stored``; ``chain`` is the hub's chain(stored) in hex."""
+
+    stored: int
+    chain: str
+    pos: str
+    time_ns: int
+    window: int = MAX_WINDOW
+    ping_s: int = PING_S
+    channels: int = MAX_CHANNELS
+    n: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NewStream:
+    """The stream cannot continue; cut frames ≤ ``stored`` whose chain is equal count as acked."""
+
+    stored: int
+    chain: str
+    why: str
+    pos: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """One reading refused for good: index into the column of ``channel`` in frame ``seq``."""
+
+    seq: int
+    channel: str
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """All frames ≤ ``stored`` are durable. Cumulative, so a lost ack costs nothing."""
+
+    stored: int
+    chain: str
+    pos: str
+    rejected_total: int = 0
+    rejected: tuple[Rejection, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """The last frame was not taken; send again from ``stored`` + 1."""
+
+    reason: str
+    stored: int
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """The hub cannot store now; keep the frames, try again after ``retry_ms``."""
+
+    why: str
+    retry_ms: int
+
+
+DeviceMessage = Hello | Schema | Gap | Bye
+HubMessage = Welcome | NewStream | Ack | Error | Slow | Bye
+
+
+def encode(message: DeviceMessage | HubMessage) -> bytes:
+    """Return the message as UTF-8 JSON, keys in protocol order, no spaces."""
+    return json.dumps(_to_object(message), separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def decode_hub_message(data: bytes | str) -> HubMessage:
+    """Return what the hub said.
+
+    Raises:
+        ProtocolError: not JSON, an unknown ``op``, a missing or wrong field.
+    """
+    try:
+        obj = json.loads(data)
+        message: HubMessage = _HUB_OPS[obj["op"]](obj)
+        return message
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ProtocolError(f"the hub sent a message this SDK cannot read: {error!r}") from error
+
+
+def channel_to_object(channel: Channel) -> dict[str, Any]:
+    """Return a channel as it stands inside `Schema`, without its name and without absent fields."""
+    out: dict[str, Any] = {}
+    if channel.unit is not None:
+        out["unit"] = channel.unit
+    if channel.type is not None:
+        out["type"] = channel.type.value
+    if channel.every_s is not None:
+        out["every_s"] = channel.every_s
+    if channel.low is not None and channel.high is not None:
+        out["range"] = [channel.low, channel.high]
+    if channel.label is not None:
+        out["label"] = channel.label
+    return out
+
+
+def channel_from_object(name: str, obj: dict[str, Any]) -> Channel:
+    """Return the channel that `channel_to_object` wrote."""
+    low, high = obj.get("range") or (None, None)
+    kind = None if obj.get("type") is None else ValueType(obj["type"])
+    return Channel(name, obj.get("unit"), kind, obj.get("every_s"), low, high, obj.get("label"))
+
+
+def _to_object(message: DeviceMessage | HubMessage) -> dict[str, Any]:
+    match message:
+        case Hello():
+            return _hello_object(message)
+        case Schema(channels):
+            return {"op": "schema", "channels": {c.name: channel_to_object(c) for c in channels}}
+        case Gap(seq, count, reason, ranges):
+            spans = {name: [str(first), str(last)] for name, (first, last) in ranges.items()}
+            return {"op": "gap", "seq": seq, "count": count, "reason": reason, "ranges": spans}
+        case Bye(retry_ms):
+            return {"op": "bye"} if retry_ms is None else {"op": "bye", "retry_ms": retry_ms}
+        case Welcome():
+            return {
+                "op": "welcome", "n": message.n, "stored": message.stored, "chain": message.chain, "pos": message.pos,
+                "time_ns": str(message.time_ns), "window": message.window, "ping_s": message.ping_s,
+                "limits": {"channels": message.channels},
+            }  # fmt: skip
+        case NewStream(stored, chain, why, pos):
+            return {"op": "new_stream", "stored": stored, "chain": chain, "why": why, "pos": pos}
+        case Ack():
+            return _ack_object(message)
+        case Error(reason, stored, text):
+            return {"op": "error", "reason": reason, "stored": stored, "message": text}
+        case Slow(why, retry_ms):
+            return {"op": "slow", "why": why, "retry_ms": retry_ms}
+
+
+def _hello_object(hello: Hello) -> dict[str, Any]:
+    earlier = [{"stream": e.stream, "acked": e.acked, "next": e.next, "chain": e.chain} for e in hello.earlier]
+    return {
+        "op": "hello", "device": hello.device, "stream": hello.stream, "boot": hello.boot, "run": hello.run,
+        "sdk": hello.sdk, "proto": hello.proto, "acked": hello.acked, "next": hello.next, "chain": hello.chain,
+        "seen": hello.seen, "earlier": earlier, "mono_ns": str(hello.mono_ns), "wall_ns": str(hello.wall_ns),
+        "clock": hello.clock, "link": hello.link,
+    }  # fmt: skip
+
+
+def _ack_object(ack: Ack) -> dict[str, Any]:
+    out: dict[str, Any] = {"op": "ack", "stored": ack.stored, "chain": ack.chain, "pos": ack.pos}
+    if ack.rejected_total:
+        out["rejected_total"] = ack.rejected_total
+    if ack.rejected:
+        out["rejected"] = [
+            {"seq": r.seq, "channel": r.channel, "index": r.index, "reason": r.reason} for r in ack.rejected
+        ]
+    return out
+
+
+def _welcome(obj: dict[str, Any]) -> Welcome:
+    limits = obj.get("limits", {})
+    window = max(1, min(int(obj["window"]), MAX_WINDOW))
+    return Welcome(
+        int(obj["stored"]), str(obj["chain"]), str(obj["pos"]), int(obj["time_ns"]), window,
+        max(1, int(obj["ping_s"])), int(limits.get("channels", MAX_CHANNELS)), int(obj.get("n", 0)),
+    )  # fmt: skip
+
+
+def _ack(obj: dict[str, Any]) -> Ack:
+    rejected = tuple(
+        Rejection(int(r["seq"]), str(r["channel"]), int(r["index"]), str(r["reason"])) for r in obj.get("rejected", ())
+    )
+    return Ack(int(obj["stored"]), str(obj["chain"]), str(obj["pos"]), int(obj.get("rejected_total", 0)), rejected)
+
+
+def _bye(obj: dict[str, Any]) -> Bye:
+    retry = obj.get("retry_ms")
+    return Bye(None if retry is None else int(retry))
+
+
+_HUB_OPS: dict[str, Any] = {
+    "welcome": _welcome,
+    "new_stream": lambda o: NewStream(int(o["stored"]), str(o["chain"]), str(o["why"]), str(o["pos"])),
+    "ack": _ack,
+    "error": lambda o: Error(str(o.get("reason", Reason.MALFORMED)), int(o["stored"]), str(o.get("message", ""))),
+    "slow": lambda o: Slow(str(o["why"]), int(o["retry_ms"])),
+    "bye": _bye,
+}

@@ -1,0 +1,204 @@
+"""The registry: which devices and channels exist, their newest values, their presence.
+
+Owns: the in-memory truth of series (ids, types, units), latest values by
+event time, and presence. Place: after `model`. Lives on the event loop; what
+must survive is committed by the journal together with the next frames.
+Pure: the time is passed in.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from device_sdk.columns import Column
+from device_sdk.reading import CHANNEL_NAME, Channel, Value, ValueType
+from device_sdk.wire import MAX_CHANNELS
+from hub.model import Frame, Series, SeriesKey
+
+# Before a device declared or showed its interval, this is assumed.
+DEFAULT_INTERVAL_S = 10.0
+# Readings may be this many intervals late before the device counts as stale.
+STALE_INTERVALS = 3
+MIN_STALE_S = 5.0
+# A device that is not connected and silent for this long (and 10 intervals) is offline.
+OFFLINE_S = 60.0
+_RATE_WINDOW_S = 10.0
+
+
+class Presence(StrEnum):
+    """What the page says of a device."""
+
+    ONLINE = "online"
+    STALE = "stale"
+    OFFLINE = "offline"
+
+
+@dataclass(slots=True)
+class Latest:
+    """The newest reading of a series by event time, and the offset of the frame that brought it."""
+
+    time_ns: int
+    value: Value
+    offset: int
+
+
+@dataclass(slots=True)
+class DeviceState:
+    """One device as the hub sees it now."""
+
+    namespace: str
+    name: str
+    channels: dict[str, Series] = field(default_factory=dict)
+    connections: int = 0
+    last_received_ns: int = 0
+    last_time_ns: int = 0
+    interval_s: float | None = None
+    rate_hz: float = 0.0
+
+    def expected_interval_s(self) -> float:
+        """Return the shortest declared interval, else the learnt one, else the default."""
+        declared = [s.every_s for s in self.channels.values() if s.every_s is not None]
+        return min(declared) if declared else self.interval_s or DEFAULT_INTERVAL_S
+
+    def presence(self, now_ns: int) -> Presence:
+        """Return the state at ``now_ns``; an hourly device is not stale after ten seconds."""
+        if self.last_received_ns == 0:
+            return Presence.STALE if self.connections else Presence.OFFLINE
+        silent_s = (now_ns - self.last_received_ns) / 1e9
+        interval_s = self.expected_interval_s()
+        if silent_s <= max(STALE_INTERVALS * interval_s, MIN_STALE_S):
+            return Presence.ONLINE
+        if self.connections or silent_s <= max(10 * interval_s, OFFLINE_S):
+            return Presence.STALE
+        return Presence.OFFLINE
+
+    def heard(self, received_ns: int, readings: int, newest_ns: int) -> None:
+        """Count one frame: learn the interval and the rate from receive times."""
+        if self.last_received_ns:
+            gap_s = max((received_ns - self.last_received_ns) / 1e9, 0.0)
+            keep = 0.5 ** (gap_s / _RATE_WINDOW_S)
+            self.rate_hz = self.rate_hz * keep + readings * (1 - keep) / max(gap_s, 1e-3)
+            self.interval_s = gap_s if self.interval_s is None else self.interval_s * 0.9 + gap_s * 0.1
+        self.last_received_ns = max(self.last_received_ns, received_ns)
+        self.last_time_ns = max(self.last_time_ns, newest_ns)
+
+
+class Registry:
+    """All series, devices and latest values of one hub."""
+
+    def __init__(self, series: Iterable[Series]) -> None:
+        self.by_key: dict[SeriesKey, Series] = {}
+        self.by_id: dict[int, Series] = {}
+        self.devices: dict[tuple[str, str], DeviceState] = {}
+        self.latest: dict[int, Latest] = {}
+        self._next_id = 1
+        self._changed: dict[int, Series] = {}
+        for known in series:
+            self._enter(known)
+
+    def device(self, namespace: str, name: str) -> DeviceState:
+        """Return the device's state, made on first use."""
+        state = self.devices.get((namespace, name))
+        if state is None:
+            state = self.devices[(namespace, name)] = DeviceState(namespace, name)
+        return state
+
+    def declare(self, namespace: str, device: str, channels: Sequence[Channel]) -> list[str]:
+        """Add or update channels; return the names refused (bad name, or over the limit of 200)."""
+        state, refused = self.device(namespace, device), []
+        for channel in channels:
+            known = state.channels.get(channel.name)
+            if known is None:
+                if len(state.channels) >= MAX_CHANNELS or CHANNEL_NAME.fullmatch(channel.name) is None:
+                    refused.append(channel.name)
+                    continue
+                known = Series(self._next_id, namespace, device, channel.name, channel.type)
+                self._enter(known)
+                self._changed[known.id] = known
+            if _update(known, channel):
+                self._changed[known.id] = known
+        return refused
+
+    def changed(self, series: Series) -> None:
+        """Note that a series must be written again with the next commit."""
+        self._changed[series.id] = series
+
+    def take_changes(self) -> list[Series]:
+        """Return and forget the series that the next commit must carry."""
+        changes = list(self._changed.values())
+        self._changed.clear()
+        return changes
+
+    def load_latest(self, series_id: int, time_ns: int, value: Value) -> None:
+        """Set a latest value read from the store at start."""
+        series = self.by_id.get(series_id)
+        if series is not None:
+            self.latest[series_id] = Latest(time_ns, value, 0)
+            state = self.device(series.namespace, series.device)
+            state.last_time_ns = max(state.last_time_ns, time_ns)
+
+    def apply(self, frames: Sequence[Frame]) -> None:
+        """Take committed frames: newest values by event time, presence, rates."""
+        for frame in frames:
+            newest = 0
+            for series_column in frame.columns:
+                newest = max(newest, self._newest(frame, series_column.series.id, series_column.column))
+            if frame.columns:
+                self.device(frame.key.namespace, frame.key.device).heard(frame.received_ns, frame.readings, newest)
+
+    def is_alert(self, series: Series) -> bool:
+        """Return whether the newest value lies outside the declared range."""
+        latest = self.latest.get(series.id)
+        if latest is None or series.low is None or series.high is None or isinstance(latest.value, str):
+            return False
+        return not series.low <= latest.value <= series.high
+
+    def forget(self, namespace: str, device: str) -> list[Series]:
+        """Drop a device's presence when its identity ends; its series and history stay."""
+        state = self.devices.get((namespace, device))
+        if state is None:
+            return []
+        state.connections = 0
+        return list(state.channels.values())
+
+    def _newest(self, frame: Frame, series_id: int, column: Column) -> int:
+        times = column.dt
+        last = len(times) - 1
+        # Times ascend in nearly every frame; only then is the last the newest.
+        top = times[last]
+        at = last if last == 0 or max(times) == top else max(range(len(times)), key=times.__getitem__)
+        time_ns = frame.t0 + times[at] * frame.tick
+        known = self.latest.get(series_id)
+        if known is None:
+            self.latest[series_id] = Latest(time_ns, column.values[at], frame.offset)
+        elif time_ns >= known.time_ns:
+            known.time_ns, known.value, known.offset = time_ns, column.values[at], frame.offset
+        return time_ns
+
+    def _enter(self, series: Series) -> None:
+        self.by_key[SeriesKey(series.namespace, series.device, series.channel)] = series
+        self.by_id[series.id] = series
+        self._next_id = max(self._next_id, series.id + 1)
+        self.device(series.namespace, series.device).channels[series.channel] = series
+
+
+def _update(series: Series, channel: Channel) -> bool:
+    """Take what the device now says; a type may only widen from int to float."""
+    before = (series.type, series.unit, series.every_s, series.low, series.high, series.label)
+    if series.type is None or (channel.type is ValueType.FLOAT and series.type is ValueType.INT):
+        series.type = channel.type
+    series.unit = channel.unit if channel.unit is not None else series.unit
+    series.every_s = channel.every_s if channel.every_s is not None else series.every_s
+    if channel.low is not None and channel.high is not None:
+        series.low, series.high = channel.low, channel.high
+    series.label = channel.label if channel.label is not None else series.label
+    return before != (series.type, series.unit, series.every_s, series.low, series.high, series.label)
+
+
+_NUMBERS = re.compile(r"(\d+)")
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sort key that puts ``pump-2`` before ``pump-10``."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in _NUMBERS.split(name) if part]

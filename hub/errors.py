@@ -1,0 +1,80 @@
+"""Error tree of the hub: each error knows its HTTP status and its reason word.
+
+Owns: what a caller of the hub may see. Place: leftmost in `hub`. The reason
+words are those of the wire (`device_sdk.errors.Reason`) where both know the
+fault. Must not: carry tokens or payloads.
+"""
+
+
+class HubError(Exception):
+    """Root of the hub's errors; ``str(error)`` is fit for a person and says the next step."""
+
+    status = 500
+    reason = "internal"
+
+
+class BadRequestError(HubError):
+    """The request cannot be understood: fix it."""
+
+    status = 400
+    reason = "bad_request"
+
+
+class UnauthenticatedError(HubError):
+    """No credential, or one that is not known: get a token."""
+
+    status = 401
+    reason = "unauthenticated"
+
+
+class ForbiddenError(HubError):
+    """The credential is known but may not do this: use another role or pattern."""
+
+    status = 403
+    reason = "forbidden"
+
+
+class NotFoundError(HubError):
+    """Nothing by that name."""
+
+    status = 404
+    reason = "not_found"
+
+
+class ConflictError(HubError):
+    """It exists already, or its state does not allow this."""
+
+    status = 409
+    reason = "conflict"
+
+
+class UnavailableError(HubError):
+    """The hub cannot do this now: try again."""
+
+    status = 503
+    reason = "unavailable"
+
+
+class ConfigError(HubError):
+    """A setting is wrong: the message names it, where it came from and what it may be."""
+
+    reason = "config"
+
+
+class JournalError(HubError):
+    """The journal cannot be opened, or a commit failed: the hub must stop taking frames."""
+
+    reason = "journal"
+
+
+class DiskFullError(JournalError):
+    """The disk is full: nothing was stored; devices are told ``slow`` and keep their frames."""
+
+    reason = "disk_full"
+
+
+class ExpiredError(HubError):
+    """The position asked for is older than the journal keeps: start from a time instead."""
+
+    status = 410
+    reason = "expired"

@@ -1,0 +1,96 @@
+"""The store's interface: history by series and time.
+
+Owns: what every engine must answer alike (`tests/contract` holds the suite).
+Place: after `journal`. A store consumes the journal from its own checkpoint;
+an ack never waits for it. Readings are unique by (series, time): writing the
+same instant again is a correction, the last one (by offset) wins.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from device_sdk.reading import Value
+from hub.model import Frame
+
+AGGREGATES = ("avg", "min", "max", "count", "sum", "first", "last")
+
+
+class Row(NamedTuple):
+    """One stored reading."""
+
+    series: int
+    time_ns: int
+    value: Value
+
+
+class Bucket(NamedTuple):
+    """Aggregates of one series over [start_ns, start_ns + step); numbers only, empty buckets are left out."""
+
+    series: int
+    start_ns: int
+    values: tuple[float | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesCounters:
+    """The second ledger: accepted − superseded − expired − erased = rows."""
+
+    series: int
+    accepted: int
+    superseded: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatistics:
+    """How far the store has come and what it holds."""
+
+    applied: int
+    rows: int
+    bytes: int
+
+
+class Store(Protocol):
+    """Blocking; one writer thread, any reader threads."""
+
+    applied: int
+
+    def write(self, frames: Sequence[Frame]) -> None:
+        """Store the readings of frames (ascending offsets); those ≤ ``applied`` are skipped: repeating is harmless."""
+
+    def latest(self, series: Sequence[int]) -> list[Row]:
+        """Return the newest reading *by event time* of each series that has one."""
+
+    def read(
+        self, series: Sequence[int], start_ns: int, end_ns: int, limit: int, *, descending: bool = False
+    ) -> list[Row]:
+        """Return rows with start_ns <= time < end_ns, ordered by (time, series), at most about ``limit``.
+
+        When there are more, the answer ends at a time border: every row of the last time given is in it, so
+        the next page starts at that time + 1 (or ends there, descending). It may thus exceed ``limit`` by the rows
+        of one instant.
+        """
+
+    def aggregate(
+        self, series: Sequence[int], start_ns: int, end_ns: int, step_ns: int, functions: Sequence[str]
+    ) -> list[Bucket]:
+        """Return buckets aligned to the epoch (start = k * step_ns), ordered by (start, series).
+
+        A bool counts as 0 or 1; strings are left out.
+        """
+
+    def dump(self, series: Sequence[int], start_ns: int, end_ns: int) -> Iterator[list[Row]]:
+        """Yield pages of rows ordered by (time, series), in bounded memory."""
+
+    def counters(self, series: Sequence[int]) -> list[SeriesCounters]:
+        """Return the ledger's counters of each series."""
+
+    def erase(self, series: Sequence[int]) -> int:
+        """Delete all rows of the series; return how many."""
+
+    def statistics(self) -> StoreStatistics:
+        """Return the figures of now."""
+
+    def close(self) -> None:
+        """Close all handles; safe to call twice."""
