@@ -1,0 +1,236 @@
+"""Identities: tokens open exactly what they should, and end everywhere within one refresh."""
+
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hub.auth import Identities, Identity, Role
+from hub.errors import BadRequestError, ConflictError, NotFoundError
+
+
+class FakeClock:
+    """Wall time that moves only when told."""
+
+    def __init__(self) -> None:
+        self.now_ns = 1_795_376_000_000_000_000
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Return a clock the test moves."""
+    return FakeClock()
+
+
+@pytest.fixture
+def identities(tmp_path: Path, clock: FakeClock) -> Iterator[Identities]:
+    """Return an empty file of identities."""
+    opened = Identities(tmp_path / "identities.sqlite3", clock=clock)
+    yield opened
+    opened.close()
+
+
+def test_device_token_authenticates_as_that_device(identities: Identities) -> None:
+    """A device's token speaks for that device and sees only its own channels."""
+    token = identities.add_device("pump-1")
+
+    identity = identities.authenticate(token)
+
+    assert identity == Identity(token.split(".")[0], "pump-1", Role.DEVICE, "default", ("pump-1/**",))
+
+
+def test_token_carries_256_random_bits(identities: Identities) -> None:
+    """The secret part is 32 random bytes in base64url."""
+    id_, secret = identities.add_device("pump-1").split(".")
+
+    assert len(id_) == 13
+    assert len(secret) == 43
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda t: "", id="empty"),
+        pytest.param(lambda t: t[:-1], id="shorter"),
+        pytest.param(lambda t: t + "A", id="longer"),
+        pytest.param(lambda t: t.split(".")[0], id="id only"),
+        pytest.param(lambda t: "d000000000000." + t.split(".")[1], id="other id"),
+        pytest.param(lambda t: t + "." * 10_000, id="huge"),
+        pytest.param(lambda t: t.replace(".", ".\udcff"), id="surrogate"),
+    ],
+)
+def test_wrong_token_is_refused(identities: Identities, change: object) -> None:
+    """Anything but the exact token is nobody, never an exception."""
+    token = identities.add_device("pump-1")
+
+    assert callable(change)
+    assert identities.authenticate(change(token)) is None
+
+
+def test_adding_a_device_twice_conflicts(identities: Identities) -> None:
+    """A second enrolment is refused and leaves the first token valid."""
+    token = identities.add_device("pump-1")
+
+    with pytest.raises(ConflictError, match="hub devices rotate pump-1"):
+        identities.add_device("pump-1")
+
+    assert identities.authenticate(token) is not None
+
+
+def test_adding_many_adds_all_or_none(identities: Identities) -> None:
+    """A conflict in the middle of a bulk enrolment adds nobody."""
+    identities.add_device("b")
+
+    with pytest.raises(ConflictError):
+        identities.add_devices(["a", "b", "c"])
+
+    assert [d.name for d in identities.devices()] == ["b"]
+
+
+def test_adding_many_can_rotate_those_that_exist(identities: Identities) -> None:
+    """With rotate, existing devices get a new token and new ones are enrolled."""
+    old = identities.add_device("b")
+
+    tokens = identities.add_devices(["a", "b"], rotate=True)
+
+    assert identities.authenticate(old) is None
+    assert {name: identities.authenticate(t).name for name, t in tokens.items()} == {"a": "a", "b": "b"}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["", "-x", "a/b", "a" * 65, "ä"])
+def test_bad_device_name_is_refused(identities: Identities, name: str) -> None:
+    """Only the grammar of device names is taken."""
+    with pytest.raises(BadRequestError):
+        identities.add_device(name)
+
+
+def test_rotation_ends_the_old_token(identities: Identities, clock: FakeClock) -> None:
+    """After a rotation only the new token counts, and refresh names the old id once."""
+    old = identities.add_device("pump-1")
+    clock.now_ns += 5
+
+    new = identities.rotate_device("pump-1")
+
+    assert identities.authenticate(old) is None
+    assert identities.authenticate(new) is not None
+    assert identities.refresh() == {old.split(".")[0]}
+    assert identities.refresh() == set()
+    (device,) = identities.devices()
+    assert device.rotated_ns == device.created_ns + 5
+
+
+def test_removed_device_is_nobody(identities: Identities) -> None:
+    """Removing ends the token at once; removing again says it is not there."""
+    token = identities.add_device("pump-1")
+
+    identities.remove_device("pump-1")
+
+    assert identities.authenticate(token) is None
+    assert identities.refresh() == {token.split(".")[0]}
+    with pytest.raises(NotFoundError):
+        identities.remove_device("pump-1")
+    with pytest.raises(NotFoundError):
+        identities.rotate_device("pump-1")
+
+
+def test_watcher_token_keeps_role_and_patterns(identities: Identities) -> None:
+    """A token is listed and authenticates with the role and patterns it was made with."""
+    id_, token = identities.add_token(Role.WATCHER, ["greenhouse-*/**", "*/battery"], "wall")
+
+    identity = identities.authenticate(token)
+
+    assert identity == Identity(id_, "wall", Role.WATCHER, "default", ("greenhouse-*/**", "*/battery"))
+    assert [(t.id, t.name, t.role) for t in identities.tokens()] == [(id_, "wall", Role.WATCHER)]
+
+
+def test_device_role_needs_a_device(identities: Identities) -> None:
+    """A token with the role of devices cannot be made without a device."""
+    with pytest.raises(BadRequestError, match="hub devices add"):
+        identities.add_token(Role.DEVICE, ["**"], "x")
+
+
+def test_token_without_pattern_is_refused(identities: Identities) -> None:
+    """A token that may see nothing is a mistake."""
+    with pytest.raises(BadRequestError, match="--match"):
+        identities.add_token(Role.WATCHER, [], "x")
+
+
+def test_removed_token_is_nobody(identities: Identities) -> None:
+    """Removing a token ends it; an unknown id is said to be unknown."""
+    id_, token = identities.add_token(Role.ADMIN)
+
+    identities.remove_token(id_)
+
+    assert identities.authenticate(token) is None
+    assert identities.tokens() == []
+    with pytest.raises(NotFoundError):
+        identities.remove_token(id_)
+
+
+def test_session_ends_with_its_time(identities: Identities, clock: FakeClock) -> None:
+    """A session of the page is not listed, lasts its time, and is reported when it ends."""
+    cookie = identities.add_session(Role.WATCHER, 60.0)
+    assert identities.tokens() == []
+    assert identities.authenticate(cookie) is not None
+
+    clock.now_ns += 60_000_000_000
+
+    assert identities.authenticate(cookie) is None
+    assert identities.refresh() == {cookie.split(".")[0]}
+
+
+def test_edits_of_another_process_count_after_refresh(identities: Identities, tmp_path: Path) -> None:
+    """What another connection adds, rotates and removes is taken in by refresh."""
+    kept, gone = identities.add_device("kept"), identities.add_device("gone")
+    other = Identities(tmp_path / "identities.sqlite3")
+    added = other.add_device("added")
+    other.remove_device("gone")
+    other.close()
+    assert identities.authenticate(added) is None
+
+    ended = identities.refresh()
+
+    assert ended == {gone.split(".")[0]}
+    assert identities.authenticate(added) is not None
+    assert identities.authenticate(gone) is None
+    assert identities.authenticate(kept) is not None
+
+
+def test_identities_survive_a_restart(tmp_path: Path) -> None:
+    """Everything is in the file."""
+    path = tmp_path / "new" / "identities.sqlite3"
+    first = Identities(path)
+    token = first.add_device("pump-1")
+    first.close()
+    first.close()
+
+    second = Identities(path)
+
+    assert second.authenticate(token) is not None
+    second.close()
+
+
+def test_file_is_private_and_holds_no_token(identities: Identities, tmp_path: Path) -> None:
+    """The files have mode 0600 and no token can be read from them."""
+    secret = identities.add_device("pump-1").split(".")[1].encode()
+
+    for path in tmp_path.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert secret not in path.read_bytes()
+
+
+def test_authenticate_is_cheap(identities: Identities) -> None:
+    """With 2,000 devices a token is checked in well under 20 µs."""
+    tokens = list(identities.add_devices(f"d{n}" for n in range(2000)).values())
+
+    start = time.perf_counter()
+    for token in tokens:
+        identities.authenticate(token)
+    seconds_each = (time.perf_counter() - start) / len(tokens)
+
+    assert seconds_each < 20e-6
