@@ -1,0 +1,108 @@
+"""The registry knows every series once, the newest value by event time, and who is silent."""
+
+from device_sdk.columns import Column
+from device_sdk.reading import Channel, ValueType
+from device_sdk.wire import MAX_CHANNELS
+from hub.devices import Presence, Registry, natural_key
+from hub.model import Frame, Kind, SeriesColumn, StreamKey
+
+S = 10**9
+T0 = 1_795_376_000 * S
+
+
+def frame(registry: Registry, times_s: list[float], values: list[float], received_s: float = 0.0) -> Frame:
+    """Return a committed frame of device d, channel x."""
+    series = registry.devices[("default", "d")].channels["x"]
+    column = Column("x", [int(t * S) for t in times_s], values)
+    key = StreamKey("default", "d", "9f3a0000000000aa")
+    return Frame(
+        key, 1, Kind.BATCH, T0 + int(received_s * S), b"", b"", T0, 1, (SeriesColumn(series, column),), len(values)
+    )
+
+
+def registry_with_x(every_s: float | None = None, low: float | None = None, high: float | None = None) -> Registry:
+    registry = Registry(())
+    registry.declare("default", "d", [Channel("x", "Cel", ValueType.FLOAT, every_s, low, high)])
+    return registry
+
+
+def test_declare_gives_each_channel_one_id_and_reports_changes_once() -> None:
+    """A series is committed when it is new or when something of it changed, and only then."""
+    registry = registry_with_x()
+    assert [s.id for s in registry.take_changes()] == [1]
+
+    registry.declare("default", "d", [Channel("x", "Cel", ValueType.FLOAT)])
+    assert registry.take_changes() == []
+    registry.declare("default", "d", [Channel("x", "K"), Channel("y")])
+    assert [(s.id, s.unit) for s in registry.take_changes()] == [(1, "K"), (2, None)]
+
+
+def test_registry_continues_ids_after_a_restart() -> None:
+    """Ids are never given twice."""
+    again = Registry(registry_with_x().take_changes())
+    again.declare("default", "e", [Channel("x")])
+
+    assert [s.id for s in again.take_changes()] == [2]
+
+
+def test_declare_refuses_bad_names_and_more_than_the_limit() -> None:
+    """The first 200 channels of a device exist; invented ones beyond are named back."""
+    registry = Registry(())
+
+    refused = registry.declare("default", "d", [Channel("../x"), *(Channel(f"c{i}") for i in range(MAX_CHANNELS + 2))])
+
+    assert refused == ["../x", "c200", "c201"]
+
+
+def test_latest_is_the_newest_by_event_time() -> None:
+    """A late reading never replaces a newer one, whatever the order within or between frames."""
+    registry = registry_with_x()
+    registry.apply([frame(registry, [5, 9, 7], [1.0, 2.0, 3.0])])
+    registry.apply([frame(registry, [8], [4.0])])
+
+    latest = registry.latest[1]
+    assert (latest.time_ns, latest.value) == (T0 + 9 * S, 2.0)
+
+
+def test_presence_follows_the_declared_interval() -> None:
+    """Stale after three intervals, offline after ten and a minute; an hourly device stays online for hours."""
+    for every_s, silent_s, connected, expected in [
+        (1.0, 4, 1, Presence.ONLINE),
+        (1.0, 6, 1, Presence.STALE),
+        (1.0, 6, 0, Presence.STALE),
+        (1.0, 61, 0, Presence.OFFLINE),
+        (1.0, 3600, 1, Presence.STALE),
+        (3600.0, 3 * 3600, 0, Presence.ONLINE),
+        (3600.0, 4 * 3600, 0, Presence.STALE),
+    ]:
+        registry = registry_with_x(every_s)
+        registry.apply([frame(registry, [0], [1.0])])
+        state = registry.device("default", "d")
+        state.connections = connected
+
+        assert state.presence(T0 + silent_s * S) is expected, (every_s, silent_s, connected)
+
+
+def test_alert_is_a_value_outside_the_declared_range() -> None:
+    """The border belongs to the range."""
+    registry = registry_with_x(low=10.0, high=27.5)
+    series = registry.by_id[1]
+    assert not registry.is_alert(series)
+    registry.apply([frame(registry, [0], [27.5])])
+    assert not registry.is_alert(series)
+    registry.apply([frame(registry, [1], [27.6])])
+    assert registry.is_alert(series)
+
+
+def test_rate_settles_at_the_readings_per_second() -> None:
+    """Ten readings a second show as about ten after half a minute."""
+    registry = registry_with_x()
+    for second in range(60):
+        registry.apply([frame(registry, [second + i / 10 for i in range(10)], [1.0] * 10, received_s=second)])
+
+    assert 8.0 < registry.device("default", "d").rate_hz < 11.0
+
+
+def test_natural_key_orders_numbers_as_numbers() -> None:
+    """pump-2 stands before pump-10."""
+    assert sorted(["pump-10", "pump-2", "a"], key=natural_key) == ["a", "pump-2", "pump-10"]

@@ -1,0 +1,305 @@
+"""The device session takes each frame once, in order, and acks only what the journal committed."""
+
+import json
+from typing import Any
+
+import pytest
+
+from device_sdk import wire
+from device_sdk.columns import Batch, Column, encode_json
+from device_sdk.errors import Reason
+from device_sdk.reading import Channel
+from device_sdk.wire import CHAIN_START, Close, next_chain
+from hub.devices import Registry
+from hub.model import Frame, Kind
+from hub.session import ALLOWED, DeviceSession, State, Streams
+
+T0 = 1_795_376_000_000_000_000
+STREAM = "9f3a0000000000aa"
+
+
+class Rig:
+    """A hub without I/O: sessions on one set of streams, and a commit that the test calls."""
+
+    def __init__(self) -> None:
+        self.streams = Streams((), "7f3a0001", 0)
+        self.registry = Registry(())
+        self.uncommitted: list[Frame] = []
+
+    def session(self, device: str = "d") -> DeviceSession:
+        return DeviceSession("default", device, self.streams, self.registry)
+
+    def running(self, **hello: Any) -> "DeviceSession":
+        session = self.session()
+        self.say(session, greet(**hello))
+        self.say(session, wire.encode(wire.Schema((Channel("x"),))))
+        return session
+
+    def say(self, session: DeviceSession, data: bytes, **options: Any) -> list[dict[str, Any]]:
+        session.receive(data, data[:1] == b"{", T0, **options)
+        self.uncommitted += session.frames
+        session.frames = []
+        return [json.loads(m) for m in session.take_output()]
+
+    def commit(self) -> None:
+        """Do what writer and journal do: offsets in order, then tell the streams."""
+        frames, self.uncommitted = self.uncommitted, []
+        for number, frame in enumerate(frames, self.streams.head + 1):
+            frame.offset = number
+        self.streams.committed(frames)
+
+
+def greet(device: str = "d", next_seq: int = 1, chain: bytes = CHAIN_START, stream: str = STREAM) -> bytes:
+    return wire.encode(wire.Hello(device, stream, "boot", "run", 0, next_seq, chain.hex()))
+
+
+def batch(seq: int, value: Any = 1.5, channel: str = "x") -> bytes:
+    return encode_json(Batch(seq, 1, T0 + seq, 1, (Column(channel, [0], [value]),)))
+
+
+def chain_of(*bodies: bytes) -> bytes:
+    chain = CHAIN_START
+    for body in bodies:
+        chain = next_chain(chain, body)
+    return chain
+
+
+def test_hello_of_an_unknown_stream_is_welcomed_with_nothing_stored() -> None:
+    """A new stream begins at 0 with the start of the chain and the hub's position."""
+    rig = Rig()
+
+    (welcome,) = rig.say(rig.session(), greet())
+
+    assert (welcome["op"], welcome["stored"], welcome["chain"]) == ("welcome", 0, CHAIN_START.hex())
+    assert (welcome["pos"], welcome["time_ns"], welcome["window"]) == ("7f3a0001.0", str(T0), 32)
+
+
+def test_ack_leaves_only_after_the_commit() -> None:
+    """Between a frame's arrival and its commit the hub says nothing."""
+    rig = Rig()
+    session = rig.running()
+
+    assert rig.say(session, batch(1)) == []
+    rig.commit()
+
+    (ack,) = [json.loads(m) for m in session.take_output()]
+    assert ack == {"op": "ack", "stored": 1, "chain": chain_of(batch(1)).hex(), "pos": "7f3a0001.1"}
+
+
+def test_ack_is_cumulative_over_one_commit() -> None:
+    """Three frames in one commit are one ack."""
+    rig = Rig()
+    session = rig.running()
+    for seq in (1, 2, 3):
+        rig.say(session, batch(seq))
+    rig.commit()
+
+    assert [json.loads(m)["stored"] for m in session.take_output()] == [3]
+
+
+def test_fast_ack_is_what_the_wire_would_encode() -> None:
+    """The hand-made ack of the hot path reads back as the same message."""
+    rig = Rig()
+    session = rig.running()
+    rig.say(session, batch(1))
+    rig.commit()
+
+    (data,) = session.take_output()
+    assert data == wire.encode(wire.decode_hub_message(data))
+
+
+def test_frame_sent_again_is_stored_once() -> None:
+    """Before its commit a repeated frame is ignored, after it acked again; never taken twice."""
+    rig = Rig()
+    session = rig.running()
+    rig.say(session, batch(1))
+    assert rig.say(session, batch(1)) == []
+    assert len(rig.uncommitted) == 1
+    rig.commit()
+    session.take_output()
+
+    assert [m["stored"] for m in rig.say(session, batch(1))] == [1]
+    assert rig.uncommitted == []
+
+
+def test_frame_out_of_order_is_refused_once_per_stored() -> None:
+    """A skipped seq is answered with where to start again; the flood behind it is not answered each."""
+    rig = Rig()
+    session = rig.running()
+
+    first = rig.say(session, batch(2))
+    assert [(m["op"], m["reason"], m["stored"]) for m in first] == [("error", "out_of_order", 0)]
+    assert rig.say(session, batch(3)) == []
+    rig.say(session, batch(1))
+    rig.commit()
+    session.take_output()
+    assert [m["stored"] for m in rig.say(session, batch(4))] == [1]
+
+
+def test_stream_survives_its_connection() -> None:
+    """Frames accepted on a lost connection are stored; the next welcome tells how far."""
+    rig = Rig()
+    first = rig.running()
+    rig.say(first, batch(1))
+    first.closed()
+    second = rig.session()
+
+    (early,) = rig.say(second, greet(next_seq=2, chain=chain_of(batch(1))))
+    rig.say(second, batch(1))
+    rig.commit()
+
+    assert early["stored"] == 0
+    assert [json.loads(m)["stored"] for m in second.take_output()] == [1]
+    assert rig.streams.marks("default")[0].accepted == 1
+
+
+def test_newest_connection_takes_the_stream_over() -> None:
+    """The older connection is closed with 4409 and its late frames are not taken."""
+    rig = Rig()
+    older, newer = rig.running(), rig.session()
+
+    rig.say(newer, greet())
+
+    assert older.closing is not None
+    assert older.closing[0] == Close.TAKEN_OVER
+    assert newer.displaced == [older]
+    rig.say(older, batch(1))
+    assert rig.uncommitted == []
+
+
+def test_rolled_back_spool_gets_a_new_stream() -> None:
+    """stored ≥ next with an equal chain: the frames up to next − 1 count as acked."""
+    rig = Rig()
+    session = rig.running()
+    for seq in (1, 2):
+        rig.say(session, batch(seq))
+    rig.commit()
+
+    (answer,) = rig.say(rig.session(), greet(next_seq=2, chain=chain_of(batch(1))))
+
+    assert (answer["op"], answer["why"], answer["stored"]) == ("new_stream", "seq_reuse", 1)
+    assert answer["chain"] == chain_of(batch(1)).hex()
+
+
+def test_forked_stream_gets_a_new_stream() -> None:
+    """Equal numbers with different bytes are a clone: nothing counts as acked."""
+    rig = Rig()
+    session = rig.running()
+    rig.say(session, batch(1))
+    rig.commit()
+
+    (answer,) = rig.say(rig.session(), greet(next_seq=2, chain=chain_of(batch(1, 99.0))))
+
+    assert (answer["op"], answer["why"], answer["stored"]) == ("new_stream", "chain_conflict", 0)
+
+
+def test_hello_for_another_device_is_forbidden() -> None:
+    """The credential decides who speaks, never the message."""
+    rig = Rig()
+    session = rig.session("d")
+
+    rig.say(session, greet(device="e"))
+
+    assert session.closing is not None
+    assert session.closing[0] == Close.FORBIDDEN
+
+
+def test_rejections_are_counted_in_every_ack_and_named_once() -> None:
+    """rejected_total is cumulative; the list tells what the last commit refused."""
+    rig = Rig()
+    session = rig.running()
+    rig.say(session, batch(1, 1.5))
+    rig.say(session, batch(2, "text"))
+    rig.commit()
+    first = json.loads(session.take_output()[-1])
+    rig.say(session, batch(3))
+    rig.commit()
+    second = json.loads(session.take_output()[-1])
+
+    assert first["rejected"] == [{"seq": 2, "channel": "x", "index": 0, "reason": "type_conflict"}]
+    assert (second["rejected_total"], "rejected" in second) == (1, False)
+
+
+def test_gap_is_an_ordinary_numbered_frame() -> None:
+    """A declared loss takes its place in the order and counts as dropped."""
+    rig = Rig()
+    session = rig.running()
+    rig.say(session, wire.encode(wire.Gap(1, 70, Reason.SPOOL_FULL, {"x": (T0, T0 + 9)})))
+    rig.commit()
+
+    mark = rig.streams.marks("default")[0]
+    assert (mark.stored, mark.dropped, mark.accepted) == (1, 70, 0)
+
+
+def test_malformed_frame_with_seq_is_quarantined_in_its_place() -> None:
+    """A broken body with a readable seq is kept whole, acked in order, and the next frame is stored."""
+    rig = Rig()
+    session = rig.running()
+    broken = b'{"op":"batch","seq":1,"count":4,"t0":"zero","c":{}}'
+    rig.say(session, broken)
+    rig.say(session, batch(2))
+
+    assert [f.kind for f in rig.uncommitted] == [Kind.QUARANTINE, Kind.BATCH]
+    assert rig.uncommitted[0].body == broken
+    assert rig.uncommitted[1].chain == chain_of(broken, batch(2))
+    rig.commit()
+    mark = rig.streams.marks("default")[0]
+    assert (mark.rejected, mark.accepted, mark.quarantined) == (4, 1, 1)
+
+
+def test_unreadable_messages_end_the_connection_at_the_fourth() -> None:
+    """Noise is answered three times with a reason, then the connection ends with 4400."""
+    rig = Rig()
+    session = rig.running()
+
+    answers = [rig.say(session, b"\xff\x00noise")[0]["reason"] for _ in range(4)]
+
+    assert answers == ["unreadable"] * 4
+    assert session.closing is not None
+    assert session.closing[0] == Close.BAD_MESSAGE
+
+
+@pytest.mark.parametrize("op", sorted(op for op, states in ALLOWED.items() if State.AWAIT_HELLO not in states))
+def test_nothing_is_taken_before_hello(op: str) -> None:
+    """Every op that the table does not allow before hello closes with 4400 and changes nothing."""
+    message = {
+        "schema": wire.encode(wire.Schema(())),
+        "batch": batch(1),
+        "gap": wire.encode(wire.Gap(1, 1, "x")),
+        "malformed": b"?",
+    }[op]
+    rig = Rig()
+    session = rig.session()
+
+    rig.say(session, message)
+
+    assert session.closing is not None
+    assert session.closing[0] == Close.BAD_MESSAGE
+    assert rig.uncommitted == []
+
+
+def test_full_journal_queue_says_slow_once_and_takes_the_frame_later() -> None:
+    """While there is no room frames are dropped without noise; sent again, they are taken."""
+    rig = Rig()
+    session = rig.running()
+
+    answers = rig.say(session, batch(1), can_accept=False) + rig.say(session, batch(2), can_accept=False)
+    assert [m["op"] for m in answers] == ["slow"]
+    rig.say(session, batch(1))
+    assert [f.seq for f in rig.uncommitted] == [1]
+
+
+def test_refused_commit_rewinds_the_stream() -> None:
+    """After a full disk nothing counts as accepted: the device is told slow and sends the same frames again."""
+    rig = Rig()
+    session = rig.running()
+    for seq in (1, 2):
+        rig.say(session, batch(seq))
+    lost, rig.uncommitted = rig.uncommitted, []
+
+    rig.streams.refused(lost)
+
+    assert [json.loads(m)["why"] for m in session.take_output()] == ["disk_full"]
+    for seq in (1, 2):
+        rig.say(session, batch(seq))
+    assert [f.chain for f in rig.uncommitted] == [f.chain for f in lost]
