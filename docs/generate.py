@@ -1,0 +1,132 @@
+"""Write the generated parts of docs/reference: run ``python -m docs.generate`` after changing a source.
+
+A test compares the files with what this module returns, so they cannot age.
+"""
+
+import ast
+import dataclasses
+import inspect
+import json
+import sys
+import typing
+from pathlib import Path
+from types import ModuleType
+
+from device_sdk import columns, errors, reading, wire
+from device_sdk.columns import Batch, Column
+from hub import session
+
+REFERENCE = Path(__file__).parent / "reference"
+_T0 = 1_795_376_000_000_000_000
+_STREAM, _CHAIN, _POS = "9f3a51c07d20e8b4", "ab12" * 8, "7f3a0c11.1000123"
+
+_EXAMPLES: list[tuple[str, str, type, bytes]] = [
+    ("device → hub", "hello", wire.Hello, wire.encode(wire.Hello(
+        "greenhouse-7", _STREAM, "51c0", "77aa", 1180, 1201, _CHAIN, "python/0.1.0", seen=_POS,
+        mono_ns=88_000_000_000, wall_ns=_T0, clock="synced"))),
+    ("device → hub", "schema", wire.Schema, wire.encode(wire.Schema((
+        reading.Channel("temperature", "Cel", reading.ValueType.FLOAT, 1.0, 10.0, 27.5),
+        reading.Channel("door", type=reading.ValueType.BOOL))))),
+    ("device → hub", "batch", Batch, columns.encode_json(Batch(1201, 3, _T0, 10**6, (
+        Column("temperature", [0, 1000], [21.53, 21.6]), Column("door", [400], [True]))))),
+    ("device → hub", "gap", wire.Gap, wire.encode(
+        wire.Gap(1202, 70, "spool_full", {"temperature": (_T0, _T0 + 10**9)}))),
+    ("hub → device", "welcome", wire.Welcome, wire.encode(wire.Welcome(1200, _CHAIN, _POS, _T0))),
+    ("hub → device", "new_stream", wire.NewStream, wire.encode(wire.NewStream(1200, _CHAIN, "seq_reuse", _POS))),
+    ("hub → device", "ack", wire.Ack, wire.encode(wire.Ack(
+        1201, _CHAIN, _POS, 1, (wire.Rejection(1201, "door", 0, "type_conflict"),)))),
+    ("hub → device", "error", wire.Error, wire.encode(wire.Error("out_of_order", 1200, "got 1203, expected 1201"))),
+    ("hub → device", "slow", wire.Slow, wire.encode(wire.Slow("disk_full", 5000))),
+    ("both", "bye", wire.Bye, wire.encode(wire.Bye(8412))),
+]  # fmt: skip
+
+
+def protocol() -> str:
+    """Return docs/reference/protocol.md."""
+    parts = [
+        "# The device protocol `telemetry.v1`\n",
+        "*Generated from `device_sdk/wire.py`, `columns.py`, `reading.py` and `hub/session.py` by "
+        "`python -m docs.generate`; golden vectors for other languages are in `tests/vectors/`.*\n",
+        f"WebSocket at `{wire.DEVICE_PATH}`, subprotocol `{wire.DEVICE_SUBPROTOCOL}`, credential in the upgrade: "
+        "`Authorization: Bearer <token>`. Text frames hold one JSON object with an `op`; binary frames hold a batch. "
+        "Times are decimal strings of UTC nanoseconds.\n",
+        inspect.cleandoc(session.__doc__ or "").split("Theory of operation.", 1)[1].strip() + "\n",
+        "## Messages\n",
+    ]
+    parts += [_message(*example) for example in _EXAMPLES]
+    parts += ["## Batch bodies\n", _layout()]
+    parts += ["## What is allowed when\n", _states(), "## Limits\n", _limits((wire, reading, columns))]
+    parts += ["## Close codes\n", inspect.cleandoc(wire.Close.__doc__ or "") + "\n", _close_codes()]
+    parts += ["## Reasons\n", _reasons()]
+    return "\n".join(parts)
+
+
+def _message(direction: str, op: str, kind: type, example: bytes) -> str:
+    rows = ["| field | type | default |", "| --- | --- | --- |"]
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        default = "" if field.default is dataclasses.MISSING else f"`{json.dumps(field.default)}`"
+        rows.append(f"| `{field.name}` | {_type(hints[field.name])} | {default} |")
+    doc = inspect.cleandoc(kind.__doc__ or "")
+    return f"### {op} ({direction})\n\n{doc}\n\n```json\n{example.decode()}\n```\n\n" + "\n".join(rows) + "\n"
+
+
+def _type(hint: object) -> str:
+    name = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+    for module in ("device_sdk.wire.", "device_sdk.reading.", "device_sdk.columns.", "collections.abc."):
+        name = name.replace(module, "")
+    return "`" + name.replace("|", "or") + "`"
+
+
+def _layout() -> str:
+    doc = inspect.cleandoc(columns.__doc__ or "")
+    return "```text\n" + doc[doc.index("JSON (readable") :] + "\n```\n"
+
+
+def _states() -> str:
+    rows = ["| op | allowed in |", "| --- | --- |"]
+    for op, states in session.ALLOWED.items():
+        rows.append(f"| `{op}` | {', '.join(sorted(s.value for s in states))} |")
+    return "\n".join(rows) + "\n\nAnything else closes with 4400 and changes nothing.\n"
+
+
+def _limits(modules: tuple[ModuleType, ...]) -> str:
+    rows = ["| limit | value | why |", "| --- | --- | --- |"]
+    for module in modules:
+        lines = inspect.getsource(module).splitlines()
+        for node in ast.parse("\n".join(lines)).body:
+            if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
+                continue
+            name = node.targets[0].id
+            value = getattr(module, name)
+            if name.isupper() and not name.startswith("_") and isinstance(value, int | str):
+                comment = lines[node.lineno - 2] if node.lineno > 1 else ""
+                why = comment.removeprefix("# ") if comment.startswith("# ") else ""
+                rows.append(f"| `{name}` | {value} | {why} |")
+    return "\n".join(rows) + "\n"
+
+
+def _close_codes() -> str:
+    rows = ["| code | name |", "| --- | --- |"]
+    rows += [f"| {value} | {name.lower()} |" for name, value in vars(wire.Close).items() if name.isupper()]
+    return "\n".join(rows) + "\n"
+
+
+def _reasons() -> str:
+    words = ", ".join(f"`{reason}`" for reason in errors.Reason)
+    return f"One word each, the same on wire, page, audit and in `device_sdk.errors.Reason`: {words}.\n"
+
+
+FILES = {"protocol.md": protocol}
+
+
+def main() -> int:
+    """Write every generated file."""
+    REFERENCE.mkdir(exist_ok=True)
+    for name, make in FILES.items():
+        (REFERENCE / name).write_text(make(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
