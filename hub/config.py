@@ -1,0 +1,169 @@
+"""The hub's settings: one table, four places they may come from.
+
+Owns: every setting with its default, limits and help text, and the order
+flag > environment ``HUB_*`` > ``hub.toml`` > default. Place: after `errors`.
+Must not: be imported by ``hub --help`` (pydantic-settings costs 170 ms).
+"""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import ByteSize, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from hub.errors import ConfigError
+
+ENV_PREFIX = "HUB_"
+DEFAULT_FILE = Path("hub.toml")
+
+
+class Config(BaseSettings):
+    """All settings of one hub, checked and frozen.
+
+    ``Config(port=0)`` takes what it is given and defaults for the rest; only
+    `load_config` looks at the environment and the file.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    data: Path = Field(default=Path("hub-data"), description="Folder of the hub's files; made when absent.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on; beyond this machine it needs TLS.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=8000, description="Port for everything; 0 takes a free one."
+    )
+    tls_cert: Path | None = Field(default=None, description="Certificate chain (PEM); `hub tls init` makes one.")
+    tls_key: Path | None = Field(default=None, description="Private key (PEM) of the certificate.")
+    insecure_lan: bool = Field(
+        default=False, description="Listen beyond this machine without TLS: tokens travel readable."
+    )
+    demo: bool = Field(default=False, description="Run 200 simulated devices and this machine as a device.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that is logged."
+    )
+    journal_hours: Annotated[float, Field(ge=0)] = Field(
+        default=24.0, description="Hours the journal keeps frames for watchers to resume from."
+    )
+    journal_bytes: Annotated[ByteSize, Field(ge=0)] = Field(
+        default=ByteSize(1024**3), description="Bytes the journal keeps at most, e.g. 1GiB."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: object, **__: object
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take only what the constructor is given; `load_config` asks the other sources itself, for their names."""
+        return (init_settings,)
+
+    @property
+    def is_tls(self) -> bool:
+        """Tell whether the port speaks TLS."""
+        return self.tls_cert is not None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Tell whether only this machine can reach the port."""
+        return is_loopback(self.host)
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            given, missing = ("--tls-cert", "--tls-key") if self.tls_cert is not None else ("--tls-key", "--tls-cert")
+            raise ConfigError(f"{given} needs {missing}; `hub tls init` makes both")
+        for path in (self.tls_cert, self.tls_key):
+            if path is not None and not path.is_file():
+                raise ConfigError(f"{path}: no such file; `hub tls init` makes a certificate and its key")
+        if not (self.is_loopback or self.is_tls or self.insecure_lan):
+            raise ConfigError(
+                f"host {self.host!r} is reachable from other machines and there is no TLS. Make a certificate with "
+                "`hub tls init` and give it with --tls-cert and --tls-key; or stay on this machine with "
+                "--host 127.0.0.1; or, on a network you trust, say --insecure-lan (tokens travel readable)"
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    """A configuration and where each value came from: ``--flag``, ``$HUB_X``, a file, or ``default``."""
+
+    config: Config
+    origins: dict[str, str]
+
+
+def load_config(flags: Mapping[str, object], file: Path | None = None) -> LoadedConfig:
+    """Return the settings in the order flag > environment > file > default.
+
+    Args:
+        flags: values given on the command line; None counts as not given.
+        file: a TOML file that must exist; None reads ``$HUB_CONFIG``, else ``./hub.toml`` when there is one.
+
+    Raises:
+        ConfigError: a value is wrong or unknown; says which, from where, and what it may be.
+    """
+    path = _find_file(file)
+    values: dict[str, object] = {}
+    origins = dict.fromkeys(Config.model_fields, "default")
+    for name, value in _file_values(path).items():
+        values[name] = value
+        origins[name] = str(path)
+    for name, value in EnvSettingsSource(Config, env_prefix=ENV_PREFIX, env_ignore_empty=True)().items():
+        values[name] = value
+        origins[name] = f"${ENV_PREFIX}{name.upper()}"
+    for name, flag in flags.items():
+        if flag is not None:
+            values[name] = flag
+            origins[name] = "--" + name.replace("_", "-")
+    try:
+        return LoadedConfig(Config.model_validate(values), origins)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, origins)) from error
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address means this machine only."""
+    if host.lower() in ("localhost", "ip6-localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _find_file(file: Path | None) -> Path | None:
+    if file is None and (named := os.environ.get(f"{ENV_PREFIX}CONFIG")):
+        file = Path(named)
+    if file is not None:
+        if not file.is_file():
+            raise ConfigError(f"{file}: no such settings file; leave --config away to use defaults")
+        return file
+    return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+
+
+def _file_values(path: Path | None) -> dict[str, object]:
+    if path is None:
+        return {}
+    try:
+        return dict(TomlConfigSettingsSource(Config, toml_file=path).toml_data)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
+    lines = []
+    for problem in error.errors(include_url=False, include_context=False):
+        name = str(problem["loc"][0]) if problem["loc"] else "settings"
+        origin = origins.get(name, "?")
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{name} (from {origin}) is no setting; there are: {', '.join(Config.model_fields)}")
+        else:
+            lines.append(f"{name} = {problem['input']!r} (from {origin}): {problem['msg']}")
+    return "; ".join(lines)

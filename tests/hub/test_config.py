@@ -1,0 +1,124 @@
+"""Settings: flag > environment > file > default, and every wrong one says how to be right."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hub.config import Config, is_loopback, load_config
+from hub.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Run in an empty folder without any HUB_ variable."""
+    for name in [name for name in os.environ if name.startswith("HUB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_defaults_are_loopback_and_local(tmp_path: Path) -> None:
+    """Without any setting the hub listens on this machine only and keeps its data in ./hub-data."""
+    loaded = load_config({})
+
+    assert (loaded.config.host, loaded.config.port, loaded.config.data) == ("127.0.0.1", 8000, Path("hub-data"))
+    assert set(loaded.origins.values()) == {"default"}
+    assert loaded.config.is_loopback
+
+
+def test_flag_beats_environment_beats_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each place overrides the next one, and the origin names the winner."""
+    (tmp_path / "hub.toml").write_text('port = 1\nlog_level = "error"\njournal_hours = 2\n')
+    monkeypatch.setenv("HUB_PORT", "2")
+    monkeypatch.setenv("HUB_LOG_LEVEL", "debug")
+
+    loaded = load_config({"port": 3, "host": None})
+
+    assert (loaded.config.port, loaded.config.log_level, loaded.config.journal_hours) == (3, "debug", 2.0)
+    assert loaded.origins["port"] == "--port"
+    assert loaded.origins["log_level"] == "$HUB_LOG_LEVEL"
+    assert loaded.origins["journal_hours"] == "hub.toml"
+    assert loaded.origins["host"] == "default"
+
+
+def test_named_file_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """--config names a file, and so does HUB_CONFIG."""
+    (tmp_path / "other.toml").write_text("port = 7")
+    (tmp_path / "env.toml").write_text("port = 8")
+    monkeypatch.setenv("HUB_CONFIG", "env.toml")
+
+    assert load_config({}, Path("other.toml")).config.port == 7
+    assert load_config({}).config.port == 8
+
+
+def test_client_variables_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HUB_URL and HUB_TOKEN belong to client commands and do not disturb the hub; empty ones count as unset."""
+    monkeypatch.setenv("HUB_URL", "http://127.0.0.1:8000")
+    monkeypatch.setenv("HUB_TOKEN", "x")
+    monkeypatch.setenv("HUB_PORT", "")
+
+    assert load_config({}).config.port == 8000
+
+
+def test_sizes_take_units() -> None:
+    """Bytes may be written as people write them."""
+    assert load_config({"journal_bytes": "2GiB"}).config.journal_bytes == 2 * 1024**3
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        pytest.param({"port": 70000}, "port = 70000 .from --port", id="port"),
+        pytest.param({"log_level": "loud"}, "'debug', 'info', 'warning' or 'error'", id="log level"),
+        pytest.param({"nonsense": 1}, "nonsense .from --nonsense. is no setting", id="unknown"),
+        pytest.param({"tls_cert": "a.pem"}, "--tls-cert needs --tls-key", id="half of TLS"),
+        pytest.param({"tls_cert": "a.pem", "tls_key": "b.pem"}, "a.pem: no such file", id="missing certificate"),
+        pytest.param({"host": "0.0.0.0"}, "hub tls init.*--insecure-lan", id="LAN without TLS"),
+    ],
+)
+def test_wrong_setting_says_what_to_do(flags: dict[str, object], says: str) -> None:
+    """The message names the setting, where it came from, and what it may be."""
+    with pytest.raises(ConfigError, match=says):
+        load_config(flags)
+
+
+def test_unknown_setting_in_the_file_is_refused(tmp_path: Path) -> None:
+    """A misspelt setting in the file is an error, not silence."""
+    (tmp_path / "hub.toml").write_text("prot = 1")
+
+    with pytest.raises(ConfigError, match=r"prot \(from hub.toml\) is no setting"):
+        load_config({})
+
+
+@pytest.mark.parametrize("content", [b"port = ", b"\xff"], ids=["syntax", "bytes"])
+def test_broken_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    """A file that is no TOML is named."""
+    (tmp_path / "hub.toml").write_bytes(content)
+
+    with pytest.raises(ConfigError, match=r"hub\.toml"):
+        load_config({})
+
+
+def test_missing_named_file_is_refused() -> None:
+    """A file that was asked for must exist."""
+    with pytest.raises(ConfigError, match=r"no\.toml: no such settings file"):
+        load_config({}, Path("no.toml"))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "hub.local", ""])
+def test_lan_needs_tls_or_a_word(tmp_path: Path, host: str) -> None:
+    """Beyond this machine: TLS, or --insecure-lan in so many words."""
+    (tmp_path / "c.pem").write_text("")
+    (tmp_path / "k.pem").write_text("")
+
+    with pytest.raises(ConfigError):
+        Config(host=host)
+
+    assert Config(host=host, insecure_lan=True).is_tls is False
+    assert Config(host=host, tls_cert=Path("c.pem"), tls_key=Path("k.pem")).is_tls is True
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost", "LOCALHOST"])
+def test_loopback_hosts(host: str) -> None:
+    """All names of this machine count as loopback."""
+    assert is_loopback(host)

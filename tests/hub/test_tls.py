@@ -1,0 +1,101 @@
+"""Certificates: a client that has only ca.pem, or only the fingerprint, can verify the hub."""
+
+import hashlib
+import ssl
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from hub.errors import ConfigError, ConflictError
+from hub.tls import local_names, make_certificates
+
+
+def shake_hands(folder: Path, name: str, *, strict: bool = True) -> bytes:
+    """Do a TLS handshake in memory against the folder's certificate; return the certificate the client saw."""
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_context.load_cert_chain(folder / "server.pem", folder / "server-key.pem")
+    client_context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+    if strict:
+        client_context.verify_flags |= ssl.VERIFY_X509_STRICT
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context.wrap_bio(to_client, to_server, server_hostname=name)
+    server = server_context.wrap_bio(to_server, to_client, server_side=True)
+    done = False
+    while not done:
+        done = True
+        for side in (client, server):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                done = False
+    seen = client.getpeercert(binary_form=True)
+    assert seen is not None
+    return seen
+
+
+@pytest.mark.parametrize("name", ["hub.local", "192.0.2.7", "::1"])
+def test_client_with_the_ca_trusts_each_name(tmp_path: Path, name: str) -> None:
+    """Each name and address given verifies, also under the strict X.509 rules of newer Pythons."""
+    files = make_certificates(tmp_path, ["hub.local", "192.0.2.7", "::1"], now=datetime.now(UTC))
+
+    seen = shake_hands(tmp_path, name)
+
+    assert hashlib.sha256(seen).hexdigest() == files.fingerprint
+
+
+def test_other_name_is_refused(tmp_path: Path) -> None:
+    """A name that is not in the certificate does not verify."""
+    make_certificates(tmp_path, ["hub.local"], now=datetime.now(UTC))
+
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shake_hands(tmp_path, "other.local")
+
+
+def test_second_run_refuses_and_changes_nothing(tmp_path: Path) -> None:
+    """Running it twice by mistake must not break pinned devices."""
+    make_certificates(tmp_path, ["hub.local"], now=datetime.now(UTC))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    with pytest.raises(ConflictError, match="--renew"):
+        make_certificates(tmp_path, ["hub.local"], now=datetime.now(UTC))
+
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_renewal_keeps_the_authority(tmp_path: Path) -> None:
+    """A renewed certificate verifies with the same ca.pem and has another fingerprint."""
+    first = make_certificates(tmp_path, ["hub.local"], now=datetime.now(UTC))
+    ca = first.ca.read_bytes()
+
+    second = make_certificates(tmp_path, ["new.local"], now=datetime.now(UTC), replace=True)
+
+    assert second.ca.read_bytes() == ca
+    assert second.fingerprint != first.fingerprint
+    shake_hands(tmp_path, "new.local")
+
+
+def test_keys_are_private(tmp_path: Path) -> None:
+    """Both private keys have mode 0600."""
+    make_certificates(tmp_path / "tls", ["hub.local"], now=datetime.now(UTC))
+
+    for name in ("ca-key.pem", "server-key.pem"):
+        assert stat.S_IMODE((tmp_path / "tls" / name).stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("names", [[], ["a" * 64 + ".local"], [""]], ids=["none", "label too long", "empty"])
+def test_impossible_names_are_refused(tmp_path: Path, names: list[str]) -> None:
+    """A name that cannot stand in a certificate is said to be wrong before anything is written."""
+    with pytest.raises(ConfigError):
+        make_certificates(tmp_path / "tls", names, now=datetime.now(UTC))
+
+    assert not (tmp_path / "tls").exists()
+
+
+def test_local_names_begin_with_loopback() -> None:
+    """This machine is always reachable by its loopback names."""
+    names = local_names()
+
+    assert names[:3] == ["localhost", "127.0.0.1", "::1"]
+    assert len(names) == len(set(names))
