@@ -73,6 +73,13 @@ class DiskFullError(JournalError):
     reason = "disk_full"
 
 
+class StoreError(HubError):
+    """The store cannot be opened, or a write failed: the journal keeps the frames, the consumer tries again."""
+
+    status = 503
+    reason = "store"
+
+
 class ExpiredError(HubError):
     """The position asked for is older than the journal keeps: start from a time instead."""
 

@@ -11,6 +11,10 @@ from typing import Protocol
 
 from hub.model import Frame, Mark, Series, StreamKey
 
+# How far back a watcher can resume by cursor; what is older is asked for by time (hub.config can change both).
+RETAIN_HOURS = 24.0
+RETAIN_BYTES = 1024**3
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -32,6 +36,41 @@ class JournalStatistics:
     largest_group: int
 
 
+@dataclass(frozen=True, slots=True)
+class GapEntry:
+    """A declared loss: ``count`` None = unknown; ``ranges``: channel → (first, last) in epoch ns."""
+
+    key: StreamKey
+    seq: int
+    count: int | None
+    reason: str
+    ranges: dict[str, tuple[int, int]]
+    received_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class RejectionEntry:
+    """How often readings of a channel were refused for one reason; channel "" = not itemised."""
+
+    namespace: str
+    device: str
+    channel: str
+    reason: str
+    count: int
+    last_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineEntry:
+    """A frame that could not be taken apart, as it came."""
+
+    key: StreamKey
+    seq: int
+    reason: str
+    received_ns: int
+    body: bytes
+
+
 class Journal(Protocol):
     """Blocking; called from one writer thread (`append`) and any reader threads (the rest)."""
 
@@ -50,6 +89,9 @@ class Journal(Protocol):
 
     def read(self, after: int, max_bytes: int, upto: int | None = None) -> list[Frame]:
         """Return decoded frames with offset > ``after`` in order, at least one if any, about ``max_bytes`` of bodies.
+
+        Equal to the frames appended, but for ``rejected`` (details of refused readings are summed up in
+        `rejections`, ``rejected_count`` is kept).
 
         Raises:
             ExpiredError: frames behind ``after`` have been trimmed.
@@ -71,7 +113,22 @@ class Journal(Protocol):
         """Store how far a consumer has come; frames above the lowest checkpoint are never trimmed."""
 
     def trim(self, before: int) -> int:
-        """Delete frames with offset < ``before`` (never the newest row); return the new first offset."""
+        """Delete frames with offset < ``before``, below every checkpoint, never the newest; return the first offset.
+
+        May keep more: implementations delete whole groups. Offsets never restart.
+        """
+
+    def trim_expired(self, now_ns: int, retain_hours: float = RETAIN_HOURS, retain_bytes: int = RETAIN_BYTES) -> int:
+        """Trim what is older than ``retain_hours``, and the oldest while more than ``retain_bytes`` are held."""
+
+    def gaps(self, namespace: str, device: str | None = None) -> list[GapEntry]:
+        """Return declared losses, oldest first."""
+
+    def rejections(self, namespace: str, device: str | None = None) -> list[RejectionEntry]:
+        """Return the summary of refused readings by (device, channel, reason)."""
+
+    def quarantine(self, namespace: str, device: str | None = None) -> list[QuarantineEntry]:
+        """Return quarantined frames that are still kept, oldest first."""
 
     def statistics(self) -> JournalStatistics:
         """Return the figures of now."""

@@ -34,12 +34,13 @@ class Bucket(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SeriesCounters:
-    """The second ledger: accepted − superseded − expired − erased = rows."""
+    """The second ledger: accepted − superseded − erased = rows, where rows are counted, not computed."""
 
     series: int
     accepted: int
     superseded: int
     rows: int
+    erased: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,16 @@ class Store(Protocol):
     def write(self, frames: Sequence[Frame]) -> None:
         """Store the readings of frames (ascending offsets); those ≤ ``applied`` are skipped: repeating is harmless."""
 
+    def sync(self) -> int:
+        """Make what was written durable; return the offset up to which it is.
+
+        The journal keeps every frame above it. Called seconds apart: a store need not be durable on each write,
+        because after a power cut `applied` falls back together with the rows, and the journal is read again.
+        """
+
+    def rewind(self, offset: int) -> None:
+        """Set ``applied`` back to ``offset``: the journal was restored from an older copy and counts from there."""
+
     def latest(self, series: Sequence[int]) -> list[Row]:
         """Return the newest reading *by event time* of each series that has one."""
 
@@ -66,6 +77,8 @@ class Store(Protocol):
         self, series: Sequence[int], start_ns: int, end_ns: int, limit: int, *, descending: bool = False
     ) -> list[Row]:
         """Return rows with start_ns <= time < end_ns, ordered by (time, series), at most about ``limit``.
+
+        Descending is the exact reverse. Fewer than ``limit`` rows mean that there are no more.
 
         When there are more, the answer ends at a time border: every row of the last time given is in it, so
         the next page starts at that time + 1 (or ends there, descending). It may thus exceed ``limit`` by the rows
@@ -87,7 +100,7 @@ class Store(Protocol):
         """Return the ledger's counters of each series."""
 
     def erase(self, series: Sequence[int]) -> int:
-        """Delete all rows of the series; return how many."""
+        """Delete all rows of the series; return how many. They count as ``erased``."""
 
     def statistics(self) -> StoreStatistics:
         """Return the figures of now."""

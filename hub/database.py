@@ -1,0 +1,197 @@
+"""SQLite files as the hub needs them: opened with checked pragmas, versioned, read by many threads.
+
+Owns: opening, the schema version, bulk statements, a pool of read-only
+connections. Place: after `errors`, used by `journal.sqlite` and
+`store.embedded`. Must not: know what the tables mean.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from hub.errors import HubError
+
+# 4,000 pages of 4 KiB: a checkpoint each 16 MiB; smaller ones cost more fsyncs, larger ones a longer stall.
+_WAL_PAGES = 4000
+# After a burst the WAL file is cut back to this.
+_WAL_LIMIT_BYTES = 64 * 1024 * 1024
+_CACHE_KIB = 16384
+_READ_CACHE_KIB = 4096
+# A backup tool may hold the lock for a moment; longer than this is a second writer.
+_BUSY_TIMEOUT_S = 10.0
+# Idle read connections kept open; each holds two file handles and up to its cache.
+_IDLE_READERS = 8
+# Rows of one statement. CPython releases the interpreter lock once a statement, so `executemany` beside a busy
+# event loop waits up to the switch interval (5 ms) at *every* row; beyond 512 rows the speed no longer grows.
+_ROWS_PER_STATEMENT = 512
+
+FULL, NORMAL = 2, 1
+
+
+def open_database(
+    path: Path,
+    schema: str,
+    version: int,
+    *,
+    synchronous: int,
+    error: type[HubError],
+    busy_timeout_s: float = _BUSY_TIMEOUT_S,
+    max_bytes: int | None = None,
+) -> sqlite3.Connection:
+    """Open or create the file for its one writer and check that SQLite took the settings.
+
+    Args:
+        path: the file; its directory must exist.
+        schema: statements that make every table of an empty file.
+        version: of the schema, kept in ``user_version``.
+        synchronous: `FULL` (a commit is durable on return) or `NORMAL` (durable at the next checkpoint).
+        error: raised for whatever is wrong.
+        max_bytes: the file may not grow beyond; then writes fail as on a full disk.
+
+    Raises:
+        error: the file cannot be opened, is damaged, is of a newer hub, or refuses a setting.
+    """
+    try:
+        connection = sqlite3.connect(
+            path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+    except sqlite3.Error as cause:
+        raise error(f"cannot open {path}: {cause}; check the directory and its owner") from cause
+    try:
+        _configure(connection, path, synchronous, error, max_bytes)
+        _apply_schema(connection, path, schema, version, error)
+    except sqlite3.Error as cause:
+        connection.close()
+        raise error(f"cannot use {path}: {cause}; restore a backup or use another data directory") from cause
+    except HubError:
+        connection.close()
+        raise
+    return connection
+
+
+def _configure(
+    connection: sqlite3.Connection, path: Path, synchronous: int, error: type[HubError], max_bytes: int | None
+) -> None:
+    # Must come before the first table: it cannot be changed later without rewriting the file.
+    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+    mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    connection.execute(f"PRAGMA synchronous={synchronous}")
+    # macOS: without these an fsync does not reach the disk; elsewhere they do nothing.
+    connection.execute("PRAGMA fullfsync=1")
+    connection.execute("PRAGMA checkpoint_fullfsync=1")
+    connection.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
+    connection.execute(f"PRAGMA journal_size_limit={_WAL_LIMIT_BYTES}")
+    connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+    if max_bytes is not None:
+        page_size = connection.execute("PRAGMA page_size").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count={max(max_bytes // page_size, 1)}")
+    found = connection.execute("PRAGMA synchronous").fetchone()[0]
+    if mode != "wal" or found != synchronous:
+        raise error(
+            f"{path}: SQLite answered journal_mode={mode}, synchronous={found} instead of wal, {synchronous}; "
+            "the file system must support shared memory and locks (not a network share)"
+        )
+
+
+def _apply_schema(connection: sqlite3.Connection, path: Path, schema: str, version: int, error: type[HubError]) -> None:
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found == version:
+        return
+    if found > version:
+        raise error(
+            f"{path} was written by a newer hub (schema {found}, this one knows {version}): "
+            "upgrade the hub or use another data directory"
+        )
+    # One transaction: a kill in between leaves an empty file, not half a schema.
+    connection.executescript(f"BEGIN IMMEDIATE; {schema}; PRAGMA user_version={version}; COMMIT;")
+
+
+def insert_rows(
+    connection: sqlite3.Connection, head: str, width: int, flat: Sequence[Any], tail: str = ""
+) -> list[tuple[Any, ...]]:
+    """Run ``head VALUES (?,…),(?,…) tail`` over all rows of ``flat`` in few statements; return what they answer.
+
+    Args:
+        head: e.g. ``INSERT INTO reading``.
+        width: columns of a row; ``flat`` holds row after row.
+        tail: e.g. an ``ON CONFLICT`` clause.
+    """
+    answers: list[tuple[Any, ...]] = []
+    row = "(" + ",".join("?" * width) + ")"
+    at, left = 0, len(flat) // width
+    while left:
+        # Powers of two only, so that few texts are prepared and kept.
+        rows = min(_ROWS_PER_STATEMENT, 1 << (left.bit_length() - 1))
+        statement = f"{head} VALUES {','.join([row] * rows)} {tail}"
+        answers += connection.execute(statement, flat[at : at + rows * width]).fetchall()
+        at += rows * width
+        left -= rows
+    return answers
+
+
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """Return the bytes of pages in use (free pages do not count)."""
+    pages = (
+        connection.execute("PRAGMA page_count").fetchone()[0]
+        - connection.execute("PRAGMA freelist_count").fetchone()[0]
+    )
+    return int(pages * connection.execute("PRAGMA page_size").fetchone()[0])
+
+
+def roll_back(connection: sqlite3.Connection) -> None:
+    """Undo the open transaction, if SQLite has not done so already."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+class ReadPool:
+    """Read-only connections to one file, one for each thread that reads at the same time."""
+
+    def __init__(self, path: Path) -> None:
+        self._uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+        self._idle: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    @contextmanager
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection inside one read transaction: every statement sees the same state."""
+        connection = self._take()
+        try:
+            connection.execute("BEGIN")
+            yield connection
+        finally:
+            self._give_back(connection)
+
+    def close(self) -> None:
+        """Close the idle connections now and lent ones when they come back; safe to call twice."""
+        with self._lock:
+            self._is_closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def _take(self) -> sqlite3.Connection:
+        with self._lock:
+            if self._is_closed:
+                raise sqlite3.ProgrammingError("the database is closed")
+            if self._idle:
+                return self._idle.pop()
+        connection = sqlite3.connect(
+            self._uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA query_only=1")
+        connection.execute(f"PRAGMA cache_size=-{_READ_CACHE_KIB}")
+        return connection
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        roll_back(connection)
+        with self._lock:
+            if not self._is_closed and len(self._idle) < _IDLE_READERS:
+                self._idle.append(connection)
+                return
+        connection.close()

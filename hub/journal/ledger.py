@@ -1,0 +1,197 @@
+"""What was declared lost, refused or set aside: the journal's side tables, for `hub audit`.
+
+Owns: the tables gap, rejection, quarantine; their caps. Place: after
+`journal.base`, used by `journal.sqlite`. Rows are written in the transaction
+of the frames that cause them. Every text here may come from a peer.
+"""
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from device_sdk.reading import INT_MAX
+from hub.database import insert_rows
+from hub.journal.base import GapEntry, QuarantineEntry, RejectionEntry
+from hub.model import Frame, Kind, StreamKey
+
+SCHEMA = """
+CREATE TABLE gap(
+    offset INTEGER PRIMARY KEY, namespace TEXT NOT NULL, device TEXT NOT NULL, stream TEXT NOT NULL,
+    seq INTEGER NOT NULL, count INTEGER, reason TEXT NOT NULL, ranges TEXT NOT NULL, received_ns INTEGER NOT NULL);
+CREATE INDEX gap_device ON gap(namespace, device);
+CREATE TABLE rejection(
+    namespace TEXT NOT NULL, device TEXT NOT NULL, channel TEXT NOT NULL, reason TEXT NOT NULL,
+    count INTEGER NOT NULL, last_ns INTEGER NOT NULL, PRIMARY KEY(namespace, device, channel, reason)) WITHOUT ROWID;
+CREATE TABLE quarantine(
+    offset INTEGER PRIMARY KEY, namespace TEXT NOT NULL, device TEXT NOT NULL, stream TEXT NOT NULL,
+    seq INTEGER NOT NULL, reason TEXT NOT NULL, received_ns INTEGER NOT NULL, body BLOB NOT NULL)
+"""
+# Raw frames are kept to be replayed after a fix; a device that sends nothing else must not fill the disk.
+QUARANTINE_ROWS = 10_000
+QUARANTINE_BYTES = 64 * 1024 * 1024
+# A device has at most 200 channels; one that invents names shares the entry OTHER beyond this.
+REJECTIONS_PER_DEVICE = 500
+OTHER = "…"
+# Declared losses of the whole hub that are itemised; older ones stay in the marks' counters.
+GAPS_KEPT = 100_000
+_DEVICES_CACHED = 1000
+_MAX_TEXT = 300
+
+
+class Ledger:
+    """Writes the side tables on the writer's connection, inside its transaction."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        quarantine_rows: int = QUARANTINE_ROWS,
+        quarantine_bytes: int = QUARANTINE_BYTES,
+    ) -> None:
+        self._connection = connection
+        self._quarantine_rows = quarantine_rows
+        self._quarantine_bytes = quarantine_bytes
+        self._reasons: dict[tuple[str, str], set[tuple[str, str]]] = {}
+        self._quarantined: tuple[int, int] | None = None
+
+    def forget(self) -> None:
+        """Drop what is remembered of the tables: call after a rollback."""
+        self._reasons.clear()
+        self._quarantined = None
+
+    def write(self, frames: Sequence[Frame], first_offset: int) -> None:
+        """Write what these frames declare; ``frames[i]`` gets offset ``first_offset + i``."""
+        rejections: list[Frame] = []
+        for offset, frame in enumerate(frames, first_offset):
+            if frame.kind is Kind.GAP:
+                self._write_gap(frame, offset)
+            elif frame.kind is Kind.QUARANTINE:
+                self._write_quarantine(frame, offset)
+            if frame.rejected_count:
+                rejections.append(frame)
+        if rejections:
+            self._write_rejections(rejections)
+
+    def cap_gaps(self) -> None:
+        """Delete the oldest declared losses beyond `GAPS_KEPT`: called by trimming, not by each commit."""
+        self._connection.execute(
+            "DELETE FROM gap WHERE offset <= (SELECT offset FROM gap ORDER BY offset DESC LIMIT 1 OFFSET ?)",
+            (GAPS_KEPT,),
+        )
+
+    def _write_gap(self, frame: Frame, offset: int) -> None:
+        count, ranges = _gap_details(frame.body)
+        self._connection.execute(
+            "INSERT INTO gap VALUES (?,?,?,?,?,?,?,?,?)",
+            (offset, *frame.key, frame.seq, count, text(frame.reason), json.dumps(ranges), frame.received_ns),
+        )
+
+    def _write_rejections(self, frames: Sequence[Frame]) -> None:
+        counts: Counter[tuple[str, str, str, str]] = Counter()
+        for frame in frames:
+            namespace, device, _ = frame.key
+            for rejection in frame.rejected:
+                counts[(namespace, device, *self._entry(namespace, device, rejection.channel, rejection.reason))] += 1
+            rest = frame.rejected_count - len(frame.rejected)
+            if rest > 0:
+                # Whole frames, and readings beyond those an ack names one by one.
+                reason = (frame.reason or "not_itemised").partition(":")[0]
+                counts[(namespace, device, *self._entry(namespace, device, "", reason))] += rest
+        last_ns = frames[-1].received_ns
+        flat: list[Any] = []
+        for key, count in counts.items():
+            flat += (*key, min(count, INT_MAX), last_ns)
+        insert_rows(
+            self._connection, "INSERT INTO rejection", 6, flat,
+            # min() of a sum that overflows would be a float: count what still fits.
+            f"""ON CONFLICT DO UPDATE SET last_ns = excluded.last_ns,
+            count = count + min(excluded.count, {INT_MAX} - count)""",
+        )  # fmt: skip
+
+    def _entry(self, namespace: str, device: str, channel: str, reason: str) -> tuple[str, str]:
+        """Return (channel, reason) to count under: the caller's, or OTHER when the device has too many."""
+        known = self._reasons.get((namespace, device))
+        if known is None:
+            if len(self._reasons) > _DEVICES_CACHED:
+                self._reasons.clear()
+            rows = self._connection.execute(
+                "SELECT channel, reason FROM rejection WHERE namespace = ? AND device = ?", (namespace, device)
+            )
+            known = self._reasons[(namespace, device)] = set(rows)
+        entry = (text(channel), text(reason))
+        if entry in known:
+            return entry
+        if len(known) >= REJECTIONS_PER_DEVICE:
+            return (OTHER, entry[1])
+        known.add(entry)
+        return entry
+
+    def _write_quarantine(self, frame: Frame, offset: int) -> None:
+        """Add a raw frame, then delete the oldest until rows and bytes are within their caps."""
+        if self._quarantined is None:
+            self._quarantined = self._connection.execute(
+                "SELECT count(*), coalesce(sum(length(body)), 0) FROM quarantine"
+            ).fetchone()
+        rows, size = self._quarantined
+        rows, size = rows + 1, size + len(frame.body)
+        self._connection.execute(
+            "INSERT INTO quarantine VALUES (?,?,?,?,?,?,?,?)",
+            (offset, *frame.key, frame.seq, text(frame.reason), frame.received_ns, frame.body),
+        )
+        while rows > 1 and (rows > self._quarantine_rows or size > self._quarantine_bytes):
+            oldest, body_bytes = self._connection.execute(
+                "SELECT offset, length(body) FROM quarantine ORDER BY offset LIMIT 1"
+            ).fetchone()
+            self._connection.execute("DELETE FROM quarantine WHERE offset = ?", (oldest,))
+            rows, size = rows - 1, size - body_bytes
+        self._quarantined = (rows, size)
+
+
+def read_gaps(connection: sqlite3.Connection, namespace: str, device: str | None) -> list[GapEntry]:
+    """Return declared losses, oldest first."""
+    rows = connection.execute(
+        """SELECT namespace, device, stream, seq, count, reason, ranges, received_ns FROM gap
+        WHERE namespace = ?1 AND (?2 IS NULL OR device = ?2) ORDER BY offset""",
+        (namespace, device),
+    )
+    return [
+        GapEntry(StreamKey(*r[:3]), r[3], r[4], r[5], {c: (a, b) for c, (a, b) in json.loads(r[6]).items()}, r[7])
+        for r in rows
+    ]
+
+
+def read_rejections(connection: sqlite3.Connection, namespace: str, device: str | None) -> list[RejectionEntry]:
+    """Return the summary, by device, channel and reason."""
+    rows = connection.execute(
+        "SELECT * FROM rejection WHERE namespace = ?1 AND (?2 IS NULL OR device = ?2) ORDER BY 1, 2, 3, 4",
+        (namespace, device),
+    )
+    return [RejectionEntry(*row) for row in rows]
+
+
+def read_quarantine(connection: sqlite3.Connection, namespace: str, device: str | None) -> list[QuarantineEntry]:
+    """Return the raw frames still kept, oldest first."""
+    rows = connection.execute(
+        """SELECT namespace, device, stream, seq, reason, received_ns, body FROM quarantine
+        WHERE namespace = ?1 AND (?2 IS NULL OR device = ?2) ORDER BY offset""",
+        (namespace, device),
+    )
+    return [QuarantineEntry(StreamKey(*row[:3]), *row[3:]) for row in rows]
+
+
+def _gap_details(body: bytes) -> tuple[int | None, dict[str, tuple[int, int]]]:
+    """Return count and ranges of a gap's JSON; (None, {}) of anything else, because a loss is never refused."""
+    try:
+        obj = json.loads(body)
+        count = obj.get("count")
+        ranges = {str(c): (int(first), int(last)) for c, (first, last) in obj.get("ranges", {}).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None, {}
+    return (min(count, INT_MAX) if isinstance(count, int) else None), ranges
+
+
+def text(found: str) -> str:
+    """Return text that SQLite can hold: a peer may send a lone surrogate, or a book."""
+    return str(found)[:_MAX_TEXT].encode("utf-8", "replace").decode()
