@@ -69,7 +69,7 @@ class Batch:
         ]
 
 
-def to_columns(seq: int, readings: Iterable[Reading], *, again: bool = False) -> Batch:
+def to_columns(seq: int, readings: Iterable[tuple[str, int, Value]], *, again: bool = False) -> Batch:
     """Group readings by channel (order kept) with the largest tick of s, ms, µs, ns that is exact.
 
     Raises:

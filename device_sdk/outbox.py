@@ -1,0 +1,352 @@
+"""What both spools share: streams, frames, acks and declared losses, as state that only computes.
+
+Owns: which frame comes next, its number, its bytes, and what an ack or a new
+stream changes. Place: after `columns`, before `memory_spool` and `file_spool`.
+Pure: no file, clock, lock or randomness; its owner calls it under one lock.
+
+Theory of operation. Four queues feed the numbers, in this order:
+
+    leading losses ─▶ returned frames ─▶ other losses ─▶ un-numbered readings (the owner's)
+                            ▲                                     │
+                            └──────────── restart ◀── frames ◀────┘ add ─▶ acknowledge
+
+`next_frame` builds a frame and changes nothing; `add` numbers it. Between the two
+the owner makes it durable, so that a replay of what is on disk (`add`,
+`acknowledge`, `restart`, `lose`, `declare`, in order) rebuilds the same state.
+"""
+
+import json
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from device_sdk import wire
+from device_sdk.columns import decode_batch, encode_batch, to_columns
+from device_sdk.errors import ChainConflictError, Reason
+from device_sdk.reading import Channel, Value
+
+FrameKind = Literal["batch", "gap"]
+WhenFull = Literal["oldest", "newest"]
+Durability = Literal["second", "fsync"]
+
+# (channel, time_ns, value); a plain tuple because making a `Reading` costs a quarter of `record`.
+Entry = tuple[str, int, Value]
+
+# Times in one frame lie at most this far apart (146 years), so that every `dt` fits 64 bits.
+MAX_SPAN_NS = 2**62
+# Losses that a new stream declares in its first frames, before anything else.
+LEADING_LOSSES = (Reason.POWER_CUT, Reason.UNREADABLE)
+# A gap frame names at most this many channels; the count stays exact beyond it.
+MAX_LOSS_CHANNELS = wire.MAX_CHANNELS
+
+
+@dataclass(frozen=True, slots=True)
+class CutFrame:
+    """One numbered, immutable frame. ``readings`` is 0 for a gap."""
+
+    seq: int
+    body: bytes
+    chain: bytes
+    kind: FrameKind
+    readings: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolStatistics:
+    """What a spool holds and what it lost (readings are counted, not records).
+
+    ``pending``: not acked; ``unnumbered``: of these, not yet in a frame.
+    ``frames``: cut and not acked. ``dropped``: ever, for a full spool or disk.
+    ``damaged``: places in the files that could not be read, ever.
+    ``oldest_time_ns``: time of the oldest pending reading, None when empty.
+    ``disk_error``: why the last write failed; None while the disk works.
+    """
+
+    pending: int
+    unnumbered: int
+    frames: int
+    bytes: int
+    limit_bytes: int
+    peak_bytes: int
+    dropped: int
+    no_value: int
+    oldest_time_ns: int | None
+    damaged: int = 0
+    disk_error: str | None = None
+
+
+@dataclass(slots=True)
+class Loss:
+    """Readings that will never be sent, not yet declared by a gap frame. ``count`` None: unknown."""
+
+    count: int | None = 0
+    ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def add(self, count: int | None, ranges: Mapping[str, tuple[int, int]]) -> None:
+        """Widen the loss; an unknown count makes the sum unknown."""
+        self.count = None if self.count is None or count is None else self.count + count
+        mine = self.ranges
+        for channel, (low, high) in ranges.items():
+            old = mine.get(channel)
+            if old is not None:
+                mine[channel] = (min(old[0], low), max(old[1], high))
+            elif len(mine) < MAX_LOSS_CHANNELS:
+                mine[channel] = (low, high)
+
+
+@dataclass(frozen=True, slots=True)
+class NextFrame:
+    """A frame as `Outbox.next_frame` built it.
+
+    ``source``: where it came from, ``readings``, ``returned`` or the reason of a loss.
+    ``first_ns``: time of its earliest reading, None for a gap.
+    """
+
+    frame: CutFrame
+    source: str
+    first_ns: int | None
+
+
+def ranges_of(entries: Iterable[Entry]) -> dict[str, tuple[int, int]]:
+    """Return the first and last time of each channel."""
+    ranges: dict[str, tuple[int, int]] = {}
+    for channel, time_ns, _ in entries:
+        low, high = ranges.get(channel, (time_ns, time_ns))
+        ranges[channel] = (min(low, time_ns), max(high, time_ns))
+    return ranges
+
+
+def loss_of(entries: Collection[Entry]) -> Loss:
+    """Return the loss of exactly these readings."""
+    loss = Loss()
+    loss.add(len(entries), ranges_of(entries))
+    return loss
+
+
+class Instants:
+    """Gives each reading its time; two without ``time=`` never share an instant in a channel.
+
+    A time in the future (explicit, beyond ``now_ns``) does not count as the channel's
+    last instant: one wrong date would drag every later reading there.
+
+    Args:
+        floor_ns: no instant given from now on lies at or before it (what earlier runs used).
+    """
+
+    def __init__(self, floor_ns: int = 0) -> None:
+        self._floor_ns = floor_ns
+        self._last: dict[str, int] = {}
+
+    def stamp(self, values: Sequence[tuple[str, Value]], time_ns: int | None, now_ns: int) -> list[Entry]:
+        """Return the readings with their times."""
+        last, floor_ns = self._last, self._floor_ns
+        entries = []
+        for channel, value in values:
+            before = last.get(channel, floor_ns)
+            instant = time_ns
+            if instant is None:
+                instant = last[channel] = now_ns if now_ns > before else before + 1
+            elif before < instant <= now_ns:
+                last[channel] = instant
+            entries.append((channel, instant, value))
+        return entries
+
+
+class Outbox:
+    """The numbered side of a spool: one stream, its frames, and what waits to be numbered besides readings."""
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        self.acked = 0
+        self.next = 1
+        self.pos: str | None = None
+        self.channels: dict[str, Channel] = {}
+        self.no_value = 0
+        self.dropped = 0
+        self.damaged = 0
+        # True from an unclean boot until the frames from before it are acked; then a new stream begins.
+        self.is_ending = False
+        self.frames: deque[NextFrame] = deque()
+        self.returned: deque[NextFrame] = deque()
+        self.losses: dict[str, Loss] = {}
+        self.readings_in_frames = 0
+        self.body_bytes = 0
+        self._chains: dict[int, bytes] = {0: wire.CHAIN_START}
+
+    # --- what is known ---------------------------------------------------------------------
+
+    def chain(self, seq: int) -> bytes | None:
+        """Return chain(seq), or None when it is too old or not cut."""
+        return self._chains.get(seq) if seq else wire.CHAIN_START
+
+    def has_uncut(self, unnumbered: int) -> bool:
+        """Say whether something waits for a number and may have one."""
+        if self.is_ending:
+            return False
+        return bool(unnumbered or self.losses or self.returned)
+
+    def has_room(self, limit_bytes: int) -> bool:
+        """Say whether one more frame may be cut: window, bytes, and no stream that waits for its end."""
+        if self.is_ending or len(self.frames) >= wire.MAX_WINDOW:
+            return False
+        return not self.frames or self.body_bytes < limit_bytes
+
+    @property
+    def readings_returned(self) -> int:
+        """Readings of frames that wait to be numbered again."""
+        return sum(made.frame.readings for made in self.returned)
+
+    def oldest_ns(self) -> int | None:
+        """Return the time of the oldest reading in a frame, cut or returned."""
+        return next((held.first_ns for held in (*self.frames, *self.returned) if held.first_ns is not None), None)
+
+    def unacked(self, after: int) -> list[CutFrame]:
+        """Return the frames with seq > ``after``, ascending."""
+        return [held.frame for held in self.frames if held.frame.seq > after]
+
+    # --- numbering -------------------------------------------------------------------------
+
+    def next_frame(self, readings: Sequence[Entry], max_bytes: int) -> NextFrame | None:
+        """Build the next frame without numbering it; None when nothing waits.
+
+        Args:
+            readings: the oldest un-numbered readings, at most as many as one frame may
+                hold; the frame takes as many from the front as fit (``frame.readings``),
+                unless something older goes first.
+            max_bytes: size of the body; one reading alone may exceed it.
+        """
+        for reason in LEADING_LOSSES:
+            if reason in self.losses:
+                return self._gap(reason)
+        if self.returned:
+            return self._again(self.returned[0])
+        if self.losses:
+            return self._gap(next(iter(self.losses)))
+        return self._batch(readings, max_bytes) if readings else None
+
+    def add(self, made: NextFrame) -> None:
+        """Number a frame that `next_frame` made: from now on it never changes."""
+        if made.source == "returned":
+            if self.returned:
+                old = self.returned.popleft()
+                self.readings_in_frames -= old.frame.readings
+                self.body_bytes -= len(old.frame.body)
+        elif made.source != "readings":
+            self.losses.pop(made.source, None)
+        self.hold(made)
+        self.next = made.frame.seq + 1
+        self._chains[made.frame.seq] = made.frame.chain
+
+    def hold(self, made: NextFrame, *, is_returned: bool = False) -> None:
+        """Keep a frame's body: the last step of `add`, and what loading a snapshot does."""
+        (self.returned if is_returned else self.frames).append(made)
+        self.readings_in_frames += made.frame.readings
+        self.body_bytes += len(made.frame.body)
+
+    def check_ack(self, stored: int, chain: bytes) -> None:
+        """Raise `ChainConflictError` unless chain(stored) of this stream is ``chain``."""
+        own = self.chain(stored)
+        if own != chain:
+            known = "is not cut yet" if own is None else f"has chain {own.hex()}"
+            raise ChainConflictError(
+                f"stream {self.stream}: the hub stored frame {stored} with chain {chain.hex()}, here it {known}; "
+                "a rolled-back or cloned spool: begin a new stream"
+            )
+
+    def acknowledge(self, stored: int, pos: str) -> bool:
+        """Forget frames ≤ ``stored``; return True when the stream waited for that and must now end."""
+        while self.frames and self.frames[0].frame.seq <= stored:
+            gone = self.frames.popleft().frame
+            self.readings_in_frames -= gone.readings
+            self.body_bytes -= len(gone.body)
+        for seq in range(max(0, self.acked - wire.CHAINS_KEPT), stored - wire.CHAINS_KEPT):
+            self._chains.pop(seq, None)
+        self.acked = stored
+        self.pos = pos
+        return self.is_ending and not self.frames
+
+    def restart(self, stream: str, stored: int | None, lost: Loss | None = None) -> None:
+        """Begin ``stream``; unacked frames > ``stored`` wait to be numbered again, first and in order.
+
+        ``lost``: readings of frames ≤ ``stored`` that the hub cannot read, declared ``unreadable``.
+        """
+        again = [held for held in self.frames if held.frame.seq > (stored or 0)]
+        waiting = list(self.returned)
+        self.frames.clear()
+        self.returned.clear()
+        self.readings_in_frames = self.body_bytes = 0
+        for held in (*again, *waiting):
+            self.hold(held, is_returned=True)
+        self.stream = stream
+        self.acked, self.next = 0, 1
+        self._chains = {0: wire.CHAIN_START}
+        if self.is_ending:
+            self.is_ending = False
+            self.lose(Reason.POWER_CUT, None, {})
+        if lost is not None and lost.count:
+            self.lose(Reason.UNREADABLE, lost.count, lost.ranges)
+
+    def lose(self, reason: str, count: int | None, ranges: Mapping[str, tuple[int, int]]) -> None:
+        """Note readings that will never be sent; the next gap frame of ``reason`` declares them all."""
+        self.losses.setdefault(reason, Loss()).add(count, ranges)
+        if reason in (Reason.SPOOL_FULL, Reason.DISK_FULL):
+            self.dropped += count or 0
+
+    def declare(self, channel: Channel) -> None:
+        """Remember a channel; the same name again replaces it."""
+        self.channels[channel.name] = channel
+
+    # --- a snapshot without the bodies -----------------------------------------------------
+
+    def to_object(self) -> dict[str, Any]:
+        """Return everything but frames as JSON values."""
+        return {
+            "stream": self.stream, "acked": self.acked, "next": self.next, "pos": self.pos,
+            "chains": {str(seq): chain.hex() for seq, chain in self._chains.items()},
+            "channels": {c.name: wire.channel_to_object(c) for c in self.channels.values()},
+            "losses": {reason: [loss.count, loss.ranges] for reason, loss in self.losses.items()},
+            "no_value": self.no_value, "dropped": self.dropped, "damaged": self.damaged, "ending": self.is_ending,
+        }  # fmt: skip
+
+    @classmethod
+    def from_object(cls, obj: Mapping[str, Any]) -> "Outbox":
+        """Return the outbox that `to_object` wrote; frames follow by `hold`."""
+        outbox = cls(obj["stream"])
+        outbox.acked, outbox.next, outbox.pos = obj["acked"], obj["next"], obj["pos"]
+        outbox._chains = {int(seq): bytes.fromhex(chain) for seq, chain in obj["chains"].items()}
+        outbox.channels = {name: wire.channel_from_object(name, c) for name, c in obj["channels"].items()}
+        for reason, (count, ranges) in obj["losses"].items():
+            outbox.losses[reason] = Loss(count, {name: (low, high) for name, (low, high) in ranges.items()})
+        outbox.no_value, outbox.dropped, outbox.damaged = obj["no_value"], obj["dropped"], obj["damaged"]
+        outbox.is_ending = obj["ending"]
+        return outbox
+
+    # --- private ---------------------------------------------------------------------------
+
+    def _batch(self, readings: Sequence[Entry], max_bytes: int) -> NextFrame:
+        count = min(len(readings), wire.MAX_FRAME_READINGS)
+        while True:
+            batch = to_columns(self.next, readings[:count])
+            if count == 1 or max(t for _, t, _ in readings[:count]) - batch.t0 <= MAX_SPAN_NS:
+                body = encode_batch(batch)
+                if count == 1 or len(body) <= max_bytes:
+                    return self._numbered(body, "batch", count, "readings", batch.t0)
+            count //= 2
+
+    def _gap(self, reason: str) -> NextFrame:
+        loss = self.losses[reason]
+        body = wire.encode(wire.Gap(self.next, loss.count, reason, loss.ranges))
+        return self._numbered(body, "gap", 0, reason, None)
+
+    def _again(self, held: NextFrame) -> NextFrame:
+        old = held.frame
+        if old.kind == "gap":
+            body = json.dumps({**json.loads(old.body), "seq": self.next}, separators=(",", ":"), ensure_ascii=False)
+            return self._numbered(body.encode(), "gap", 0, "returned", None)
+        batch = replace(decode_batch(old.body), seq=self.next, again=True)
+        return self._numbered(encode_batch(batch), "batch", old.readings, "returned", held.first_ns)
+
+    def _numbered(self, body: bytes, kind: FrameKind, readings: int, source: str, first_ns: int | None) -> NextFrame:
+        chain = wire.next_chain(self._chains[self.next - 1], body)
+        return NextFrame(CutFrame(self.next, body, chain, kind, readings), source, first_ns)

@@ -1,0 +1,67 @@
+"""How a spool in files starts: reads what is there, and decides whether its stream may go on.
+
+Owns: that decision, and what damage is declared. Place: after `spool_event` and
+the two logs, before `file_spool`. Must not: raise for damaged files.
+
+    the last run …                     what happens
+    closed, or killed (same boot id)   the stream goes on
+    did not close, other boot id       a power cut: its frames are acked first, then a new stream
+                                       begins with a gap ``power_cut`` of unknown count
+    left state that is damaged         a new stream begins at once: a frame that was sent may be
+                                       missing here, and its number must not be given again
+
+With durability ``fsync`` a power cut takes nothing, so it changes nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_sdk.errors import Reason
+from device_sdk.outbox import Outbox
+from device_sdk.reading_log import ReadingLog
+from device_sdk.spool_event import State, replay
+from device_sdk.state_log import StateLog
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What a spool starts with. ``damage``: unreadable places by reading file, all declared now."""
+
+    outbox: Outbox
+    readings: ReadingLog
+    state_log: StateLog
+    damage: dict[int, int]
+
+
+def recover(path: Path, *, boot: str, segment_bytes: int, new_stream: Callable[[], str]) -> Recovered:
+    """Return what the files in a locked directory hold.
+
+    Raises:
+        SpoolError: a newer SDK wrote them.
+        OSError: the directory cannot be read.
+    """
+    state_log = StateLog(path)
+    loaded = state_log.load()
+    was = State(Outbox(new_stream())) if loaded is None else replay(loaded.events)
+    readings = ReadingLog(path, segment_bytes, was.head, was.last_ns)
+    outbox = was.outbox
+    is_power_cut = not was.is_closed and was.boot not in ("", boot) and was.durability == "second"
+    state_damage = 0 if loaded is None else loaded.damaged
+    places = state_damage + _new_damage(was, readings)
+    outbox.damaged += places
+    if places and not is_power_cut:  # a power cut's own gap says already that something was lost
+        outbox.lose(Reason.SPOOL_DAMAGED, None, {})
+    if is_power_cut:
+        outbox.is_ending = True
+    is_state_whole = was.is_coherent and (is_power_cut or not state_damage)
+    if not is_state_whole or (outbox.is_ending and not outbox.frames):
+        outbox.restart(new_stream(), None)
+    return Recovered(outbox, readings, state_log, dict(readings.found_damage))
+
+
+def _new_damage(was: State, readings: ReadingLog) -> int:
+    """Return how many unreadable places of the readings are not declared yet."""
+    places = sum(max(0, found - was.damage.get(base, 0)) for base, found in readings.found_damage.items())
+    is_cut_short = was.is_closed and was.end > readings.end
+    return places + (readings.is_missing or is_cut_short)

@@ -1,0 +1,126 @@
+"""What both spools answer alike: the queries of the `Spool` contract over one `Outbox` and one lock.
+
+Owns: the lock that guards all state of a spool, statistics. Place: after
+`outbox`, before `memory_spool` and `file_spool`. Must not: know where readings lie.
+"""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from device_sdk.errors import MisuseError
+from device_sdk.outbox import Instants, Outbox, SpoolStatistics, WhenFull
+from device_sdk.reading import Channel
+
+# Below this the state of 200 channels and one window of frames would leave no room for readings.
+MIN_LIMIT_BYTES = 256 * 1024
+
+
+class SpoolBase(ABC):
+    """The part of a spool that numbers; see `spool.Spool` for every public name."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        *,
+        max_bytes: int,
+        when_full: WhenFull,
+        random_bytes: Callable[[int], bytes],
+        last_ns: int = 0,
+    ) -> None:
+        self._outbox: Final = outbox
+        self._max_bytes: Final = max_bytes
+        self._when_full: Final = when_full
+        self._random_bytes: Final = random_bytes
+        self._instants: Final = Instants(last_ns)
+        self._lock: Final = threading.Lock()
+        self._peak_bytes = 0
+        self._is_closed = False
+
+    @property
+    def stream(self) -> str:
+        return self._outbox.stream
+
+    @property
+    def acked(self) -> int:
+        return self._outbox.acked
+
+    @property
+    def next(self) -> int:
+        return self._outbox.next
+
+    @property
+    def pos(self) -> str | None:
+        return self._outbox.pos
+
+    @property
+    def channels(self) -> Mapping[str, Channel]:
+        with self._lock:
+            return dict(self._outbox.channels)
+
+    @property
+    def pending(self) -> int:
+        with self._lock:
+            return self._waiting() + self._outbox.readings_in_frames
+
+    @property
+    def unnumbered(self) -> int:
+        with self._lock:
+            return self._waiting() + self._outbox.readings_returned
+
+    def chain(self, seq: int) -> bytes | None:
+        return self._outbox.chain(seq)
+
+    def skip_no_value(self, count: int) -> None:
+        with self._lock:
+            self._outbox.no_value += count
+
+    def statistics(self) -> SpoolStatistics:
+        with self._lock:
+            outbox = self._outbox
+            used_bytes = self._used_bytes()
+            self._peak_bytes = max(self._peak_bytes, used_bytes)
+            oldest_ns = outbox.oldest_ns()
+            return SpoolStatistics(
+                pending=self._waiting() + outbox.readings_in_frames,
+                unnumbered=self._waiting() + outbox.readings_returned,
+                frames=len(outbox.frames),
+                bytes=used_bytes,
+                limit_bytes=self._max_bytes,
+                peak_bytes=self._peak_bytes,
+                dropped=outbox.dropped,
+                no_value=outbox.no_value,
+                oldest_time_ns=self._oldest_waiting_ns() if oldest_ns is None else oldest_ns,
+                damaged=outbox.damaged,
+                disk_error=self._disk_error(),
+            )
+
+    @abstractmethod
+    def _waiting(self) -> int:
+        """Return how many readings are not in a frame, cut or returned."""
+
+    @abstractmethod
+    def _oldest_waiting_ns(self) -> int | None:
+        """Return the time of the first of them."""
+
+    @abstractmethod
+    def _used_bytes(self) -> int:
+        """Return what counts against the limit."""
+
+    def _disk_error(self) -> str | None:
+        return None
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise MisuseError("the spool is closed; make a new one")
+
+    def _new_stream(self) -> str:
+        return self._random_bytes(8).hex()
+
+
+def check_limit(max_bytes: int) -> int:
+    """Return ``max_bytes``; raise `MisuseError` when no spool can work with so little."""
+    if max_bytes < MIN_LIMIT_BYTES:
+        raise MisuseError(f"max_bytes {max_bytes} is too small for a spool; use at least {MIN_LIMIT_BYTES}")
+    return max_bytes

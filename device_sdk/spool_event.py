@@ -1,0 +1,176 @@
+"""What the events of a state log mean: replays them into the `Outbox` they came from.
+
+Owns: each event's name and fields, both ways. Place: after `outbox` and
+`state_log`, before `recovery`. Pure, and never raises for damage: what is
+missing makes the result incoherent, and the spool then begins a new stream.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from device_sdk import wire
+from device_sdk.errors import SpoolError
+from device_sdk.outbox import CutFrame, Loss, NextFrame, Outbox
+from device_sdk.reading import Channel
+from device_sdk.state_log import COMPLETE, HELD, SNAPSHOT, Event
+
+FORMAT = 1
+FRAME, ACK, RESTART, LOSE, DECLARE, CLOSE = "frame", "ack", "restart", "lose", "declare", "close"
+
+
+@dataclass(slots=True)
+class State:
+    """Everything the state log of one spool says.
+
+    ``head``: readings from this position are un-numbered. ``end``: where the readings
+    ended at a clean close. ``damage``: places of each reading file that are declared
+    already. ``is_coherent``: every event fitted to the one before.
+    """
+
+    outbox: Outbox
+    head: int = 0
+    last_ns: int = 0
+    end: int = 0
+    boot: str = ""
+    durability: str = "second"
+    is_closed: bool = False
+    is_coherent: bool = True
+    damage: dict[int, int] = field(default_factory=dict)
+
+
+def snapshot(state: State) -> Iterator[Event]:
+    """Yield the events that begin a state file."""
+    fields = {
+        "format": FORMAT, "head": state.head, "last_ns": state.last_ns, "boot": state.boot,
+        "durability": state.durability, "damage": {str(base): n for base, n in state.damage.items()},
+    }  # fmt: skip
+    yield Event(SNAPSHOT, {**fields, **state.outbox.to_object()})
+    for is_returned, queue in ((False, state.outbox.frames), (True, state.outbox.returned)):
+        for made in queue:
+            yield Event(HELD, {**_frame_fields(made), "returned": is_returned}, made.frame.body)
+    yield Event(COMPLETE, {})
+
+
+def frame_event(stream: str, made: NextFrame, head: int) -> Event:
+    """Return the event of a cut: the frame, and the position from which readings are un-numbered after it."""
+    return Event(FRAME, {"stream": stream, "head": head, **_frame_fields(made)}, made.frame.body)
+
+
+def ack_event(stream: str, stored: int, pos: str, new_stream: str | None) -> Event:
+    """Return the event of an ack, which also begins ``new_stream`` when this one waited for its end."""
+    return Event(ACK, {"stream": stream, "stored": stored, "pos": pos, "new_stream": new_stream})
+
+
+def restart_event(new_stream: str, stored: int | None, lost: Loss) -> Event:
+    """Return the event of a new stream."""
+    return Event(RESTART, {"new_stream": new_stream, "stored": stored, "lost": [lost.count, lost.ranges]})
+
+
+def lose_event(reason: str, count: int | None, ranges: Mapping[str, tuple[int, int]], head: int) -> Event:
+    """Return the event of a loss; readings before ``head`` are gone with it."""
+    return Event(LOSE, {"reason": reason, "count": count, "ranges": dict(ranges), "head": head})
+
+
+def declare_event(channel: Channel) -> Event:
+    """Return the event of a declared channel."""
+    return Event(DECLARE, {"name": channel.name, "channel": wire.channel_to_object(channel)})
+
+
+def close_event(end: int, no_value: int) -> Event:
+    """Return the event of a clean close."""
+    return Event(CLOSE, {"end": end, "no_value": no_value})
+
+
+def replay(events: Iterable[Event]) -> State:
+    """Return the state after all events; readings of frames that do not fit are kept in ``returned``.
+
+    Raises:
+        SpoolError: a newer SDK wrote it.
+    """
+    state = State(Outbox(""), is_coherent=False)
+    for event in events:
+        try:
+            state = _apply(state, event)
+        except (KeyError, ValueError, TypeError, AttributeError):
+            state.is_coherent = False
+    outbox = state.outbox
+    seqs = [made.frame.seq for made in outbox.frames]
+    if seqs != list(range(outbox.acked + 1, outbox.next)) or outbox.chain(outbox.next - 1) is None:
+        state.is_coherent = False
+    return state
+
+
+def _apply(state: State, event: Event) -> State:
+    fields, outbox = event.fields, state.outbox
+    match event.kind:
+        case "snapshot":
+            return _from_snapshot(fields)
+        case "held":
+            outbox.hold(_frame(fields, event.body), is_returned=fields["returned"])
+        case "close":
+            state.end, state.is_closed, outbox.no_value = fields["end"], True, fields["no_value"]
+        case "frame":
+            _apply_frame(state, fields, event.body)
+        case "ack" if fields["stream"] == outbox.stream:
+            _apply_ack(outbox, fields)
+        case "restart":
+            count, ranges = fields["lost"]
+            outbox.restart(fields["new_stream"], fields["stored"], Loss(count, _ranges(ranges)))
+        case "lose":
+            _apply_loss(state, fields)
+        case "declare":
+            outbox.declare(wire.channel_from_object(fields["name"], fields["channel"]))
+        case "complete":
+            pass
+        case _:  # an event of another stream: the one that began it is lost
+            state.is_coherent = False
+    return state
+
+
+def _from_snapshot(fields: dict[str, Any]) -> State:
+    if fields["format"] > FORMAT:
+        raise SpoolError("the spool was written by a newer device_sdk; update this one, or give it another directory")
+    damage = {int(base): n for base, n in fields["damage"].items()}
+    return State(
+        Outbox.from_object(fields), fields["head"], fields["last_ns"],
+        boot=fields["boot"], durability=fields["durability"], damage=damage,
+    )  # fmt: skip
+
+
+def _apply_frame(state: State, fields: dict[str, Any], body: bytes) -> None:
+    outbox, made = state.outbox, _frame(fields, body)
+    if fields["stream"] == outbox.stream and made.frame.seq == outbox.next:
+        outbox.add(made)
+    else:
+        state.is_coherent = False
+        outbox.hold(made, is_returned=True)
+    state.head = max(state.head, fields["head"])
+
+
+def _apply_ack(outbox: Outbox, fields: dict[str, Any]) -> None:
+    outbox.acknowledge(fields["stored"], fields["pos"])
+    if fields["new_stream"] is not None:
+        outbox.restart(fields["new_stream"], fields["stored"])
+
+
+def _apply_loss(state: State, fields: dict[str, Any]) -> None:
+    state.outbox.lose(fields["reason"], fields["count"], _ranges(fields["ranges"]))
+    state.head = max(state.head, fields["head"])
+
+
+def _ranges(fields: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    return {channel: (low, high) for channel, (low, high) in fields.items()}
+
+
+def _frame_fields(made: NextFrame) -> dict[str, Any]:
+    frame = made.frame
+    return {
+        "seq": frame.seq, "kind": frame.kind, "readings": frame.readings, "chain": frame.chain.hex(),
+        "source": made.source, "first_ns": made.first_ns,
+    }  # fmt: skip
+
+
+def _frame(fields: dict[str, Any], body: bytes) -> NextFrame:
+    frame = CutFrame(fields["seq"], body, bytes.fromhex(fields["chain"]), fields["kind"], fields["readings"])
+    return NextFrame(frame, fields["source"], fields["first_ns"])

@@ -1,0 +1,190 @@
+"""What a spool knows besides un-numbered readings, as a log of events that begins with a snapshot.
+
+Owns: the files ``state-<number>.log``: frames with their bodies, acks, declared
+losses, channels, open and close. Place: after `segment` and `disk`, before
+`spool_event`, which gives the events their meaning, and `file_spool`.
+
+A file begins with the whole state (``snapshot``, ``held`` …, ``complete``), so older
+files can go as soon as it is fsynced. Until then they stay, and `load` falls back
+to them when the new one was cut short.
+
+    payload of a record = u32 length | JSON {"event": …} | body of a frame
+"""
+
+import contextlib
+import json
+import os
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from device_sdk import disk
+from device_sdk.segment import MAX_STATE_BYTES, Scan, encode_record, seed_of
+
+_PREFIX, _SUFFIX = "state-", ".log"
+_LENGTH = struct.Struct("<I")
+SNAPSHOT, HELD, COMPLETE = "snapshot", "held", "complete"
+
+
+class Event(NamedTuple):
+    """One change of state; ``body`` is a frame's bytes or empty."""
+
+    kind: str
+    fields: dict[str, Any]
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the files say. ``damaged``: places that could not be read; ``is_intact``: the snapshot could."""
+
+    events: list[Event]
+    damaged: int
+    is_intact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unsynced:
+    """What a durable step has to fsync, outside the lock: a descriptor to sync and close, names to sync."""
+
+    fd: int
+    has_new_name: bool
+    number: int
+
+
+class StateLog:
+    """The state files of one spool; guarded by the spool's lock."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._fd = -1
+        self._number = 0
+        self._size = 0
+        self._snapshot_size = 0
+        self._synced_number = -1
+        self._files: dict[int, int] = {number: path.stat().st_size for path, number in self._paths()}
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all state files."""
+        return sum(self._files.values())
+
+    @property
+    def snapshot_bytes(self) -> int:
+        """Size of the last snapshot, about what the next one needs."""
+        return self._snapshot_size
+
+    @property
+    def is_writable(self) -> bool:
+        """False until the first `begin` succeeded."""
+        return self._fd >= 0
+
+    def is_long(self, slack_bytes: int) -> bool:
+        """Say whether a new file would be much shorter than this one."""
+        return self._size > 2 * self._snapshot_size + slack_bytes
+
+    def load(self) -> Loaded | None:
+        """Return the events of the newest file whose snapshot is whole, or of the best one; None when there is none."""
+        best: Loaded | None = None
+        for path, number in sorted(self._paths(), key=lambda found: -found[1]):
+            loaded = _read(path, number)
+            if loaded.is_intact:
+                return loaded
+            if best is None or len(loaded.events) > len(best.events):
+                best = loaded
+        return best
+
+    def begin(self, snapshot: Iterable[Event]) -> None:
+        """Start a new file with a snapshot; older files go with `synced`.
+
+        Raises:
+            OSError: it cannot be written; the log goes on in the old file.
+        """
+        number = max(self._files, default=0) + 1
+        seed = seed_of(number)
+        path = self._path(number)
+        fd = disk.open_append(path)
+        data = b"".join(_encode(seed, event) for event in snapshot)
+        try:
+            disk.append(fd, data)
+        except OSError:
+            os.close(fd)
+            path.unlink(missing_ok=True)
+            raise
+        if self._fd >= 0:
+            os.close(self._fd)
+            if self._synced_number not in (-1, self._number):
+                self._remove(self._number)  # never fsynced, and an older one that was still stands
+        self._fd, self._number = fd, number
+        self._size = self._snapshot_size = self._files[number] = len(data)
+
+    def append(self, event: Event) -> None:
+        """Write one event; on return the operating system has it. ``OSError``: nothing is written."""
+        if self._fd < 0:
+            raise OSError("the spool's state could not be written at its start")
+        data = _encode(seed_of(self._number), event)
+        disk.append(self._fd, data)
+        self._size += len(data)
+        self._files[self._number] = self._size
+
+    def take_unsynced(self) -> Unsynced:
+        """Return what to fsync now; then call `synced` with it."""
+        return Unsynced(os.dup(self._fd), self._synced_number != self._number, self._number)
+
+    def synced(self, done: Unsynced) -> None:
+        """Note that ``done`` is on the medium: older files are not needed any more."""
+        self._synced_number = max(self._synced_number, done.number)
+        for number in [number for number in self._files if number < done.number]:
+            self._remove(number)
+
+    def close(self) -> None:
+        """Close the file; nothing may be called afterwards."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+    def _remove(self, number: int) -> None:
+        del self._files[number]
+        with contextlib.suppress(OSError):
+            self._path(number).unlink()
+
+    def _path(self, number: int) -> Path:
+        return self._directory / f"{_PREFIX}{number:010d}{_SUFFIX}"
+
+    def _paths(self) -> list[tuple[Path, int]]:
+        found = []
+        for path in self._directory.glob(f"{_PREFIX}*{_SUFFIX}"):
+            number = path.name[len(_PREFIX) : -len(_SUFFIX)]
+            if number.isascii() and number.isdigit():
+                found.append((path, int(number)))
+        return found
+
+
+def _encode(seed: int, event: Event) -> bytes:
+    head = json.dumps({"event": event.kind, **event.fields}, separators=(",", ":"), ensure_ascii=False).encode()
+    return encode_record(seed, _LENGTH.pack(len(head)) + head + event.body)
+
+
+def _read(path: Path, number: int) -> Loaded:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return Loaded([], 1, False)
+    scan = Scan(data, seed_of(number), max_bytes=MAX_STATE_BYTES)
+    events = []
+    damaged_at_complete = -1
+    for payload, _ in scan:
+        event = _decode(payload)
+        events.append(event)
+        if event.kind == COMPLETE:
+            damaged_at_complete = scan.damaged
+    is_intact = damaged_at_complete == 0 and events[0].kind == SNAPSHOT
+    return Loaded(events, scan.damaged, is_intact)
+
+
+def _decode(payload: bytes) -> Event:
+    (length,) = _LENGTH.unpack_from(payload)
+    fields = json.loads(payload[4 : 4 + length])
+    return Event(fields.pop("event"), fields, payload[4 + length :])
