@@ -1,0 +1,194 @@
+"""The composition root: builds the hub's parts, starts and stops them in order.
+
+Owns: the parts and their life cycle; no rule of any protocol. Place: above
+everything but the command line.
+
+Start: identities → journal (marks, series) → store and its consumer → live →
+listening socket. Stop: listeners → device sessions → writer (drains) →
+consumer → store → journal → identities.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, WATCH_PATH, WATCH_SUBPROTOCOL, Close
+from hub.auth import Identities, Role
+from hub.config import Config
+from hub.devices import Registry
+from hub.gateway.access import identify
+from hub.gateway.device_socket import DeviceSocket
+from hub.gateway.watch_socket import WatchSocket
+from hub.gateway.websocket import Accept, Refuse, UpgradeRequest
+from hub.journal.sqlite import SqliteJournal
+from hub.journal.writer import JournalWriter
+from hub.live.rooms import Live
+from hub.model import Frame
+from hub.query import Query
+from hub.session import DeviceSession, Streams
+from hub.store.consumer import StoreConsumer
+from hub.store.embedded import EmbeddedStore
+
+_log = logging.getLogger("hub.app")
+
+# Other processes' edits of identities must be seen within 1 s.
+IDENTITIES_EVERY_S = 0.5
+TRIM_EVERY_S = 3600.0
+_REPLAY_BYTES = 4 * 1024 * 1024
+
+
+class Hub:
+    """One running hub on one data directory.
+
+    Use as ``async with Hub(config) as hub``. Everything public is a part that
+    the gateway or a test may read; each part owns its own state.
+
+    Raises (on entering):
+        JournalError: the data directory cannot be used.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.started_ns = time.time_ns()
+        self.failed: Exception | None = None
+        self.on_failed = _nothing
+        self._sockets: set[DeviceSocket] = set()
+        self._socket_ids: dict[DeviceSocket, str] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> "Hub":
+        data = Path(self.config.data)
+        await asyncio.to_thread(data.mkdir, parents=True, exist_ok=True)
+        self.identities = Identities(data / "identities.sqlite3")
+        self.journal = SqliteJournal(data / "journal.sqlite3")
+        self.registry = Registry(self.journal.series())
+        self.journal.find_series = self.registry.by_key.get
+        self.streams = Streams(self.journal.marks().values(), self.journal.run.id, self.journal.head)
+        self.store = EmbeddedStore(data / "readings.sqlite3")
+        self._replay()
+        loop = asyncio.get_running_loop()
+        self.consumer = StoreConsumer(self.store, self.journal)
+        self.writer = JournalWriter(self.journal, loop, self._committed, self._journal_failed, self._refused)
+        self.live = Live(self.journal, self.registry.by_id.values(), loop, newest=self.registry.latest)
+        self.query = Query(self.registry, self.store)
+        self.consumer.start()
+        self.writer.start()
+        self._tasks = [loop.create_task(self._watch_identities(), name="hub identities")]
+        self._tasks.append(loop.create_task(self._trim_hourly(), name="hub trim"))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.live.stop()
+        for socket in list(self._sockets):
+            socket.end(Close.GOING_AWAY, "the hub stops")
+        await asyncio.to_thread(self.writer.stop)
+        await asyncio.to_thread(self.consumer.stop)
+        self.store.close()
+        self.journal.close()
+        self.identities.close()
+
+    def upgrade(self, request: UpgradeRequest) -> Accept | Refuse:
+        """Decide a WebSocket upgrade: who may speak which protocol where."""
+        if request.path == DEVICE_PATH:
+            return self._upgrade_device(request)
+        if request.path == WATCH_PATH:
+            return self._upgrade_watcher(request)
+        return Refuse(404, "not_found", f"no WebSocket here: use {DEVICE_PATH} or {WATCH_PATH}")
+
+    def submit(self, frames: list[Frame]) -> None:
+        """Hand accepted frames and the registry's changes to the journal's writer."""
+        changes = self.registry.take_changes()
+        if changes:
+            self.live.add_series(changes)
+        self.writer.submit(frames, changes)
+
+    def _upgrade_device(self, request: UpgradeRequest) -> Accept | Refuse:
+        identity = identify(self, request.headers, None)
+        if identity is None:
+            return Refuse(401, "unauthenticated", "send Authorization: Bearer with the device's token")
+        if identity.role is not Role.DEVICE:
+            return Refuse(403, "forbidden", "this is not a device's token: use the one `hub devices add` printed")
+        if DEVICE_SUBPROTOCOL not in request.subprotocols:
+            return Refuse(400, "bad_request", f"ask for the WebSocket subprotocol {DEVICE_SUBPROTOCOL}")
+        session = DeviceSession(identity.namespace, identity.name, self.streams, self.registry)
+        socket = DeviceSocket(session, self.submit, lambda: not self.writer.is_full, self._socket_closed)
+        self._sockets.add(socket)
+        self._socket_ids[socket] = identity.id
+        return Accept(socket, DEVICE_SUBPROTOCOL)
+
+    def _upgrade_watcher(self, request: UpgradeRequest) -> Accept | Refuse:
+        identity = identify(self, request.headers, request)
+        if identity is None:
+            return Refuse(401, "unauthenticated", "send a watcher token, or open the page's login link first")
+        if identity.role is Role.DEVICE:
+            return Refuse(
+                403, "forbidden", "a device's token may not watch: use one from `hub tokens add --role watcher`"
+            )
+        if WATCH_SUBPROTOCOL not in request.subprotocols:
+            return Refuse(400, "bad_request", f"ask for the WebSocket subprotocol {WATCH_SUBPROTOCOL}")
+        return Accept(WatchSocket(self.live, self.store, self.consumer, identity), WATCH_SUBPROTOCOL)
+
+    def _socket_closed(self, socket: DeviceSocket) -> None:
+        self._sockets.discard(socket)
+        self._socket_ids.pop(socket, None)
+
+    def _committed(self, frames: Sequence[Frame]) -> None:
+        """On the loop, after the commit returned: acks first, then everybody else."""
+        for session in self.streams.committed(frames):
+            session.flush()
+        self.registry.apply(frames)
+        self.live.publish(frames)
+        self.consumer.wake(frames)
+
+    def _refused(self, frames: Sequence[Frame]) -> None:
+        for session in self.streams.refused(frames):
+            session.flush()
+
+    def _journal_failed(self, error: Exception) -> None:
+        """The journal cannot be trusted any more: take nothing, say so, stop the process."""
+        self.failed = error
+        _log.error("journal failed reason=%s; the hub stops and must be started again", error)
+        self.on_failed()
+
+    def _replay(self) -> None:
+        """Bring latest values up to date: from the store, then from frames the store has not seen yet."""
+        for row in self.store.latest(list(self.registry.by_id)):
+            self.registry.load_latest(row.series, row.time_ns, row.value)
+        for frames in self._unstored():
+            self.registry.apply(frames)
+
+    def _unstored(self) -> Iterator[list[Frame]]:
+        after = self.store.applied
+        while after < self.journal.head:
+            frames = self.journal.read(after, _REPLAY_BYTES)
+            if not frames:
+                return
+            yield frames
+            after = frames[-1].offset
+
+    async def _watch_identities(self) -> None:
+        while True:
+            await asyncio.sleep(IDENTITIES_EVERY_S)
+            ended = self.identities.refresh()
+            if ended:
+                for socket in [s for s, identity in self._socket_ids.items() if identity in ended]:
+                    socket.end(Close.UNAUTHENTICATED, "this credential was revoked")
+                self.live.end_identities(ended)
+
+    async def _trim_hourly(self) -> None:
+        while True:
+            await asyncio.sleep(TRIM_EVERY_S)
+            with contextlib.suppress(Exception):
+                await asyncio.to_thread(
+                    self.journal.trim_expired, time.time_ns(), self.config.journal_hours, self.config.journal_bytes
+                )
+
+
+def _nothing() -> None:
+    """Default of `Hub.on_failed`."""

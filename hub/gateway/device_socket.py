@@ -1,0 +1,94 @@
+"""A device's WebSocket: bytes to the session, the session's output to the socket.
+
+Owns: nothing but the pairing of one connection with one `DeviceSession`.
+Place: gateway; decides nothing. The first frame is due in 5 s.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from device_sdk.wire import Close
+from hub.gateway.websocket import Connection
+from hub.model import Frame
+from hub.session import DeviceSession
+
+# A connected socket that says nothing costs a descriptor; every SDK says hello at once.
+FIRST_FRAME_S = 5.0
+
+
+class DeviceSocket:
+    """Handler of one device connection.
+
+    Args:
+        session: new, for the identity of the upgrade's credential.
+        submit: hands accepted frames to the journal's writer.
+        can_accept: whether the writer's queue has room.
+        on_closed: called once when the socket is gone.
+    """
+
+    def __init__(
+        self,
+        session: DeviceSession,
+        submit: Callable[[list[Frame]], None],
+        can_accept: Callable[[], bool],
+        on_closed: "Callable[[DeviceSocket], None]",
+    ) -> None:
+        self.session = session
+        session.flush = self.flush
+        self._submit = submit
+        self._can_accept = can_accept
+        self._on_closed = on_closed
+        self._connection: Connection | None = None
+        self._first_frame: asyncio.TimerHandle | None = None
+
+    def opened(self, connection: Connection) -> None:
+        """Remember the connection and wait for the first frame."""
+        self._connection = connection
+        self._first_frame = asyncio.get_running_loop().call_later(FIRST_FRAME_S, self._no_first_frame)
+
+    def message(self, data: bytes, is_text: bool) -> None:
+        """Feed one message; hand on what was accepted; write what is to be said."""
+        if self._first_frame is not None:
+            self._first_frame.cancel()
+            self._first_frame = None
+        session = self.session
+        session.receive(data, is_text, time.time_ns(), can_accept=self._can_accept())
+        if session.frames:
+            frames, session.frames = session.frames, []
+            self._submit(frames)
+        self.flush()
+        while session.displaced:
+            session.displaced.pop().flush()
+
+    def flush(self) -> None:
+        """Write the session's output and close if it wants to."""
+        connection = self._connection
+        if connection is None:
+            return
+        for message in self.session.take_output():
+            connection.send(message)
+        if self.session.closing is not None:
+            code, reason = self.session.closing
+            connection.close(code, reason)
+            self._connection = None
+
+    def writable(self) -> None:
+        """Nothing waits here: acks are small and cumulative."""
+
+    def end(self, code: int, reason: str) -> None:
+        """Close from the hub's side (revoked credential, shutdown)."""
+        if self._connection is not None:
+            self._connection.close(code, reason)
+
+    def closed(self, code: int, reason: str) -> None:
+        """The socket is gone: the stream may be taken by the next connection."""
+        if self._first_frame is not None:
+            self._first_frame.cancel()
+        self._connection = None
+        self.session.closed()
+        self._on_closed(self)
+
+    def _no_first_frame(self) -> None:
+        self._first_frame = None
+        self.end(Close.BAD_MESSAGE, f"no message within {FIRST_FRAME_S:g} s: say hello first")

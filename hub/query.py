@@ -1,0 +1,187 @@
+"""Questions about history and state, answered the same for REST, command line and page.
+
+Owns: patterns → series, time expressions → ranges, store rows → named columns.
+Place: after `devices`, `store` and `live.patterns`, before the gateway.
+Blocking: the gateway calls it in a thread.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from device_sdk.reading import Value
+from hub.devices import Registry, natural_key
+from hub.errors import BadRequestError
+from hub.live.patterns import PatternSet
+from hub.model import Series
+from hub.store.base import AGGREGATES, Bucket, Row, Store
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+_UNIT_NS = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9, "w": 7 * 86400 * 10**9}
+_FRACTION = re.compile(r"^(.*?[T ]\d\d:\d\d:\d\d)\.(\d{1,9})(.*)$")
+MAX_LIMIT = 100_000
+MAX_BUCKETS = 100_000
+_END_OF_TIME_NS = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Rows of several series: ``rows[i] = (time_ns, index into series, value…)``; ``next_page`` None at the end."""
+
+    series: list[Series]
+    columns: tuple[str, ...]
+    rows: list[tuple[Value | None, ...]]
+    next_page: str | None = None
+
+
+class Query:
+    """Reads over one hub's registry and store.
+
+    Every method takes the caller's namespace and the patterns the caller may see (``granted``).
+    """
+
+    def __init__(self, registry: Registry, store: Store) -> None:
+        self._registry = registry
+        self._store = store
+
+    def series(self, namespace: str, match: Sequence[str], granted: Sequence[str] = ("**",)) -> list[Series]:
+        """Return the series that match and are granted, in natural order.
+
+        Raises:
+            BadRequestError: a pattern that cannot be read.
+        """
+        try:
+            wanted, allowed = PatternSet(tuple(match) or ("**",)), PatternSet(tuple(granted))
+        except ValueError as error:
+            raise BadRequestError(str(error)) from error
+        found = [
+            s
+            for s in self._registry.by_id.values()
+            if s.namespace == namespace and wanted.matches(s.device, s.channel) and allowed.matches(s.device, s.channel)
+        ]
+        return sorted(found, key=lambda s: (natural_key(s.device), natural_key(s.channel)))
+
+    def latest(self, series: Sequence[Series]) -> list[tuple[Series, int, Value]]:
+        """Return (series, time_ns, value) of the newest reading by event time, where there is one."""
+        known = self._registry.latest
+        return [(s, known[s.id].time_ns, known[s.id].value) for s in series if s.id in known]
+
+    def readings(
+        self, series: Sequence[Series], start_ns: int, end_ns: int, limit: int, *, descending: bool, page: str | None
+    ) -> Answer:
+        """Return raw rows of [start_ns, end_ns), a page at a time, ordered by time."""
+        if not 1 <= limit <= MAX_LIMIT:
+            raise BadRequestError(f"limit {limit}: use 1 to {MAX_LIMIT}, or export for more")
+        if page is not None:
+            edge = _page_edge(page)
+            start_ns, end_ns = (start_ns, min(end_ns, edge)) if descending else (max(start_ns, edge), end_ns)
+        index = {s.id: i for i, s in enumerate(series)}
+        rows = self._store.read(list(index), start_ns, end_ns, limit, descending=descending) if index else []
+        next_page = None
+        if len(rows) >= limit:
+            last = rows[-1].time_ns
+            next_page = str(last if descending else last + 1)
+        named: list[tuple[Value | None, ...]] = [(r.time_ns, index[r.series], r.value) for r in rows]
+        return Answer(list(series), ("time_ns", "series", "value"), named, next_page)
+
+    def aggregate(
+        self, series: Sequence[Series], start_ns: int, end_ns: int, step_ns: int, functions: Sequence[str]
+    ) -> Answer:
+        """Return one row per non-empty bucket and series; buckets are aligned to the epoch (UTC)."""
+        unknown = [f for f in functions if f not in AGGREGATES]
+        if unknown or not functions:
+            raise BadRequestError(f"aggregate {unknown[0] if unknown else ''!r}: use {', '.join(AGGREGATES)}")
+        if step_ns < 10**6:
+            raise BadRequestError("bucket must be at least 1 ms, e.g. 10s, 1m, 1h")
+        if (end_ns - start_ns) // step_ns > MAX_BUCKETS:
+            raise BadRequestError(f"more than {MAX_BUCKETS} buckets per series: use a larger bucket or a shorter range")
+        index = {s.id: i for i, s in enumerate(series)}
+        buckets: list[Bucket] = []
+        if index:
+            buckets = self._store.aggregate(list(index), start_ns, end_ns, step_ns, functions)
+        rows: list[tuple[Value | None, ...]] = [(b.start_ns, index[b.series], *b.values) for b in buckets]
+        return Answer(list(series), ("time_ns", "series", *functions), rows)
+
+    def dump(self, series: Sequence[Series], start_ns: int, end_ns: int) -> Iterator[list[Row]]:
+        """Yield pages of rows ordered by time, in bounded memory."""
+        return self._store.dump([s.id for s in series], start_ns, end_ns)
+
+
+def parse_duration(text: str) -> int:
+    """Return nanoseconds of ``90s``, ``1.5h``, ``15m``, ``7d``; a leading ``-`` is ignored.
+
+    Raises:
+        BadRequestError: anything else.
+    """
+    match = _DURATION.fullmatch(text.removeprefix("-"))
+    if match is None:
+        raise BadRequestError(f"duration {text[:40]!r}: use a number with ms, s, m, h, d or w, e.g. 15m")
+    return int(float(match[1]) * _UNIT_NS[match[2]])
+
+
+def parse_time(text: str, now_ns: int) -> int:
+    """Return epoch nanoseconds of RFC 3339 text (ns kept), an epoch (s, ms, µs, ns by size), ``now``, or ``-15m``.
+
+    Raises:
+        BadRequestError: anything else, or a time without a zone.
+    """
+    if text == "now":
+        return now_ns
+    if text.startswith("-") and not text[1:].isdigit():
+        return now_ns - parse_duration(text)
+    if re.fullmatch(r"-?\d{1,19}", text):
+        return _epoch(int(text))
+    return _rfc3339(text)
+
+
+def time_range(start: str | None, end: str | None, last: str | None, now_ns: int) -> tuple[int, int]:
+    """Return [start, end) in ns: ``last`` alone, or ``start``/``end`` (absent = all)."""
+    if last is not None:
+        if start is not None or end is not None:
+            raise BadRequestError("use either last or from/to, not both")
+        return now_ns - parse_duration(last), _END_OF_TIME_NS
+    start_ns = parse_time(start, now_ns) if start else 0
+    end_ns = parse_time(end, now_ns) if end else _END_OF_TIME_NS
+    if start_ns >= end_ns:
+        raise BadRequestError("from must be before to")
+    return start_ns, end_ns
+
+
+def iso_time(time_ns: int) -> str:
+    """Return RFC 3339 in UTC with as many digits as the time needs (s, ms, µs or ns)."""
+    seconds, rest = divmod(time_ns, 10**9)
+    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    if rest % 10**6 == 0:
+        return f"{text}.{rest // 10**6:03d}Z" if rest else f"{text}Z"
+    return f"{text}.{rest // 1000:06d}Z" if rest % 1000 == 0 else f"{text}.{rest:09d}Z"
+
+
+def _page_edge(page: str) -> int:
+    if re.fullmatch(r"-?\d{1,19}", page) is None:
+        raise BadRequestError(f"page {page[:40]!r}: use the next of the answer before")
+    return int(page)
+
+
+def _epoch(number: int) -> int:
+    """Seconds, ms, µs or ns since 1970, told apart by size (seconds reach the year 5138 at 1e11)."""
+    size = abs(number)
+    for limit, factor in ((10**11, 10**9), (10**14, 10**6), (10**17, 10**3)):
+        if size < limit:
+            return number * factor
+    return number
+
+
+def _rfc3339(text: str) -> int:
+    fraction = 0
+    match = _FRACTION.match(text)
+    plain = text
+    if match is not None:
+        fraction, plain = int(match[2].ljust(9, "0")), match[1] + match[3]
+    try:
+        when = datetime.fromisoformat(plain)
+    except ValueError as error:
+        raise BadRequestError(f"time {text[:40]!r}: use RFC 3339, e.g. 2026-01-31T12:00:00Z, or epoch ns") from error
+    if when.tzinfo is None:
+        raise BadRequestError(f"time {text[:40]!r} has no zone: add Z or an offset such as +01:00")
+    return int(when.timestamp()) * 10**9 + fraction

@@ -1,0 +1,151 @@
+"""A hub on a port: uvicorn around `hub.app.Hub`, what is printed, and the way it ends.
+
+Owns: the listening socket, the signals, the greeting. Place: above `app`,
+below the command line. Ctrl-C or SIGTERM ends it in at most 2 s: connections
+are told to come back, the journal's queue is drained.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import uvicorn
+
+from hub.app import Hub
+from hub.config import Config
+from hub.errors import ConfigError
+from hub.gateway.access import LoginLinks
+from hub.gateway.http import make_app
+from hub.gateway.websocket import make_protocol
+
+_log = logging.getLogger("hub")
+
+BACKLOG = 2048
+# How long uvicorn waits for requests under way; with the writer's drain it stays below 2 s.
+GRACEFUL_S = 1
+
+Started = Callable[[Hub, str], "Callable[[], None]"]
+
+
+def serve(config: Config, *, started: Started | None = None) -> int:
+    """Run a hub until a signal; return the exit code (1 when the journal failed).
+
+    Args:
+        started: called with the hub and its URL once it listens; returns what to call before it stops.
+
+    Raises:
+        ConfigError: the port cannot be bound.
+        JournalError: the data directory cannot be used.
+    """
+    logging.basicConfig(
+        level=config.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    with _bind(config) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(config, listener, started))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: ours also stops what it does not know."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve(config: Config, listener: socket.socket, started: Started | None) -> int:
+    async with Hub(config) as hub:
+        links = LoginLinks(time.monotonic)
+        server = _Server(_uvicorn_config(config, hub, links))
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            server.should_exit = True
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(NotImplementedError):  # Windows
+                loop.add_signal_handler(number, stop)
+        hub.on_failed = stop
+        greeting = asyncio.create_task(_greet(hub, server, listener, links, started), name="hub greeting")
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            greeting.cancel()
+            (stopped,) = await asyncio.gather(greeting, return_exceptions=True)
+            if callable(stopped):
+                stopped()
+        return 0 if hub.failed is None else 1
+
+
+async def _greet(
+    hub: Hub, server: uvicorn.Server, listener: socket.socket, links: LoginLinks, started: Started | None
+) -> "Callable[[], None] | None":
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+        await asyncio.sleep(0.005)
+    config = hub.config
+    url = base_url(config, listener.getsockname()[1])
+    page = f"{url}/" if config.is_loopback and not config.is_tls else f"{url}/login?code={links.issue()}"
+    _say(f"● hub {url}   store {Path(config.data)}")
+    _say(f"  page     {page}" + ("" if page.endswith("/") else "   (one-time link)"))
+    _say(f"  devices  {url.replace('http', 'ws', 1)}   next: hub devices add NAME --data {config.data}")
+    if config.insecure_lan and not config.is_tls:
+        _say("  ▲ without TLS: tokens and readings travel readable on this network (--insecure-lan)")
+    return started(hub, url) if started is not None else None
+
+
+def _uvicorn_config(config: Config, hub: Hub, links: LoginLinks) -> uvicorn.Config:
+    return uvicorn.Config(
+        make_app(hub, links=links),
+        ws=make_protocol(hub.upgrade),
+        http="httptools",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=GRACEFUL_S,
+        ssl_certfile=config.tls_cert,
+        ssl_keyfile=config.tls_key,
+    )
+
+
+def base_url(config: Config, port: int) -> str:
+    """Return the URL that a person on this machine (or, beyond loopback, its name) uses."""
+    host = config.host
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        host = socket.gethostname()
+    if ":" in host:
+        host = f"[{host}]"
+    return f"{'https' if config.is_tls else 'http'}://{host}:{port}"
+
+
+def _bind(config: Config) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((config.host, config.port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {config.host}:{config.port}: {error.strerror}; is another hub running? "
+            "Use --port N for another port"
+        ) from error
+    return listener
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # Windows: asyncio's own loop
+        return None
+    return uvloop.new_event_loop
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - the greeting is what a person sees
