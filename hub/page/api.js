@@ -1,0 +1,72 @@
+/** Questions to the hub's REST interface, and the shapes of its answers. */
+
+/**
+ * @typedef {{channel: string, label: string | null, unit: string | null, type: string | null, every_s: number | null,
+ *   range: [number, number] | null, latest: {time_ns: string, value: unknown} | null}} ChannelAnswer
+ * @typedef {{device: string, state: "online" | "stale" | "offline", connected: boolean, alert: boolean,
+ *   last_ns: string | null, rate_hz: number, channels: ChannelAnswer[]}} DeviceAnswer
+ * @typedef {{devices: DeviceAnswer[], head: string, time_ns: string}} DevicesAnswer
+ * @typedef {{series: {device: string, channel: string, unit: string | null}[], columns: string[],
+ *   rows: any[][], next: string | null}} ReadingsAnswer
+ */
+
+/** The hub answered, but not with what was asked for. */
+export class HttpError extends Error {
+  /** @param {number} status @param {string} message */
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/**
+ * @param {string} path
+ * @param {[string, string][]} [query]
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<any>}
+ */
+async function ask(path, query = [], signal) {
+  const search = query.length ? `?${new URLSearchParams(query)}` : "";
+  const response = await fetch(path + search, { signal, headers: { accept: "application/json" }, cache: "no-store" });
+  if (response.ok) return response.json();
+  const body = await response.json().catch(() => null);
+  throw new HttpError(response.status, body?.error?.message ?? `the hub answered ${response.status}`);
+}
+
+/** @param {AbortSignal} [signal] @returns {Promise<DevicesAnswer>} */
+export function fetchDevices(signal) {
+  return ask("/v1/devices", [], signal);
+}
+
+/**
+ * Buckets of every matching series; pages are joined.
+ *
+ * @param {string[]} match
+ * @param {{from: string, to?: string, stepMs: number, functions: string}} range epoch ns; agg functions
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<ReadingsAnswer>}
+ */
+export async function fetchBuckets(match, { from, to, stepMs, functions }, signal) {
+  /** @type {[string, string][]} */
+  const query = match.map((pattern) => ["match", pattern]);
+  query.push(["from", from], ["bucket", `${stepMs}ms`], ["agg", functions], ["limit", "100000"]);
+  if (to) query.push(["to", to]);
+  /** @type {ReadingsAnswer} */
+  const answer = await ask("/v1/readings", query, signal);
+  for (let { next } = answer; next; ) {
+    const page = await ask("/v1/readings", [...query, ["page", next]], signal);
+    answer.rows.push(...page.rows);
+    next = page.next;
+  }
+  return answer;
+}
+
+/**
+ * @param {string} device
+ * @param {string} from epoch ns
+ * @param {string} to epoch ns
+ * @returns {string} address of a CSV file with every reading of the window
+ */
+export function exportAddress(device, from, to) {
+  return `/v1/export?${new URLSearchParams({ match: `${device}/**`, from, to, format: "csv" })}`;
+}

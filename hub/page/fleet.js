@@ -1,0 +1,234 @@
+/**
+ * What the page knows of all devices: presence, newest values, sparklines.
+ *
+ * Owns: the devices and their states. The hub decides presence and tells it with each answer;
+ * between two answers a reading that arrives makes a device online and silence makes it stale.
+ */
+
+import { fromEpoch, SECOND } from "./clock.js";
+import { channelLabel, limitText, naturalOrder } from "./format.js";
+import { Spark } from "./spark.js";
+
+/** As the hub: this many intervals late is stale, but never before MIN_STALE. */
+const STALE_INTERVALS = 3;
+const MIN_STALE = 5 * SECOND;
+
+/**
+ * @typedef {"online" | "alert" | "stale" | "offline"} State
+ *
+ * @typedef {object} Channel
+ * @property {string} channel
+ * @property {string} label
+ * @property {string | null} unit
+ * @property {string | null} type
+ * @property {number | null} every_s
+ * @property {[number, number] | null} range normal values; outside is an alert
+ * @property {unknown} value newest, null before the first
+ * @property {number} time of the newest, relative ns, NaN before the first
+ *
+ * @typedef {object} Device
+ * @property {string} name
+ * @property {State} state what is shown
+ * @property {"online" | "stale" | "offline"} presence
+ * @property {number} heard time of the newest reading, relative ns, NaN when never
+ * @property {number} arrived when it was last known to be alive (the hub said so, or a live reading came), relative ns
+ * @property {number} rate readings per second
+ * @property {Channel[]} channels
+ * @property {Channel | null} lead the channel that stands for the device in the list
+ * @property {string} alert why it is in alert, "" when it is not
+ * @property {Spark} spark
+ */
+
+/** @type {Record<State, {glyph: string, word: string}>} */
+export const STATES = {
+  online: { glyph: "●", word: "Online" },
+  alert: { glyph: "▲", word: "Alert" },
+  stale: { glyph: "◐", word: "Stale" },
+  offline: { glyph: "○", word: "Offline" },
+};
+
+/** @param {Channel} channel @returns {boolean} whether its values can be drawn as a line */
+export function isNumeric(channel) {
+  return channel.type === "float" || channel.type === "int" || (channel.type == null && typeof channel.value === "number");
+}
+
+/** What people look for first: temperature, humidity, other figures, then switches, then words. */
+const FIRST_UNITS = ["Cel", "[degF]", "K", "%RH"];
+
+/** @param {Channel} a @param {Channel} b @returns {number} */
+function channelOrder(a, b) {
+  const rank = (/** @type {Channel} */ channel) => {
+    const at = FIRST_UNITS.indexOf(channel.unit ?? "");
+    return at >= 0 ? at : isNumeric(channel) ? 10 : channel.type === "bool" ? 11 : 12;
+  };
+  return rank(a) - rank(b) || naturalOrder(a.channel, b.channel);
+}
+
+/** @param {unknown} value @param {string | null} type @returns {unknown} a number where it is one */
+export function plainValue(value, type) {
+  return type === "int" && typeof value === "string" ? Number(value) : value;
+}
+
+/** @param {Channel} channel @returns {string} why its newest value is out of range, "" when it is not */
+export function alertText(channel) {
+  const { range, value } = channel;
+  if (!range || typeof value !== "number" || (value >= range[0] && value <= range[1])) return "";
+  const [word, limit] = value > range[1] ? ["above", range[1]] : ["below", range[0]];
+  return `${channel.label} ${word} ${limitText(limit, channel)}`;
+}
+
+export class Fleet {
+  constructor() {
+    /** @type {Map<string, Device>} */
+    this.devices = new Map();
+    /** @type {Device[]} in natural order of names */
+    this.ordered = [];
+    /** @type {Map<number, {device: Device, channel: Channel}>} */
+    this._series = new Map();
+    /** Grows when anything a list shows may have changed. */
+    this.revision = 0;
+    /** @type {Record<State, number>} */
+    this.counts = { online: 0, alert: 0, stale: 0, offline: 0 };
+  }
+
+  /** @returns {number} readings per second of the whole fleet */
+  get rate() {
+    let sum = 0;
+    for (const device of this.ordered) if (device.presence === "online") sum += device.rate;
+    return sum;
+  }
+
+  /**
+   * Take the hub's answer; devices it does not name any more go.
+   *
+   * @param {import("./api.js").DevicesAnswer} answer
+   * @param {number} now relative ns
+   */
+  load(answer, now) {
+    const named = new Set(answer.devices.map(({ device }) => device));
+    for (const name of this.devices.keys()) if (!named.has(name)) this.devices.delete(name);
+    for (const found of answer.devices) {
+      const device = this._device(found.device);
+      device.presence = found.state;
+      if (found.state === "online") device.arrived = now;
+      device.rate = found.rate_hz;
+      device.heard = found.last_ns === null ? NaN : Math.max(fromEpoch(found.last_ns), device.heard || -Infinity);
+      device.channels = found.channels.map((channel) => update(device.channels.find((c) => c.channel === channel.channel), channel));
+      device.channels.sort(channelOrder);
+      this._choose(device);
+    }
+    for (const [id, known] of this._series) {
+      const device = this.devices.get(known.device.name);
+      const channel = device?.channels.find((c) => c.channel === known.channel.channel);
+      if (device && channel) this._series.set(id, { device, channel });
+    }
+    this._order();
+  }
+
+  /**
+   * A series became known on the live side; a device not seen before pops up.
+   *
+   * @param {number} id
+   * @param {import("./watch-session.js").SeriesInfo} info
+   */
+  series(id, info) {
+    const isNew = !this.devices.has(info.device);
+    const device = this._device(info.device);
+    let channel = device.channels.find((c) => c.channel === info.channel);
+    if (!channel) {
+      channel = update(undefined, { ...info, every_s: null, range: null, latest: null });
+      device.channels.push(channel);
+      device.channels.sort(channelOrder);
+      this._choose(device);
+    }
+    this._series.set(id, { device, channel });
+    if (isNew) this._order();
+  }
+
+  /**
+   * @param {number} id
+   * @param {number} time relative ns
+   * @param {unknown} value
+   * @param {number} arrived when it came, relative ns; NaN for one from the past
+   */
+  reading(id, time, value, arrived) {
+    const known = this._series.get(id);
+    if (!known) return;
+    const { device, channel } = known;
+    const plain = plainValue(value, channel.type);
+    if (!(time < channel.time)) {
+      channel.time = time;
+      channel.value = plain;
+    }
+    if (!(time < device.heard)) device.heard = time;
+    if (arrived > device.arrived) device.arrived = arrived;
+    if (!device.lead) this._choose(device);
+    if (channel === device.lead && typeof plain === "number") device.spark.put(time, plain);
+    this.revision++;
+  }
+
+  /**
+   * Bring states and counts up to `now`.
+   *
+   * @param {number} now relative ns
+   */
+  refresh(now) {
+    /** @type {Record<State, number>} */
+    const counts = { online: 0, alert: 0, stale: 0, offline: 0 };
+    for (const device of this.ordered) {
+      const silent = now - device.arrived;
+      if (silent <= MIN_STALE) device.presence = "online";
+      else if (device.presence === "online" && silent > staleAfter(device)) device.presence = "stale";
+      device.alert = device.presence === "online" ? device.channels.map(alertText).find(Boolean) ?? "" : "";
+      const state = device.alert ? "alert" : device.presence;
+      if (state !== device.state) this.revision++;
+      device.state = state;
+      counts[state]++;
+    }
+    this.counts = counts;
+  }
+
+  /** @param {string} name @returns {Device} */
+  _device(name) {
+    let device = this.devices.get(name);
+    if (!device) {
+      device = { name, state: "offline", presence: "offline", heard: NaN, arrived: -Infinity, rate: 0, channels: [], lead: null, alert: "", spark: new Spark() };
+      this.devices.set(name, device);
+    }
+    return device;
+  }
+
+  /** @param {Device} device */
+  _choose(device) {
+    const lead = device.channels.find(isNumeric) ?? device.channels[0] ?? null;
+    if (lead?.channel !== device.lead?.channel) device.spark = new Spark();
+    device.lead = lead;
+  }
+
+  _order() {
+    this.ordered = [...this.devices.values()].sort((a, b) => naturalOrder(a.name, b.name));
+    this.revision++;
+  }
+}
+
+/** @param {Device} device @returns {number} ns of silence after which an online device is stale */
+export function staleAfter(device) {
+  const declared = device.channels.map((c) => c.every_s).filter((s) => s !== null);
+  const interval = declared.length ? Math.min(.../** @type {number[]} */ (declared)) : 10;
+  return Math.max(STALE_INTERVALS * interval * SECOND, MIN_STALE);
+}
+
+/** @param {Channel | undefined} known @param {import("./api.js").ChannelAnswer} found @returns {Channel} */
+function update(known, found) {
+  const channel = known ?? { ...found, label: "", value: null, time: NaN };
+  const { unit, type, every_s, range } = found;
+  Object.assign(channel, { unit, type, every_s, range, label: channelLabel(found) });
+  if (found.latest) {
+    const time = fromEpoch(found.latest.time_ns);
+    if (!(time < channel.time)) {
+      channel.time = time;
+      channel.value = plainValue(found.latest.value, type);
+    }
+  }
+  return channel;
+}
