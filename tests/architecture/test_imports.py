@@ -1,0 +1,75 @@
+"""Who may import whom, beyond the layers that import-linter checks (`[tool.importlinter]` in pyproject.toml)."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.architecture.source import ROOT, Module, imported_names, modules, source_modules
+
+_SDK_FOR_HUB = {"device_sdk.columns", "device_sdk.errors", "device_sdk.reading", "device_sdk.wire"}
+# `columns` and `wire` are the frame format; the rest of the SDK is private to it.
+_SDK_FOR_SIMULATORS = {"device_sdk", *_SDK_FOR_HUB}
+
+# A third-party package that only these modules may import: a heavy or replaceable one stays behind one door.
+_DOORS = {
+    "websockets": {"device_sdk.websocket", "hub.gateway.frames", "hub.gateway.websocket"},
+    "uvicorn": {"hub.gateway.websocket", "hub.server"},
+    "starlette": {"hub.gateway", "hub.server"},
+    "pydantic": {"hub.config", "hub.validate", "hub.gateway", "hub.live.message"},
+    "pydantic_settings": {"hub.config"},
+    "cryptography": {"hub.tls"},
+    "typer": {"hub.cli"},
+    "psutil": {"simulators.host"},
+    "sqlite3": {"hub.auth", "hub.cli.source", "hub.database", "hub.journal", "hub.store"},
+}
+
+
+def _is_below(name: str, parents: set[str]) -> bool:
+    return any(name == parent or name.startswith(f"{parent}.") for parent in parents)
+
+
+def _sdk_modules_used(module: Module) -> set[str]:
+    known = {m.name for m in modules("device_sdk")}
+    return {name for name in imported_names(module) if name in known and not _is_package_of_another(name, module)}
+
+
+def _is_package_of_another(name: str, module: Module) -> bool:
+    # `from device_sdk import wire` names the package and the module: the module is what counts.
+    return name == "device_sdk" and any(other.startswith("device_sdk.") for other in imported_names(module))
+
+
+@pytest.mark.parametrize("module", modules("hub"), ids=lambda m: m.name)
+def test_hub_uses_only_the_shared_part_of_the_sdk(module: Module) -> None:
+    """The hub imports `wire`, `columns`, `reading` and `errors`; `hub.cli` may use anything public."""
+    allowed = _SDK_FOR_SIMULATORS if _is_below(module.name, {"hub.cli"}) else _SDK_FOR_HUB
+
+    assert _sdk_modules_used(module) <= allowed
+
+
+@pytest.mark.parametrize("module", modules("simulators"), ids=lambda m: m.name)
+def test_simulators_use_the_sdk_as_users_do(module: Module) -> None:
+    """Simulators prove the public SDK: no session, spool or transport from inside."""
+    assert _sdk_modules_used(module) <= _SDK_FOR_SIMULATORS
+
+
+@pytest.mark.parametrize("package", sorted(_DOORS))
+def test_package_is_imported_behind_its_door_only(package: str) -> None:
+    """Each of these packages is imported by the modules named in `_DOORS` and no other."""
+    users = {m.name for m in source_modules() if _is_below_any(imported_names(m), package)}
+
+    assert {user for user in users if not _is_below(user, _DOORS[package])} == set()
+
+
+def _is_below_any(names: frozenset[str], package: str) -> bool:
+    return any(_is_below(name, {package}) for name in names)
+
+
+def test_importing_the_sdk_loads_nothing_heavy() -> None:
+    """`import device_sdk` in a fresh interpreter loads no network, no asyncio and no websockets: 1 ms, not 100."""
+    heavy = ("asyncio", "ssl", "socket", "websockets", "sqlite3", "subprocess", "hub", "pydantic")
+    program = f"import sys, device_sdk; print(*(set(sys.modules) & {set(heavy)!r}))"
+
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert result.stdout.split() == []
