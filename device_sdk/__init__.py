@@ -1,0 +1,57 @@
+"""Device side of the telemetry hub: ``record()`` never waits, and each reading arrives once or is declared lost.
+
+Owns: the public names. Nothing is imported until it is used: a program that
+only names the package pays nothing, and a test pins that.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from device_sdk.device import ChannelRecorder, Device, Status
+    from device_sdk.errors import (
+        AuthenticationError,
+        ConnectionLostError,
+        FlushTimeoutError,
+        MisuseError,
+        SpoolError,
+        TelemetryError,
+    )
+    from device_sdk.reading import Channel, Reading
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AuthenticationError",
+    "Channel",
+    "ChannelRecorder",
+    "ConnectionLostError",
+    "Device",
+    "FlushTimeoutError",
+    "MisuseError",
+    "Reading",
+    "SpoolError",
+    "Status",
+    "TelemetryError",
+]
+
+_HOMES = {
+    "Channel": "device_sdk.reading",
+    "ChannelRecorder": "device_sdk.device",
+    "Device": "device_sdk.device",
+    "Reading": "device_sdk.reading",
+    "Status": "device_sdk.device",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'device_sdk' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(_HOMES.get(name, "device_sdk.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

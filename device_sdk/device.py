@@ -1,0 +1,487 @@
+"""`Device`: what a program on a device sees.
+
+Owns: the checks at the door, opening and closing, the background thread, the
+status. Place: rightmost; puts spool, session and courier together. Must not:
+wait for the network in ``record()``, or raise in it for anything but misuse.
+
+The sync form (``with``) runs the courier on a loop in one daemon thread; the
+async form (``async with``) runs it as a task of the running loop, so thousands
+of devices fit in one process. Both use the same spool, session and courier.
+"""
+
+import asyncio
+import atexit
+import logging
+import os
+import random
+import secrets
+import threading
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from device_sdk import __version__
+from device_sdk.clock import Clock, read_boot_id
+from device_sdk.courier import AckHook, Courier, FrameHook
+from device_sdk.errors import FlushTimeoutError, MisuseError
+from device_sdk.outbox import Durability, WhenFull
+from device_sdk.reading import (
+    Channel,
+    Value,
+    ValueType,
+    check_channel_name,
+    check_device_name,
+    check_value,
+    to_time_ns,
+)
+from device_sdk.session import Session
+from device_sdk.spool import FileSpool, MemorySpool, Spool
+from device_sdk.transport import RetryPolicy, make_connector
+from device_sdk.wire import MAX_CHANNELS
+
+logger = logging.getLogger("device_sdk.device")
+
+MEMORY = ":memory:"
+# Long enough for a hub in the same house to ack the last batch, short enough for Ctrl-C and `systemctl stop`.
+CLOSE_TIMEOUT_S = 2.0
+# Beyond the drain: bye, the closing handshake, a disk that is slow to sync. Then the thread is left to die.
+_JOIN_EXTRA_S = 5.0
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What `Device.status` shows; counts are readings.
+
+    ``pending``: recorded, not yet durable at the hub. ``oldest_age_s``: age of the
+    oldest of them, None when there is none. ``dropped``: lost to a full spool or
+    disk, each declared to the hub. ``no_value``: None or not finite, skipped.
+    ``rejected``: refused by the hub for good. ``last_error``: why there is no
+    connection, or why the disk refuses; None while all is well.
+    """
+
+    online: bool
+    pending: int
+    oldest_age_s: float | None
+    dropped: int
+    no_value: int
+    rejected: int
+    spool_bytes: int
+    spool_limit_bytes: int
+    last_error: str | None
+
+
+class ChannelRecorder:
+    """One channel of a device: made by `Device.channel`."""
+
+    __slots__ = ("_device", "name")
+
+    def __init__(self, device: "Device", name: str) -> None:
+        self._device = device
+        self.name = name
+
+    def record(self, value: object, time: datetime | int | None = None) -> None:
+        """Record one value; see `Device.record`."""
+        self._device.record({self.name: value}, time=time)
+
+
+class Device:
+    """A device that records readings and brings them to a hub.
+
+    Args:
+        name: ``[A-Za-z0-9][A-Za-z0-9_.-]{0,63}``, as enrolled at the hub.
+        url: ``wss://host:port``.
+        token: the device's token.
+        spool: directory of the outbox, or ``":memory:"`` (lost with the process). None:
+            ``$XDG_STATE_HOME/telemetry/<name>``, else ``~/.local/state/telemetry/<name>``.
+        max_spool: bytes as an int, or ``"64MB"``; 64 MB hold about a month of four channels a minute.
+        when_full: which readings go when the spool is full: ``oldest`` or ``newest``. The hub is told.
+        durability: ``second``: a power cut takes at most the last second; ``fsync``: nothing, at
+            milliseconds for each `record`.
+        ca: PEM file of the CA to trust instead of the system's (see ``hub tls init``).
+        fingerprint: SHA-256 of the hub's certificate; it alone is trusted.
+        close_timeout_s: how long leaving the ``with`` block may wait for the last acks.
+        on_frame: called with (seq, body, stream) before a frame is sent the first time by this process.
+        on_ack: called with (stored, stream) when frames became durable at the hub.
+        clock: both clocks, for tests.
+        boot_id: the machine's boot id; None asks the machine.
+
+    Raises:
+        MisuseError: an argument is not valid.
+
+    `record` may be called from any thread. Nothing survives a fork: open the device in the child.
+
+    Example:
+        >>> with Device("greenhouse-7", "wss://hub.local:8000", token=token) as device:
+        ...     device.record(temperature=21.5, humidity=47.1)
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        token: str | None = None,
+        spool: Path | str | None = None,
+        max_spool: int | str = "64MB",
+        when_full: WhenFull = "oldest",
+        durability: Durability = "second",
+        ca: Path | str | None = None,
+        fingerprint: str | None = None,
+        close_timeout_s: float = CLOSE_TIMEOUT_S,
+        on_frame: FrameHook | None = None,
+        on_ack: AckHook | None = None,
+        clock: Clock | None = None,
+        boot_id: str | None = None,
+    ) -> None:
+        self.name = check_device_name(name)
+        ca_path = None if ca is None else str(ca)
+        self._connector = make_connector(url, token=token, ca=ca_path, fingerprint=fingerprint)
+        self._place = spool
+        self._max_bytes = _parse_size(max_spool)
+        self._when_full: WhenFull = _one_of("when_full", when_full, ("oldest", "newest"))
+        self._durability: Durability = _one_of("durability", durability, ("second", "fsync"))
+        self._close_timeout_s = close_timeout_s
+        self._on_frame, self._on_ack = on_frame, on_ack
+        self._clock = clock or Clock()
+        self._boot_id = boot_id
+        self._closed_because = "is not open: use it in a `with` block, or call open()"
+        self._channels: dict[str, Channel] = {}
+        # Present while the device is open, all of them.
+        self._spool: Spool | None = None
+        self._session: Session | None = None
+        self._courier: Courier | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._thread: threading.Thread | None = None
+        self._inherited: object = None
+
+    @classmethod
+    def from_env(cls, **settings: Any) -> Self:
+        """Return a device as the environment says: HUB_URL, DEVICE_NAME, HUB_TOKEN, HUB_CA, SPOOL_DIR.
+
+        Args:
+            settings: further arguments of `Device`; they win over the environment.
+
+        Raises:
+            MisuseError: HUB_URL or DEVICE_NAME is missing, or something is not valid.
+        """
+        names = {
+            "name": "DEVICE_NAME", "url": "HUB_URL", "token": "HUB_TOKEN", "ca": "HUB_CA", "spool": "SPOOL_DIR",
+        }  # fmt: skip
+        found: dict[str, Any] = {key: os.environ[name] for key, name in names.items() if os.environ.get(name)}
+        found.update(settings)
+        missing = [names[key] for key in ("name", "url") if key not in found]
+        if missing:
+            raise MisuseError(f"the environment lacks {' and '.join(missing)}")
+        return cls(**found)
+
+    # --- recording -----------------------------------------------------------------------------
+
+    def channel(
+        self,
+        name: str,
+        unit: str | None = None,
+        type: ValueType | str | None = None,
+        every_s: float | None = None,
+        range: tuple[float, float] | None = None,
+        label: str | None = None,
+    ) -> ChannelRecorder:
+        """Declare a channel (see `reading.Channel`) and return its recorder.
+
+        Without further arguments an earlier declaration stays as it was.
+
+        Raises:
+            MisuseError: an argument is not valid, or there are `MAX_CHANNELS` channels already.
+        """
+        kind = None if type is None else ValueType(_one_of("type", str(type), tuple(ValueType)))
+        if every_s is not None and not 0 < every_s < float("inf"):
+            raise MisuseError(f"channel {name!r}: every_s {every_s} must be a positive number of seconds")
+        low, high = range if range is not None else (None, None)
+        if low is not None and high is not None and not low < high:
+            raise MisuseError(f"channel {name!r}: the range ({low}, {high}) must rise")
+        channel = Channel(name, unit, kind, every_s, low, high, label)
+        if name not in self._channels or channel != Channel(name):
+            self._declare(channel)
+        return ChannelRecorder(self, name)
+
+    def record(
+        self, values: Mapping[str, object] | None = None, /, *, time: datetime | int | None = None, **named: object
+    ) -> None:
+        """Record values of one instant: in the spool when this returns, at the hub when the network allows.
+
+        Args:
+            values: channel name → value, for names that are no Python names.
+            time: aware datetime or epoch ns; None: now, and never the same instant twice in a channel.
+                The same channel and time again is a correction.
+            named: channel name = value. Values: float, int, bool, str (≤ 1 KiB); None and NaN are
+                skipped and counted.
+
+        Raises:
+            MisuseError: a name, value or time is not valid, or the device is not open; nothing was recorded.
+
+        Takes microseconds, from any thread; never waits for the network and never raises for it.
+        """
+        spool, courier = self._spool, self._courier
+        if spool is None or courier is None:
+            raise MisuseError(f"device {self.name} {self._closed_because}")
+        if values is not None:
+            named = {**values, **named}
+        checked: list[tuple[str, Value]] = []
+        for name, raw in named.items():
+            value = check_value(name, raw)
+            if name not in self._channels:
+                self._declare(Channel(name))
+            if value is not None:
+                checked.append((name, value))
+        time_ns = None if time is None else to_time_ns(time)
+        if len(checked) < len(named):
+            spool.skip_no_value(len(named) - len(checked))
+        if checked:
+            spool.record(checked, time_ns, self._clock.wall_ns())
+            courier.wake()
+
+    # --- waiting and looking -------------------------------------------------------------------
+
+    def flush(self, timeout_s: float = 10.0) -> None:
+        """Wait until everything recorded so far is durable at the hub.
+
+        Raises:
+            FlushTimeoutError: it took longer; the readings stay in the spool and are delivered later.
+            MisuseError: not open, or opened by ``async with`` (use `flush_async`).
+        """
+        courier, loop = self._opened()
+        if self._thread is None:
+            raise MisuseError(f"device {self.name} was opened by `async with`: await flush_async() instead")
+        if not asyncio.run_coroutine_threadsafe(courier.drain(timeout_s), loop).result():
+            raise self._flush_timeout(timeout_s)
+
+    async def flush_async(self, timeout_s: float = 10.0) -> None:
+        """Do as `flush` without blocking the loop. May be cancelled without loss."""
+        courier, _ = self._opened()
+        if self._thread is not None:
+            raise MisuseError(f"device {self.name} was opened by `with`: call flush() instead")
+        if not await courier.drain(timeout_s):
+            raise self._flush_timeout(timeout_s)
+
+    @property
+    def status(self) -> Status:
+        """What goes on now; cheap enough for each second."""
+        spool, session, courier = self._spool, self._session, self._courier
+        if spool is None or session is None or courier is None:
+            return Status(False, 0, None, 0, 0, 0, 0, self._max_bytes, f"device {self.name} {self._closed_because}")
+        counts = spool.statistics()
+        oldest = counts.oldest_time_ns
+        age_s = None if oldest is None else max(0.0, (self._clock.wall_ns() - oldest) / 1e9)
+        return Status(
+            courier.is_online, counts.pending, age_s, counts.dropped, counts.no_value, session.rejected,
+            counts.bytes, counts.limit_bytes, counts.disk_error or courier.last_error,
+        )  # fmt: skip
+
+    # --- opening and closing -------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Open the spool and begin to connect, in the background; `with` does it.
+
+        Raises:
+            SpoolError: the spool cannot be used, or another process holds it.
+            MisuseError: it is open, or was closed.
+        """
+        courier = self._assemble(self._open_spool(), is_in_users_loop=False)
+        loop = self._loop = asyncio.new_event_loop()
+        task = self._task = loop.create_task(courier.run(), name=f"telemetry-{self.name}")
+        self._thread = threading.Thread(target=_run_loop, args=(loop, task), name=f"telemetry-{self.name}", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """Wait a little for the last acks, then stop; the rest stays in the spool. Twice is allowed."""
+        thread, loop, courier, task = self._thread, self._loop, self._courier, self._task
+        if thread is None or loop is None or courier is None or task is None:
+            return
+        spool = self._disassemble()
+        atexit.unregister(self.close)
+        asyncio.run_coroutine_threadsafe(_stop(courier, task, self._close_timeout_s), loop)
+        thread.join(self._close_timeout_s + _JOIN_EXTRA_S)
+        if thread.is_alive():
+            logger.error("not stopped device=%s reason=disk or network hangs; its spool was left open", self.name)
+        else:
+            spool.close()
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        spool = await loop.run_in_executor(None, self._open_spool) if self._is_on_disk else self._open_spool()
+        courier = self._assemble(spool, is_in_users_loop=True)
+        self._loop = loop
+        self._task = loop.create_task(courier.run(), name=f"telemetry-{self.name}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        courier, task = self._courier, self._task
+        if courier is None or task is None:
+            return
+        spool = self._disassemble()
+        try:
+            await _stop(courier, task, self._close_timeout_s)
+        finally:
+            if self._is_on_disk:
+                await asyncio.get_running_loop().run_in_executor(None, spool.close)
+            else:
+                spool.close()
+
+    # --- details -------------------------------------------------------------------------------
+
+    @property
+    def _is_on_disk(self) -> bool:
+        return self._place != MEMORY
+
+    def _open_spool(self) -> Spool:
+        if self._spool is not None or self._inherited is not None:
+            raise MisuseError(f"device {self.name} was opened before; make a new Device")
+        if not self._is_on_disk:
+            return MemorySpool(max_bytes=self._max_bytes, when_full=self._when_full)
+        path = Path(self._place) if self._place is not None else _default_spool(self.name)
+        return FileSpool(
+            path, boot=self._boot(), max_bytes=self._max_bytes, when_full=self._when_full, durability=self._durability
+        )
+
+    def _boot(self) -> str:
+        if self._boot_id is None:
+            self._boot_id = read_boot_id()
+        return self._boot_id
+
+    def _assemble(self, spool: Spool, *, is_in_users_loop: bool) -> Courier:
+        for channel in self._channels.values():
+            spool.declare(channel)
+        self._channels = {**spool.channels, **self._channels}
+        session = Session(
+            spool, device=self.name, boot=self._boot(), run=secrets.token_hex(8), sdk=f"python/{__version__}"
+        )
+        courier = Courier(
+            session, spool, self._connector, RetryPolicy(random.random),
+            device=self.name, clock=self._clock, is_on_disk=self._is_on_disk,
+            offload=is_in_users_loop and self._is_on_disk, on_frame=self._on_frame, on_ack=self._on_ack,
+        )  # fmt: skip
+        self._session, self._courier, self._spool = session, courier, spool
+        _open_devices.add(self)
+        return courier
+
+    def _disassemble(self, because: str = "was closed") -> Spool:
+        spool = self._spool
+        assert spool is not None, "an open device has a spool"
+        self._closed_because = because
+        self._inherited = (spool, self._session, self._courier, self._loop, self._task, self._thread)
+        self._spool = self._session = self._courier = self._loop = self._task = self._thread = None
+        _open_devices.discard(self)
+        return spool
+
+    def _forget_after_fork(self) -> None:
+        """In the child: let go without closing; spool, lock and socket belong to the parent."""
+        if self._spool is not None:
+            self._disassemble("was opened before a fork, and stays with the parent: open a Device in the child")
+            atexit.unregister(self.close)
+
+    def _declare(self, channel: Channel) -> None:
+        check_channel_name(channel.name)
+        if channel.name not in self._channels and len(self._channels) >= MAX_CHANNELS:
+            raise MisuseError(f"channel {channel.name!r}: a device has at most {MAX_CHANNELS} channels")
+        if self._spool is not None:
+            self._spool.declare(channel)
+        self._channels[channel.name] = channel
+        if self._courier is not None:
+            self._courier.wake()
+
+    def _opened(self) -> tuple[Courier, asyncio.AbstractEventLoop]:
+        if self._courier is None or self._loop is None:
+            raise MisuseError(f"device {self.name} {self._closed_because}")
+        return self._courier, self._loop
+
+    def _flush_timeout(self, timeout_s: float) -> FlushTimeoutError:
+        status = self.status
+        why = f"; {status.last_error}" if status.last_error else ""
+        return FlushTimeoutError(
+            f"device {self.name}: {status.pending} readings are not at the hub after {timeout_s:g} s{why}. "
+            "They stay in the spool and are delivered later."
+        )
+
+
+_open_devices: "weakref.WeakSet[Device]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for device in list(_open_devices):
+        device._forget_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]") -> None:
+    """Body of the background thread."""
+    try:
+        loop.run_until_complete(asyncio.wait((task,)))
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("courier ended", exc_info=task.exception())
+    finally:
+        loop.run_until_complete(_cancel_leftovers())
+        loop.close()
+
+
+async def _cancel_leftovers() -> None:
+    """End the losers of a race between several addresses: `create_connection` leaves them behind."""
+    leftovers = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in leftovers:
+        task.cancel()
+    await asyncio.gather(*leftovers, return_exceptions=True)
+
+
+async def _stop(courier: Courier, task: "asyncio.Task[None]", timeout_s: float) -> None:
+    """Drain for a while, then end the courier; also when cancelled meanwhile."""
+    try:
+        await courier.drain(timeout_s, give_up_offline=True)
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+
+
+def _default_spool(name: str) -> Path:
+    state = os.environ.get("XDG_STATE_HOME")
+    try:
+        base = Path(state) if state else Path.home() / ".local" / "state"
+    except RuntimeError as error:
+        raise MisuseError("there is no home directory for the spool; pass spool= or set SPOOL_DIR") from error
+    return base / "telemetry" / name
+
+
+def _parse_size(size: int | str) -> int:
+    """Return bytes of ``"64MB"``, ``"64 MiB"`` or an int."""
+    if isinstance(size, int):
+        return size
+    text = size.strip().upper()
+    digits = text.rstrip("KMGIB ")
+    factor = _UNITS.get(text[len(digits) :].strip())
+    if factor is None or not digits.isdecimal():
+        raise MisuseError(f"max_spool {size!r}: use bytes, or a whole number with KB, MB, GB, KiB, MiB or GiB")
+    return int(digits) * factor
+
+
+def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+    if value not in allowed:
+        raise MisuseError(f"{name} {value!r}: use {' or '.join(str(a) for a in allowed)}")
+    return value

@@ -1,0 +1,150 @@
+"""The seam between the courier and a network: one-use connections, and when to try the next one.
+
+Owns: the interfaces `Connection`, `Receiver`, `Connector`; the choice by URL
+scheme; `RetryPolicy`. Place: after `session`, before `websocket`. Pure: no
+socket, clock or randomness. Must not: import a network library (the module
+that a scheme names is imported when it is first used).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from device_sdk.backoff import Backoff
+from device_sdk.errors import AuthenticationError, ConnectionLostError, MisuseError
+from device_sdk.wire import DEVICE_PATH
+
+LinkError = ConnectionLostError | AuthenticationError
+LINK_ERRORS = (ConnectionLostError, AuthenticationError)
+
+# A refused token, a takeover, a broken message: a person must act, so minutes apart (44xx in `wire.Close`).
+PERSON_NEEDED_S = 60.0
+_FINGERPRINT_DIGITS = 64
+
+
+class Connection(Protocol):
+    """One connection to a hub, used once."""
+
+    @property
+    def is_writable(self) -> bool:
+        """False while the network has not taken what was sent; `Receiver.writable` follows."""
+        ...
+
+    def send(self, messages: Sequence[bytes]) -> None:
+        """Send messages in order, each as one message; dropped silently when the connection is gone."""
+        ...
+
+    def keep_alive(self, interval_s: float) -> None:
+        """Probe a quiet line each ``interval_s``; three unanswered end it (`Receiver.closed`)."""
+        ...
+
+    def close(self) -> None:
+        """Close politely, and by force soon after. ``Receiver`` hears no more of it."""
+        ...
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is gone; call after `close`. May be cancelled."""
+        ...
+
+
+class Receiver(Protocol):
+    """What a connection calls, always on the loop it lives on."""
+
+    def message(self, data: bytes) -> None:
+        """Take one message."""
+        ...
+
+    def writable(self) -> None:
+        """Send more if there is more: the network has room again."""
+        ...
+
+    def closed(self, error: LinkError) -> None:
+        """Know that the connection is gone; called once, unless `Connection.close` was."""
+        ...
+
+
+class Connector(Protocol):
+    """Makes connections to one hub."""
+
+    async def connect(self, receiver: Receiver) -> Connection:
+        """Return an open connection; cancelling leaves nothing behind.
+
+        Raises:
+            ConnectionLostError: no network, no hub, or not a hub: retry.
+            AuthenticationError: the hub refused the credential.
+        """
+        ...
+
+
+class RetryPolicy:
+    """How long to wait after a connection was lost or not made.
+
+    Args:
+        random: returns a float in [0, 1).
+    """
+
+    def __init__(self, random: Callable[[], float]) -> None:
+        self._random = random
+        self._backoff = Backoff(random)
+
+    def connected(self, now: float) -> None:
+        """Note that a hub welcomed this device at ``now`` (monotonic seconds)."""
+        self._backoff.connected(now)
+
+    def pause_s(self, error: LinkError, now: float) -> float:
+        """Return the seconds to wait. The hub's wish wins; where a person must act, 60 to 120 s."""
+        jittered_s = self._backoff.failed(now)
+        if isinstance(error, ConnectionLostError) and error.retry_ms is not None:
+            return error.retry_ms / 1000
+        if needs_person(error):
+            return PERSON_NEEDED_S * (1.0 + self._random())
+        return jittered_s
+
+
+def needs_person(error: LinkError) -> bool:
+    """Say whether retrying soon is useless: refused credential, or a 44xx close."""
+    if isinstance(error, AuthenticationError):
+        return True
+    return error.code is not None and 4400 <= error.code < 4500
+
+
+def make_connector(url: str, *, token: str | None, ca: str | None, fingerprint: str | None) -> Connector:
+    """Return the connector for ``url`` by its scheme.
+
+    Args:
+        url: ``wss://host:port`` or ``ws://host:port``, with a path when a proxy needs one.
+        token: sent as ``Authorization: Bearer``.
+        ca: path to a PEM file of the CA to trust instead of the system's.
+        fingerprint: SHA-256 of the hub's certificate in hex; it alone is trusted.
+
+    Raises:
+        MisuseError: another scheme, no host, or TLS options without TLS.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise MisuseError(f"url {url!r} is not valid: {error}") from error
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise MisuseError(f"url {url!r}: use wss://host:port (or ws://host:port on the same machine)")
+    is_secure = parts.scheme == "wss"
+    if not is_secure and (ca is not None or fingerprint is not None):
+        raise MisuseError(f"url {url!r} has no TLS, so ca= and fingerprint= mean nothing; use wss://")
+    if token is not None and (not token.isascii() or not token.isprintable() or " " in token):
+        raise MisuseError("the token holds characters that no token has; was it copied with a line break?")
+    from device_sdk.websocket import Target, WebSocketConnector
+
+    path = parts.path.rstrip("/")
+    path = path if path.endswith(DEVICE_PATH) else path + DEVICE_PATH
+    target = Target(parts.hostname, port or (443 if is_secure else 80), path, is_secure)
+    return WebSocketConnector(target, token=token, ca=ca, fingerprint=_checked_fingerprint(fingerprint))
+
+
+def _checked_fingerprint(fingerprint: str | None) -> str | None:
+    """Return 64 lower-case hex digits; accepts ``SHA256:`` before and colons between."""
+    if fingerprint is None:
+        return None
+    digits = fingerprint.strip().lower().removeprefix("sha256:").replace(":", "")
+    if len(digits) != _FINGERPRINT_DIGITS or not all(c in "0123456789abcdef" for c in digits):
+        raise MisuseError("fingerprint must be the certificate's SHA-256: 64 hex digits, colons allowed")
+    return digits

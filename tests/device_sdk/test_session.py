@@ -1,0 +1,692 @@
+"""Tests of `device_sdk.session`: the conversation in virtual time, against a hub of plain data."""
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from device_sdk import wire
+from device_sdk.conversation import State
+from device_sdk.errors import ProtocolError
+from device_sdk.reading import Channel, Reading
+from device_sdk.session import (
+    ACK_TIMEOUT_S,
+    BUSY_CUT_READINGS,
+    BUSY_CUT_S,
+    IDLE_CUT_S,
+    MAX_RETRY_S,
+    WELCOME_TIMEOUT_S,
+    Acknowledged,
+    Closing,
+    Outgoing,
+    Session,
+    SessionEvent,
+    Welcomed,
+)
+from device_sdk.spool import MemorySpool
+from tests.support.hub_model import HubConversation, HubModel
+
+T0_NS = 1_795_376_000_000_000_000
+
+
+class Play:
+    """One device, one hub and the time between them; every message may be lost."""
+
+    def __init__(self, hub: HubModel | None = None, spool: MemorySpool | None = None) -> None:
+        self.hub = hub or HubModel()
+        self.spool = spool or MemorySpool()
+        self.now = 100.0
+        self.events: list[SessionEvent] = []
+        self.sent: list[Outgoing] = []
+        self.produced: list[Reading] = []
+        self.conversation: HubConversation | None = None
+        self.messages = 0
+        self.cut_after: int | None = None
+        self.start_process()
+
+    def start_process(self) -> None:
+        """Begin with a new session over the same spool."""
+        self.session = Session(self.spool, device="d1", boot="b", run="r", sdk="test")
+
+    def record(self, value: float, channel: str = "t") -> None:
+        """Record one value, 1 s after the one before."""
+        time_ns = T0_NS + len(self.produced) * 1_000_000_000
+        self.spool.record([(channel, value)], time_ns, time_ns)
+        self.produced.append(Reading(channel, time_ns, value))
+
+    def connect(self) -> None:
+        """Open a connection and exchange hello and its answer."""
+        self.conversation = HubConversation(self.hub)
+        self._to_hub(self.session.connected(self.now))
+
+    def step(self, after_s: float = 0.0) -> None:
+        """Let time pass and exchange what is due."""
+        self.now += after_s
+        self.session.tick(self.now)
+        while self.session.cut_is_due(self.now) and self.session.cut(self.now):
+            pass
+        for item in self.session.frames_to_send(self.now):
+            self.sent.append(item)
+            self._to_hub(item.data)
+        if self.conversation is not None:
+            for answer in self.conversation.commit():
+                self._to_device(answer)
+        self._collect()
+
+    def cut(self) -> None:
+        """Lose the connection."""
+        self.conversation = None
+        self.session.disconnected()
+
+    def drain(self, limit: int = 200) -> None:
+        """Go on without faults until everything is acked."""
+        self.cut_after = None
+        for _ in range(limit):
+            if self.spool.pending == 0 and not self.session.has_unacked and not self.spool.has_uncut:
+                return
+            if self.session.state in (State.OFFLINE, State.ENDING):
+                self.cut()
+                self.connect()
+            self.step(0.1)
+        raise AssertionError(f"not drained: {self.spool.statistics()}, state {self.session.state}")
+
+    def say(self, message: wire.HubMessage) -> None:
+        """Let the hub say something of its own accord."""
+        self.session.receive(wire.encode(message), self.now)
+        self._collect()
+
+    def closings(self) -> list[Closing]:
+        """Return why connections were ended."""
+        return [e for e in self.events if isinstance(e, Closing)]
+
+    def _to_hub(self, data: bytes) -> None:
+        if self._is_lost() or self.conversation is None:
+            return
+        for answer in self.conversation.receive(data):
+            self._to_device(answer)
+
+    def _to_device(self, data: bytes) -> None:
+        if not self._is_lost() and self.conversation is not None:
+            self.session.receive(data, self.now)
+            self._collect()
+
+    def _is_lost(self) -> bool:
+        self.messages += 1
+        if self.cut_after is not None and self.messages > self.cut_after and self.conversation is not None:
+            self.cut()
+        return self.conversation is None
+
+    def _collect(self) -> None:
+        self.events += self.session.events()
+
+
+def running(**hub: Any) -> Play:
+    """Return a play that has said hello and was welcomed."""
+    play = Play(HubModel(**hub))
+    play.connect()
+    play.step()
+    return play
+
+
+def stored_once(play: Play) -> None:
+    """Assert that the hub has every produced reading exactly once."""
+    assert sorted(play.hub.readings) == sorted(play.produced)
+
+
+# --- greeting -----------------------------------------------------------------------------------
+
+
+def test_hello_says_where_the_stream_stands() -> None:
+    """Hello carries stream, acked, next, chain(next - 1) and the last position of the hub."""
+    play = running()
+    play.record(1.0)
+    play.step(1)
+    play.cut()
+
+    hello = json.loads(play.session.connected(play.now, wall_ns=5))
+
+    chain = play.spool.chain(1)
+    assert chain is not None
+    assert hello["device"] == "d1"
+    assert hello["stream"] == play.spool.stream
+    assert (hello["acked"], hello["next"], hello["chain"]) == (1, 2, chain.hex())
+    assert hello["seen"] == "7f3a7f3a.1"
+    assert hello["wall_ns"] == "5"
+
+
+def test_nothing_is_sent_before_the_welcome() -> None:
+    """Between hello and welcome nothing is cut and nothing is sent."""
+    play = Play()
+    play.record(1.0)
+    play.session.connected(play.now)
+
+    assert not play.session.cut_is_due(play.now)
+    assert play.session.frames_to_send(play.now) == []
+    assert play.session.state is State.GREETING
+
+
+def test_welcome_is_reported_with_the_hubs_clock_and_ping() -> None:
+    """The shell learns time and ping interval from the welcome."""
+    play = running(ping_s=7)
+
+    assert play.events == [Welcomed(T0_NS, 7.0)]
+
+
+def test_a_hub_that_does_not_welcome_is_left() -> None:
+    """Without a welcome the connection ends at the deadline, not before."""
+    play = Play()
+    play.session.connected(play.now)
+
+    assert play.session.next_deadline() == play.now + WELCOME_TIMEOUT_S
+    play.session.tick(play.now + WELCOME_TIMEOUT_S - 0.1)
+    assert play.session.state is State.GREETING
+    play.session.tick(play.now + WELCOME_TIMEOUT_S)
+    assert play.session.events() == [Closing("no welcome within 10 s")]
+
+
+def test_schema_goes_before_the_first_frame_and_again_after_each_welcome() -> None:
+    """Channels are declared before a frame that uses them, in full on every connection."""
+    play = Play()
+    play.spool.declare(Channel("t", unit="Cel"))
+    play.record(1.0)
+    for _ in range(2):
+        play.connect()
+        play.step(1)
+        play.cut()
+
+    schemas = [json.loads(o.data) for o in play.sent if o.frame is None]
+    assert schemas == [{"op": "schema", "channels": {"t": {"unit": "Cel"}}}] * 2
+    assert play.sent[0].frame is None
+    assert play.sent[1].frame is not None
+
+
+def test_only_new_channels_are_declared_later() -> None:
+    """A channel declared while running is sent alone, once."""
+    play = Play()
+    play.spool.declare(Channel("t", unit="Cel"))
+    play.connect()
+    play.step()
+    play.spool.declare(Channel("door"))
+    play.step()
+    play.step()
+
+    assert [json.loads(o.data)["channels"] for o in play.sent] == [{"t": {"unit": "Cel"}}, {"door": {}}]
+
+
+# --- cutting ------------------------------------------------------------------------------------
+
+
+def test_an_idle_device_sends_at_once() -> None:
+    """With nothing in flight a reading is cut at once, but not within 20 ms of the last cut."""
+    play = running()
+    play.record(1.0)
+    play.step()
+    play.record(2.0)
+    play.step(IDLE_CUT_S / 2)
+    assert play.hub.readings == play.produced[:1]
+    assert play.session.next_deadline() == pytest.approx(play.now + IDLE_CUT_S / 2)
+
+    play.step(IDLE_CUT_S / 2 + 1e-6)
+
+    stored_once(play)
+
+
+def test_a_busy_device_gathers_for_50_ms_or_500_readings() -> None:
+    """With a frame in flight the next is cut after 50 ms, or as soon as it holds 500 readings."""
+    play = running()
+    play.record(0.0)
+    assert play.session.cut(play.now)
+    play.record(1.0)
+    assert not play.session.cut_is_due(play.now + BUSY_CUT_S - 0.001)
+    assert play.session.cut_is_due(play.now + BUSY_CUT_S + 1e-6)
+
+    for n in range(BUSY_CUT_READINGS):
+        play.record(float(n))
+
+    assert play.session.cut_is_due(play.now)
+
+
+def test_the_hubs_window_bounds_what_is_in_flight() -> None:
+    """No more frames are cut and unacked than the welcome allows; each ack lets one more go."""
+    play = Play(HubModel(window=2))
+    play.connect()
+    play.step()
+    play.conversation = None
+    for n in range(5):
+        play.record(float(n))
+        play.step(1)
+
+    assert [o.frame.seq for o in play.sent if o.frame] == [1, 2]
+    assert not play.session.cut_is_due(play.now + 9)
+
+
+def test_a_spool_that_gives_no_frame_is_asked_again_a_second_later() -> None:
+    """A failing disk is not asked in a hot loop."""
+    play = running()
+
+    assert not play.session.cut(play.now)
+    play.record(1.0)
+
+    assert not play.session.cut_is_due(play.now + 0.9)
+    assert play.session.next_deadline() == play.now + 1.0
+    assert play.session.cut_is_due(play.now + 1.0)
+
+
+def test_frames_to_send_ends_after_its_bytes() -> None:
+    """A slow network gets a bounded burst, and the rest when it has room."""
+    play = running()
+    for _ in range(3):
+        play.record(1.0)
+        assert play.session.cut(play.now)
+
+    first = play.session.frames_to_send(play.now, max_bytes=1)
+    assert [o.frame.seq for o in first if o.frame] == [1]
+    assert play.session.has_more_to_send
+    rest = play.session.frames_to_send(play.now)
+    assert [o.frame.seq for o in rest if o.frame] == [2, 3]
+    assert not play.session.has_more_to_send
+
+
+# --- acks ---------------------------------------------------------------------------------------
+
+
+def test_acks_are_cumulative_and_doubles_change_nothing() -> None:
+    """The last ack settles all before it; an older or repeated one is ignored."""
+    play = running()
+    conversation, play.conversation = play.conversation, None
+    assert conversation is not None
+    acks = []
+    for n in range(3):
+        play.record(float(n))
+        play.step(1)
+        frame = play.sent[-1]
+        conversation.receive(frame.data)
+        acks += conversation.commit()
+
+    for ack in (acks[2], acks[0], acks[2]):
+        play.session.receive(ack, play.now)
+
+    assert play.spool.acked == 3
+    assert play.session.settled == 3
+    assert not play.session.has_unacked
+    assert play.session.events() == [Acknowledged(3, play.spool.stream)]
+
+
+def test_an_ack_for_frames_of_the_connection_before_counts() -> None:
+    """The hub may commit after the reconnect what it took before it; that ack settles unsent frames too."""
+    play = running()
+    play.record(1.0)
+    play.record(2.0)
+    old = play.conversation
+    assert old is not None
+    play.session.cut(play.now)
+    (frame,) = [o for o in play.session.frames_to_send(play.now) if o.frame]
+    old.receive(frame.data)
+    play.cut()
+    play.connect()
+
+    (ack,) = old.commit()
+    play.session.receive(ack, play.now)
+
+    assert play.spool.acked == 1
+    assert play.session.settled == 2
+
+
+def test_a_silent_hub_is_left_after_a_minute() -> None:
+    """A frame without an ack for 60 s ends the connection; the next one may reach a healthy hub."""
+    play = running()
+    play.record(1.0)
+    play.session.cut(play.now)
+    play.conversation = None
+
+    assert play.session.next_deadline() == play.now + ACK_TIMEOUT_S
+    play.step(ACK_TIMEOUT_S)
+
+    assert play.closings() == [Closing("no ack within 60 s")]
+    play.drain()
+    stored_once(play)
+
+
+def test_rejections_are_counted_and_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Each (channel, reason) is one WARNING, then DEBUG; the counter is the hub's."""
+    play = running()
+    with caplog.at_level(logging.DEBUG, "device_sdk.session"):
+        for n in range(3):
+            play.hub.rejected = [{"seq": n + 1, "channel": "t", "index": 0, "reason": "type_conflict"}]
+            play.record(float(n))
+            play.step(1)
+
+    assert play.session.rejected == 3
+    assert [r.levelname for r in caplog.records if "rejected" in r.getMessage()] == ["WARNING", "DEBUG", "DEBUG"]
+
+
+# --- faults -------------------------------------------------------------------------------------
+
+
+def _scenario(play: Play) -> None:
+    play.connect()
+    for n in range(4):
+        play.record(float(n))
+        play.step(0.1)
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["hub lives", "hub loses what it had not committed"])
+def test_a_cut_after_any_message_loses_and_doubles_nothing(crash: bool) -> None:
+    """Whichever message is the last to arrive: after a reconnect each reading is stored exactly once."""
+    whole = Play()
+    _scenario(whole)
+    assert whole.messages > 8
+
+    for cut_after in range(whole.messages + 1):
+        play = Play()
+        play.cut_after = cut_after
+        _scenario(play)
+        if crash:
+            play.hub.crash()
+        play.drain()
+        stored_once(play)
+
+
+def test_a_killed_process_sends_the_same_frames_again() -> None:
+    """A new process over the same spool resends unacked frames byte for byte, as first of its own."""
+    play = running()
+    play.conversation = None
+    play.record(1.0)
+    play.step(1)
+    play.start_process()
+    play.drain()
+
+    frames = [o for o in play.sent if o.frame]
+    assert len(frames) == 2
+    assert frames[0].data == frames[1].data
+    assert frames[1].is_first
+    assert play.session.settled == 1
+    stored_once(play)
+
+
+def test_first_transmission_is_marked_once() -> None:
+    """A frame that is sent again on the next connection is no first transmission."""
+    play = running()
+    play.conversation = None
+    play.record(1.0)
+    play.step(1)
+    play.cut()
+    play.drain()
+
+    assert [o.is_first for o in play.sent if o.frame] == [True, False]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from(["record", "step", "cut", "connect", "crash", "restart", "slow", "order"]), max_size=40)
+)
+def test_any_order_of_faults_converges(acts: list[str]) -> None:
+    """Random cuts, crashes, restarts and refusals: when they stop, each reading is stored exactly once."""
+    play = Play()
+    done: dict[str, Callable[[], None]] = {
+        "record": lambda: play.record(float(len(play.produced))),
+        "step": lambda: play.step(0.1),
+        "cut": play.cut,
+        "crash": play.hub.crash,
+        "order": lambda: play.hub.refuse_next.append("out_of_order"),
+    }
+    for act in acts:
+        if act == "connect":
+            play.cut()
+            play.connect()
+        elif act == "restart":
+            play.cut()
+            play.start_process()
+        elif act == "slow" and play.session.is_online:
+            play.say(wire.Slow("disk_full", 300))
+        elif act in done:
+            done[act]()
+    play.hub.refuse_next.clear()
+
+    play.drain()
+
+    stored_once(play)
+
+
+# --- streams ------------------------------------------------------------------------------------
+
+
+def test_a_foreign_chain_in_the_welcome_starts_a_new_stream_before_anything_is_deleted() -> None:
+    """The hub knows another frame 1: nothing is deleted, all unacked readings move to a new stream."""
+    play = Play()
+    play.record(1.0)
+    play.spool.cut()
+    stream = play.spool.stream
+    play.session.connected(play.now)
+
+    play.say(wire.Welcome(1, "00" * 16, "x.1", T0_NS))
+
+    assert play.session.state is State.ENDING
+    assert play.spool.stream != stream
+    assert play.spool.pending == 1
+    play.drain()
+    stored_once(play)
+
+
+def test_a_foreign_chain_in_an_ack_starts_a_new_stream() -> None:
+    """A twin's frame was stored under our number: the reading goes again on a stream of our own."""
+    play = running()
+    play.conversation = None
+    play.record(1.0)
+    play.step(1)
+
+    play.say(wire.Ack(1, "11" * 16, "x.1"))
+
+    assert "twin" in play.closings()[0].why
+    assert play.spool.pending == 1
+    play.drain()
+    stored_once(play)
+
+
+def test_a_hub_that_lost_acked_frames_gets_a_new_stream() -> None:
+    """The hub was restored from before our last ack: the stream cannot go on, the unacked readings can."""
+    play = running()
+    play.record(1.0)
+    play.step(1)
+    play.cut()
+    play.hub.streams.clear()
+    play.record(2.0)
+
+    play.drain()
+
+    assert len(play.hub.streams) == 2
+    stored_once(play)
+
+
+def test_new_stream_with_our_chain_counts_frames_as_acked() -> None:
+    """Frames the hub has, by an equal chain, are not sent again after new_stream."""
+    play = Play()
+    play.record(1.0)
+    frame = play.spool.cut()
+    assert frame is not None
+    play.session.connected(play.now)
+
+    play.say(wire.NewStream(1, frame.chain.hex(), "seq_reuse", "x.1"))
+
+    assert play.spool.pending == 0
+    assert play.session.settled == 1
+    assert play.spool.acked == 0
+
+
+def test_new_stream_with_a_foreign_chain_moves_every_unacked_reading() -> None:
+    """A conflict seen by the hub: all unacked frames are numbered again."""
+    play = Play()
+    play.record(1.0)
+    play.spool.cut()
+    play.session.connected(play.now)
+
+    play.say(wire.NewStream(1, "22" * 16, "chain_conflict", "x.1"))
+
+    assert play.spool.pending == 1
+    play.drain()
+    stored_once(play)
+
+
+def test_messages_after_the_end_are_ignored() -> None:
+    """What the hub still says about the old stream must not touch the new one."""
+    play = running()
+    play.conversation = None
+    play.record(1.0)
+    play.step(1)
+    play.say(wire.Ack(1, "11" * 16, "x.1"))
+    stream = play.spool.stream
+
+    play.say(wire.Ack(1, "11" * 16, "x.1"))
+    play.say(wire.Slow("disk_full", 1))
+    play.say(wire.Bye(5))
+
+    assert play.spool.stream == stream
+    assert len(play.closings()) == 1
+
+
+# --- errors of the hub --------------------------------------------------------------------------
+
+
+def test_out_of_order_sends_again_from_behind_stored() -> None:
+    """After the error the device repeats everything from stored + 1."""
+    play = running()
+    play.hub.refuse_next.append("out_of_order")
+    play.record(1.0)
+    play.step(1)
+    assert play.hub.readings == []
+
+    play.step(0.1)
+
+    assert [o.frame.seq for o in play.sent if o.frame] == [1, 1]
+    stored_once(play)
+
+
+def test_out_of_order_without_progress_ends_the_connection() -> None:
+    """The same complaint twice is a fault, not a reason to send in circles."""
+    play = running()
+    play.hub.refuse_next.extend(["out_of_order"] * 2)
+    play.record(1.0)
+    play.step(1)
+    play.step(0.1)
+
+    assert play.closings() == [Closing("the hub repeats out_of_order after 0")]
+
+
+def test_an_error_about_frames_that_are_gone_ends_the_connection() -> None:
+    """The hub asks for a frame that was acked: only a new hello can tell why."""
+    play = running()
+    play.record(1.0)
+    play.step(1)
+
+    play.say(wire.Error("out_of_order", 0))
+
+    assert "cannot resend" in play.closings()[0].why
+
+
+def test_an_error_of_another_kind_ends_the_connection() -> None:
+    """An unknown refusal is shown and retried on a new connection."""
+    play = running()
+
+    play.say(wire.Error("malformed", 0, "what is this"))
+
+    assert play.closings() == [Closing("the hub refused a frame: malformed what is this")]
+
+
+def test_a_frame_unreadable_once_is_sent_again_alone() -> None:
+    """The suspect goes alone, so that the verdict is surely about it; when it passes, all goes on."""
+    play = running()
+    conversation, play.conversation = play.conversation, None
+    for n in range(3):
+        play.record(float(n))
+        play.step(1)
+    play.conversation = conversation
+
+    play.say(wire.Error("unreadable", 0))
+
+    assert [o.frame.seq for o in play.session.frames_to_send(play.now) if o.frame] == [1]
+    assert not play.session.cut_is_due(play.now + 9)
+    play.cut()
+    play.drain()
+    stored_once(play)
+
+
+def test_a_frame_unreadable_three_times_is_set_aside_and_declared() -> None:
+    """The third time the frame is given up, with a gap that names its readings; all others arrive."""
+    play = running()
+    play.record(0.0)
+    play.step(1)
+    play.hub.refuse_next.extend(["unreadable"] * 3)
+    for n in range(3):
+        play.record(float(n + 1))
+        play.step(1)
+    play.drain()
+
+    assert sorted(play.hub.readings) == sorted(r for r in play.produced if r.value != 1.0)
+    (gap,) = play.hub.gaps
+    assert (gap["count"], gap["reason"]) == (1, "unreadable")
+    assert gap["ranges"] == {"t": [str(T0_NS + 1_000_000_000)] * 2}
+
+
+def test_slow_pauses_and_then_repeats_what_was_in_flight() -> None:
+    """While the hub is slow nothing is cut or sent; after retry_ms everything unacked goes again."""
+    play = running()
+    conversation, play.conversation = play.conversation, None
+    play.record(1.0)
+    play.step(1)
+    play.conversation = conversation
+
+    play.say(wire.Slow("disk_full", 5000))
+    play.record(2.0)
+    play.step(4.9)
+    assert play.session.state is State.PAUSED
+    assert play.session.next_deadline() == pytest.approx(play.now + 0.1)
+    assert play.hub.readings == []
+    play.step(0.2)
+
+    play.drain()
+    stored_once(play)
+
+
+def test_slow_instead_of_a_welcome_means_come_back_later() -> None:
+    """A hub that cannot take the stream now names the time of the next attempt."""
+    play = Play()
+    play.session.connected(play.now)
+
+    play.say(wire.Slow("store_behind", 3000))
+
+    assert play.closings() == [Closing("the hub is slow: store_behind", 3.0)]
+
+
+@pytest.mark.parametrize(("retry_ms", "retry_s"), [(8412, 8.412), (None, None), (10**12, MAX_RETRY_S), (-5, 0.0)])
+def test_bye_names_the_time_of_the_next_attempt(retry_ms: int | None, retry_s: float | None) -> None:
+    """The hub's wish is kept within bounds; without one the backoff decides."""
+    play = running()
+
+    play.say(wire.Bye(retry_ms))
+
+    assert play.closings() == [Closing("the hub said bye", retry_s)]
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"op":"nonsense"}', b'{"op":"ack"}', b"\xff\xfe"])
+def test_an_unreadable_message_changes_nothing(data: bytes) -> None:
+    """A message that is none raises; state and spool stay as they were."""
+    play = running()
+
+    with pytest.raises(ProtocolError):
+        play.session.receive(data, play.now)
+
+    assert play.session.state is State.RUNNING
+
+
+def test_farewell_says_bye_and_ends() -> None:
+    """After the farewell nothing more is sent on this connection."""
+    play = running()
+    play.record(1.0)
+
+    assert play.session.farewell() == b'{"op":"bye"}'
+    assert play.session.frames_to_send(play.now) == []
+    assert not play.session.cut_is_due(play.now + 9)
