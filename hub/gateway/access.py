@@ -1,0 +1,171 @@
+"""Who asks: from a request's headers to an identity, the same for REST, page and WebSocket.
+
+Owns: where a credential may travel (Bearer, the page's cookie, this machine
+itself), the one-time login links. Place: above `auth` and `origin`, below
+`http`; `hub.app` asks here before a WebSocket exists. Must not: decide what
+a role may do on a route (the endpoint table does).
+"""
+
+import hmac
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from hub.auth import Identities, Identity, Role
+from hub.devices import Registry
+from hub.gateway.origin import is_loopback_host, is_same_origin
+from hub.journal.base import Journal
+from hub.live.rooms import Live
+from hub.query import Query
+from hub.session import Streams
+from hub.store.base import Store
+
+SESSION_COOKIE = "hub_session"
+SESSION_S = 30 * 86400.0
+# A link is printed and opened at once; half a day survives a lunch break, not a forgotten terminal log.
+LOGIN_LINK_S = 12 * 3600.0
+MAX_LINKS = 16
+# On its own machine, without TLS, the hub is opened without a login: anyone there can read its files as well.
+LOCAL = Identity("local", "this machine", Role.WATCHER)
+# A reverse proxy on this machine speaks for somebody else.
+_PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip")
+
+
+class Settings(Protocol):
+    """What the gateway needs of `hub.config.Config`."""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the port."""
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether the port speaks TLS."""
+
+
+class Consumer(Protocol):
+    """What the gateway needs of the store's consumer."""
+
+    async def applied(self, offset: int, timeout_s: float) -> bool:
+        """Wait until the store holds all frames up to ``offset``."""
+
+
+class Parts(Protocol):
+    """The parts of a hub that the gateway reads (`hub.app.Hub` is one)."""
+
+    @property
+    def config(self) -> Settings: ...
+    @property
+    def identities(self) -> Identities: ...
+    @property
+    def registry(self) -> Registry: ...
+    @property
+    def streams(self) -> Streams: ...
+    @property
+    def journal(self) -> Journal: ...
+    @property
+    def store(self) -> Store: ...
+    @property
+    def consumer(self) -> Consumer: ...
+    @property
+    def live(self) -> Live: ...
+    @property
+    def query(self) -> Query: ...
+    @property
+    def started_ns(self) -> int: ...
+    @property
+    def failed(self) -> Exception | None: ...
+
+
+class Asker(Protocol):
+    """Where a request came from (`UpgradeRequest` is one)."""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the peer is this machine."""
+
+
+class Doors(Protocol):
+    """The two parts that `identify` looks at."""
+
+    @property
+    def config(self) -> Settings: ...
+    @property
+    def identities(self) -> Identities: ...
+
+
+def identify(hub: Doors, headers: Mapping[str, str], asker: Asker | None) -> Identity | None:
+    """Return who asks, or None.
+
+    A Bearer token counts alone: a wrong one is never replaced by a cookie. The
+    page's cookie and the free access on loopback are for browsers, so they
+    hold only for the hub's own origin.
+
+    Args:
+        headers: lower-case names.
+        asker: where the request came from; None accepts a Bearer token only (devices).
+    """
+    authorization = headers.get("authorization")
+    if authorization is not None:
+        scheme, _, token = authorization.partition(" ")
+        return hub.identities.authenticate(token.strip()) if scheme.lower() == "bearer" else None
+    if asker is None or not is_same_origin(headers.get("origin"), headers.get("host", "")):
+        return None
+    cookie = read_cookie(headers.get("cookie", ""), SESSION_COOKIE)
+    session = hub.identities.authenticate(cookie) if cookie else None
+    if session is not None:
+        return session
+    return LOCAL if _is_local(hub.config, headers, asker) else None
+
+
+def read_cookie(header: str, name: str) -> str | None:
+    """Return the first cookie of that name, or None."""
+    for part in header.split(";"):
+        key, equals, value = part.strip().partition("=")
+        if equals and key == name:
+            return value
+    return None
+
+
+def _is_local(config: Settings, headers: Mapping[str, str], asker: Asker) -> bool:
+    """Whether this machine itself asks: bound to loopback, from loopback, by a loopback name, not for somebody else.
+
+    The Host must be checked: a name of another site can be made to resolve to
+    127.0.0.1 (DNS rebinding), and its page then counts as same origin.
+    """
+    return (
+        config.is_loopback
+        and not config.is_tls
+        and asker.is_loopback
+        and is_loopback_host(headers.get("host", ""))
+        and headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+        and not any(name in headers for name in _PROXY_HEADERS)
+    )
+
+
+class LoginLinks:
+    """One-time codes that open the page; in RAM only, so a restart ends them.
+
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._codes: dict[str, tuple[Role, float]] = {}
+
+    def issue(self, role: Role = Role.ADMIN, ttl_s: float = LOGIN_LINK_S) -> str:
+        """Return a code that is good once, for ``ttl_s``; the oldest of more than `MAX_LINKS` ends."""
+        code = secrets.token_urlsafe(24)
+        while len(self._codes) >= MAX_LINKS:
+            del self._codes[next(iter(self._codes))]
+        self._codes[code] = (role, self._clock() + ttl_s)
+        return code
+
+    def redeem(self, code: str) -> Role | None:
+        """Use a code up; return its role, or None when it is unknown, used or too old."""
+        found = [known for known in self._codes if hmac.compare_digest(known.encode(), code.encode("utf-8", "replace"))]
+        if not found:
+            return None
+        role, ends = self._codes.pop(found[0])
+        return role if self._clock() < ends else None

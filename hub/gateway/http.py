@@ -1,0 +1,195 @@
+"""The HTTP side of the port: REST, OpenAPI, the page; errors as JSON.
+
+Owns: from a request to a `Call` (credential, role, parameters) and from an
+answer or an error to a response. Place: top of the gateway; uvicorn runs
+`make_app`, `hub.app` builds it. Decides nothing: what is asked is declared in
+`endpoints`, who asks in `access`.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, get_origin
+
+import orjson
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, WATCH_PATH
+from hub.auth import Identity, Role
+from hub.errors import BadRequestError, ForbiddenError, HubError, UnauthenticatedError
+from hub.gateway.access import LOCAL, LoginLinks, Parts
+from hub.gateway.access import identify as identify
+from hub.gateway.endpoints import ENDPOINTS, Call, Endpoint, version
+from hub.gateway.openapi import openapi
+from hub.gateway.origin import is_loopback_address
+from hub.gateway.page import SECURITY_HEADERS, SecurityHeaders, page_routes
+from hub.gateway.sse import watch_events
+
+_log = logging.getLogger("hub.gateway")
+
+# The largest body is a bulk enrolment of 10,000 names.
+MAX_BODY_BYTES = 1024 * 1024
+BODY_S = 10.0
+_REASONS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+
+
+def make_app(hub: Parts, *, links: LoginLinks | None = None) -> Starlette:
+    """Return the ASGI application.
+
+    Args:
+        links: login links that ``hub serve`` issues; None = none can be redeemed.
+    """
+    document = orjson.dumps(openapi(ENDPOINTS, version()))
+
+    async def description(request: Request) -> Response:
+        return Response(document, media_type="application/json")
+
+    return Starlette(
+        routes=[
+            *(Route(e.path, _route(hub, e), methods=[e.method]) for e in ENDPOINTS),
+            Route("/openapi.json", description),
+            Route(WATCH_PATH, _watch_route(hub)),
+            Route(DEVICE_PATH, _use_websocket),
+            *page_routes(hub, links or LoginLinks(time.monotonic)),
+        ],
+        middleware=[Middleware(SecurityHeaders)],
+        exception_handlers={HubError: _hub_error, HTTPException: _http_error, Exception: _bug},
+    )
+
+
+def authorize(hub: Parts, request: Request, role: Role) -> Identity:
+    """Return who asks.
+
+    Raises:
+        UnauthenticatedError: nobody, or a credential that is not known.
+        ForbiddenError: known, but ``role`` is asked for and it has less.
+    """
+    identity = identify(hub, request.headers, _Asker(request))
+    if identity is None:
+        raise UnauthenticatedError(
+            "send Authorization: Bearer with a token; make one with: hub tokens add --role watcher"
+        )
+    if identity.role is Role.ADMIN or (role is Role.WATCHER and identity.role is Role.WATCHER):
+        return identity
+    if identity is LOCAL:
+        raise UnauthenticatedError(
+            "this needs an admin: make a token with `hub tokens add --role admin`, or use the login link"
+        )
+    raise ForbiddenError(f"this needs the role {role}; the credential {identity.name!r} is a {identity.role}")
+
+
+class _Asker:
+    """Where a Starlette request came from."""
+
+    def __init__(self, request: Request) -> None:
+        self._host = "" if request.client is None else request.client.host
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the peer is this machine."""
+        return is_loopback_address(self._host)
+
+
+def _route(hub: Parts, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    async def handle(request: Request) -> Response:
+        identity = LOCAL if endpoint.role is None else authorize(hub, request, endpoint.role)
+        if endpoint.method == "POST" and endpoint.takes.model_fields:
+            question = _validated(endpoint.takes, _parse_json(await _read_body(request)))
+        else:
+            question = _validated(endpoint.takes, _query_object(endpoint.takes, request))
+        answer = await endpoint.answer(Call(hub, identity, request.path_params), question)
+        if isinstance(answer, Response):
+            return answer
+        if answer is None:
+            return Response(status_code=endpoint.status)
+        status = 503 if answer.get("status") == "failed" else endpoint.status
+        return Response(orjson.dumps(answer), status, media_type="application/json")
+
+    return handle
+
+
+def _watch_route(hub: Parts) -> Callable[[Request], Awaitable[Response]]:
+    async def watch(request: Request) -> Response:
+        identity = authorize(hub, request, Role.WATCHER)
+        return watch_events(hub.live, hub.store, hub.consumer, identity, request.query_params, request.headers)
+
+    return watch
+
+
+def _query_object(model: type[BaseModel], request: Request) -> dict[str, Any]:
+    """Return the query with repeated parameters as lists where the model has a list."""
+    lists = {name for name, field in model.model_fields.items() if get_origin(field.annotation) is list}
+    query = request.query_params
+    for name in query:
+        if name not in lists and len(query.getlist(name)) > 1:
+            raise BadRequestError(f"parameter {name[:40]!r} is given twice")
+    return {name: query.getlist(name) if name in lists else query[name] for name in query}
+
+
+async def _read_body(request: Request) -> bytes:
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise HTTPException(413, f"the body is over {MAX_BODY_BYTES} bytes: send it in several requests")
+    except TimeoutError as error:
+        raise BadRequestError(f"the body did not arrive within {BODY_S:g} s") from error
+    except ClientDisconnect as error:
+        raise BadRequestError("the client went away") from error
+    return bytes(body)
+
+
+def _parse_json(body: bytes) -> object:
+    try:
+        return orjson.loads(body)
+    except ValueError as error:
+        raise BadRequestError(f"the body is not JSON: {error}") from error
+
+
+def _validated(model: type[BaseModel], found: object) -> BaseModel:
+    try:
+        return model.model_validate(found)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        told = [f"{'.'.join(map(str, p['loc'])) or 'body'}: {p['msg']}" for p in problems[:3]]
+        raise BadRequestError("; ".join(told)) from error
+
+
+async def _use_websocket(request: Request) -> Response:
+    return _error(
+        426, "upgrade_required", f"this address speaks WebSocket (subprotocol {DEVICE_SUBPROTOCOL})",
+        {"Upgrade": "websocket", "Connection": "Upgrade"},
+    )  # fmt: skip
+
+
+def _error(status: int, reason: str, message: str, headers: dict[str, str] | None = None) -> Response:
+    body = orjson.dumps({"error": {"reason": reason, "message": message}})
+    return Response(body, status, headers, media_type="application/json")
+
+
+async def _hub_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HubError), "registered for HubError alone"
+    if error.status >= 500:
+        _log.error("request failed path=%s reason=%s: %s", request.url.path, error.reason, error)
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+    return _error(error.status, error.reason, str(error), headers)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException), "registered for HTTPException alone"
+    reason = _REASONS.get(error.status_code, "bad_request")
+    return _error(error.status_code, reason, error.detail, dict(error.headers or {}))
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    # Starlette answers outside the middleware here, and then raises again, so uvicorn logs the traceback.
+    return _error(500, HubError.reason, "the hub failed; its log says why", SECURITY_HEADERS)

@@ -1,0 +1,81 @@
+"""``/openapi.json``, generated from the endpoint table.
+
+Owns: the translation of `Endpoint` and its pydantic models to OpenAPI 3.1.
+Place: beside `endpoints`. Pure. Source: spec.openapis.org/oas/v3.1.1.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from hub.gateway.endpoints import Endpoint
+from hub.gateway.resources import Error, Nothing
+
+_REFERENCE = "#/components/schemas/{model}"
+
+
+def openapi(endpoints: Sequence[Endpoint], version: str) -> dict[str, Any]:
+    """Return the document."""
+    answers = {e.gives for e in endpoints if e.gives is not None} | {Error}
+    bodies = {e.takes for e in endpoints if e.method == "POST" and e.takes is not Nothing}
+    _, schemas = models_json_schema(
+        [(model, "validation") for model in sorted(answers | bodies, key=lambda model: model.__name__)],
+        ref_template=_REFERENCE,
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in endpoints:
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "telemetry hub", "version": version, "license": {"name": "Apache-2.0"}},
+        "paths": paths,
+        "components": {
+            "schemas": schemas["$defs"],
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "session": {"type": "apiKey", "in": "cookie", "name": "hub_session"},
+            },
+        },
+    }
+
+
+def _operation(endpoint: Endpoint) -> dict[str, Any]:
+    answer = {"description": "As asked."} if endpoint.status != 204 else {"description": "Done."}
+    operation: dict[str, Any] = {
+        "operationId": endpoint.answer.__name__,
+        "summary": endpoint.summary,
+        "description": (endpoint.answer.__doc__ or "").strip(),
+        "security": [] if endpoint.role is None else [{"token": []}, {"session": []}],
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in re.findall(r"\{(\w+)\}", endpoint.path)
+        ],
+        "responses": {str(endpoint.status): answer, "default": {"description": "Why not.", **_json(Error)}},
+    }
+    if endpoint.role is not None:
+        operation["x-role"] = endpoint.role.value
+    if endpoint.gives is not None:
+        answer.update(_json(endpoint.gives))
+    if endpoint.media:
+        operation["responses"][str(endpoint.status)]["content"] = {media: {} for media in endpoint.media}
+    if endpoint.method == "POST" and endpoint.takes is not Nothing:
+        operation["requestBody"] = {"required": True, **_json(endpoint.takes)}
+    else:
+        operation["parameters"] += _query(endpoint.takes)
+    return operation
+
+
+def _query(model: type[BaseModel]) -> list[dict[str, Any]]:
+    schema = model.model_json_schema(ref_template=_REFERENCE)
+    required = schema.get("required", ())
+    return [
+        {"name": name, "in": "query", "required": name in required, "schema": field}
+        for name, field in schema.get("properties", {}).items()
+    ]
+
+
+def _json(model: type[BaseModel]) -> dict[str, Any]:
+    return {"content": {"application/json": {"schema": {"$ref": _REFERENCE.format(model=model.__name__)}}}}

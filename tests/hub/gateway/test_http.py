@@ -1,0 +1,187 @@
+"""`hub.gateway.http`: access by role for every route, errors as JSON, limits of requests, one real socket."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from device_sdk.reading import Channel
+from hub.auth import Role
+from hub.gateway.endpoints import ENDPOINTS, Endpoint
+from hub.gateway.http import MAX_BODY_BYTES, make_app
+from hub.gateway.websocket import Refuse, make_protocol
+from tests.support.gateway import serving
+from tests.support.hub_parts import FixedSettings, HubParts, http_client, hub_parts
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[HubParts]:
+    """An empty hub that listens for everybody, so that a credential is needed."""
+    with hub_parts(tmp_path) as parts:
+        parts.config = FixedSettings(is_loopback=False)
+        yield parts
+
+
+def status_for(endpoint: Endpoint, role: Role | None) -> set[int]:
+    """The statuses that a role may get from an endpoint on an empty hub."""
+    allowed = {200, 201, 204, 400, 404}
+    if endpoint.role is None:
+        return allowed
+    if role is None:
+        return {401}
+    return allowed if role is Role.ADMIN or role is endpoint.role else {403}
+
+
+async def ask(client: httpx.AsyncClient, endpoint: Endpoint) -> httpx.Response:
+    """Call an endpoint with names that exist nowhere."""
+    path = endpoint.path.replace("{device}", "nobody").replace("{id}", "t0")
+    return await client.request(endpoint.method, path, **({"json": {}} if endpoint.method == "POST" else {}))  # type: ignore[arg-type]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("role", [None, *Role], ids=str)
+async def test_every_route_asks_for_its_role(hub: HubParts, role: Role | None) -> None:
+    """Every endpoint × every role: 401 without, 403 with too little, and never anything else."""
+    token = None
+    if role is Role.DEVICE:
+        token = hub.identities.add_device("pump-1")
+    elif role is not None:
+        _, token = hub.identities.add_token(role)
+
+    async with http_client(make_app(hub), token=token) as client:
+        for endpoint in ENDPOINTS:
+            response = await ask(client, endpoint)
+
+            assert response.status_code in status_for(endpoint, role), (endpoint.method, endpoint.path, response.text)
+            if response.status_code >= 400:
+                assert set(response.json()["error"]) == {"reason", "message"}
+            if response.status_code == 401:
+                assert response.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.asyncio
+async def test_loopback_reads_without_login_and_manages_never(hub: HubParts) -> None:
+    """The free access of this machine is a watcher's; what changes something asks for an admin with 401."""
+    hub.config = FixedSettings(is_loopback=True)
+
+    async with http_client(make_app(hub)) as client:
+        read = await client.get("/v1/devices")
+        manage = await client.post("/v1/devices", json={"device": "x"})
+        rebound = await client.get("/v1/devices", headers={"Host": "evil.example:8000"})
+
+    assert (read.status_code, manage.status_code, rebound.status_code) == (200, 401, 401)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("query", "word"),
+    [
+        ("mach=a", "mach"), ("limit=0", "limit"), ("limit=1e9", "limit"), ("order=up", "order"),
+        ("limit=1&limit=2", "twice"),
+        ("match=a/b/c", "pattern"), ("match=" + "x" * 500, "match"), ("from=yesterday", "yesterday"),
+        ("page=zz", "page"),
+        ("last=1h&from=0", "last"), ("bucket=1&agg=avg", "duration"), ("bucket=1m&agg=median", "median"),
+        ("from=2026-01-01T00:00:00", "zone"), ("from=2&to=1", "before"), ("bucket=1ms&from=0", "bucket"),
+    ],
+    ids=lambda text: text[:20],
+)  # fmt: skip
+async def test_bad_parameter_is_400_and_named(hub: HubParts, query: str, word: str) -> None:
+    """A parameter that is unknown or wrong is refused with its name, never ignored."""
+    _, token = hub.identities.add_token(Role.WATCHER)
+    hub.feed(hub.connect("pump-1"), ("x", 1_795_376_000_000_000_000, 1.0), channels=(Channel("x"),))
+
+    async with http_client(make_app(hub), token=token) as client:
+        response = await client.get(f"/v1/readings?{query}")
+
+    assert response.status_code == 400, response.text
+    assert word in response.json()["error"]["message"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"null", b'{"device":1}', b'{"device":"a","admin":true}', b"\xff", b"[" * 100_000],
+    ids=["empty", "torn", "list", "null", "number", "extra", "not-utf8", "deep"],
+)
+async def test_bad_body_is_400(hub: HubParts, body: bytes) -> None:
+    """Whatever is posted, the answer is an error in words."""
+    _, token = hub.identities.add_token(Role.ADMIN)
+
+    async with http_client(make_app(hub), token=token) as client:
+        response = await client.post("/v1/devices", content=body)
+
+    assert (response.status_code, response.json()["error"]["reason"]) == (400, "bad_request")
+
+
+@pytest.mark.asyncio
+async def test_large_body_is_413(hub: HubParts) -> None:
+    """A body over 1 MiB is refused while it is read."""
+    _, token = hub.identities.add_token(Role.ADMIN)
+
+    async with http_client(make_app(hub), token=token) as client:
+        response = await client.post("/v1/devices", content=b" " * (MAX_BODY_BYTES + 1))
+
+    assert (response.status_code, response.json()["error"]["reason"]) == (413, "too_large")
+
+
+@pytest.mark.asyncio
+async def test_unknown_path_and_method_answer_as_json(hub: HubParts) -> None:
+    """404 and 405 have the same shape as every other error."""
+    async with http_client(make_app(hub)) as client:
+        missing, method = await client.get("/v1/nothing"), await client.put("/v1/devices")
+
+    assert (missing.status_code, missing.json()["error"]["reason"]) == (404, "not_found")
+    assert (method.status_code, method.json()["error"]["reason"]) == (405, "method_not_allowed")
+
+
+@pytest.mark.asyncio
+async def test_bug_is_500_without_details(hub: HubParts) -> None:
+    """An unexpected error tells nothing of the inside, and keeps the security headers."""
+    _, token = hub.identities.add_token(Role.WATCHER)
+    hub.store.close()
+    hub.registry.latest[999] = None  # type: ignore[assignment]
+    hub.registry.by_id[999] = None  # type: ignore[assignment]
+
+    async with http_client(make_app(hub), token=token) as client:
+        response = await client.get("/v1/latest")
+
+    assert response.status_code == 500
+    assert response.json() == {"error": {"reason": "internal", "message": "the hub failed; its log says why"}}
+    assert "content-security-policy" in response.headers
+
+
+@pytest.mark.asyncio
+async def test_device_path_without_websocket_is_426(hub: HubParts) -> None:
+    """Whoever opens the devices' address with plain HTTP is told what it speaks."""
+    async with http_client(make_app(hub)) as client:
+        response = await client.get("/v1/device")
+
+    assert (response.status_code, response.headers["upgrade"]) == (426, "websocket")
+
+
+@pytest.mark.asyncio
+async def test_watching_by_events_needs_a_watcher(hub: HubParts) -> None:
+    """The event stream is guarded like every other reading route."""
+    async with http_client(make_app(hub)) as client:
+        response = await client.get("/v1/watch")
+
+    assert response.status_code == 401
+
+
+@pytest.mark.asyncio
+async def test_application_and_websocket_on_one_real_port(hub: HubParts) -> None:
+    """Over a socket: REST answers, and an upgrade goes to the WebSocket class."""
+    hub.config = FixedSettings(is_loopback=True)
+    protocol = make_protocol(lambda request: Refuse(404, "not_found", request.path))
+
+    async with serving(make_app(hub), ws=protocol) as port, httpx.AsyncClient(trust_env=False) as client:
+        response = await client.get(f"http://127.0.0.1:{port}/v1/devices")
+        with pytest.raises(InvalidStatus) as caught:
+            await connect(f"ws://127.0.0.1:{port}/v1/elsewhere", proxy=None)
+
+    assert response.json()["devices"] == []
+    assert json.loads(caught.value.response.body)["error"]["message"] == "/v1/elsewhere"

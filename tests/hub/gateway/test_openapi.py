@@ -1,0 +1,48 @@
+"""`hub.gateway.openapi`: the document says what the table says."""
+
+from hub.gateway.endpoints import ENDPOINTS
+from hub.gateway.openapi import openapi
+
+DOCUMENT = openapi(ENDPOINTS, "1.2.3")
+
+
+def test_every_endpoint_is_described_once() -> None:
+    """Paths and methods are those of the table, each with its own operation id."""
+    described = {(method.upper(), path) for path, item in DOCUMENT["paths"].items() for method in item}
+
+    assert described == {(e.method, e.path) for e in ENDPOINTS}
+    ids = [operation["operationId"] for item in DOCUMENT["paths"].values() for operation in item.values()]
+    assert len(ids) == len(set(ids)) == len(ENDPOINTS)
+
+
+def test_parameters_have_the_names_clients_use() -> None:
+    """Query parameters carry their public names, path parameters are required."""
+    readings = {p["name"] for p in DOCUMENT["paths"]["/v1/readings"]["get"]["parameters"]}
+    rotate = DOCUMENT["paths"]["/v1/devices/{device}/rotate"]["post"]["parameters"]
+
+    assert readings == {"match", "last", "from", "to", "limit", "order", "bucket", "agg", "page"}
+    assert rotate == [{"name": "device", "in": "path", "required": True, "schema": {"type": "string"}}]
+
+
+def test_every_reference_resolves() -> None:
+    """No schema points to one that is not there."""
+    schemas = DOCUMENT["components"]["schemas"]
+
+    for reference in references(DOCUMENT):
+        assert reference.removeprefix("#/components/schemas/") in schemas
+
+
+def references(found: object) -> list[str]:
+    """Every ``$ref`` in the document."""
+    if isinstance(found, dict):
+        own = [found["$ref"]] if "$ref" in found else []
+        return own + [reference for value in found.values() for reference in references(value)]
+    if isinstance(found, list):
+        return [reference for value in found for reference in references(value)]
+    return []
+
+
+def test_open_endpoints_and_roles_are_named() -> None:
+    """Health is open; the rest names the role it asks for."""
+    assert DOCUMENT["paths"]["/healthz"]["get"]["security"] == []
+    assert DOCUMENT["paths"]["/v1/tokens"]["post"]["x-role"] == "admin"

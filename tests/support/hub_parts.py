@@ -1,0 +1,141 @@
+"""The parts of a hub that the gateway reads: all real, on files of the test, without threads and without a port.
+
+Readings go through a real device session; `feed` then does at once what the
+writer and the consumer do in their threads.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from starlette.types import ASGIApp
+
+from device_sdk import wire
+from device_sdk.columns import encode_batch, to_columns
+from device_sdk.reading import Channel, Value
+from hub.auth import Identities
+from hub.devices import Registry
+from hub.journal.sqlite import SqliteJournal
+from hub.live.rooms import Live
+from hub.model import StreamKey
+from hub.query import Query
+from hub.session import DeviceSession, Streams
+from hub.store.embedded import EmbeddedStore
+
+
+@dataclass
+class FixedSettings:
+    """How the hub listens."""
+
+    is_loopback: bool = True
+    is_tls: bool = False
+
+
+class StoreInStep:
+    """The consumer's face of a store that `HubParts.feed` keeps up to date itself; ``is_behind`` makes it late."""
+
+    is_behind = False
+
+    async def applied(self, offset: int, timeout_s: float) -> bool:
+        """Answer at once."""
+        return not self.is_behind
+
+
+class NeverScheduler:
+    """A scheduler that calls nothing: no watcher is in these tests."""
+
+    def time(self) -> float:
+        """The time stands still."""
+        return 0.0
+
+    def call_at(self, when: float, callback: object, /) -> "NeverScheduler":
+        """Forget it."""
+        return self
+
+    def call_soon(self, callback: object, /) -> "NeverScheduler":
+        """Forget it."""
+        return self
+
+    def cancel(self) -> None:
+        """Nothing to cancel."""
+
+
+class HubParts:
+    """One hub's parts; use `hub_parts`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = FixedSettings()
+        self.identities = Identities(folder / "identities.sqlite3")
+        self.journal = SqliteJournal(folder / "journal.sqlite3")
+        self.registry = Registry(self.journal.series())
+        self.streams = Streams(self.journal.marks().values(), self.journal.run.id, self.journal.head)
+        self.store = EmbeddedStore(folder / "readings.sqlite3")
+        self.consumer = StoreInStep()
+        self.query = Query(self.registry, self.store)
+        self.live = Live(self.journal, (), NeverScheduler(), newest=self.registry.latest)
+        self.started_ns = time.time_ns()
+        self.failed: Exception | None = None
+        self._keys: dict[int, StreamKey] = {}
+
+    def connect(self, device: str, *, stream: str = "00000000000000aa", namespace: str = "default") -> DeviceSession:
+        """Return a session that has said hello."""
+        session = DeviceSession(namespace, device, self.streams, self.registry)
+        self._keys[id(session)] = StreamKey(namespace, device, stream)
+        mark = self.streams.get(StreamKey(namespace, device, stream)).mark
+        chain = mark.chains[mark.stored] if mark.stored else wire.CHAIN_START
+        hello = wire.Hello(device, stream, "0" * 16, "1" * 16, mark.stored, mark.stored + 1, chain.hex())
+        session.receive(wire.encode(hello), True, time.time_ns())
+        return session
+
+    def feed(
+        self, session: DeviceSession, *readings: tuple[str, int, Value], channels: tuple[Channel, ...] = ()
+    ) -> None:
+        """Send one batch (after a schema, if channels are given) and carry it to journal, registry and store."""
+        if channels:
+            session.receive(wire.encode(wire.Schema(channels)), True, time.time_ns())
+        if readings:
+            self.send(session, encode_batch(to_columns(self.next_seq(session), readings)))
+
+    def send(self, session: DeviceSession, body: bytes) -> None:
+        """Send one numbered frame and commit it."""
+        session.receive(body, body.startswith(b"{"), time.time_ns())
+        frames, session.frames = session.frames, []
+        changes = self.registry.take_changes()
+        self.live.add_series(changes)
+        self.journal.append(frames, changes)
+        self.streams.committed(frames)
+        self.registry.apply(frames)
+        self.live.publish(frames)
+        self.store.write(frames)
+
+    def next_seq(self, session: DeviceSession) -> int:
+        """The number of the session's next frame."""
+        return self.streams.get(self._keys[id(session)]).mark.stored + 1
+
+    def close(self) -> None:
+        """Close all files."""
+        self.store.close()
+        self.journal.close()
+        self.identities.close()
+
+
+@contextmanager
+def hub_parts(folder: Path) -> Iterator[HubParts]:
+    """Give the parts on files in ``folder``."""
+    parts = HubParts(folder)
+    try:
+        yield parts
+    finally:
+        parts.close()
+
+
+def http_client(
+    app: ASGIApp, *, token: str | None = None, peer: str = "127.0.0.1", base_url: str = "http://127.0.0.1:8000"
+) -> httpx.AsyncClient:
+    """Return a client that calls the application directly, as if connected from ``peer``."""
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    transport = httpx.ASGITransport(app=app, client=(peer, 50000), raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url=base_url, headers=headers)
