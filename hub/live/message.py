@@ -1,0 +1,86 @@
+"""What a watcher may say, checked: pydantic models of ``watch.v1`` from client to hub.
+
+Owns: the shape and the limits of each message. Place: the trust boundary of
+the live side; before `watch`. SSE builds the same `Sub` from its query.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from device_sdk.errors import Reason
+from hub.errors import BadRequestError
+from hub.live.patterns import MAX_PATTERN_CHARS, MAX_PATTERNS
+
+# 64 patterns of 200 characters and their commas; nothing a watcher says is longer.
+MAX_MESSAGE_BYTES = 32 * 1024
+# Screens show 60 pictures a second; above 50 there is nothing to see and a wake-up per watcher to pay.
+MAX_HZ = 50.0
+DEFAULT_HZ = 10.0
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,32}$")]
+PatternText = Annotated[str, Field(min_length=1, max_length=MAX_PATTERN_CHARS)]
+Rate = Annotated[float, Field(ge=0.01, le=MAX_HZ, allow_inf_nan=False)]
+
+
+class _Message(BaseModel):
+    # Unknown fields are left alone: an older hub serves a newer page.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    id: int | Annotated[str, Field(max_length=64)] | None = None
+
+
+class Hello(_Message):
+    """Asks for the hub's limits and position; not required."""
+
+    op: Literal["hello"]
+    client: Annotated[str, Field(max_length=100)] = ""
+
+
+class Sub(_Message):
+    """Begins a subscription named ``sub``; ``since``: cursor, RFC 3339, ``-15m``, ``last``; absent = head."""
+
+    op: Literal["sub"]
+    sub: Name
+    match: Annotated[list[PatternText], Field(min_length=1, max_length=MAX_PATTERNS)]
+    exclude: Annotated[list[PatternText], Field(alias="not", max_length=MAX_PATTERNS)] = []
+    since: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    mode: Literal["lossless", "latest"] = "lossless"
+    max_hz: Rate = DEFAULT_HZ
+
+
+class Unsub(_Message):
+    """Ends a subscription; its name may be used again."""
+
+    op: Literal["unsub"]
+    sub: Name
+
+
+class Set(_Message):
+    """Changes the rate of a ``latest`` subscription."""
+
+    op: Literal["set"]
+    sub: Name
+    max_hz: Rate
+
+
+ClientMessage = Hello | Sub | Unsub | Set
+_ADAPTER: TypeAdapter[ClientMessage] = TypeAdapter(Annotated[ClientMessage, Field(discriminator="op")])
+
+
+def check_message(message: object) -> ClientMessage:
+    """Return a parsed JSON value as a message.
+
+    Raises:
+        BadRequestError: an unknown ``op``, a field that is missing or wrong; the message names it.
+    """
+    try:
+        return _ADAPTER.validate_python(message)
+    except ValidationError as error:
+        raise BadRequestError(_say(error)) from error
+
+
+def _say(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    # The first part of the place is the op that chose the model.
+    where = ".".join(str(part) for part in first["loc"][1:]) or "message"
+    return f"{Reason.BAD_MESSAGE.value}: {where}: {first['msg']}"[:300]

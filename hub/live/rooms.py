@@ -1,0 +1,218 @@
+"""The live core: from committed frames to every room, at a tick that follows the load.
+
+Owns: the ring, the rooms, the flush tick, the sweep over connected watchers.
+Place: after `room`; `hub.app` publishes here after each commit. Lives on the
+event loop but knows only a `Scheduler`: tests drive it with a clock of theirs.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Protocol
+
+from device_sdk.wire import PING_S, Close
+from hub.journal.base import Journal
+from hub.live.cursor import RunTable
+from hub.live.ring import RING_BYTES, Ring
+from hub.live.room import ChunkCache, LatestRoom, LosslessRoom, Newest, Room, RoomKey, Sources
+from hub.model import Frame, Series
+
+# A busy hub flushes 100 times a second: what a person or a chart cannot see is not worth a wake-up per watcher.
+MAX_TICK_S = 0.010
+# At least 4 parts of time for receiving to 1 part of sending: fan-out can slow acks down by a fifth at most.
+TICK_PER_COST = 4
+# Watchers told to go away come back spread over connections / 500 seconds.
+RECONNECTS_PER_S = 500
+
+
+class Handle(Protocol):
+    """A scheduled call."""
+
+    def cancel(self) -> None:
+        """Do not make the call."""
+
+
+class Scheduler(Protocol):
+    """What the live core needs of an event loop (asyncio's has it)."""
+
+    def time(self) -> float:
+        """Return monotonic seconds."""
+
+    def call_at(self, when: float, callback: Callable[[], object], /) -> Handle:
+        """Call once at ``when``."""
+
+    def call_soon(self, callback: Callable[[], object], /) -> Handle:
+        """Call once after all input that is ready now was read."""
+
+
+class Watcher(Protocol):
+    """One connection with subscriptions."""
+
+    identity_id: str
+
+    def tick(self) -> None:
+        """Called each ping interval: tell quiet subscriptions where they stand."""
+
+    def end(self, code: int, reason: str, retry_ms: int | None = None) -> None:
+        """Close from the hub's side; with ``retry_ms`` say when to come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveStatistics:
+    """What the live side holds and has done; ``behind`` listeners are read from pages, not from flushes."""
+
+    head: int
+    watchers: int
+    rooms: int
+    listeners: int
+    behind: int
+    ring_frames: int
+    ring_bytes: int
+    cache_bytes: int
+    flushes: int
+    deliveries: int
+
+
+class Live:
+    """Every room of one hub.
+
+    Args:
+        journal: read by the shells for what the ring no longer holds; its runs and head are taken once, here.
+        series: all known series.
+        scheduler: the event loop.
+        newest: series id → newest reading by event time, kept by the registry before frames are published here.
+        ring_bytes: memory for decoded frames.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        series: Iterable[Series],
+        scheduler: Scheduler,
+        *,
+        newest: Mapping[int, Newest],
+        ring_bytes: int = RING_BYTES,
+    ) -> None:
+        self.journal = journal
+        self.runs = RunTable(journal.runs())
+        self.ring = Ring(journal.head, ring_bytes)
+        self.watchers: dict[Watcher, None] = {}
+        self._series = {s.id: s for s in series}
+        self._scheduler = scheduler
+        self._sources = Sources(self.ring, self.runs, newest, ChunkCache(), journal.head)
+        self._rooms: dict[RoomKey, Room] = {}
+        self._numbers = 0
+        self._flush: Handle | None = None
+        self._flush_at = 0.0
+        self._next_at = 0.0
+        self._flushes = 0
+        self._sweep: Handle | None = None
+
+    @property
+    def head(self) -> int:
+        """The offset of the newest published frame."""
+        return self.ring.head
+
+    def position(self) -> str:
+        """Return the head as cursor text."""
+        return self.runs.cursor(self.ring.head)
+
+    def publish(self, frames: Sequence[Frame]) -> None:
+        """Take frames whose commit returned; watchers get them with the next flush."""
+        self.ring.extend(frames)
+        if self._rooms:
+            self._schedule(self._next_at)
+
+    def add_series(self, series: Sequence[Series]) -> None:
+        """Take series that are new or changed, before frames that use them are published."""
+        self._series.update((s.id, s) for s in series)
+        for room in self._rooms.values():
+            room.add(series)
+
+    def enter_room(self, key: RoomKey) -> Room:
+        """Return the room of the key for one more listener; `leave_room` must follow. Its head is the hub's head."""
+        room = self._rooms.get(key)
+        if room is None:
+            self._numbers += 1
+            make = LosslessRoom if key.max_hz is None else LatestRoom
+            room = self._rooms[key] = make(self._numbers, key, self._sources)
+            room.add(list(self._series.values()))
+        else:
+            self._advance(room)
+        room.listeners += 1
+        return room
+
+    def leave_room(self, room: Room) -> None:
+        """Give one listener's place back; the last one ends the room."""
+        room.listeners -= 1
+        if room.listeners == 0:
+            del self._rooms[room.key]
+
+    def enter(self, watcher: Watcher) -> None:
+        """Take a connection into the sweep that tells quiet subscriptions their position."""
+        self.watchers[watcher] = None
+        if self._sweep is None:
+            self._sweep = self._scheduler.call_at(self._scheduler.time() + PING_S, self._sweep_now)
+
+    def leave(self, watcher: Watcher) -> None:
+        """Forget a connection."""
+        self.watchers.pop(watcher, None)
+
+    def end_identities(self, ended: AbstractSet[str]) -> None:
+        """Close every connection whose credential ended."""
+        for watcher in [w for w in self.watchers if w.identity_id in ended]:
+            watcher.end(Close.UNAUTHENTICATED, "this credential was revoked")
+
+    def stop(self) -> None:
+        """Tell every watcher to come back, spread over time, and stop all timers."""
+        for handle in (self._flush, self._sweep):
+            if handle is not None:
+                handle.cancel()
+        self._flush = self._sweep = None
+        for place, watcher in enumerate(list(self.watchers)):
+            watcher.end(Close.GOING_AWAY, "the hub stops", place * 1000 // RECONNECTS_PER_S)
+
+    def flush(self) -> None:
+        """Send what is new to every room (called by the tick; tests may call it)."""
+        self._flush = None
+        begin = self._scheduler.time()
+        for room in list(self._rooms.values()):
+            room.advance(begin)
+        self._flushes += 1
+        end = self._scheduler.time()
+        self._next_at = end + min(MAX_TICK_S, TICK_PER_COST * (end - begin))
+        due = [room.due for room in self._rooms.values() if room.due is not None]
+        if due:
+            self._schedule(max(min(due), self._next_at))
+
+    def statistics(self) -> LiveStatistics:
+        """Return the figures of now."""
+        rooms = self._rooms.values()
+        listeners = sum(room.listeners for room in rooms)
+        return LiveStatistics(
+            self.head, len(self.watchers), len(rooms), listeners, listeners - sum(len(room.live) for room in rooms),
+            len(self.ring), self.ring.bytes, self._sources.cache.bytes, self._flushes, self._sources.deliveries,
+        )  # fmt: skip
+
+    def _advance(self, room: Room) -> None:
+        room.advance(self._scheduler.time())
+        if room.due is not None:
+            self._schedule(room.due)
+
+    def _schedule(self, at: float) -> None:
+        if self._flush is not None:
+            if self._flush_at <= at:
+                return
+            self._flush.cancel()
+        self._flush_at = at
+        if at <= self._scheduler.time():
+            self._flush = self._scheduler.call_soon(self.flush)
+        else:
+            self._flush = self._scheduler.call_at(at, self.flush)
+
+    def _sweep_now(self) -> None:
+        self._sweep = None
+        for watcher in list(self.watchers):
+            watcher.tick()
+        if self.watchers:
+            self._sweep = self._scheduler.call_at(self._scheduler.time() + PING_S, self._sweep_now)

@@ -1,0 +1,275 @@
+"""A watcher's conversation over one connection: messages in, subscriptions driven, positions told.
+
+Owns: the ops of ``watch.v1``, the limits of a connection, the order in which
+its subscriptions catch up (one page at a time, in turn). Place: after
+`subscription`; `hub.gateway.watch_socket` is its shell. Pure.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, assert_never
+
+import orjson
+
+from device_sdk.wire import PING_S, Close
+from hub.errors import BadRequestError, ConflictError, ForbiddenError, HubError, NotFoundError
+from hub.live import message as messages
+from hub.live.cursor import Start, resolve_since
+from hub.live.patterns import MAX_PATTERNS, PatternSet, split_granted
+from hub.live.room import RoomKey
+from hub.live.rooms import Live
+from hub.live.subscription import Need, Phase, Subscription
+
+_log = logging.getLogger("hub.live")
+
+# A page needs one per list or chart; each may hold one page of history at a time.
+MAX_SUBS = 64
+# A person clicks a few times a second; a new set of patterns costs one look at every series.
+MESSAGES_BURST = 200
+MESSAGES_PER_S = 20.0
+
+ParseTime = Callable[[str, int], int]
+
+
+class Link(Protocol):
+    """The connection, as the conversation needs it."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much is unsent that pages must wait."""
+
+    def frame(self, payload: bytes) -> bytes:
+        """Return the transport's bytes of one text message (equal for every link)."""
+
+    def write(self, frame: bytes) -> None:
+        """Send bytes made by `frame`."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin closing."""
+
+    def wake(self) -> None:
+        """Schedule calls of `WatchSession.step` (never inside this call)."""
+
+
+class SocketOutlet:
+    """One subscription's bytes on a connection: ``op`` and ``sub`` in front, then what is shared."""
+
+    def __init__(self, link: Link, name: str) -> None:
+        self.key = name
+        self.write = link.write
+        self._link = link
+
+    def wrap(self, op: str, tail: bytes, cursor: str | None) -> bytes:
+        """Return one framed message."""
+        return self._link.frame(b'{"op":"%s","sub":"%s",%s' % (op.encode(), self.key.encode(), tail))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the connection is full: all its subscriptions wait together."""
+        return self._link.is_full
+
+
+class WatchSession:
+    """One watcher. Feed `receive`; call `step` until it answers False whenever `Link.wake` was called.
+
+    Args:
+        live: the live core.
+        namespace, granted: from the credential; every series must match a granted pattern too.
+        link: the connection.
+        parse_time: (text, now_ns) → epoch ns, for ``since``.
+        name: of the connection, for logs and `welcome`.
+    """
+
+    def __init__(
+        self, live: Live, namespace: str, granted: Sequence[str], link: Link, parse_time: ParseTime, name: str
+    ) -> None:
+        self._live = live
+        self._namespace = namespace
+        self._granted = tuple(granted)
+        self._link = link
+        self._parse_time = parse_time
+        self._name = name
+        self._subs: dict[str, tuple[messages.Sub, Subscription]] = {}
+        self._behind: deque[Subscription] = deque()
+        self._allowance = float(MESSAGES_BURST)
+        self._heard_at = 0.0
+        self._reading: Subscription | None = None
+
+    def receive(self, data: bytes, is_text: bool, now: float, now_ns: int) -> None:
+        """Take one message received at monotonic ``now`` and wall time ``now_ns``; answers echo its ``id``."""
+        if not is_text:
+            self._link.close(Close.BAD_MESSAGE, "watch.v1 is JSON text")
+            return
+        if len(data) > messages.MAX_MESSAGE_BYTES:
+            self._link.close(Close.TOO_LARGE, f"{len(data)} bytes; a message may have {messages.MAX_MESSAGE_BYTES}")
+            return
+        if not self._is_allowed(now):
+            self._link.close(Close.RATE_LIMITED, f"more than {MESSAGES_PER_S:g} messages a second")
+            return
+        try:
+            parsed = orjson.loads(data)
+        except orjson.JSONDecodeError as error:
+            self._link.close(Close.BAD_MESSAGE, f"not JSON: {error}")
+            return
+        try:
+            self._dispatch(messages.check_message(parsed), now_ns)
+        except HubError as error:
+            self._say_error(parsed, error)
+
+    def step(self) -> Need | bool:
+        """Write at most one page of one subscription.
+
+        True: call again soon. False: nothing to do until `Link.wake` or the connection has drained. A `Need`: read
+        it, hand the answer to `reader`, call again.
+        """
+        while self._behind and not self._link.is_full:
+            sub = self._behind[0]
+            answer = sub.step()
+            if sub.phase in (Phase.LIVE, Phase.ENDED):
+                self._behind.popleft()
+                continue
+            self._behind.rotate(-1)
+            self._reading = sub
+            return answer
+        return False
+
+    @property
+    def reader(self) -> Subscription:
+        """The subscription that asked for the last `Need`."""
+        assert self._reading is not None, "step() answered with a Need before"
+        return self._reading
+
+    def tick(self) -> None:
+        """Tell quiet subscriptions their position; called each ping interval."""
+        for _, sub in self._subs.values():
+            sub.tick()
+        if self._behind:
+            self._link.wake()
+
+    def end(self) -> None:
+        """Leave every room: the connection is gone."""
+        for _, sub in self._subs.values():
+            sub.end()
+        self._subs.clear()
+        self._behind.clear()
+
+    # --- ops -----------------------------------------------------------------------------------------------
+
+    def _dispatch(self, message: messages.ClientMessage, now_ns: int) -> None:
+        match message:
+            case messages.Hello():
+                self._hello(message)
+            case messages.Sub():
+                start = resolve_since(message.since, self._live.runs, self._live.head, now_ns, self._parse_time)
+                self._sub(message, start)
+            case messages.Unsub():
+                self._end_sub(message.sub)
+                self._say({"id": message.id, "op": "ok", "sub": message.sub})
+            case messages.Set():
+                self._set(message)
+            case _:
+                assert_never(message)
+
+    def _hello(self, hello: messages.Hello) -> None:
+        limits = {
+            "subs": MAX_SUBS, "patterns": MAX_PATTERNS, "max_hz": messages.MAX_HZ,
+            "message_bytes": messages.MAX_MESSAGE_BYTES,
+        }  # fmt: skip
+        self._say(
+            {
+                "id": hello.id, "op": "welcome", "conn": self._name, "namespace": self._namespace,
+                "head": self._live.position(), "ttl": None, "ping": PING_S, "limits": limits,
+            }
+        )  # fmt: skip
+
+    def _sub(self, message: messages.Sub, start: Start) -> None:
+        if message.sub in self._subs:
+            raise ConflictError(f"subscription {message.sub!r} exists: unsub it first, or use another name")
+        if len(self._subs) >= MAX_SUBS:
+            raise BadRequestError(f"{MAX_SUBS} subscriptions on this connection: name several patterns in one")
+        key, granted, denied = room_key(message, self._namespace, self._granted)
+
+        def opened(recovered: bool) -> None:
+            begin = sub.cursor()
+            self._say(
+                {
+                    "id": message.id, "op": "ok", "sub": message.sub, "granted": granted, "denied": denied,
+                    "from": begin, "head": self._live.position(), "recovered": recovered,
+                }
+            )  # fmt: skip
+
+        sub = self._begin(message, key, start, opened)
+
+    def _set(self, message: messages.Set) -> None:
+        known = self._subs.get(message.sub)
+        if known is None:
+            raise NotFoundError(f"no subscription {message.sub!r} on this connection")
+        old, sub = known
+        if old.mode != "latest":
+            raise BadRequestError("max_hz belongs to mode latest; a lossless subscription gets everything")
+        if not sub.is_open or sub.phase not in (Phase.LIVE, Phase.BEHIND):
+            raise ConflictError("still sending history: set max_hz after `live`")
+        offset = sub.offset
+        self._end_sub(message.sub)
+        new = old.model_copy(update={"max_hz": message.max_hz})
+        key, _, _ = room_key(new, self._namespace, self._granted)
+        self._begin(new, key, Start(offset), lambda _: None)
+        self._say({"id": message.id, "op": "ok", "sub": message.sub})
+
+    def _begin(self, message: messages.Sub, key: RoomKey, start: Start, opened: Callable[[bool], None]) -> Subscription:
+        outlet = SocketOutlet(self._link, message.sub)
+        sub = Subscription(self._live, key, start, outlet, lambda: self._fell_behind(sub), opened)
+        self._subs[message.sub] = (message, sub)
+        self._behind.append(sub)
+        self._link.wake()
+        return sub
+
+    def _end_sub(self, name: str) -> None:
+        known = self._subs.pop(name, None)
+        if known is None:
+            raise NotFoundError(f"no subscription {name!r} on this connection")
+        known[1].end()
+
+    # --- inside ----------------------------------------------------------------------------------------------
+
+    def _fell_behind(self, sub: Subscription) -> None:
+        self._behind.append(sub)
+        self._link.wake()
+
+    def _is_allowed(self, now: float) -> bool:
+        earned = max(now - self._heard_at, 0.0) * MESSAGES_PER_S
+        self._heard_at = now
+        self._allowance = min(self._allowance + earned, MESSAGES_BURST) - 1
+        return self._allowance >= 0
+
+    def _say(self, message: Mapping[str, object]) -> None:
+        self._link.write(self._link.frame(orjson.dumps(message)))
+
+    def _say_error(self, parsed: object, error: HubError) -> None:
+        answer: dict[str, object] = {"op": "error", "reason": error.reason, "message": str(error)}
+        for name in ("sub", "id"):
+            echoed = parsed.get(name) if isinstance(parsed, dict) else None
+            if isinstance(echoed, int) or (isinstance(echoed, str) and len(echoed) <= 64):
+                answer = {name: echoed, **answer}
+        _log.debug("< error conn=%s reason=%s", self._name, error.reason)
+        self._say(answer)
+
+
+def room_key(message: messages.Sub, namespace: str, granted: Sequence[str]) -> tuple[RoomKey, list[str], list[str]]:
+    """Return the room of a subscription, and which of its patterns are granted and denied.
+
+    Raises:
+        BadRequestError: a pattern that cannot be read.
+        ForbiddenError: nothing of it is granted.
+    """
+    try:
+        yes, no = split_granted(message.match, granted)
+        match, exclude = PatternSet(yes, message.exclude).key()
+    except ValueError as error:
+        raise BadRequestError(str(error)) from error
+    if not yes:
+        raise ForbiddenError(f"this credential may see {', '.join(granted)[:100]}, nothing of what was asked for")
+    allowed, _ = PatternSet(granted).key()
+    rate = None if message.mode == "lossless" else message.max_hz
+    return RoomKey(namespace, match, exclude, allowed, rate), yes, no

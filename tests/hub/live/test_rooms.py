@@ -1,0 +1,174 @@
+"""The live core: a tick that follows the load, rooms that come and go, the sweep, the end."""
+
+from hub.live.room import RoomKey
+from hub.live.rooms import MAX_TICK_S
+from tests.support.live_world import NOW_NS, Client, World
+
+
+class FakeWatcher:
+    """A connection that writes down what the core tells it."""
+
+    def __init__(self, identity_id: str) -> None:
+        self.identity_id = identity_id
+        self.ticks = 0
+        self.ends: list[tuple[int, int | None]] = []
+
+    def tick(self) -> None:
+        """Count."""
+        self.ticks += 1
+
+    def end(self, code: int, reason: str, retry_ms: int | None = None) -> None:
+        """Keep."""
+        self.ends.append((code, retry_ms))
+
+
+def watched_world() -> tuple[World, Client]:
+    """Return a hub with one series and one live watcher."""
+    world = World()
+    world.add("d", "x")
+    client = Client(world).connect()
+    client.receive()
+    return world, client
+
+
+def test_idle_hub_flushes_at_once() -> None:
+    """After a quiet time the first frame is sent as soon as ready input was read, without waiting for a tick."""
+    world, client = watched_world()
+
+    world.publish(world.frame({1: [(NOW_NS, 1.0)]}))
+    world.scheduler.advance(0)
+
+    assert [m["op"] for m in client.receive()] == ["data"]
+
+
+def test_tick_follows_the_cost_of_a_flush() -> None:
+    """After a flush that took 1 ms the next one waits 4 ms; what arrives meanwhile leaves together."""
+    world, client = watched_world()
+    client.connection.on_send = lambda: world.scheduler.spend(0.001)
+    world.publish(world.frame({1: [(NOW_NS, 1.0)]}))
+    world.scheduler.advance(0)
+    begin = world.scheduler.now
+
+    for k in range(1, 4):
+        world.publish(world.frame({1: [(NOW_NS + k, float(k))]}))
+        world.scheduler.advance(0)
+    due = world.scheduler.due()
+
+    assert due is not None
+    assert abs(due - begin - 0.004) < 1e-9
+    client.receive()
+    world.settle()
+    (data,) = client.receive()
+    assert len(data["u"]) == 3
+
+
+def test_tick_is_at_most_ten_milliseconds() -> None:
+    """However costly flushes are, the next one comes after 10 ms."""
+    world, client = watched_world()
+    client.connection.on_send = lambda: world.scheduler.spend(0.5)
+    world.publish(world.frame({1: [(NOW_NS, 1.0)]}))
+    world.scheduler.advance(0)
+
+    world.publish(world.frame({1: [(NOW_NS + 1, 1.0)]}))
+
+    due = world.scheduler.due()
+    assert due is not None
+    assert due - world.scheduler.now <= MAX_TICK_S + 1e-9
+
+
+def test_latest_gets_its_last_value_though_nothing_follows() -> None:
+    """A burst ends with a timer, not with the next frame: the last value arrives when the rate allows."""
+    world = World()
+    world.add("d", "x")
+    client = Client(world, mode="latest", max_hz=2).connect()
+
+    for k in range(5):
+        world.record(1, NOW_NS + k, float(k))
+    client.receive()
+    assert client.readings == [(1, NOW_NS, 0.0)]
+    world.settle(0.5)
+    client.receive()
+
+    assert client.readings == [(1, NOW_NS, 0.0), (1, NOW_NS + 4, 4.0)]
+
+
+def test_without_watchers_nothing_is_scheduled() -> None:
+    """A hub nobody watches keeps the ring and does nothing else."""
+    world = World()
+    world.add("d", "x")
+
+    world.publish(world.frame({1: [(NOW_NS, 1.0)]}))
+
+    assert world.scheduler.due() is None
+    assert world.live.statistics().ring_frames == 1
+
+
+def test_rooms_are_shared_and_end_with_their_last_listener() -> None:
+    """Equal keys give one room; when everybody left it is gone."""
+    world = World()
+    key = RoomKey("default", ("*/*",), (), ("*/*",))
+
+    room = world.live.enter_room(key)
+    assert world.live.enter_room(key) is room
+    world.live.leave_room(room)
+    assert world.live.statistics().rooms == 1
+    world.live.leave_room(room)
+
+    assert world.live.statistics().rooms == 0
+
+
+def test_sweep_ticks_every_watcher_and_stops_without_any() -> None:
+    """One timer serves all connections; it ends when the last has left."""
+    world = World()
+    watchers = [FakeWatcher("t1"), FakeWatcher("t2")]
+    for watcher in watchers:
+        world.live.enter(watcher)
+
+    world.scheduler.advance(31)
+    for watcher in watchers:
+        world.live.leave(watcher)
+    world.scheduler.advance(60)
+
+    assert [w.ticks for w in watchers] == [2, 2]
+    assert world.scheduler.due() is None
+
+
+def test_ended_identity_closes_its_watchers_only() -> None:
+    """A revoked credential's connections are closed with 4401, the others stay."""
+    world = World()
+    revoked, other = FakeWatcher("t1"), FakeWatcher("t2")
+    world.live.enter(revoked)
+    world.live.enter(other)
+
+    world.live.end_identities({"t1", "t9"})
+
+    assert revoked.ends == [(4401, None)]
+    assert other.ends == []
+
+
+def test_stop_spreads_reconnects() -> None:
+    """Each watcher is told a time of its own to come back, 500 a second."""
+    world = World()
+    watchers = [FakeWatcher("t") for _ in range(1001)]
+    for watcher in watchers:
+        world.live.enter(watcher)
+
+    world.live.stop()
+
+    assert watchers[0].ends == [(4000, 0)]
+    assert watchers[500].ends == [(4000, 1000)]
+    assert watchers[1000].ends == [(4000, 2000)]
+    assert world.scheduler.due() is None
+
+
+def test_statistics_tell_who_is_behind() -> None:
+    """Live and stalled listeners, deliveries and flushes are counted."""
+    world, client = watched_world()
+    client.connection.is_stalled = True
+
+    for k in range(400):
+        world.record(1, NOW_NS + k, "x" * 1000)
+
+    statistics = world.live.statistics()
+    assert (statistics.head, statistics.rooms, statistics.listeners, statistics.behind) == (400, 1, 1, 1)
+    assert 200 < statistics.deliveries < 300

@@ -1,0 +1,280 @@
+"""One subscription: phases, history pages, newest values, lag, position; bounded whatever the client does."""
+
+from typing import Any
+
+import pytest
+
+from device_sdk.reading import ValueType
+from hub.live.cursor import Start
+from hub.live.room import RoomKey
+from hub.live.subscription import FOLLOWS, HistoryPage, Phase, Subscription
+from hub.live.watch import SocketOutlet
+from tests.support.live_world import HIGH_WATER_BYTES, NOW_NS, Client, World
+
+S = 10**9
+
+
+def test_history_then_live_is_one_stream() -> None:
+    """`since` a time: ok, series, the stored rows from then on, live, then what is committed."""
+    world = World()
+    world.add("d", "x")
+    for k in range(10):
+        world.record(1, NOW_NS - (10 - k) * S, float(k))
+
+    client = Client(world, since="-5s").connect()
+    world.record(1, NOW_NS, 99.0)
+    client.receive()
+
+    assert client.ops() == ["ok", "series", "data", "live", "data"]
+    assert client.readings == [(1, NOW_NS - (5 - k) * S, float(k + 5)) for k in range(5)] + [(1, NOW_NS, 99.0)]
+    assert client.messages[0]["from"] == f"00000001.10.{NOW_NS - 5 * S - 1}"
+    assert client.messages[2]["o"] == f"00000001.10.{NOW_NS - S}"
+
+
+def test_history_waits_for_the_store() -> None:
+    """The page asks for H applied; a store that is late makes the watcher wait and hear `lag`, never miss rows."""
+    world = World()
+    world.add("d", "x")
+    world.record(1, NOW_NS - S, 1.0)
+    client = Client(world, since="-5s").connect(run=False)
+    client.session.step()
+    need = client.session.step()
+    assert isinstance(need, HistoryPage)
+    assert need.applied == 1
+
+    client.session.reader.supply_rows(None)
+    client.run()
+    client.receive()
+
+    assert client.ops() == ["ok", "series", "lag", "data", "live"]
+    assert client.readings == [(1, NOW_NS - S, 1.0)]
+
+
+def test_history_pages_follow_the_size_of_rows() -> None:
+    """Pages of long strings hold fewer rows than pages of numbers: about 64 KiB each."""
+    world = World()
+    world.add("d", "state", ValueType.STR)
+    world.publish(world.frame({1: [(NOW_NS - 3000 * S + k * S, "x" * 1000) for k in range(3000)]}))
+    client = Client(world, since="-1h").connect(run=False)
+    limits = []
+
+    while (need := client.session.step()) is not False:
+        if isinstance(need, HistoryPage):
+            limits.append(need.limit)
+            world.serve(client.session.reader, need)
+            client.receive()
+
+    assert limits[0] == 1000
+    assert set(limits[1:]) == {64}
+    assert len(client.readings) == 3000
+
+
+def test_last_gives_newest_values_then_live() -> None:
+    """`since:"last"`: the newest value of each series by event time, then what is committed."""
+    world = World()
+    world.add("d", "x")
+    world.add("d", "y")
+    world.record(1, NOW_NS, 1.0)
+    world.record(1, NOW_NS - 1, 0.5)
+    world.record(2, NOW_NS - 7, 2.0)
+
+    client = Client(world, since="last").connect()
+    client.receive()
+    world.record(1, NOW_NS + 1, 3.0)
+    client.receive()
+
+    assert client.ops() == ["ok", "series", "data", "live", "data"]
+    assert sorted(client.readings[:2]) == [(1, NOW_NS, 1.0), (2, NOW_NS - 7, 2.0)]
+    assert client.messages[2]["o"] == "00000001.3.last"
+    assert client.readings[2] == (1, NOW_NS + 1, 3.0)
+
+
+def test_last_cut_off_before_live_starts_over_without_a_gap() -> None:
+    """A cursor inside the newest values sends them again, and live from the head of then."""
+    world = World()
+    world.add("d", "x")
+    world.record(1, NOW_NS, 1.0)
+    client = Client(world, since="last").connect()
+    client.drop(3)
+    world.record(1, NOW_NS + 1, 2.0)
+    world.record(1, NOW_NS + 2, 3.0)
+
+    client.connect()
+    client.receive()
+
+    assert client.readings == [(1, NOW_NS, 1.0), (1, NOW_NS + 2, 3.0), (1, NOW_NS + 1, 2.0), (1, NOW_NS + 2, 3.0)]
+
+
+def test_stalled_watcher_is_bounded_told_and_complete() -> None:
+    """A client that stops reading costs one write buffer; when it reads again it hears how far and gets everything."""
+    world = World(ring_bytes=100_000)
+    world.add("d", "x", ValueType.STR)
+    client = Client(world).connect()
+    client.receive()
+    client.connection.is_stalled = True
+
+    for k in range(2000):
+        world.record(1, NOW_NS + k, f"{k:04}" + "x" * 1000)
+        client.run()
+    assert client.connection.peak_bytes < HIGH_WATER_BYTES + 64 * 1024
+    for _ in range(50):
+        client.connection.drain()
+        client.connection.is_stalled = True
+        client.run()
+        client.receive()
+    client.connection.drain()
+    client.run()
+    client.receive()
+
+    assert [v for _, _, v in client.live_readings] == [v for _, _, v, _ in world.expected]
+    assert client.connection.peak_bytes < HIGH_WATER_BYTES + 256 * 1024
+    lags = [m for m in client.messages if m["op"] == "lag"]
+    assert lags[0]["behind"] > 1000
+    assert len(lags) == 1
+
+
+def test_stalled_latest_watcher_gets_the_newest_value_on_drain() -> None:
+    """In mode latest a drained watcher gets one value per series, the true last one, and the number conflated."""
+    world = World()
+    world.add("d", "x", ValueType.STR)
+    client = Client(world, mode="latest", max_hz=50).connect()
+    client.receive()
+    client.connection.is_stalled = True
+    for k in range(1000):
+        world.record(1, NOW_NS + k, f"{k:04}" + "x" * 1000)
+
+    client.connection.drain()
+    client.run()
+    world.settle()
+    messages = client.receive()
+
+    assert client.readings[-1][2] == "0999" + "x" * 1000
+    assert [m["op"] for m in messages[-2:]] == ["lag", "data"]
+    assert client.messages[-2]["behind"] > 500
+
+
+def test_quiet_subscription_is_told_its_position() -> None:
+    """Each ping interval a subscription that got nothing while the hub moved on is sent where it stands."""
+    world = World()
+    world.add("d", "x")
+    world.add("other", "x")
+    client = Client(world, match=["d"]).connect()
+    client.receive()
+
+    world.record(2, NOW_NS, 1.0)
+    client.session.tick()
+    client.session.tick()
+
+    assert client.receive() == [{"op": "live", "sub": "s1", "o": "00000001.1"}]
+
+
+def test_stuck_subscription_is_told_its_lag_each_tick() -> None:
+    """While a watcher that was live cannot be served, it is told how far behind it is, once per ping interval."""
+    world = World()
+    world.add("d", "x", ValueType.STR)
+    client = Client(world).connect()
+    client.receive()
+    client.connection.is_stalled = True
+    for k in range(500):
+        world.record(1, NOW_NS + k, "x" * 1000)
+
+    client.session.tick()
+    client.connection.drain()
+
+    assert client.receive()[-1]["op"] == "lag"
+
+
+def test_expired_while_stalled_says_reset_and_goes_on_live() -> None:
+    """Too slow and out of retention: reset expired, then live from the head; nothing is skipped silently."""
+    world = World(ring_bytes=2_000)
+    world.add("d", "x", ValueType.STR)
+    client = Client(world).connect()
+    client.receive()
+    client.connection.is_stalled = True
+    for k in range(500):
+        world.record(1, NOW_NS + k, "x" * 1000)
+    world.journal.trim(490)
+
+    client.connection.drain()
+    client.run()
+    world.record(1, NOW_NS + 1000, "after")
+    messages = client.receive()
+
+    assert [m["op"] for m in messages[-3:]] == ["lag", "reset", "data"]
+    assert messages[-2]["why"] == "expired"
+    assert client.readings[-1] == (1, NOW_NS + 1000, "after")
+
+
+def test_series_added_during_history_arrives_live() -> None:
+    """A series that appears while history is sent is named before its first reading, which comes after `live`."""
+    world = World()
+    world.add("d", "x")
+    world.record(1, NOW_NS - S, 1.0)
+    client = Client(world, since="-5s").connect(run=False)
+    client.run(1)
+
+    world.add("d", "new")
+    world.record(2, NOW_NS, 2.0)
+    client.run()
+    client.receive()
+
+    assert client.readings[-1] == (2, NOW_NS, 2.0)
+    assert client.readings[0] == (1, NOW_NS - S, 1.0)
+
+
+def test_integers_beyond_53_bits_arrive_exactly() -> None:
+    """An int series of 64 bits is decoded to the very values, in history and live."""
+    world = World()
+    world.add("d", "count", ValueType.INT)
+    world.record(1, NOW_NS - S, 2**63 - 1)
+    client = Client(world, since="-5s").connect()
+
+    world.record(1, NOW_NS, -(2**63))
+    client.receive()
+
+    assert [v for _, _, v in client.readings] == [2**63 - 1, -(2**63)]
+
+
+def make(world: World, start: Start) -> tuple[Subscription, list[Any]]:
+    """Return a subscription on its own and the calls of its hooks."""
+    calls: list[Any] = []
+    client = Client(world).connect()
+    client.session.end()
+    key = RoomKey("default", ("*/*",), (), ("*/*",))
+    outlet = SocketOutlet(client.link, "s")
+    return Subscription(world.live, key, start, outlet, lambda: calls.append("wake"), calls.append), calls
+
+
+def test_phase_not_in_the_table_is_an_error_and_changes_nothing() -> None:
+    """Falling behind twice is a bug of the caller: it is raised, and the phase stays."""
+    subscription, _ = make(World(), Start(0))
+    assert subscription.phase is Phase.BEHIND
+
+    with pytest.raises(RuntimeError, match="behind cannot become behind"):
+        subscription.fell_behind(0)
+
+    assert subscription.phase is Phase.BEHIND
+
+
+def test_every_phase_has_its_followers() -> None:
+    """The table names every phase; the end is final."""
+    assert set(FOLLOWS) == set(Phase)
+    assert FOLLOWS[Phase.ENDED] == frozenset()
+
+
+def test_answers_after_the_end_are_ignored() -> None:
+    """A page that was still being read when the subscription ended is dropped without a word."""
+    world = World()
+    world.add("d", "x")
+    subscription, calls = make(world, Start(0, NOW_NS))
+    subscription.step()
+
+    subscription.end()
+    subscription.end()
+    subscription.supply_rows([])
+    subscription.supply_frames([])
+    subscription.expired()
+
+    assert subscription.step() is False
+    assert calls == [False]
+    assert world.live.statistics().rooms == 0

@@ -1,0 +1,464 @@
+"""A watcher's conversation: ops, limits, and that a cursor resumes without gap or duplicate wherever it was cut."""
+
+import random
+
+import orjson
+import pytest
+
+from hub.live.message import MAX_MESSAGE_BYTES
+from hub.live.watch import MAX_SUBS, MESSAGES_BURST
+from tests.support.live_world import NOW_NS, Client, World
+
+S = 10**9
+
+
+def values(client: Client) -> list[tuple[int, int, object]]:
+    """Return what came from `live` on."""
+    return list(client.live_readings)
+
+
+def owed(world: World, after: int = 0) -> list[tuple[int, int, object]]:
+    """Return every reading behind the offset, in the journal's order."""
+    return [(i, t, v) for i, t, v, offset in world.expected if offset > after]
+
+
+def test_watch_from_head_gets_each_reading_once_in_order() -> None:
+    """Without `since` a watcher gets ok, the series, live, then every reading that is committed from now on."""
+    world = World()
+    world.add("pump-1", "flow")
+    world.record(1, NOW_NS, 1.0)
+    client = Client(world).connect()
+
+    for k in range(5):
+        world.record(1, NOW_NS + S * k, k + 0.5)
+    client.receive()
+
+    assert client.ops() == ["ok", "series", "live", "data", "data", "data", "data", "data"]
+    assert values(client) == owed(world, after=1)
+
+
+def test_welcome_tells_position_and_limits() -> None:
+    """hello is answered with the id echoed, the namespace of the credential, the head and the limits."""
+    world = World()
+    client = Client(world).connect()
+    client.receive()
+
+    client.say({"id": 7, "op": "hello", "client": "page/1"})
+
+    (welcome,) = client.receive()
+    assert welcome["id"] == 7
+    assert welcome["namespace"] == "default"
+    assert welcome["head"] == "00000001.0"
+    assert welcome["ping"] == 15
+    assert welcome["limits"]["subs"] == 64
+    assert welcome["limits"]["max_hz"] == 50
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_random_aborts_lose_and_double_nothing(seed: int) -> None:
+    """However often the connection drops, at whatever message, the readings seen are the journal's, each once."""
+    rng = random.Random(seed)
+    world = World(ring_bytes=rng.choice([3_000, 20_000, 1 << 24]))
+    for k in range(4):
+        world.add(f"d{k}", "x")
+    clients = [Client(world, high_water=high_water).connect() for high_water in (100, 1_000, 10_000)]
+    for client in clients:
+        client.receive()
+    number = 0
+
+    for _ in range(120):
+        for _ in range(rng.randrange(4)):
+            number += 1
+            readings = [(NOW_NS + number * 1000 + k, float(number * 10 + k)) for k in range(rng.randrange(1, 4))]
+            world.publish(world.frame({rng.randrange(1, 5): readings}))
+        if rng.random() < 0.6:
+            world.settle()
+        for client in clients:
+            act(client, rng)
+    for client in clients:
+        client.connection.drain()
+        client.run()
+    world.settle()
+    for client in clients:
+        client.run()
+        client.receive()
+
+    for client in clients:
+        assert values(client) == owed(world), f"seed {seed}"
+
+
+def act(client: Client, rng: random.Random) -> None:
+    """Let a client read, stall, go on or lose its connection."""
+    dice = rng.random()
+    if dice < 0.1:
+        client.drop(rng.randrange(4))
+        client.connect(run=rng.random() < 0.5)
+    elif dice < 0.15:
+        client.connection.is_stalled = True
+    elif dice < 0.3:
+        client.connection.drain()
+    elif dice < 0.7:
+        client.run(rng.randrange(1, 4))
+    else:
+        client.receive()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_aborts_inside_history_end_with_the_whole_set(seed: int) -> None:
+    """History resumed at any page, then live: the set seen equals the set stored, also for readings 1 ns apart."""
+    rng = random.Random(seed)
+    world = World(ring_bytes=20_000)
+    for k in range(3):
+        world.add(f"d{k}", "x")
+    number = 0
+
+    def publish(count: int) -> None:
+        nonlocal number
+        for _ in range(count):
+            number += 1
+            base = NOW_NS - 3600 * S + number * 5 * S
+            readings = [(base + k, float(number * 1000 + k)) for k in range(rng.randrange(1, 40))]
+            world.publish(world.frame({rng.randrange(1, 4): readings}))
+        world.settle()
+
+    publish(200)
+    client = Client(world, since="-59m").connect(run=False)
+    start_ns = NOW_NS - 59 * 60 * S
+    for _ in range(40):
+        client.run(rng.randrange(1, 4))
+        publish(rng.randrange(3))
+        if rng.random() < 0.4:
+            client.drop(rng.randrange(6))
+            client.connect(run=False)
+    client.run()
+    client.receive()
+
+    assert client.is_live
+    seen = {(i, t): v for i, t, v in client.readings if t >= start_ns}
+    assert seen == {k: v for k, v in world.rows.items() if k[1] >= start_ns}, f"seed {seed}"
+
+
+def test_seam_under_concurrent_writes_has_no_hole() -> None:
+    """Frames committed while history is being read come exactly once after `live`, none is left between."""
+    world = World()
+    world.add("d", "x")
+    for k in range(3000):
+        world.publish(world.frame({1: [(NOW_NS - 3000 * S + k * S, float(k))]}))
+    world.settle()
+    client = Client(world, since="-1h").connect(run=False)
+    head = world.live.head
+
+    step = 0
+    while not client.is_live:
+        client.run(1)
+        step += 1
+        world.record(1, NOW_NS + step, float(10_000 + step))
+        client.receive()
+
+    client.run()
+    client.receive()
+    world.record(1, NOW_NS + 10**6, 5.5)
+    client.receive()
+    at = client.ops().index("live")
+    live = [m for m in client.messages[at - 2 :] if m["op"] == "data"]
+    assert owed(world, after=head) == values(client)
+    assert len(client.readings) - len(values(client)) >= 3000
+    assert live, "data goes on after live"
+
+
+def test_restart_with_new_run_resumes_from_the_journal() -> None:
+    """A cursor of the run before is good after a restart: what was missed comes from the journal, once."""
+    world = World()
+    world.add("d", "x")
+    client = Client(world).connect()
+    world.record(1, NOW_NS, 1.0)
+    client.drop()
+
+    world.record(1, NOW_NS + 1, 2.0)
+    world.restart("00000002")
+    world.record(1, NOW_NS + 2, 3.0)
+    client.connect()
+    client.receive()
+
+    assert values(client) == owed(world)
+    assert client.messages[-4]["recovered"] is True
+    assert client.cursor == "00000002.3"
+
+
+def test_restored_hub_says_reset_run() -> None:
+    """A cursor beyond what the restored journal's run wrote, or of a run it never had, is never resumed."""
+    world = World()
+    world.add("d", "x")
+    client = Client(world).connect()
+    for k in range(10):
+        world.record(1, NOW_NS + k, float(k))
+    client.drop()
+
+    world.restore(5, "00000009")
+    world.record(1, NOW_NS + 100, 100.0)
+    client.connect()
+    client.receive()
+
+    ok, reset, _, live = client.messages[-4:]
+    assert ok["recovered"] is False
+    assert reset == {"op": "reset", "sub": "s1", "why": "run", "head": "00000009.6"}
+    assert live["o"] == "00000009.6"
+
+
+def test_cursor_below_the_restored_head_still_resumes() -> None:
+    """What backup and client have in common is resumed: the offsets up to the backup are the same frames."""
+    world = World()
+    world.add("d", "x")
+    client = Client(world).connect()
+    world.record(1, NOW_NS, 0.5)
+    client.drop()
+    for k in range(1, 10):
+        world.record(1, NOW_NS + k, float(k))
+
+    world.restore(5, "00000009")
+    client.connect()
+    client.receive()
+
+    assert values(client) == owed(world)
+    assert len(values(client)) == 5
+
+
+def test_cursor_older_than_the_journal_says_reset_expired() -> None:
+    """When the journal was trimmed past the cursor, the answer is recovered:false and reset, not a silent gap."""
+    world = World(ring_bytes=2_000)
+    world.add("d", "x")
+    client = Client(world).connect()
+    world.record(1, NOW_NS, 0.5)
+    client.drop()
+    for k in range(1, 50):
+        world.record(1, NOW_NS + k, float(k))
+    world.journal.trim(30)
+
+    client.connect()
+    client.receive()
+
+    ok, reset, _, live = client.messages[-4:]
+    assert ok["recovered"] is False
+    assert (reset["op"], reset["why"]) == ("reset", "expired")
+    assert live["o"] == "00000001.50"
+
+
+def test_unknown_op_is_an_error_reply() -> None:
+    """An op the hub does not know gets an error with its id; the connection goes on."""
+    world = World()
+    world.add("d", "x")
+    client = Client(world).connect()
+    client.receive()
+
+    client.say({"id": "a", "op": "fly"})
+    client.say(["not", "an", "object"])
+    world.record(1, NOW_NS, 1.0)
+
+    unknown, shape, data = client.receive()
+    assert (unknown["op"], unknown["id"], unknown["reason"]) == ("error", "a", "bad_request")
+    assert shape["op"] == "error"
+    assert data["op"] == "data"
+    assert client.connection.closed_with is None
+
+
+@pytest.mark.parametrize(
+    ("data", "is_text", "code"),
+    [(b"{", True, 4400), (b"{}", False, 4400), (b'"' + b"a" * MAX_MESSAGE_BYTES + b'"', True, 4413)],
+    ids=["not json", "binary", "too large"],
+)
+def test_unreadable_message_closes(data: bytes, is_text: bool, code: int) -> None:
+    """What cannot be read at all closes the connection with a code that says why."""
+    client = Client(World()).connect()
+
+    client.session.receive(data, is_text, 0.0, NOW_NS)
+
+    assert client.connection.closed_with is not None
+    assert client.connection.closed_with[0] == code
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"match": []},
+        {"match": ["a/b/c"]},
+        {"match": ["x"] * 33},
+        {"match": ["ä/b"]},
+        {"max_hz": 51, "mode": "latest"},
+        {"mode": "sample"},
+        {"since": "yesterday"},
+        {"since": "2026-01-01T00:00:00"},
+        {"sub": 'x","op":"welcome'},
+        {"sub": "x" * 33},
+    ],
+    ids=lambda f: str(f)[:40],
+)
+def test_wrong_subscription_is_refused(fields: dict[str, object]) -> None:
+    """A field outside its limits is an error reply that names it; nothing is subscribed."""
+    world = World()
+    client = Client(world).connect()
+    client.receive()
+
+    client.say({"op": "sub", "sub": "s2", "match": ["**"], **fields})
+
+    (error,) = client.receive()
+    assert error["op"] == "error"
+    assert error["reason"] == "bad_request"
+    assert world.live.statistics().listeners == 1
+
+
+def test_subscriptions_are_limited() -> None:
+    """The 65th subscription and a name in use are refused."""
+    world = World()
+    client = Client(world).connect()
+    for k in range(2, MAX_SUBS + 1):
+        client.say({"op": "sub", "sub": f"s{k}", "match": ["a"]})
+    client.run()
+    client.receive()
+
+    client.say({"op": "sub", "sub": "s1", "match": ["a"]})
+    client.say({"op": "sub", "sub": "more", "match": ["a"]})
+
+    double, more = client.receive()
+    assert double["reason"] == "conflict"
+    assert more["reason"] == "bad_request"
+
+
+def test_message_flood_closes_with_rate_limited() -> None:
+    """A client that talks faster than 20 messages a second for long is closed with 4029."""
+    client = Client(World()).connect()
+
+    for _ in range(MESSAGES_BURST):
+        client.say({"op": "hello"})
+
+    assert client.connection.closed_with is not None
+    assert client.connection.closed_with[0] == 4029
+
+
+def test_unsub_ends_at_once_and_frees_the_name() -> None:
+    """After unsub nothing of the subscription is sent, its room is gone, and its name may be used again."""
+    world = World()
+    world.add("d", "x")
+    client = Client(world).connect()
+    client.receive()
+
+    client.say({"id": 3, "op": "unsub", "sub": "s1"})
+    world.record(1, NOW_NS, 1.0)
+
+    assert client.receive() == [{"id": 3, "op": "ok", "sub": "s1"}]
+    assert world.live.statistics().rooms == 0
+    client.say({"op": "sub", "sub": "s1", "match": ["**"]})
+    client.run()
+    assert [m["op"] for m in client.receive()] == ["ok", "series", "live"]
+
+
+def test_only_granted_series_are_sent() -> None:
+    """Every series must match a pattern of the credential too; patterns that cannot are listed as denied."""
+    world = World()
+    for device in ("house-1", "shop-1"):
+        world.add(device, "power")
+        world.add(device, "secret")
+    client = Client(world, granted=["house-*/**"], match=["*/power", "shop-*"]).connect()
+
+    for series in world.series:
+        world.record(series, NOW_NS, float(series))
+    client.receive()
+
+    assert client.messages[0]["granted"] == ["*/power"]
+    assert client.messages[0]["denied"] == ["shop-*"]
+    assert [i for i, _, _ in client.readings] == [1]
+    assert set(client.names) == {1}
+
+
+def test_nothing_granted_is_forbidden() -> None:
+    """A subscription of which nothing is granted is an error, not an eternal silence."""
+    client = Client(World(), granted=["house/**"], match=["shop/**"]).connect()
+
+    (error,) = client.receive()
+
+    assert (error["op"], error["reason"], error["sub"]) == ("error", "forbidden", "s1")
+
+
+def test_namespace_of_the_credential_bounds_what_is_seen() -> None:
+    """Series of another namespace are never sent, whatever the pattern."""
+    world = World()
+    world.add("d", "x", namespace="other")
+    client = Client(world).connect()
+
+    world.record(1, NOW_NS, 1.0)
+    client.receive()
+
+    assert client.ops() == ["ok", "live"]
+
+
+def test_exclude_takes_series_out() -> None:
+    """Series that match a `not` pattern are left out."""
+    world = World()
+    world.add("d", "x")
+    world.add("d", "debug")
+    client = Client(world)
+    client.sub["not"] = ["**/debug"]
+    client.connect()
+
+    world.record(1, NOW_NS, 1.0)
+    world.record(2, NOW_NS, 2.0)
+    client.receive()
+
+    assert [i for i, _, _ in client.readings] == [1]
+
+
+def test_set_changes_the_rate_and_loses_nothing() -> None:
+    """`set` moves a latest subscription to another rate; the newest value still arrives."""
+    world = World()
+    world.add("d", "x")
+    client = Client(world, mode="latest", max_hz=1).connect()
+    world.record(1, NOW_NS, 1.0)
+    world.record(1, NOW_NS + 1, 2.0)
+    client.receive()
+    assert client.readings == [(1, NOW_NS, 1.0)]
+
+    client.say({"id": 4, "op": "set", "sub": "s1", "max_hz": 50})
+    client.run()
+    world.settle(0.05)
+    client.receive()
+
+    assert {"id": 4, "op": "ok", "sub": "s1"} in client.messages
+    assert client.readings[-1] == (1, NOW_NS + 1, 2.0)
+
+
+def test_set_of_a_lossless_subscription_is_refused() -> None:
+    """A rate makes no sense where every reading is sent."""
+    world = World()
+    client = Client(world).connect()
+    client.receive()
+
+    client.say({"op": "set", "sub": "s1", "max_hz": 5})
+    client.say({"op": "set", "sub": "nobody", "max_hz": 5})
+
+    assert [m["reason"] for m in client.receive()] == ["bad_request", "not_found"]
+
+
+def test_several_subscriptions_catch_up_in_turn() -> None:
+    """Two subscriptions that are far behind alternate page by page on one connection."""
+    world = World()
+    world.add("d", "x")
+    for k in range(600):
+        world.publish(world.frame({1: [(NOW_NS + k * 1000 + j, float(j)) for j in range(100)]}))
+    world.settle()
+    client = Client(world, since="00000001.0").connect(run=False)
+    client.say({"op": "sub", "sub": "s2", "match": ["**"], "since": "00000001.0"})
+
+    client.run(12)
+
+    order = [m["sub"] for m in client.connection.take() if m["op"] == "data"]
+    assert order[:4] == ["s1", "s2", "s1", "s2"]
+
+
+def test_error_reply_is_json_even_for_odd_input() -> None:
+    """Whatever a client sends as op or id, the reply is valid JSON and no exception."""
+    client = Client(World()).connect()
+    client.receive()
+
+    for odd in ({"op": "sub", "id": "\ud800"[:0]}, {"op": 5, "id": 1.5}, {"op": "sub", "sub": "\u2028"}, None, 3):
+        client.session.receive(orjson.dumps(odd), True, 0.0, NOW_NS)
+
+    assert all(m["op"] == "error" for m in client.receive())
