@@ -39,6 +39,7 @@ from device_sdk.reading import (
     to_time_ns,
 )
 from device_sdk.session import Session
+from device_sdk.setting import check_choice, default_spool, parse_size
 from device_sdk.spool import FileSpool, MemorySpool, Spool
 from device_sdk.transport import RetryPolicy, make_connector
 from device_sdk.wire import MAX_CHANNELS
@@ -50,7 +51,6 @@ MEMORY = ":memory:"
 CLOSE_TIMEOUT_S = 2.0
 # Beyond the drain: bye, the closing handshake, a disk that is slow to sync. Then the thread is left to die.
 _JOIN_EXTRA_S = 5.0
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +142,9 @@ class Device:
         ca_path = None if ca is None else str(ca)
         self._connector = make_connector(url, token=token, ca=ca_path, fingerprint=fingerprint)
         self._place = spool
-        self._max_bytes = _parse_size(max_spool)
-        self._when_full: WhenFull = _one_of("when_full", when_full, ("oldest", "newest"))
-        self._durability: Durability = _one_of("durability", durability, ("second", "fsync"))
+        self._max_bytes = parse_size("max_spool", max_spool)
+        self._when_full: WhenFull = check_choice("when_full", when_full, ("oldest", "newest"))
+        self._durability: Durability = check_choice("durability", durability, ("second", "fsync"))
         self._close_timeout_s = close_timeout_s
         self._on_frame, self._on_ack = on_frame, on_ack
         self._clock = clock or Clock()
@@ -198,7 +198,7 @@ class Device:
         Raises:
             MisuseError: an argument is not valid, or there are `MAX_CHANNELS` channels already.
         """
-        kind = None if type is None else ValueType(_one_of("type", str(type), tuple(ValueType)))
+        kind = None if type is None else ValueType(check_choice("type", str(type), tuple(ValueType)))
         if every_s is not None and not 0 < every_s < float("inf"):
             raise MisuseError(f"channel {name!r}: every_s {every_s} must be a positive number of seconds")
         low, high = range if range is not None else (None, None)
@@ -355,7 +355,7 @@ class Device:
             raise MisuseError(f"device {self.name} was opened before; make a new Device")
         if not self._is_on_disk:
             return MemorySpool(max_bytes=self._max_bytes, when_full=self._when_full)
-        path = Path(self._place) if self._place is not None else _default_spool(self.name)
+        path = Path(self._place) if self._place is not None else default_spool(self.name)
         return FileSpool(
             path, boot=self._boot(), max_bytes=self._max_bytes, when_full=self._when_full, durability=self._durability
         )
@@ -458,30 +458,3 @@ async def _stop(courier: Courier, task: "asyncio.Task[None]", timeout_s: float) 
     finally:
         task.cancel()
         await asyncio.wait((task,))
-
-
-def _default_spool(name: str) -> Path:
-    state = os.environ.get("XDG_STATE_HOME")
-    try:
-        base = Path(state) if state else Path.home() / ".local" / "state"
-    except RuntimeError as error:
-        raise MisuseError("there is no home directory for the spool; pass spool= or set SPOOL_DIR") from error
-    return base / "telemetry" / name
-
-
-def _parse_size(size: int | str) -> int:
-    """Return bytes of ``"64MB"``, ``"64 MiB"`` or an int."""
-    if isinstance(size, int):
-        return size
-    text = size.strip().upper()
-    digits = text.rstrip("KMGIB ")
-    factor = _UNITS.get(text[len(digits) :].strip())
-    if factor is None or not digits.isdecimal():
-        raise MisuseError(f"max_spool {size!r}: use bytes, or a whole number with KB, MB, GB, KiB, MiB or GiB")
-    return int(digits) * factor
-
-
-def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
-    if value not in allowed:
-        raise MisuseError(f"{name} {value!r}: use {' or '.join(str(a) for a in allowed)}")
-    return value

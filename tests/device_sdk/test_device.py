@@ -347,22 +347,11 @@ def test_a_refused_token_shows_in_the_status_and_never_in_record(caplog: pytest.
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"), [("64MB", 64_000_000), ("1 MiB", 2**20), ("300kb", 300_000), (500_000, 500_000)]
-)
-def test_max_spool_is_bytes_or_text(size: int | str, expected: int) -> None:
-    """Sizes are written as people write them."""
-    device = Device("d1", NOWHERE, spool=":memory:", max_spool=size)
-
-    assert device.status.spool_limit_bytes == expected
-
-
-@pytest.mark.parametrize(
     "arguments",
     [
         {"name": "bad name"},
         {"url": "http://hub"},
         {"max_spool": "much"},
-        {"max_spool": "1.5MB"},
         {"when_full": "never"},
         {"durability": "maybe"},
     ],

@@ -1,0 +1,43 @@
+"""Settings of a device as people write them, made exact.
+
+Owns: sizes, choices, the default place of a spool. Place: beside `reading`, used
+by `device`. Must not: touch the disk.
+"""
+
+import os
+from pathlib import Path
+from typing import TypeVar
+
+from device_sdk.errors import MisuseError
+
+_Choice = TypeVar("_Choice", bound=str)
+_FACTORS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def parse_size(name: str, size: int | str) -> int:
+    """Return bytes of an int, ``"64MB"`` or ``"64 MiB"``; raise `MisuseError` that names the setting."""
+    if isinstance(size, int):
+        return size
+    text = size.strip().upper()
+    digits = text.rstrip("KMGIB ")
+    factor = _FACTORS.get(text[len(digits) :].strip())
+    if factor is None or not digits.isdecimal():
+        raise MisuseError(f"{name} {size!r}: use bytes, or a whole number with KB, MB, GB, KiB, MiB or GiB")
+    return int(digits) * factor
+
+
+def check_choice(name: str, value: _Choice, allowed: tuple[_Choice, ...]) -> _Choice:
+    """Return ``value`` when it is allowed; raise `MisuseError` that lists what is."""
+    if value not in allowed:
+        raise MisuseError(f"{name} {value!r}: use {' or '.join(allowed)}")
+    return value
+
+
+def default_spool(device: str) -> Path:
+    """Return ``$XDG_STATE_HOME/telemetry/<device>``, else the same under ``~/.local/state``."""
+    state = os.environ.get("XDG_STATE_HOME")
+    try:
+        base = Path(state) if state else Path.home() / ".local" / "state"
+    except RuntimeError as error:
+        raise MisuseError("there is no home directory for the spool; pass spool= or set SPOOL_DIR") from error
+    return base / "telemetry" / device

@@ -1,0 +1,41 @@
+"""Tests of `device_sdk.setting`."""
+
+from pathlib import Path
+
+import pytest
+
+from device_sdk.errors import MisuseError
+from device_sdk.setting import check_choice, default_spool, parse_size
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [("64MB", 64_000_000), ("1 MiB", 2**20), ("300kb", 300_000), (" 2GB ", 2 * 10**9), ("512", 512), (500, 500)],
+)
+def test_parse_size_reads_what_people_write(size: int | str, expected: int) -> None:
+    """Decimal and binary units, any case, a space or none."""
+    assert parse_size("max_spool", size) == expected
+
+
+@pytest.mark.parametrize("size", ["much", "1.5MB", "", "MB", "-1MB", "1TB", "1 M B"])
+def test_parse_size_refuses_the_rest(size: str) -> None:
+    """The message names the setting."""
+    with pytest.raises(MisuseError, match="max_spool"):
+        parse_size("max_spool", size)
+
+
+def test_check_choice_lists_what_is_allowed() -> None:
+    """An allowed value passes, another one is told the choices."""
+    assert check_choice("when_full", "oldest", ("oldest", "newest")) == "oldest"
+    with pytest.raises(MisuseError, match="when_full 'never': use oldest or newest"):
+        check_choice("when_full", "never", ("oldest", "newest"))
+
+
+def test_default_spool_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """XDG_STATE_HOME wins, then the home directory; one directory for each device."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert default_spool("d1") == tmp_path / "state" / "telemetry" / "d1"
+
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_spool("d2") == tmp_path / ".local" / "state" / "telemetry" / "d2"
