@@ -1,4 +1,4 @@
-"""Write the generated parts of docs/reference: run ``python -m docs.generate`` after changing a source.
+"""Write what is generated of the documentation: run ``python -m docs.generate`` after changing a source.
 
 A test compares the files with what this module returns, so they cannot age.
 """
@@ -16,7 +16,9 @@ from device_sdk import columns, errors, reading, wire
 from device_sdk.columns import Batch, Column
 from hub import session
 
-REFERENCE = Path(__file__).parent / "reference"
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "docs" / "reference"
+_TABLE_BEGIN, _TABLE_END = "<!-- modules: python -m docs.generate -->", "<!-- end of modules -->"
 _T0 = 1_795_376_000_000_000_000
 _STREAM, _CHAIN, _POS = "9f3a51c07d20e8b4", "ab12" * 8, "7f3a0c11.1000123"
 
@@ -117,14 +119,30 @@ def _reasons() -> str:
     return f"One word each, the same on wire, page, audit and in `device_sdk.errors.Reason`: {words}.\n"
 
 
-FILES = {"protocol.md": protocol}
+def architecture() -> str:
+    """Return ARCHITECTURE.md with its table of modules made from their docstrings."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    before, rest = text.split(_TABLE_BEGIN)
+    after = rest.split(_TABLE_END)[1]
+    rows = ["| module | owns |", "| --- | --- |"]
+    for package in ("device_sdk", "hub", "simulators"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if path.name in ("__init__.py", "__main__.py") or "build" in path.parts:
+                continue
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            rows.append(f"| `{name}` | {doc.splitlines()[0].rstrip('.')} |")
+    return f"{before}{_TABLE_BEGIN}\n\n" + "\n".join(rows) + f"\n\n{_TABLE_END}{after}"
+
+
+FILES = {REFERENCE / "protocol.md": protocol, ROOT / "ARCHITECTURE.md": architecture}
 
 
 def main() -> int:
     """Write every generated file."""
     REFERENCE.mkdir(exist_ok=True)
-    for name, make in FILES.items():
-        (REFERENCE / name).write_text(make(), encoding="utf-8")
+    for path, make in FILES.items():
+        path.write_text(make(), encoding="utf-8")
     return 0
 
 
