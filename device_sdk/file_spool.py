@@ -25,7 +25,7 @@ from device_sdk.errors import Reason, SpoolError
 from device_sdk.outbox import CutFrame, Durability, Entry, NextFrame, WhenFull, loss_of, ranges_of
 from device_sdk.reading import Channel, Value
 from device_sdk.recovery import recover
-from device_sdk.spool_base import SpoolBase, check_limit
+from device_sdk.spool_base import SpoolBase, body_limit, check_limit, window_limit
 from device_sdk.state_log import Event
 
 # Readings kept in memory while the disk takes none: seconds to minutes of sensors, 200 KB.
@@ -47,6 +47,7 @@ class FileSpool(SpoolBase):
         when_full: ``oldest`` drops the oldest un-numbered readings, ``newest`` the new one.
         durability: ``fsync`` makes each `record` survive a power cut (milliseconds each).
         random_bytes: source of stream identities.
+        sync_file: returns when the bytes of a descriptor are on the medium.
 
     Raises:
         SpoolError: the directory cannot be used, or another process holds it. Damaged
@@ -62,9 +63,10 @@ class FileSpool(SpoolBase):
         when_full: WhenFull = "oldest",
         durability: Durability = "second",
         random_bytes: Callable[[int], bytes] = os.urandom,
+        sync_file: Callable[[int], None] = disk.sync_file,
     ) -> None:
-        self._part_bytes: Final = check_limit(max_bytes) // 32
-        self._segment_bytes: Final = min(self._part_bytes, MAX_SEGMENT_BYTES)
+        self._segment_bytes: Final = min(check_limit(max_bytes) // 32, MAX_SEGMENT_BYTES)
+        self._slack_bytes: Final = min(max_bytes // 64, MAX_STATE_SLACK_BYTES)
         self._lock_fd: Final = _open_directory(path)
         try:
             found = recover(
@@ -85,6 +87,7 @@ class FileSpool(SpoolBase):
         self._path: Final = path
         self._boot: Final = boot
         self._durability: Final = durability
+        self._sync_file: Final = sync_file
         self._readings: Final = found.readings
         self._state: Final = found.state_log
         self._damage: Final = found.damage
@@ -97,6 +100,7 @@ class FileSpool(SpoolBase):
         self._durable_next = found.outbox.next
         self._synced_end = self._synced_base = -1
         self._limit_bytes = max_bytes
+        self._begun_bytes = 0  # the last snapshot without the bodies of frames
         self._make_durable()
 
     @property
@@ -188,7 +192,7 @@ class FileSpool(SpoolBase):
             self._load_more()
             with self._lock:
                 self._check_open()
-                made = self._number(max_readings, min(max_bytes, self._part_bytes))
+                made = self._number(max_readings, min(max_bytes, body_limit(self._max_bytes)))
             return made.frame if made is not None and self._make_durable() else None
 
     def acknowledge(self, stored: int, chain: bytes, pos: str) -> None:
@@ -246,7 +250,7 @@ class FileSpool(SpoolBase):
         """Build the next frame, write it, then count it as cut."""
         outbox, log = self._outbox, self._readings
         self._write_held()
-        if not outbox.has_room(self._max_bytes // 8):
+        if not outbox.has_room(window_limit(self._max_bytes)):
             return None
         made = outbox.next_frame(log.first(max_readings), max_bytes)
         if made is None:
@@ -293,7 +297,7 @@ class FileSpool(SpoolBase):
             owed = log.take_unsynced() if end != self._synced_end else []
         try:
             for fd in owed:
-                disk.sync_file(fd)
+                self._sync_file(fd)
             if base != self._synced_base:
                 disk.sync_directory(self._path)
             self._synced_end, self._synced_base = end, base
@@ -314,7 +318,7 @@ class FileSpool(SpoolBase):
             head, cut_to = self._readings.head, self._outbox.next
             self._is_syncing, self._is_dirty = True, False
         try:
-            disk.sync_file(unsynced.fd)
+            self._sync_file(unsynced.fd)
             if unsynced.has_new_name:
                 disk.sync_directory(self._path)
         except OSError as error:
@@ -354,7 +358,7 @@ class FileSpool(SpoolBase):
 
     def _shorten(self) -> bool:
         """Begin a new state file when this one is long; True when one was begun."""
-        return self._state.is_long(min(MAX_STATE_SLACK_BYTES, self._part_bytes)) and self._begin()
+        return self._state.is_long(self._slack_bytes) and self._begin()
 
     def _begin(self) -> bool:
         log = self._readings
@@ -367,14 +371,17 @@ class FileSpool(SpoolBase):
             self._note(error)
             return False
         self._is_dirty, self._is_suspect = True, False
+        self._begun_bytes = max(0, self._state.snapshot_bytes - self._outbox.body_bytes)
         self._budget()
         return True
 
     def _budget(self) -> None:
-        """Set how many bytes of readings fit beside the state and the next snapshot of it."""
+        """Set how many bytes of readings fit beside the state, which may grow to two long files and a snapshot."""
         self._peak_bytes = max(self._peak_bytes, self._used_bytes())
-        state_bytes = self._state.bytes + self._state.snapshot_bytes + self._outbox.body_bytes
-        self._limit_bytes = max(self._max_bytes - state_bytes - self._part_bytes, 4 * self._segment_bytes)
+        bodies = window_limit(self._max_bytes) + body_limit(self._max_bytes)
+        reserve = 3 * bodies + 5 * self._begun_bytes + 2 * self._slack_bytes
+        state_bytes = max(reserve, self._state.bytes + self._state.snapshot_bytes)
+        self._limit_bytes = max(self._max_bytes - state_bytes, 6 * self._segment_bytes) - self._segment_bytes
 
     def _waiting(self) -> int:
         return self._readings.left + len(self._held)

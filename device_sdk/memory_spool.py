@@ -14,7 +14,7 @@ from typing import Final
 from device_sdk.errors import Reason
 from device_sdk.outbox import CutFrame, Entry, Outbox, WhenFull, loss_of, ranges_of
 from device_sdk.reading import Channel, Value
-from device_sdk.spool_base import SpoolBase, check_limit
+from device_sdk.spool_base import SpoolBase, body_limit, check_limit, window_limit
 
 # A tuple, its int and float, and a place in the queue (CPython 3.11, 64 bits); a string costs its length more.
 _ENTRY_BYTES = 160
@@ -43,6 +43,7 @@ class MemorySpool(SpoolBase):
         super().__init__(outbox, max_bytes=check_limit(max_bytes), when_full=when_full, random_bytes=random_bytes)
         self._entries: Final[deque[Entry]] = deque()
         self._entry_bytes = 0
+        self._limit_bytes: Final = max_bytes - window_limit(max_bytes) - body_limit(max_bytes)
 
     @property
     def has_uncut(self) -> bool:
@@ -66,20 +67,19 @@ class MemorySpool(SpoolBase):
             for _, _, value in entries:
                 if type(value) is str:
                     size += _STRING_BYTES + len(value)
-            total = self._entry_bytes + self._outbox.body_bytes + size
-            if total > self._peak_bytes:
-                if total > self._max_bytes and not self._make_room(entries):
-                    return
-                self._peak_bytes = min(total, self._max_bytes)
+            if self._entry_bytes + size > self._limit_bytes and not self._make_room(entries):
+                return
             self._entries.extend(entries)
             self._entry_bytes += size
+            if self._entry_bytes > self._peak_bytes:
+                self._peak_bytes = self._used_bytes()
 
     def cut(self, max_readings: int = 1000, max_bytes: int = 200 * 1024) -> CutFrame | None:
         with self._lock:
             self._check_open()
-            if not self._outbox.has_room(self._max_bytes // 8):
+            if not self._outbox.has_room(window_limit(self._max_bytes)):
                 return None
-            max_bytes = min(max_bytes, self._max_bytes // 32)
+            max_bytes = min(max_bytes, body_limit(self._max_bytes))
             made = self._outbox.next_frame(list(islice(self._entries, max_readings)), max_bytes)
             if made is None:
                 return None

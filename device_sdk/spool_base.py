@@ -119,6 +119,16 @@ class SpoolBase(ABC):
         return self._random_bytes(8).hex()
 
 
+def window_limit(max_bytes: int) -> int:
+    """Return how many bytes of unacked frames a spool of this size holds before `cut` waits for an ack."""
+    return max_bytes // 32
+
+
+def body_limit(max_bytes: int) -> int:
+    """Return how large a frame a spool of this size cuts at most (200 KiB from 13 MB on)."""
+    return max_bytes // 64
+
+
 def check_limit(max_bytes: int) -> int:
     """Return ``max_bytes``; raise `MisuseError` when no spool can work with so little."""
     if max_bytes < MIN_LIMIT_BYTES:
