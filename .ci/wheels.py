@@ -104,16 +104,17 @@ def shipped_files(source: Path, package: str) -> Iterator[str]:
 
 
 class Environment:
-    """An empty virtual environment; what is installed takes the locked versions."""
+    """A virtual environment, empty at first; what is installed takes the locked versions."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.path = folder / name
         self.scratch = folder / f"{name}-scratch"
-        self.scratch.mkdir()
+        self.scratch.mkdir(exist_ok=True)
         self._constraints = folder / "constraints.txt"
         lock = (ROOT / "requirements" / "runtime.lock").read_text(encoding="utf-8")
         self._constraints.write_text("\n".join(re.findall(r"^[^\s#]+==[^\s;\\]+", lock, flags=re.MULTILINE)))
-        run(sys.executable, "-m", "venv", str(self.path))
+        if not self.path.exists():
+            run(sys.executable, "-m", "venv", str(self.path))
 
     def install(self, *arguments: str | Path) -> None:
         """Run `pip install`."""
@@ -208,8 +209,7 @@ def wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) ->
 
 def check_removal(folder: Path) -> None:
     """Without the hub the SDK works; without the SDK the hub says what is missing, and comes back with it."""
-    environment = Environment(folder, "removal")
-    environment.install(wheel(folder, "telemetry-hub"), wheel(folder, "telemetry-device-sdk"))
+    environment = Environment(folder, "hub")
 
     environment.python("-m", "pip", "uninstall", "-qq", "-y", "telemetry-hub")
     environment.python("-c", "from device_sdk import Device")
