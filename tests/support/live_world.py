@@ -14,32 +14,35 @@ from device_sdk.reading import Reading, Value, ValueType
 from hub.devices import Latest
 from hub.errors import ExpiredError
 from hub.gateway.frames import text_frame
-from hub.live.rooms import Live
+from hub.live.rooms import Live, Scheduler
 from hub.live.subscription import HistoryPage, Need, Subscription
 from hub.live.watch import WatchSession
 from hub.model import Frame, Kind, Series, SeriesColumn, StreamKey
 from hub.query import parse_time
-from hub.store.base import Row
 from tests.support.fake_connection import FakeConnection
 from tests.support.manual_scheduler import ManualScheduler
 from tests.support.memory_journal import MemoryJournal
+from tests.support.memory_store import MemoryStore
 
 NOW_NS = 1_795_376_000_000_000_000
 HIGH_WATER_BYTES = 256 * 1024
 
 
 class World:
-    """One hub's live side. ``expected`` lists (series, time_ns, value, offset) in the order of the journal."""
+    """One hub's live side. ``expected`` lists (series, time_ns, value, offset) in the order of the journal.
 
-    def __init__(self, *, ring_bytes: int = 1 << 24, journal: MemoryJournal | None = None) -> None:
+    ``loop``: the real event loop, for tests of shells; else time stands still but for `settle`.
+    """
+
+    def __init__(self, *, ring_bytes: int = 1 << 24, loop: Scheduler | None = None) -> None:
         self.scheduler = ManualScheduler()
-        self.journal = journal or MemoryJournal()
+        self.journal = MemoryJournal()
         self.series: dict[int, Series] = {}
         self.newest: dict[int, Latest] = {}
-        self.rows: dict[tuple[int, int], Value] = {}
+        self.store = MemoryStore()
         self.expected: list[tuple[int, int, Value, int]] = []
-        self.store_reads = 0
         self._ring_bytes = ring_bytes
+        self._loop: Scheduler = self.scheduler if loop is None else loop
         self.live = self._make_live()
 
     def add(self, device: str, channel: str, kind: ValueType = ValueType.FLOAT, namespace: str = "default") -> Series:
@@ -48,6 +51,10 @@ class World:
         self.series[series.id] = series
         self.live.add_series([series])
         return series
+
+    def rows(self) -> dict[tuple[int, int], Value]:
+        """Return what must be stored: (series, time_ns) → value."""
+        return {(i, time_ns): value for i, time_ns, value, _ in self.expected}
 
     def frame(self, readings: Mapping[int, Sequence[tuple[int, Value]]]) -> Frame:
         """Return an uncommitted frame of series id → (time_ns, value)s."""
@@ -66,10 +73,10 @@ class World:
         for frame in frames:
             for series, time_ns, value in frame.rows():
                 self.expected.append((series.id, time_ns, value, frame.offset))
-                self.rows[(series.id, time_ns)] = value
                 known = self.newest.get(series.id)
                 if known is None or time_ns >= known.time_ns:
                     self.newest[series.id] = Latest(time_ns, value, frame.offset)
+        self.store.write(frames)
         self.live.publish(frames)
 
     def record(self, series: int, time_ns: int, value: Value) -> None:
@@ -97,7 +104,7 @@ class World:
     def serve(self, subscription: Subscription, need: Need) -> None:
         """Read a page for a subscription, as the shell does in a thread."""
         if isinstance(need, HistoryPage):
-            subscription.supply_rows(self.read(need.series, need.start_ns, need.end_ns, need.limit))
+            subscription.supply_rows(self.store.read(need.series, need.start_ns, need.end_ns, need.limit))
             return
         try:
             frames = self.journal.read(need.after, need.max_bytes, need.upto)
@@ -106,19 +113,16 @@ class World:
         else:
             subscription.supply_frames(frames)
 
-    def read(self, series: Sequence[int], start_ns: int, end_ns: int, limit: int) -> list[Row]:
-        """Return stored rows as `Store.read` does."""
-        self.store_reads += 1
-        wanted = set(series)
-        found = sorted((time_ns, i) for i, time_ns in self.rows if i in wanted and start_ns <= time_ns < end_ns)
-        page = [Row(i, time_ns, self.rows[(i, time_ns)]) for time_ns, i in found]
-        if len(page) > limit:
-            edge = page[limit - 1].time_ns
-            page = [row for row in page if row.time_ns <= edge]
-        return page
-
     def _make_live(self) -> Live:
-        return Live(self.journal, self.series.values(), self.scheduler, newest=self.newest, ring_bytes=self._ring_bytes)
+        return Live(self.journal, self.series.values(), self._loop, newest=self.newest, ring_bytes=self._ring_bytes)
+
+
+class StoreInStep:
+    """A consumer whose store has always applied everything."""
+
+    async def applied(self, offset: int, timeout_s: float) -> bool:
+        """Answer at once."""
+        return True
 
 
 class FakeLink:

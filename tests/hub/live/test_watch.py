@@ -135,7 +135,7 @@ def test_aborts_inside_history_end_with_the_whole_set(seed: int) -> None:
 
     assert client.is_live
     seen = {(i, t): v for i, t, v in client.readings if t >= start_ns}
-    assert seen == {k: v for k, v in world.rows.items() if k[1] >= start_ns}, f"seed {seed}"
+    assert seen == {k: v for k, v in world.rows().items() if k[1] >= start_ns}, f"seed {seed}"
 
 
 def test_seam_under_concurrent_writes_has_no_hole() -> None:

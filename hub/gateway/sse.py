@@ -1,0 +1,154 @@
+"""Watching by server-sent events: ``GET /v1/watch?match=…`` with the cursor as the event's id.
+
+Owns: the text format and the generator that Starlette sends. Place: gateway;
+what is sent is decided by `hub.live.subscription`, as for a WebSocket. One
+stream is one subscription; a browser's ``Last-Event-ID`` resumes all of it.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import orjson
+from starlette.datastructures import Headers, QueryParams
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from hub.auth import Identity
+from hub.gateway.access import Consumer
+from hub.gateway.watch_pages import PageReader
+from hub.gateway.websocket import HIGH_WATER_BYTES
+from hub.live.cursor import resolve_since
+from hub.live.message import Sub, check_message
+from hub.live.rooms import Live
+from hub.live.subscription import Phase, Subscription
+from hub.live.watch import room_key
+from hub.query import parse_time
+from hub.store.base import Store
+
+# Browsers wait this long before they reconnect; their own default differs from 3 to 5 s.
+RETRY_MS = 2000
+_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+class EventStream:
+    """One watcher by SSE: an `Outlet` that is emptied by the response, and a `Watcher` for the sweep."""
+
+    key = "sse"
+
+    def __init__(self, live: Live, pages: PageReader, identity: Identity, request: Sub) -> None:
+        self.identity_id = identity.id
+        self._live = live
+        self._pages = pages
+        self._parts: list[bytes] = [b"retry: %d\n\n" % RETRY_MS]
+        self._buffered = 0
+        self._was_quiet = False
+        self._has_ended = False
+        self._woken = asyncio.Event()
+        key, _, _ = room_key(request, identity.namespace, identity.match)
+        start = resolve_since(request.since, live.runs, live.head, time.time_ns(), parse_time)
+        self._subscription = Subscription(live, key, start, self, self._woken.set, lambda _: None)
+        live.enter(self)
+
+    # --- outlet ----------------------------------------------------------------------------------------------
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the response has so much to send that pages must wait."""
+        return self._buffered > HIGH_WATER_BYTES
+
+    def wrap(self, op: str, tail: bytes, cursor: str | None) -> bytes:
+        """Return one event; JSON holds no line breaks, so one ``data:`` line is enough."""
+        position = b"" if cursor is None else b"id: %s\n" % cursor.encode()
+        return b"%sevent: %s\ndata: {%s\n\n" % (position, op.encode(), tail)
+
+    def write(self, data: bytes) -> None:
+        """Add bytes to what the response sends next."""
+        self._parts.append(data)
+        self._buffered += len(data)
+        self._was_quiet = False
+        self._woken.set()
+
+    # --- watcher ---------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Tell the position, or send a comment: proxies cut connections that say nothing."""
+        if self.is_full:
+            return
+        self._subscription.tick()
+        if self._was_quiet:
+            self.write(b": ping\n\n")
+        self._was_quiet = True
+
+    def end(self, code: int, reason: str, retry_ms: int | None = None) -> None:
+        """End the response after what was written and a ``bye``."""
+        self._subscription.end()
+        body = {"code": code, "reason": reason, "retry_ms": retry_ms}
+        self.write(self.wrap("bye", orjson.dumps(body)[1:], None))
+        self._has_ended = True
+
+    # --- response ----------------------------------------------------------------------------------------------
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """Yield what is written; each ``yield`` waits until the client took it, and only then is the next page made."""
+        while True:
+            need = self._subscription.step()
+            if need is not True and need is not False:
+                await self._pages.read(self._subscription, need)
+            if self._parts:
+                data = b"".join(self._parts)
+                self._parts.clear()
+                self._buffered = 0
+                yield data
+            elif self._has_ended:
+                return
+            elif need is True:
+                await asyncio.sleep(0)
+            elif need is False:
+                await self._woken.wait()
+            self._woken.clear()
+
+    def close(self) -> None:
+        """Leave the room and the sweep. Harmless when called twice."""
+        self._subscription.end()
+        self._live.leave(self)
+
+    @property
+    def phase(self) -> Phase:
+        """Where the subscription is."""
+        return self._subscription.phase
+
+
+class EventStreamResponse(StreamingResponse):
+    """A response that gives its place back however it ends."""
+
+    def __init__(self, stream: EventStream) -> None:
+        super().__init__(stream.events(), headers=_HEADERS, media_type="text/event-stream")
+        self.stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until the client leaves or the hub ends it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.stream.close()
+
+
+def watch_events(
+    live: Live, store: Store, consumer: Consumer, identity: Identity, query: QueryParams, headers: Headers
+) -> EventStreamResponse:
+    """Return the response of ``GET /v1/watch?match=…&not=…&since=…&mode=…&max_hz=…``.
+
+    ``match`` may be repeated; absent = everything granted. ``Last-Event-ID`` goes before ``since``.
+
+    Raises:
+        BadRequestError: a parameter is wrong.
+        ForbiddenError: nothing of what was asked for is granted.
+    """
+    asked: dict[str, object] = {name: query[name] for name in ("mode", "max_hz", "since") if name in query}
+    asked |= {"op": "sub", "sub": "sse", "match": query.getlist("match") or ["**"], "not": query.getlist("not")}
+    if headers.get("last-event-id"):
+        asked["since"] = headers["last-event-id"]
+    request = check_message(asked)
+    assert isinstance(request, Sub), "op says sub"
+    return EventStreamResponse(EventStream(live, PageReader(live.journal, store, consumer), identity, request))

@@ -1,0 +1,135 @@
+"""A watcher's WebSocket: messages to the session, pages from disk to its subscriptions.
+
+Owns: the pairing of one connection with one `WatchSession`, and the task that
+exists only while something has to be caught up. Place: gateway; decides nothing.
+"""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable
+
+import orjson
+
+from device_sdk.wire import Close
+from hub.auth import Identity
+from hub.gateway.access import Consumer
+from hub.gateway.frames import text_frame
+from hub.gateway.watch_pages import PageReader
+from hub.gateway.websocket import HIGH_WATER_BYTES, Connection
+from hub.live.rooms import Live
+from hub.live.watch import WatchSession
+from hub.query import parse_time
+from hub.store.base import Store
+
+_log = logging.getLogger("hub.gateway")
+_numbers = itertools.count(1)
+
+
+class WatchSocket:
+    """Handler of one watcher's connection.
+
+    Args:
+        live, store, consumer: the hub's parts.
+        identity: of the upgrade's credential: its namespace, and the patterns it may see.
+    """
+
+    def __init__(self, live: Live, store: Store, consumer: Consumer, identity: Identity) -> None:
+        self.identity_id = identity.id
+        self._live = live
+        self._identity = identity
+        self._pages = PageReader(live.journal, store, consumer)
+        self._name = f"c-{next(_numbers)}"
+        self._task: asyncio.Task[None] | None = None
+        self._is_woken = False
+        # The connection's own method once it is open: one call less per delivery.
+        self.write: Callable[[bytes], None] = _drop
+
+    # --- what the connection calls -----------------------------------------------------------------------
+
+    def opened(self, connection: Connection) -> None:
+        """Begin the conversation."""
+        self._connection = connection
+        self.write = connection.send_raw
+        identity = self._identity
+        self._session = WatchSession(self._live, identity.namespace, identity.match, self, parse_time, self._name)
+        self._live.enter(self)
+
+    def message(self, data: bytes, is_text: bool) -> None:
+        """Feed one message."""
+        self._session.receive(data, is_text, asyncio.get_running_loop().time(), time.time_ns())
+
+    def writable(self) -> None:
+        """Go on with what is owed."""
+        self.wake()
+
+    def closed(self, code: int, reason: str) -> None:
+        """Forget the watcher: all it had is a cursor, and the client has that."""
+        self._live.leave(self)
+        self._session.end()
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    # --- what the session needs (`hub.live.watch.Link`) ----------------------------------------------------
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the connection holds so much that pages must wait for `writable`."""
+        return self.buffered_bytes > HIGH_WATER_BYTES
+
+    @property
+    def buffered_bytes(self) -> int:
+        """What the connection holds unsent."""
+        return self._connection.buffered_bytes
+
+    def frame(self, payload: bytes) -> bytes:
+        """Return one WebSocket text frame."""
+        return text_frame(payload)
+
+    def close(self, code: int, reason: str) -> None:
+        """Close for what the client did."""
+        self._connection.close(code, reason)
+
+    def wake(self) -> None:
+        """Run the catch-up task, or let the running one go round once more."""
+        self._is_woken = True
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._catch_up(), name=f"watch {self._name}")
+
+    # --- what the live core calls (`hub.live.rooms.Watcher`) -----------------------------------------------
+
+    def tick(self) -> None:
+        """Tell quiet subscriptions their position."""
+        self._session.tick()
+
+    def end(self, code: int, reason: str, retry_ms: int | None = None) -> None:
+        """Close from the hub's side, after a ``bye`` when the client should come back."""
+        if retry_ms is not None:
+            self._connection.send(orjson.dumps({"op": "bye", "retry_ms": retry_ms}))
+        self._connection.close(code, reason)
+
+    async def _catch_up(self) -> None:
+        """Write pages, one per turn of the loop, until everything is live or the connection is full."""
+        try:
+            while self._is_woken:
+                self._is_woken = False
+                while (need := self._session.step()) is not False:
+                    if need is True:
+                        await asyncio.sleep(0)
+                    else:
+                        await self._pages.read(self._session.reader, need)
+                # The transport may take what was written at the end of this turn without ever saying `writable`.
+                was_full = self.is_full
+                await asyncio.sleep(0)
+                self._is_woken |= was_full and not self.is_full
+        except Exception:
+            _log.exception("watch failed conn=%s", self._name)
+            self._connection.close(Close.INTERNAL, "the hub failed; its log says why")
+        finally:
+            self._task = None
+
+
+def _drop(_frame: bytes) -> None:
+    """Write nowhere: the connection is not open yet."""

@@ -1,0 +1,275 @@
+"""A watcher's WebSocket: pages, pauses, ends, and the whole way over real sockets with cuts at random."""
+
+import asyncio
+import json
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from device_sdk.reading import ValueType
+from hub.auth import Identity, Role
+from hub.gateway.watch_socket import WatchSocket
+from hub.gateway.websocket import HIGH_WATER_BYTES, Accept, Refuse, UpgradeRequest, make_protocol
+from hub.live.rooms import Live
+from hub.model import Frame
+from tests.support.fake_connection import FakeConnection
+from tests.support.gateway import serving
+from tests.support.live_world import NOW_NS, StoreInStep, World, decode
+from tests.support.memory_journal import MemoryJournal
+
+IDENTITY = Identity("t1", "tester", Role.WATCHER)
+
+
+class Peer:
+    """A `WatchSocket` on a fake connection, with its messages as they come."""
+
+    def __init__(self, world: World, identity: Identity = IDENTITY) -> None:
+        self.connection = FakeConnection()
+        self.messages: list[dict[str, Any]] = []
+        self.socket = WatchSocket(world.live, world.store, StoreInStep(), identity)
+        self.socket.opened(self.connection)
+
+    def say(self, **message: object) -> None:
+        """Send a message."""
+        self.socket.message(json.dumps(message).encode(), True)
+
+    async def until(self, is_met: Callable[[], bool]) -> None:
+        """Let the loop run until the condition holds."""
+        async with asyncio.timeout(10):
+            while True:
+                self.messages += self.connection.take()
+                if is_met():
+                    return
+                await asyncio.sleep(0)
+
+    def ops(self) -> list[str]:
+        """Return the ops received."""
+        return [m["op"] for m in self.messages]
+
+
+def make_world(ring_bytes: int = 1 << 24) -> World:
+    """Return a hub on the running loop with one series."""
+    world = World(ring_bytes=ring_bytes, loop=asyncio.get_running_loop())
+    world.add("d", "x")
+    return world
+
+
+def publish(world: World, first: int, last: int, *, per_frame: int = 1) -> None:
+    """Publish readings first … last, the number as value and as ns."""
+    for begin in range(first, last + 1, per_frame):
+        end = min(begin + per_frame, last + 1)
+        world.publish(world.frame({1: [(NOW_NS + k, float(k)) for k in range(begin, end)]}))
+
+
+def numbers(messages: list[dict[str, Any]]) -> list[int]:
+    """Return the values of all data messages."""
+    return [int(v) for m in messages if m["op"] == "data" for _, _, v in m["u"]]
+
+
+@pytest.mark.asyncio
+async def test_catch_up_from_the_journal_then_live() -> None:
+    """An old cursor is served from the journal, page by page, and then live, without a task left over."""
+    world = make_world(ring_bytes=2_000)
+    publish(world, 1, 3000)
+    peer = Peer(world)
+
+    peer.say(op="sub", sub="s1", match=["**"], since="00000001.0")
+    await peer.until(lambda: "live" in peer.ops())
+    publish(world, 3001, 3001)
+    await peer.until(lambda: len(numbers(peer.messages)) == 3001)
+
+    assert numbers(peer.messages) == list(range(1, 3002))
+    assert world.journal.reads > 1
+    await peer.until(lambda: all(not t.get_name().startswith("watch") for t in asyncio.all_tasks()))
+    peer.socket.closed(1000, "")
+
+
+@pytest.mark.asyncio
+async def test_full_connection_waits_for_writable() -> None:
+    """Nothing beyond the high water mark and one page is written to a stalled client; `writable` goes on."""
+    world = make_world()
+    publish(world, 1, 60_000, per_frame=100)
+    peer = Peer(world)
+    peer.say(op="sub", sub="s1", match=["**"])
+    await peer.until(lambda: "live" in peer.ops())
+    peer.connection.is_stalled = True
+
+    peer.say(op="sub", sub="s2", match=["**"], since="00000001.0")
+    await peer.until(lambda: peer.connection.buffered_bytes > HIGH_WATER_BYTES)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert peer.connection.peak_bytes < HIGH_WATER_BYTES + 128 * 1024
+    peer.connection.drain()
+    peer.socket.writable()
+    await peer.until(lambda: peer.ops().count("live") == 2)
+
+    assert numbers(peer.messages) == list(range(1, 60_001))
+    peer.socket.closed(1000, "")
+
+
+@pytest.mark.asyncio
+async def test_closed_connection_leaves_rooms_and_sweep() -> None:
+    """After the end nothing of the watcher is left, also in the middle of a catch-up."""
+    world = make_world(ring_bytes=2_000)
+    publish(world, 1, 1000)
+    peer = Peer(world)
+    peer.say(op="sub", sub="s1", match=["**"], since="00000001.0")
+    await asyncio.sleep(0)
+
+    peer.socket.closed(1006, "")
+    await asyncio.sleep(0)
+
+    statistics = world.live.statistics()
+    assert (statistics.watchers, statistics.rooms) == (0, 0)
+
+
+@pytest.mark.asyncio
+async def test_end_says_bye_with_the_time_to_come_back() -> None:
+    """The hub's stop is a bye with retry_ms, then 4000; a revoked credential is 4401 without one."""
+    world = make_world()
+    peer, revoked = Peer(world), Peer(world, Identity("t2", "other", Role.WATCHER))
+
+    world.live.end_identities({"t2"})
+    world.live.stop()
+
+    assert peer.connection.take() == [{"op": "bye", "retry_ms": 0}]
+    assert peer.connection.closed_with == (4000, "the hub stops")
+    assert revoked.connection.closed_with == (4401, "this credential was revoked")
+
+
+class BrokenJournal(MemoryJournal):
+    """A journal whose disk fails."""
+
+    def read(self, after: int, max_bytes: int, upto: int | None = None) -> list[Frame]:
+        """Fail."""
+        raise OSError("disk gone")
+
+
+@pytest.mark.asyncio
+async def test_failed_read_closes_with_internal(caplog: pytest.LogCaptureFixture) -> None:
+    """An unexpected error ends this connection with 4100 and a traceback in the log; the client comes back."""
+    world = make_world(ring_bytes=500)
+    publish(world, 1, 10)
+    broken = BrokenJournal()
+    broken.head = world.journal.head
+    live = Live(broken, world.series.values(), asyncio.get_running_loop(), newest=world.newest)
+    peer = Peer(world)
+    peer.socket = WatchSocket(live, world.store, StoreInStep(), IDENTITY)
+    peer.socket.opened(peer.connection)
+
+    peer.say(op="sub", sub="s1", match=["**"], since="00000001.0")
+    await peer.until(lambda: peer.connection.closed_with is not None)
+
+    assert peer.connection.closed_with is not None
+    assert peer.connection.closed_with[0] == 4100
+    assert "disk gone" in caplog.text
+
+
+@pytest.mark.asyncio
+async def test_history_is_read_from_the_store() -> None:
+    """`since` a time goes through the store, in a thread, and ends live."""
+    world = make_world()
+    publish(world, 1, 2500, per_frame=50)
+    peer = Peer(world)
+
+    peer.say(op="sub", sub="s1", match=["**"], since=str(NOW_NS + 1001))
+    await peer.until(lambda: "live" in peer.ops())
+
+    assert numbers(peer.messages) == list(range(1001, 2501))
+    peer.socket.closed(1000, "")
+
+
+class Door:
+    """Upgrades every connection to a watcher of the hub of now."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def __call__(self, request: UpgradeRequest) -> Accept | Refuse:
+        """Accept."""
+        return Accept(WatchSocket(self.world.live, self.world.store, StoreInStep(), IDENTITY), "watch.v1")
+
+
+async def watch_with_cuts(port: int, is_done: Callable[[int], bool], rng: random.Random) -> list[tuple[int, int, Any]]:
+    """Watch over a real socket, cut it after a random number of messages, resume by cursor, until done."""
+    cursor = "00000001.0"
+    seen: list[tuple[int, int, Any]] = []
+    names: dict[int, dict[str, Any]] = {}
+    while not is_done(len(seen)):
+        uri = f"ws://127.0.0.1:{port}/v1/watch"
+        async with connect(uri, subprotocols=["watch.v1"], compression=None, max_size=None, proxy=None) as socket:  # type: ignore[list-item]
+            await socket.send(json.dumps({"op": "sub", "sub": "s1", "match": ["**"], "since": cursor}))
+            left = rng.randrange(1, 60)
+            with suppress(ConnectionClosed, TimeoutError):
+                while left and not is_done(len(seen)):
+                    message = json.loads(await asyncio.wait_for(socket.recv(), 0.5))
+                    left -= 1
+                    if message["op"] == "series":
+                        names |= {int(i): s for i, s in message["s"].items()}
+                    elif message["op"] == "data":
+                        seen += decode(message, names)
+                    assert message["op"] not in ("reset", "error"), message
+                    cursor = message.get("o", cursor)
+            socket.transport.abort()
+    return seen
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_real_sockets_cut_at_random_see_everything_once(seed: int) -> None:
+    """Five watchers over real sockets, cut again and again, through a restart of the hub: 0 gaps, 0 duplicates."""
+    rng = random.Random(seed)
+    world = make_world(ring_bytes=50_000)
+    door = Door(world)
+    total = 4000
+
+    async with serving(ws=make_protocol(door)) as port, asyncio.timeout(40):
+        watchers = [
+            asyncio.create_task(watch_with_cuts(port, lambda n: n >= total, random.Random(seed * 10 + k)))
+            for k in range(5)
+        ]
+        for first in range(1, total + 1, 20):
+            publish(world, first, first + 19)
+            if first == total // 2 + 1:
+                world.live.stop()
+                world.restart("00000002")
+            await asyncio.sleep(rng.choice([0, 0, 0.002]))
+        found: Sequence[list[tuple[int, int, Any]]] = await asyncio.gather(*watchers)
+
+    expected = [(1, NOW_NS + k, float(k)) for k in range(1, total + 1)]
+    assert all(seen == expected for seen in found), f"seed {seed}"
+
+
+@pytest.mark.asyncio
+async def test_real_client_that_stops_reading_is_bounded_and_recovers() -> None:
+    """A real client that reads nothing for a while holds one buffer at the hub; then it gets all of it, in order."""
+    world = make_world()
+    world.add("d", "text", ValueType.STR)
+    total, filler = 12_000, "x" * 1000
+
+    async with serving(ws=make_protocol(Door(world))) as port, asyncio.timeout(30):
+        uri = f"ws://127.0.0.1:{port}/v1/watch"
+        async with connect(uri, subprotocols=["watch.v1"], compression=None, max_queue=1, proxy=None) as socket:  # type: ignore[list-item]
+            await socket.send(json.dumps({"op": "sub", "sub": "s1", "match": ["**"]}))
+            while json.loads(await socket.recv())["op"] != "live":
+                pass
+            for first in range(1, total + 1, 100):
+                texts = [(NOW_NS + k, f"{k} {filler}") for k in range(first, first + 100)]
+                world.publish(world.frame({2: texts}))
+                await asyncio.sleep(0.001)
+            (watcher,) = world.live.watchers
+            assert isinstance(watcher, WatchSocket)
+            assert watcher.buffered_bytes < HIGH_WATER_BYTES + 512 * 1024
+            assert world.live.statistics().behind == 1
+
+            found: list[int] = []
+            while len(found) < total:
+                message = json.loads(await socket.recv())
+                found += [int(value.split()[0]) for _, _, value in message.get("u", ())]
+
+    assert found == list(range(1, total + 1))
