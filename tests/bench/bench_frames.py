@@ -40,9 +40,8 @@ class Server:
 def main() -> None:
     """Measure all and print the table."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 3.0
-    print(
-        f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores, {seconds:g} s each\n"
-    )
+    machine = f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores"
+    print(f"{machine}, load {os.getloadavg()[0]:.1f} before; {seconds:g} s each\n")
     print("| server | single, W=1 | single, W=16 | × 100, W=1 | × 100, W=16 |")
     print("| --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory(prefix="bench-frames-") as folder:
