@@ -49,8 +49,10 @@ class Ledger:
         *,
         quarantine_rows: int = QUARANTINE_ROWS,
         quarantine_bytes: int = QUARANTINE_BYTES,
+        gaps_kept: int = GAPS_KEPT,
     ) -> None:
         self._connection = connection
+        self._gaps_kept = gaps_kept
         self._quarantine_rows = quarantine_rows
         self._quarantine_bytes = quarantine_bytes
         self._reasons: dict[tuple[str, str], set[tuple[str, str]]] = {}
@@ -75,10 +77,10 @@ class Ledger:
             self._write_rejections(rejections)
 
     def cap_gaps(self) -> None:
-        """Delete the oldest declared losses beyond `GAPS_KEPT`: called by trimming, not by each commit."""
+        """Delete the oldest declared losses beyond the cap: called by trimming, not by each commit."""
         self._connection.execute(
             "DELETE FROM gap WHERE offset <= (SELECT offset FROM gap ORDER BY offset DESC LIMIT 1 OFFSET ?)",
-            (GAPS_KEPT,),
+            (self._gaps_kept,),
         )
 
     def _write_gap(self, frame: Frame, offset: int) -> None:

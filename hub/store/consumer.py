@@ -97,6 +97,7 @@ class StoreConsumer:
 
     def start(self) -> None:
         """Start the thread, which first replays what the store has not seen; call once, and `stop` afterwards."""
+        self._head = self._journal.head
         if self._position > self._head:
             _log.error(
                 "store ahead of journal applied=%d head=%d: the journal was restored; going on from its head",

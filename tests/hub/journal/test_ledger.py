@@ -1,0 +1,92 @@
+"""The side tables are bounded, whatever devices send."""
+
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+
+from device_sdk.wire import Rejection
+from hub.journal import ledger
+from tests.support.frames import T0, FrameMaker
+
+
+@pytest.fixture
+def connection() -> Iterator[sqlite3.Connection]:
+    """A database in memory with the tables."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.executescript(ledger.SCHEMA)
+    yield connection
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "kept"),
+    [
+        pytest.param(3, 10**6, [7, 8, 9], id="rows"),
+        pytest.param(100, 25, [8, 9], id="bytes"),
+        pytest.param(100, 1, [9], id="one is always kept"),
+    ],
+)
+def test_quarantine_drops_the_oldest(connection: sqlite3.Connection, rows: int, size: int, kept: list[int]) -> None:
+    """Beyond rows or bytes the oldest raw frames go, also after a restart forgot the counts."""
+    maker = FrameMaker()
+    for start in (0, 5):
+        table = ledger.Ledger(connection, quarantine_rows=rows, quarantine_bytes=size)
+        for i in range(start, start + 5):
+            table.write([maker.quarantined("pump", b"%010d" % i)], i + 1)
+
+    found = ledger.read_quarantine(connection, "default", None)
+
+    assert [int(entry.body) for entry in found] == kept
+
+
+def test_quarantine_counts_again_after_a_rollback(connection: sqlite3.Connection) -> None:
+    """A rolled-back frame does not count against the cap."""
+    table, maker = ledger.Ledger(connection, quarantine_rows=2), FrameMaker()
+    table.write([maker.quarantined("pump", b"0")], 1)
+    connection.execute("BEGIN")
+    table.write([maker.quarantined("pump", b"1")], 2)
+    connection.execute("ROLLBACK")
+    table.forget()
+
+    table.write([maker.quarantined("pump", b"2")], 2)
+
+    assert [entry.body for entry in ledger.read_quarantine(connection, "default", "pump")] == [b"0", b"2"]
+
+
+def test_invented_channels_share_one_entry(connection: sqlite3.Connection) -> None:
+    """A device that invents channel names fills at most 500 entries; the rest is counted under one."""
+    table, maker = ledger.Ledger(connection), FrameMaker()
+    for i in range(10):
+        refused = tuple(Rejection(1, f"x{i}-{j}", 0, "channel_limit") for j in range(100))
+        table.write([maker.batch("pump", [("t", T0 + i, 1.0)], rejected=refused)], i + 1)
+
+    found = ledger.read_rejections(connection, "default", "pump")
+
+    assert len(found) == ledger.REJECTIONS_PER_DEVICE + 1
+    assert {entry.channel: entry.count for entry in found}[ledger.OTHER] == 500
+    assert sum(entry.count for entry in found) == 1000
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"ranges": 5}', b'{"ranges": {"t": [1]}}', b"[" * 100_000])
+def test_gap_with_broken_details_is_kept(connection: sqlite3.Connection, body: bytes) -> None:
+    """A declared loss whose details cannot be read stays listed, count unknown."""
+    table, frame = ledger.Ledger(connection), FrameMaker().gap("pump", 5)
+    frame.body = body
+
+    table.write([frame], 1)
+
+    (entry,) = ledger.read_gaps(connection, "default", None)
+    assert (entry.count, entry.ranges, entry.reason) == (None, {}, "spool_full")
+
+
+def test_oldest_gaps_are_capped(connection: sqlite3.Connection) -> None:
+    """Itemised losses are bounded; the cap keeps the newest and does nothing below it."""
+    table, maker = ledger.Ledger(connection, gaps_kept=3), FrameMaker()
+    kept = []
+    for offset in range(1, 7):
+        table.write([maker.gap("pump", offset)], offset)
+        table.cap_gaps()
+        kept.append([gap.count for gap in ledger.read_gaps(connection, "default", None)])
+
+    assert kept == [[1], [1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5], [4, 5, 6]]

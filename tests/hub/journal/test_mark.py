@@ -1,0 +1,72 @@
+"""Marks advance on copies, are written as rows, and come back whole."""
+
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+
+from device_sdk.wire import CHAIN_START
+from hub.errors import JournalError
+from hub.journal import mark
+from hub.model import StreamKey
+from tests.support.frames import STREAM, FrameMaker
+
+KEY = StreamKey("default", "pump", STREAM)
+
+
+@pytest.fixture
+def connection() -> Iterator[sqlite3.Connection]:
+    """A database in memory with the table."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute(mark.SCHEMA)
+    yield connection
+    connection.close()
+
+
+def test_stage_changes_nothing(connection: sqlite3.Connection) -> None:
+    """What was staged and not kept is forgotten: the next stage begins at the stored mark, with the same row id."""
+    table, maker = mark.MarkTable(connection), FrameMaker()
+    frame = maker.one("pump", 1.0)
+
+    first = table.stage([frame])
+    second = table.stage([frame])
+
+    assert first == second
+    assert first[KEY].stored == 1
+    assert mark.read_marks(connection) == {}
+
+
+def test_marks_are_found_again_in_the_table(connection: sqlite3.Connection) -> None:
+    """A stream that is not in memory continues from its row; a new stream gets an id of its own."""
+    maker = FrameMaker()
+    table = mark.MarkTable(connection)
+    staged = table.stage([maker.one("pump", 1.0)])
+    table.write(staged)
+    table.keep(staged)
+
+    again = mark.MarkTable(connection)
+    staged = again.stage([maker.one("pump", 2.0), maker.one("door", True)])
+
+    assert [(row.id, row.stored) for row in staged.values()] == [(1, 2), (2, 1)]
+
+
+def test_read_marks_gives_chains_by_seq(connection: sqlite3.Connection) -> None:
+    """Chains come back under the seq they belong to, the start as seq 0."""
+    table, maker = mark.MarkTable(connection), FrameMaker()
+    frames = [maker.one("pump", 1.0), maker.one("pump", 2.0)]
+    table.write(table.stage(frames))
+
+    found = mark.read_marks(connection)[KEY]
+
+    assert found.chains == {0: CHAIN_START, 1: frames[0].chain, 2: frames[1].chain}
+
+
+def test_names_are_found_by_row_id(connection: sqlite3.Connection) -> None:
+    """A record's stream id leads to its key; one without a mark is damage."""
+    table = mark.MarkTable(connection)
+    table.write(table.stage([FrameMaker().one("pump", 1.0)]))
+    names = mark.StreamNames()
+
+    assert [names.find(connection, 1) for _ in range(2)] == [KEY, KEY]
+    with pytest.raises(JournalError, match="stream 2, which has no mark"):
+        names.find(connection, 2)

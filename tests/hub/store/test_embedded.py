@@ -1,0 +1,134 @@
+"""What only the embedded store has: its file, its position in it, kill -9, failures."""
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from hub.errors import StoreError
+from hub.store.base import Row, SeriesCounters
+from hub.store.embedded import SCHEMA_VERSION, EmbeddedStore
+from tests.support.frames import T0, FrameMaker, numbered
+from tests.support.memory_store import MemoryStore
+
+FILE = "readings.sqlite3"
+
+
+def test_everything_survives_a_restart(tmp_path: Path) -> None:
+    """Position, rows and counters are in the file; late and doubled readings are known after a restart, too."""
+    maker = FrameMaker()
+    frames = numbered([maker.one("pump", float(i), T0 + i) for i in (5, 7, 5, 9, 1)])
+    for at in range(5):
+        store = EmbeddedStore(tmp_path / FILE)
+        assert store.applied == at
+        store.write(frames[: at + 1])
+        store.close()
+
+    store = EmbeddedStore(tmp_path / FILE)
+
+    assert store.latest([1]) == [Row(1, T0 + 9, 9.0)]
+    assert store.counters([1]) == [SeriesCounters(1, 5, 1, 4)]
+    store.close()
+
+
+def test_newer_file_is_refused(tmp_path: Path) -> None:
+    """A store of a newer hub is refused with a clear message."""
+    EmbeddedStore(tmp_path / FILE).close()
+    connection = sqlite3.connect(tmp_path / FILE)
+    connection.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
+    connection.close()
+
+    with pytest.raises(StoreError, match="newer hub"):
+        EmbeddedStore(tmp_path / FILE)
+
+
+def test_failed_write_undoes_all(tmp_path: Path) -> None:
+    """On a full disk nothing of the call is stored, in the file or in memory; the same call succeeds later."""
+    store, maker = EmbeddedStore(tmp_path / FILE, max_bytes=64 * 1024), FrameMaker()
+    frames = numbered(maker.many(2, 20, 500))
+    store.write(frames[:1])
+
+    with pytest.raises(StoreError, match="was undone"):
+        store.write(frames)
+
+    assert (store.applied, store.statistics().rows) == (1, 500)
+    store.close()
+    store = EmbeddedStore(tmp_path / FILE)
+    store.write(frames)
+    assert store.counters([1, 2]) == [SeriesCounters(1, 10_000, 0, 10_000), SeriesCounters(2, 10_000, 0, 10_000)]
+    store.close()
+
+
+def test_readers_see_whole_writes(tmp_path: Path) -> None:
+    """A reader beside the writer sees all of a write or nothing of it."""
+    store, maker = EmbeddedStore(tmp_path / FILE), FrameMaker()
+    frames = numbered([maker.batch("pump", [(c, T0 + i, float(i)) for c in "abcd"]) for i in range(200)])
+    counts: set[int] = set()
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            counts.add(len(store.read([1, 2, 3, 4], T0, T0 + 200, 10_000)))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for frame in frames:
+        store.write([frame])
+    done.set()
+    thread.join()
+
+    assert all(count % 4 == 0 for count in counts)
+    assert store.statistics().rows == 800
+    store.close()
+
+
+def test_large_series_is_erased_in_slices(tmp_path: Path) -> None:
+    """Erasing more than one slice deletes every row and nothing of other series."""
+    store, maker = EmbeddedStore(tmp_path / FILE), FrameMaker()
+    store.write(numbered(maker.many(2, 5, 9000)))
+
+    assert store.erase([1]) == 45_000
+
+    assert store.counters([1, 2]) == [SeriesCounters(1, 45_000, 0, 0, 45_000), SeriesCounters(2, 45_000, 0, 45_000)]
+    store.close()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from hub.store.embedded import EmbeddedStore
+from tests.support.frames import FrameMaker, numbered
+
+store = EmbeddedStore(Path(sys.argv[1]))
+frames = numbered(FrameMaker().many(3, 1000, 3))
+at = store.applied
+while at < len(frames):
+    store.write(frames[max(0, at - 2) : at + 5])
+    at = store.applied
+    sys.stdout.write(f"{at}\\n")
+    sys.stdout.flush()
+"""
+
+
+def test_kill_keeps_position_and_rows_together(tmp_path: Path) -> None:
+    """kill -9 while writing: rows and counters are exactly those of the frames up to ``applied``."""
+    expected = numbered(FrameMaker().many(3, 1000, 3))
+    for commits in (3, 17, 40):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path / FILE)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        reported = [process.stdout.readline() for _ in range(commits)][-1]
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=30)
+
+        store, oracle = EmbeddedStore(tmp_path / FILE), MemoryStore()
+        oracle.write(expected[: store.applied])
+        assert int(reported) <= store.applied < len(expected)
+        assert store.read([1, 2, 3], 0, 2**62, 10**6) == oracle.read([1, 2, 3], 0, 2**62, 10**6)
+        assert store.counters([1, 2, 3]) == oracle.counters([1, 2, 3])
+        store.close()

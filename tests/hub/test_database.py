@@ -1,0 +1,138 @@
+"""SQLite files are opened with checked settings, versioned, written in bulk and read by many threads."""
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from hub.database import FULL, NORMAL, ReadPool, insert_rows, open_database, roll_back, used_bytes
+from hub.errors import JournalError, StoreError
+
+SCHEMA = "CREATE TABLE item(a INTEGER PRIMARY KEY, b TEXT)"
+
+
+def opened(path: Path, version: int = 1, synchronous: int = FULL, max_bytes: int | None = None) -> sqlite3.Connection:
+    """Open a small database."""
+    return open_database(path, SCHEMA, version, synchronous=synchronous, error=JournalError, max_bytes=max_bytes)
+
+
+@pytest.mark.parametrize("synchronous", [FULL, NORMAL])
+def test_open_sets_and_keeps_pragmas(tmp_path: Path, synchronous: int) -> None:
+    """WAL, the durability asked for and incremental vacuum are in force, in a new file and in an old one."""
+    for _ in range(2):
+        connection = opened(tmp_path / "a.sqlite3", synchronous=synchronous)
+        found = [
+            connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous", "auto_vacuum", "wal_autocheckpoint", "user_version")
+        ]
+        connection.close()
+
+        assert found == ["wal", synchronous, 2, 4000, 1]
+
+
+def test_open_refuses_a_newer_file(tmp_path: Path) -> None:
+    """A file of a newer hub is refused with both versions and what to do, and left as it was."""
+    opened(tmp_path / "a.sqlite3", version=3).close()
+
+    with pytest.raises(JournalError, match=r"newer hub \(schema 3, this one knows 1\): upgrade"):
+        opened(tmp_path / "a.sqlite3")
+
+    opened(tmp_path / "a.sqlite3", version=3).close()
+
+
+def test_open_refuses_what_is_no_database(tmp_path: Path) -> None:
+    """A file of something else, and a directory that is not there, are clear errors of the caller's kind."""
+    (tmp_path / "a.sqlite3").write_bytes(b"not a database" * 100)
+
+    with pytest.raises(JournalError, match="cannot use"):
+        opened(tmp_path / "a.sqlite3")
+    with pytest.raises(StoreError, match="check the directory"):
+        open_database(tmp_path / "no" / "a", SCHEMA, 1, synchronous=FULL, error=StoreError)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 511, 512, 513, 1500])
+def test_insert_rows_writes_each_row_once(tmp_path: Path, count: int) -> None:
+    """Any number of rows arrives once and in order, whatever statements carry it."""
+    connection = opened(tmp_path / "a.sqlite3")
+    flat = [value for i in range(count) for value in (i, f"row {i}")]
+
+    answers = insert_rows(connection, "INSERT INTO item", 2, flat, "RETURNING a")
+
+    assert answers == [(i,) for i in range(count)]
+    assert connection.execute("SELECT * FROM item ORDER BY a").fetchall() == [(i, f"row {i}") for i in range(count)]
+    connection.close()
+
+
+def test_max_bytes_fills_like_a_disk(tmp_path: Path) -> None:
+    """Beyond ``max_bytes`` a write fails as on a full disk; after a rollback the file works on."""
+    connection = opened(tmp_path / "a.sqlite3", max_bytes=64 * 1024)
+
+    connection.execute("BEGIN")
+    with pytest.raises(sqlite3.OperationalError) as caught:
+        insert_rows(connection, "INSERT INTO item", 2, [v for i in range(500) for v in (i, "x" * 500)])
+    roll_back(connection)
+    roll_back(connection)
+
+    assert caught.value.sqlite_errorcode == sqlite3.SQLITE_FULL
+    connection.execute("INSERT INTO item VALUES (1, 'small')")
+    assert 0 < used_bytes(connection) <= 64 * 1024
+    connection.close()
+
+
+def test_pool_lends_one_snapshot(tmp_path: Path) -> None:
+    """A lent connection sees one state, whatever is committed meanwhile, and cannot write."""
+    connection = opened(tmp_path / "a.sqlite3")
+    pool = ReadPool(tmp_path / "a.sqlite3")
+
+    with pool.connection() as reader:
+        before = reader.execute("SELECT count(*) FROM item").fetchone()
+        connection.execute("INSERT INTO item VALUES (1, 'x')")
+        after = reader.execute("SELECT count(*) FROM item").fetchone()
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            reader.execute("DELETE FROM item")
+    with pool.connection() as reader:
+        later = reader.execute("SELECT count(*) FROM item").fetchone()
+
+    assert (before, after, later) == ((0,), (0,), (1,))
+    pool.close()
+    connection.close()
+
+
+def test_pool_serves_threads_at_once(tmp_path: Path) -> None:
+    """Threads that read at the same time have connections of their own, and few stay open afterwards."""
+    connection = opened(tmp_path / "a.sqlite3")
+    pool, barrier, seen = ReadPool(tmp_path / "a.sqlite3"), threading.Barrier(12), set()
+
+    def read() -> None:
+        with pool.connection() as reader:
+            barrier.wait(10)
+            seen.add(id(reader))
+            barrier.wait(10)
+
+    threads = [threading.Thread(target=read) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(seen) == 12
+    pool.close()
+    pool.close()
+    connection.close()
+
+
+def test_closed_pool_refuses(tmp_path: Path) -> None:
+    """After close nothing is lent; what was lent is closed when it comes back."""
+    connection = opened(tmp_path / "a.sqlite3")
+    pool = ReadPool(tmp_path / "a.sqlite3")
+
+    with pool.connection() as reader:
+        pool.close()
+        assert reader.execute("SELECT 1").fetchone() == (1,)
+
+    with pytest.raises(sqlite3.ProgrammingError):
+        reader.execute("SELECT 1")
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"), pool.connection():
+        pass
+    connection.close()

@@ -1,0 +1,132 @@
+"""The store as simply as it can be said: a dict. The oracle of every engine.
+
+Owns: `MemoryStore`. It passes the same contract suite as the engines, and
+differential tests compare them with it.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from device_sdk.reading import Value
+from hub.errors import BadRequestError
+from hub.model import Frame
+from hub.store.base import AGGREGATES, Bucket, Row, SeriesCounters, StoreStatistics
+
+
+class MemoryStore:
+    """A `Store` in memory; nothing survives `close`."""
+
+    def __init__(self) -> None:
+        self.applied = 0
+        self._values: dict[tuple[int, int], Value] = {}
+        self._accepted: dict[int, int] = {}
+        self._superseded: dict[int, int] = {}
+        self._erased: dict[int, int] = {}
+
+    def write(self, frames: Sequence[Frame]) -> None:
+        """Store the readings of frames behind ``applied``."""
+        for frame in frames:
+            if frame.offset <= self.applied:
+                continue
+            for series, time_ns, value in frame.rows():
+                self._accepted[series.id] = self._accepted.get(series.id, 0) + 1
+                if (time_ns, series.id) in self._values:
+                    self._superseded[series.id] = self._superseded.get(series.id, 0) + 1
+                self._values[(time_ns, series.id)] = value
+            self.applied = frame.offset
+
+    def sync(self) -> int:
+        """Return ``applied``: memory has no disk to wait for."""
+        return self.applied
+
+    def rewind(self, offset: int) -> None:
+        """Set ``applied`` back."""
+        self.applied = offset
+
+    def latest(self, series: Sequence[int]) -> list[Row]:
+        """Return the newest row of each series."""
+        newest = {row.series: row for row in self._rows(series)}
+        return [newest[s] for s in series if s in newest]
+
+    def read(
+        self, series: Sequence[int], start_ns: int, end_ns: int, limit: int, *, descending: bool = False
+    ) -> list[Row]:
+        """Return rows up to the first time border at or behind ``limit``."""
+        rows = [row for row in self._rows(series) if start_ns <= row.time_ns < end_ns]
+        if descending:
+            rows.reverse()
+        border = next((i for i in range(limit, len(rows)) if rows[i].time_ns != rows[i - 1].time_ns), len(rows))
+        return rows[:border]
+
+    def aggregate(
+        self, series: Sequence[int], start_ns: int, end_ns: int, step_ns: int, functions: Sequence[str]
+    ) -> list[Bucket]:
+        """Return buckets by (start, series)."""
+        if not functions or step_ns < 1 or any(f not in AGGREGATES for f in functions):
+            raise BadRequestError("unknown aggregate or step")
+        buckets: dict[tuple[int, int], list[int | float]] = {}
+        for number, time_ns, value in self._rows(series):
+            if start_ns <= time_ns < end_ns and not isinstance(value, str):
+                plain = int(value) if isinstance(value, bool) else value
+                buckets.setdefault((time_ns // step_ns * step_ns, number), []).append(plain)
+        return [
+            Bucket(number, start, tuple(_aggregate(f, values) for f in functions))
+            for (start, number), values in sorted(buckets.items())
+        ]
+
+    def dump(self, series: Sequence[int], start_ns: int, end_ns: int) -> Iterator[list[Row]]:
+        """Yield everything as one page."""
+        rows = self.read(series, start_ns, end_ns, len(self._values) + 1)
+        if rows:
+            yield rows
+
+    def counters(self, series: Sequence[int]) -> list[SeriesCounters]:
+        """Return the ledger of each series that ever had a reading."""
+        return [
+            SeriesCounters(
+                s, self._accepted[s], self._superseded.get(s, 0), len(self._rows([s])), self._erased.get(s, 0)
+            )
+            for s in sorted(series)
+            if s in self._accepted
+        ]
+
+    def erase(self, series: Sequence[int]) -> int:
+        """Delete all rows of the series."""
+        gone = self._rows(series)
+        for row in gone:
+            del self._values[(row.time_ns, row.series)]
+            self._erased[row.series] = self._erased.get(row.series, 0) + 1
+        return len(gone)
+
+    def statistics(self) -> StoreStatistics:
+        """Return the figures of now."""
+        return StoreStatistics(self.applied, len(self._values), 0)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._values.clear()
+
+    def _rows(self, series: Sequence[int]) -> list[Row]:
+        """Return every row of the series, ordered by (time, series)."""
+        wanted = set(series)
+        return sorted(
+            (Row(number, time_ns, value) for (time_ns, number), value in self._values.items() if number in wanted),
+            key=lambda row: (row.time_ns, row.series),
+        )
+
+
+def _aggregate(function: str, values: list[int | float]) -> int | float:
+    match function:
+        case "avg":
+            return sum(map(float, values)) / len(values)
+        case "sum":
+            return sum(map(float, values))
+        case "count":
+            return len(values)
+        case "min":
+            return min(values)
+        case "max":
+            return max(values)
+        case "first":
+            return values[0]
+        case _:
+            return values[-1]
