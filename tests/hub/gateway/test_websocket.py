@@ -2,7 +2,10 @@
 
 import asyncio
 import inspect
+import ssl
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 
 import orjson
 import pytest
@@ -27,6 +30,7 @@ from hub.gateway.websocket import (
     WebSocketConnection,
     make_protocol,
 )
+from hub.tls import make_certificates
 from tests.support.gateway import RecordingHandler, not_found, serving
 from tests.support.transport import FakeTransport
 
@@ -483,3 +487,31 @@ async def test_never_reading_peer_is_bounded_and_told_when_it_drains() -> None:
         await client.close()
 
     assert handler.writable_count == 1
+
+
+@pytest.mark.asyncio
+async def test_tls_carries_messages_and_closes_cleanly(tmp_path: Path) -> None:
+    """The same class over TLS: both sides see their close codes, and the request knows that it was encrypted."""
+    files = make_certificates(tmp_path, ["127.0.0.1"], now=datetime.now(UTC))
+    seen: list[UpgradeRequest] = []
+    handler = RecordingHandler(lambda connection, data, is_text: connection.send(data))
+
+    def upgrade(request: UpgradeRequest) -> Accept:
+        seen.append(request)
+        return Accept(handler)
+
+    trust = ssl.create_default_context(cafile=str(files.ca))
+    options = {"ssl_certfile": files.cert, "ssl_keyfile": files.key}
+    async with serving(ws=make_protocol(upgrade), **options) as port, asyncio.timeout(10):
+        client = await connect(f"wss://127.0.0.1:{port}/", ssl=trust, proxy=None)
+        await client.send("x" * 200_000)
+        answer = await client.recv()
+        handler.connection.close(Close.TAKEN_OVER, "newer connection")
+        with pytest.raises(ConnectionClosed) as caught:
+            await client.recv()
+        await handler.is_closed.wait()
+
+    assert answer == "x" * 200_000
+    assert seen[0].is_tls
+    assert caught.value.rcvd is not None
+    assert (caught.value.rcvd.code, handler.closes) == (4409, [(4409, "newer connection")])
