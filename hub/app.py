@@ -11,11 +11,12 @@ consumer → store → journal → identities.
 import asyncio
 import contextlib
 import logging
+import random
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, WATCH_PATH, WATCH_SUBPROTOCOL, Close
+from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, WATCH_PATH, WATCH_SUBPROTOCOL, Bye, Close, encode
 from hub.auth import Identities, Role
 from hub.config import Config
 from hub.devices import Registry
@@ -25,7 +26,7 @@ from hub.gateway.watch_socket import WatchSocket
 from hub.gateway.websocket import Accept, Refuse, UpgradeRequest
 from hub.journal.sqlite import SqliteJournal
 from hub.journal.writer import JournalWriter
-from hub.live.rooms import Live
+from hub.live.rooms import RECONNECTS_PER_S, Live
 from hub.model import Frame
 from hub.query import Query
 from hub.session import DeviceSession, Streams
@@ -37,6 +38,8 @@ _log = logging.getLogger("hub.app")
 # Other processes' edits of identities must be seen within 1 s.
 IDENTITIES_EVERY_S = 0.5
 TRIM_EVERY_S = 3600.0
+# A hub that restarts is back in about a second; then 500 devices a second come, not all at once.
+MIN_SPREAD_MS = 1000
 _REPLAY_BYTES = 4 * 1024 * 1024
 
 
@@ -100,6 +103,11 @@ class Hub:
         if request.path == WATCH_PATH:
             return self._upgrade_watcher(request)
         return Refuse(404, "not_found", f"no WebSocket here: use {DEVICE_PATH} or {WATCH_PATH}")
+
+    def goodbye(self) -> bytes:
+        """Return the message that tells a connection when to come back: spread over all of them."""
+        spread_ms = MIN_SPREAD_MS + len(self._sockets) * 1000 // RECONNECTS_PER_S
+        return encode(Bye(random.randrange(spread_ms)))
 
     def submit(self, frames: list[Frame]) -> None:
         """Hand accepted frames and the registry's changes to the journal's writer."""

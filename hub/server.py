@@ -21,6 +21,7 @@ from hub.app import Hub
 from hub.config import Config
 from hub.errors import ConfigError
 from hub.gateway.access import LoginLinks
+from hub.gateway.handshake import make_http_protocol
 from hub.gateway.http import make_app
 from hub.gateway.websocket import make_protocol
 
@@ -65,6 +66,8 @@ async def _serve(config: Config, listener: socket.socket, started: Started | Non
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
+            # Watchers first: an open event stream would hold uvicorn until its time is up.
+            hub.live.stop()
             server.should_exit = True
 
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -101,8 +104,9 @@ async def _greet(
 def _uvicorn_config(config: Config, hub: Hub, links: LoginLinks) -> uvicorn.Config:
     return uvicorn.Config(
         make_app(hub, links=links),
-        ws=make_protocol(hub.upgrade),
-        http="httptools",
+        ws=make_protocol(hub.upgrade, goodbye=hub.goodbye),
+        http=make_http_protocol(),
+        proxy_headers=False,
         lifespan="off",
         log_config=None,
         access_log=False,
