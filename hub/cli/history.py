@@ -1,0 +1,177 @@
+"""``hub query``, ``hub export``, ``hub audit``: what was stored, and whether the ledgers balance.
+
+Place: a command module; see `hub.cli`. Each works on a running hub or, with
+``--data``, on its files.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
+
+from hub.cli import options, output
+
+if TYPE_CHECKING:
+    from hub.cli.source import Source
+
+_COPY_BYTES = 256 * 1024
+
+
+class ExportFormat(StrEnum):
+    """Formats of an export."""
+
+    CSV = "csv"
+    NDJSON = "ndjson"
+
+
+From = Annotated[str | None, typer.Option("--from", help="Begin: RFC 3339, epoch ns, or -15m.")]
+To = Annotated[str | None, typer.Option("--to", help="End (not included).")]
+Last = Annotated[str | None, typer.Option("--last", help="The last 30s, 15m, 1h, 7d …")]
+
+
+def query(
+    pattern: options.Patterns = None,
+    last: Last = None,
+    start: From = None,
+    to: To = None,
+    bucket: Annotated[str | None, typer.Option(help="One row for each 10s, 1m, 1h … of a channel.")] = None,
+    agg: Annotated[str, typer.Option(help="Of each bucket: avg,min,max,count,sum,first,last.")] = "avg,min,max,count",
+    limit: Annotated[int, typer.Option(min=1, help="At most about this many rows.")] = 1000,
+    url: options.Url = options.DEFAULT_URL,
+    token: options.Token = None,
+    ca: options.Ca = None,
+    data: options.Data = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show stored readings; without a range the last hour."""
+    if last is None and start is None and to is None:
+        last = "1h"
+    parameters = {
+        "match": pattern or ["**"], "last": last, "from": start, "to": to, "limit": str(limit),
+        "bucket": bucket, "agg": agg if bucket else None,
+    }  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    columns: list[str] = []
+    with _open_source(url, token, ca, data) as source:
+        page: str | None = None
+        while True:
+            answer = source.readings({**parameters, "page": page})
+            columns = ["time", "device", "channel", *answer["columns"][2:], "unit"]
+            rows += _named_rows(answer)
+            page = answer.get("next")
+            if page is None or len(rows) >= limit:
+                break
+    output.show_rows(rows, columns, as_json=as_json, empty="no reading in that range")
+    if page is not None:
+        output.tell(f"there is more; these are the first {len(rows)} rows (--limit)")
+
+
+def export(
+    pattern: options.Patterns = None,
+    last: Last = None,
+    start: From = None,
+    to: To = None,
+    format: Annotated[ExportFormat, typer.Option(help="csv or ndjson.")] = ExportFormat.CSV,
+    output_path: Annotated[Path, typer.Option("--output", "-o", help="File to write; - is stdout.")] = Path("-"),
+    url: options.Url = options.DEFAULT_URL,
+    token: options.Token = None,
+    ca: options.Ca = None,
+    data: options.Data = None,
+) -> None:
+    """Write all stored readings: device, channel, time (ISO 8601), time_unix_ms, value, unit."""
+    parameters = {"match": pattern or ["**"], "last": last, "from": start, "to": to, "format": format.value}
+    with (
+        _open_source(url, token, ca, data) as source,
+        source.export(parameters) as chunks,
+        _open_output(output_path) as file,
+    ):
+        written = 0
+        for chunk in chunks:
+            file.write(chunk)
+            written += len(chunk)
+            if sys.stderr.isatty() and output_path != Path("-"):
+                sys.stderr.write(f"\r{written / 1e6:.1f} MB ")
+        file.flush()
+    if output_path != Path("-"):
+        output.tell(f"{output_path}: {written:,} bytes")
+
+
+def audit(
+    device: Annotated[str | None, typer.Argument(help="Only this device.")] = None,
+    url: options.Url = options.DEFAULT_URL,
+    token: options.Token = None,
+    ca: options.Ca = None,
+    data: options.Data = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show both ledgers: each stream complete 1…N or what is missing and why; each series' counts."""
+    with _open_source(url, token, ca, data) as source:
+        answer = source.audit(device)
+    if as_json:
+        output.show_json(answer)
+        return
+    streams = [
+        {**stream, "frames": _completeness(stream), "last": output.show_time(stream.get("last_ns"))}
+        for stream in answer["streams"]
+    ]
+    columns = ["device", "stream", "frames", "accepted", "rejected", "dropped", "quarantined", "last"]
+    output.show_rows(streams, columns, as_json=False, empty="no stream yet")
+    for title, rows, columns in (
+        ("declared gaps", answer["gaps"], ["device", "stream", "seq", "count", "reason"]),
+        ("rejections", answer["rejections"], ["device", "channel", "reason", "count"]),
+        ("series", answer["series"], ["device", "channel", "accepted", "superseded", "rows"]),
+    ):
+        if rows:
+            typer.echo(f"\n{title}")
+            output.show_rows(rows, columns, as_json=False)
+
+
+def _completeness(stream: dict[str, Any]) -> str:
+    stored = stream["stored"]
+    return f"1…{stored} complete" if stream.get("complete", True) else f"1…{stored}, see gaps"
+
+
+def _named_rows(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    series, names = answer["series"], answer["columns"][2:]
+    for time_ns, index, *values in answer["rows"]:
+        of = series[index]
+        yield {
+            "time": output.show_time(time_ns), "time_ns": str(time_ns), "device": of["device"],
+            "channel": of["channel"], **dict(zip(names, values, strict=True)), "unit": of.get("unit"),
+        }  # fmt: skip
+
+
+@contextmanager
+def _open_source(url: str, token: str | None, ca: Path | None, data: Path | None) -> "Iterator[Source]":
+    from hub.cli.source import FilesSource, RestSource
+
+    if data is None:
+        yield RestSource(options.open_client(url, token, ca))
+        return
+    source = FilesSource(data)
+    try:
+        yield source
+    finally:
+        source.close()
+
+
+@contextmanager
+def _open_output(path: Path) -> Iterator[BinaryIO]:
+    """Give stdout, or a file that takes its name only when it is whole."""
+    if path == Path("-"):
+        yield sys.stdout.buffer
+        return
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,54 @@
+"""The tree of commands and the one place where errors become exit codes.
+
+Owns: the top level. Place: after every command's module.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from hub.cli import configuration, devices, history, live, serving, simulation, tls, tokens
+from hub.cli.exit_code import ExitCode, exit_code_of
+
+_EPILOG = (
+    "Exit codes: 0 ok · 1 failed · 2 usage · 3 no hub answers · 4 refused credential · "
+    "5 not found · 6 exists · 130 Ctrl-C"
+)
+
+app = typer.Typer(
+    name="hub",
+    help="Telemetry hub: devices in, durable history and live pages out.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("serve")(serving.serve)
+app.add_typer(devices.app, name="devices")
+app.add_typer(tokens.app, name="tokens")
+app.command("watch")(live.watch)
+app.command("query")(history.query)
+app.command("export")(history.export)
+app.command("audit")(history.audit)
+app.add_typer(simulation.app, name="simulate")
+app.add_typer(tls.app, name="tls")
+app.add_typer(configuration.app, name="config")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and leave with its exit code.
+
+    Raises:
+        SystemExit: always.
+    """
+    try:
+        app(arguments)
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)
+    except Exception as error:
+        code = exit_code_of(error)
+        if code is None:
+            raise
+        sys.stderr.write(f"hub: {error}\n")
+        sys.exit(code)

@@ -1,0 +1,56 @@
+"""Options that several commands share, and which hub they lead to.
+
+Owns: their names and help. Place: before the commands.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hub.cli.exit_code import CliError, ExitCode
+
+if TYPE_CHECKING:
+    from hub.auth import Identities
+    from hub.cli.rest import RestClient
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+Url = Annotated[str, typer.Option("--url", envvar="HUB_URL", help="The hub's address.")]
+Token = Annotated[
+    str | None, typer.Option("--token", envvar="HUB_TOKEN", help="Credential; better in HUB_TOKEN than typed.")
+]
+Ca = Annotated[
+    Path | None, typer.Option("--ca", envvar="HUB_CA", help="Trust this authority (ca.pem of `hub tls init`).")
+]
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Work on this data folder directly, also beside a running hub.")
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
+Patterns = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[PATTERN]...", help="device/channel with *; a device alone means all of it."),
+]
+
+
+def open_client(url: str, token: str | None, ca: Path | None) -> "RestClient":
+    """Return a client of the hub at ``url``."""
+    from hub.cli.rest import RestClient
+
+    return RestClient(url, token, ca)
+
+
+@contextmanager
+def open_identities(data: Path) -> "Iterator[Identities]":
+    """Give the identities of a data folder; the folder must exist, for a mistyped one would be made silently."""
+    from hub.auth import Identities
+
+    if not data.is_dir():
+        raise CliError(f"{data} is no folder; start the hub once with `hub serve --data {data}`", ExitCode.NOT_FOUND)
+    identities = Identities(data / "identities.sqlite3")
+    try:
+        yield identities
+    finally:
+        identities.close()

@@ -1,0 +1,52 @@
+"""``hub serve``.
+
+Place: a command module; see `hub.cli`. The help texts are those of
+`hub.config`, repeated because importing it would double the time of
+``hub --help``; a test compares them.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    data: Annotated[Path | None, typer.Option(help="Folder of the hub's files; made when absent.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; beyond this machine it needs TLS.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port for everything; 0 takes a free one.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM); `hub tls init` makes one.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Private key (PEM) of the certificate.")] = None,
+    insecure_lan: Annotated[
+        bool | None,
+        typer.Option("--insecure-lan", help="Listen beyond this machine without TLS: tokens travel readable."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file instead of ./hub.toml.")] = None,
+    demo: Annotated[
+        bool | None, typer.Option("--demo", help="Run 200 simulated devices and this machine as a device.")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="Least level that is logged.")] = None,
+    journal_hours: Annotated[
+        float | None, typer.Option(help="Hours the journal keeps frames for watchers to resume from.")
+    ] = None,
+    journal_bytes: Annotated[str | None, typer.Option(help="Bytes the journal keeps at most, e.g. 1GiB.")] = None,
+) -> None:
+    """Run the hub until Ctrl-C: devices, REST, live watchers and the page on one port."""
+    from hub.config import load_config
+
+    flags: dict[str, object] = {
+        "data": data, "host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key,
+        "insecure_lan": insecure_lan, "demo": demo, "log_level": log_level,
+        "journal_hours": journal_hours, "journal_bytes": journal_bytes,
+    }  # fmt: skip
+    loaded = load_config(flags, config).config
+
+    from hub.server import serve as run_hub
+
+    started = None
+    if loaded.demo:
+        from hub.cli.demo import start_demo
+
+        started = start_demo
+    if code := run_hub(loaded, started=started):
+        raise typer.Exit(code)

@@ -1,0 +1,175 @@
+"""Where stored readings come from: a running hub, or the files of a data folder.
+
+Owns: the two sources behind ``query``, ``export`` and ``audit``; both give the
+answers of the REST interface. Place: after `rest`, before `history`.
+"""
+
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from hub.auth import DEFAULT_NAMESPACE
+from hub.cli.exit_code import CliError, ExitCode
+from hub.cli.output import tell
+from hub.cli.rest import Parameters, RestClient
+from hub.database import ReadPool
+from hub.devices import Registry
+from hub.gateway.export import export_chunks
+from hub.journal.catalog import load_series
+from hub.journal.ledger import read_gaps, read_rejections
+from hub.journal.mark import read_marks
+from hub.model import Series
+from hub.query import Query, parse_duration, time_range
+from hub.store.embedded import EmbeddedStore
+
+_CHUNK_BYTES = 256 * 1024
+
+
+class Source(Protocol):
+    """Answers as of the REST interface."""
+
+    def readings(self, parameters: Parameters) -> dict[str, Any]:
+        """Return one page of ``/v1/readings``."""
+
+    def export(self, parameters: Parameters) -> AbstractContextManager[Iterable[bytes]]:
+        """Give the chunks of ``/v1/export``."""
+
+    def audit(self, device: str | None) -> dict[str, Any]:
+        """Return ``/v1/audit``."""
+
+
+class RestSource:
+    """A running hub."""
+
+    def __init__(self, client: RestClient) -> None:
+        self._client = client
+
+    def readings(self, parameters: Parameters) -> dict[str, Any]:
+        """Return one page of readings."""
+        return self._client.get("/v1/readings", parameters)
+
+    @contextmanager
+    def export(self, parameters: Parameters) -> Iterator[Iterable[bytes]]:
+        """Give the export as it arrives."""
+        with self._client.stream("/v1/export", parameters) as answer:
+            yield iter(lambda: answer.read(_CHUNK_BYTES), b"")
+
+    def audit(self, device: str | None) -> dict[str, Any]:
+        """Return the audit."""
+        return self._client.get("/v1/audit", {"device": device})
+
+
+class FilesSource:
+    """The files of a data folder, only read; a hub may run beside.
+
+    Raises:
+        CliError: there is no journal or no store in the folder.
+    """
+
+    def __init__(self, data: Path) -> None:
+        self._journal = data / "journal.sqlite3"
+        store = data / "readings.sqlite3"
+        for path in (self._journal, store):
+            if not path.is_file():
+                raise CliError(f"{path}: no such file; --data must be the folder of a hub", ExitCode.NOT_FOUND)
+        self._registry = Registry(load_series(self._journal))
+        self._store = EmbeddedStore(store)
+        self._query = Query(self._registry, self._store)
+        self._tell_if_behind()
+
+    def readings(self, parameters: Parameters) -> dict[str, Any]:
+        """Return one page of readings."""
+        series = self._series(parameters)
+        start_ns, end_ns = _range(parameters)
+        bucket = parameters.get("bucket")
+        if bucket is None:
+            page = parameters.get("page")
+            answer = self._query.readings(
+                series, start_ns, end_ns, int(str(parameters["limit"])), descending=False,
+                page=None if page is None else str(page),
+            )  # fmt: skip
+        else:
+            functions = str(parameters["agg"]).split(",")
+            # Without an end the range would reach to the end of time, and no bucket be small enough.
+            newest_ns = max((row.time_ns for row in self._store.latest([s.id for s in series])), default=start_ns)
+            end_ns = max(min(end_ns, newest_ns + 1), start_ns)
+            answer = self._query.aggregate(series, start_ns, end_ns, parse_duration(str(bucket)), functions)
+        named = [{"device": s.device, "channel": s.channel, "unit": s.unit} for s in answer.series]
+        return {"series": named, "columns": answer.columns, "rows": answer.rows, "next": answer.next_page}
+
+    @contextmanager
+    def export(self, parameters: Parameters) -> Iterator[Iterable[bytes]]:
+        """Give the export a page of rows at a time."""
+        series = self._series(parameters)
+        start_ns, end_ns = _range(parameters)
+        yield export_chunks(series, self._query.dump(series, start_ns, end_ns), str(parameters["format"]))
+
+    def audit(self, device: str | None) -> dict[str, Any]:
+        """Return both ledgers and what was declared or refused."""
+        pool = ReadPool(self._journal)
+        try:
+            with pool.connection() as connection:
+                marks = read_marks(connection)
+                gaps = read_gaps(connection, DEFAULT_NAMESPACE, device)
+                rejections = read_rejections(connection, DEFAULT_NAMESPACE, device)
+        finally:
+            pool.close()
+        series = [s for s in self._registry.by_id.values() if device is None or s.device == device]
+        names = {s.id: s for s in series}
+        gapped = {gap.key for gap in gaps}
+        return {
+            "streams": [
+                {"device": key.device, "stream": key.stream, "stored": mark.stored, "accepted": mark.accepted,
+                 "rejected": mark.rejected, "dropped": mark.dropped, "quarantined": mark.quarantined,
+                 "complete": not (mark.dropped or mark.quarantined or key in gapped),
+                 "first_ns": str(mark.first_ns), "last_ns": str(mark.last_ns)}
+                for key, mark in sorted(marks.items()) if device is None or key.device == device
+            ],
+            "gaps": [
+                {"device": gap.key.device, "stream": gap.key.stream, "seq": gap.seq, "count": gap.count,
+                 "reason": gap.reason, "ranges": {c: [str(a), str(b)] for c, (a, b) in gap.ranges.items()}}
+                for gap in gaps
+            ],
+            "rejections": [
+                {**asdict(entry), "last_ns": str(entry.last_ns)} for entry in rejections
+            ],
+            "series": [
+                {"device": names[c.series].device, "channel": names[c.series].channel, "accepted": c.accepted,
+                 "superseded": c.superseded, "rows": c.rows}
+                for c in self._store.counters(list(names))
+            ],
+        }  # fmt: skip
+
+    def close(self) -> None:
+        """Close the files."""
+        self._store.close()
+
+    def _series(self, parameters: Parameters) -> list[Series]:
+        match = parameters["match"]
+        return self._query.series(DEFAULT_NAMESPACE, match if isinstance(match, list) else [str(match)])
+
+    def _tell_if_behind(self) -> None:
+        """The store follows the journal; after a kill what it lacks comes with the next start of the hub."""
+        pool = ReadPool(self._journal)
+        try:
+            with pool.connection() as connection:
+                row = connection.execute(
+                    'SELECT first_offset + n - 1 FROM "commit" ORDER BY first_offset DESC LIMIT 1'
+                ).fetchone()
+        except sqlite3.Error as error:
+            raise CliError(f"{self._journal}: {error}; is this the journal of a hub?") from error
+        finally:
+            pool.close()
+        behind = 0 if row is None else int(row[0]) - self._store.applied
+        if behind > 0:
+            tell(f"note: {behind} frames are safe in the journal and not yet in the store; start the hub to see them")
+
+
+def _range(parameters: Parameters) -> tuple[int, int]:
+    texts = {name: parameters.get(name) for name in ("from", "to", "last")}
+    start, end, last = (None if texts[name] is None else str(texts[name]) for name in ("from", "to", "last"))
+    return time_range(start, end, last, time.time_ns())

@@ -1,0 +1,73 @@
+"""``hub devices``: enrol, list, rotate, remove; the same by REST and on the files."""
+
+from pathlib import Path
+
+import pytest
+
+from hub.auth import Identities
+from tests.hub.cli.conftest import Run
+from tests.support.hub_process import HubProcess
+
+Where = list[object]
+
+
+@pytest.fixture(params=["rest", "files", "files beside a hub"])
+def where(request: pytest.FixtureRequest, hub: HubProcess, admin: str, tmp_path: Path) -> Where:
+    """Return the options that lead to a hub, to a folder without one, and to the folder of a running one."""
+    if request.param == "rest":
+        return ["--url", hub.url, "--token", admin]
+    return ["--data", tmp_path if request.param == "files" else hub.data]
+
+
+def test_life_of_a_device(run: Run, where: Where, name: str) -> None:
+    """Add, list, rotate, remove: each does what it says, and a second time says why not."""
+    added = run("devices", "add", name, "--json", *where)
+    assert (added.code, added.json["device"]) == (0, name)
+
+    again = run("devices", "add", name, *where)
+    assert again.code == 6
+    assert f"hub devices rotate {name}" in again.err
+
+    assert name in {row["device"] for row in run("devices", "ls", "--json", *where).json}
+
+    rotated = run("devices", "rotate", name, "--json", *where)
+    assert rotated.json["token"] != added.json["token"]
+
+    assert run("devices", "rm", name, *where).code == 0
+    assert run("devices", "rm", name, *where).code == 5
+    assert run("devices", "rotate", name, *where).code == 5
+
+
+def test_token_alone_is_on_stdout(run: Run, tmp_path: Path, name: str) -> None:
+    """The secret can be piped; what to do with it is said beside."""
+    outcome = run("devices", "add", name, "--data", tmp_path)
+
+    identities = Identities(tmp_path / "identities.sqlite3")
+    assert identities.authenticate(outcome.out.strip()) is not None
+    identities.close()
+    assert f'Device("{name}", "ws://127.0.0.1:8000", token=…)' in outcome.err
+
+
+def test_bad_name_is_a_usage_error(run: Run, where: Where) -> None:
+    """A name outside the grammar is refused with the grammar."""
+    outcome = run("devices", "add", "a b", *where)
+
+    assert outcome.code == 2
+    assert "letters, digits" in outcome.err
+
+
+def test_listing_shows_state(run: Run, hub: HubProcess, recorded: str) -> None:
+    """With a hub the listing tells presence, last reading and channels."""
+    table = run("devices", "ls", "--url", hub.url).out
+
+    (line,) = [line for line in table.splitlines() if line.startswith(f"{recorded} ")]
+    assert "2026-11-22" in line
+    assert line.split()[-1] == "2"
+
+
+def test_without_an_admin_it_is_refused(run: Run, hub: HubProcess, name: str) -> None:
+    """On loopback anyone may read, nobody may enrol; the message says what is needed."""
+    outcome = run("devices", "add", name, "--url", hub.url)
+
+    assert outcome.code == 4
+    assert "hub tokens add --role admin" in outcome.err

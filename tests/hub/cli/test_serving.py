@@ -1,0 +1,42 @@
+"""``hub serve``: its flags are the table of settings; it runs and stops."""
+
+import inspect
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from hub.cli.serving import serve
+from hub.config import Config
+from tests.hub.cli.conftest import Run
+from tests.support.hub_process import HubProcess
+
+FLAGS = {name: get_args(parameter.annotation)[1] for name, parameter in inspect.signature(serve).parameters.items()}
+
+
+def test_flags_are_the_settings() -> None:
+    """Every setting has a flag and every flag but --config is a setting."""
+    assert set(FLAGS) - {"config"} == set(Config.model_fields)
+
+
+@pytest.mark.parametrize("name", Config.model_fields)
+def test_flag_says_what_the_setting_says(name: str) -> None:
+    """One help text, wherever it is read."""
+    assert FLAGS[name].help == Config.model_fields[name].description
+
+
+def test_lan_without_tls_is_refused(run: Run) -> None:
+    """The secure default is explained, with the three ways out."""
+    outcome = run("serve", "--host", "0.0.0.0")
+
+    assert outcome.code == 2
+    for way in ("hub tls init", "--host 127.0.0.1", "--insecure-lan"):
+        assert way in outcome.err
+
+
+def test_port_in_use_says_so(run: Run, hub: HubProcess, tmp_path: Path) -> None:
+    """A second hub on the port ends at once with what to do."""
+    outcome = run("serve", "--data", tmp_path / "other", "--port", hub.port)
+
+    assert outcome.code == 2
+    assert "--port N" in outcome.err

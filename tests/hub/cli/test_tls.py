@@ -1,0 +1,27 @@
+"""``hub tls init``: prints what a device needs, and what to do next."""
+
+from pathlib import Path
+
+from tests.hub.cli.conftest import Run
+
+
+def test_init_prints_paths_and_fingerprint(run: Run, tmp_path: Path) -> None:
+    """Certificate, key, authority, fingerprint and names, then the command that uses them."""
+    outcome = run("tls", "init", "--data", "d", "--name", "hub.example")
+
+    assert outcome.code == 0
+    assert {p.name for p in (tmp_path / "d" / "tls").iterdir()} == {
+        "ca.pem", "ca-key.pem", "server.pem", "server-key.pem",
+    }  # fmt: skip
+    assert "hub.example" in outcome.out
+    assert "--tls-cert d/tls/server.pem --tls-key d/tls/server-key.pem" in outcome.err
+
+
+def test_second_init_needs_renew(run: Run) -> None:
+    """Pinned devices are not cut off by accident; --renew makes a new certificate of the same authority."""
+    first = run("tls", "init", "--json").json
+
+    assert run("tls", "init").code == 6
+    second = run("tls", "init", "--renew", "--json").json
+    assert second["fingerprint"] != first["fingerprint"]
+    assert second["ca"] == first["ca"]
