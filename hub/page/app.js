@@ -7,7 +7,7 @@
 
 import { readAddress, writeAddress } from "./address.js";
 import { fetchBuckets, fetchDevices, HttpError } from "./api.js";
-import { fromEpoch, fromMs, HubClock, SECOND, toEpoch, toMs } from "./clock.js";
+import { fromEpoch, fromMs, HubClock, toEpoch, toMs } from "./clock.js";
 import { Connection } from "./connection.js";
 import { byId } from "./dom.js";
 import { exposeState } from "./expose.js";
@@ -26,7 +26,7 @@ const POLL_MS = 3000;
 const POLL_LARGE_MS = 10000;
 const LARGE_FLEET = 1000;
 const FLEET_HZ = 2;
-const TEXTS_EVERY = SECOND / 4;
+const TEXTS_EVERY_MS = 250;
 /** Without a word for this long, and with no answer to a poll either, the link is dead. */
 const SILENCE_MS = 20000;
 /** Series asked for in one go when the sparklines are filled. */
@@ -216,8 +216,8 @@ class App {
   _frame() {
     const now = this.clock.now();
     const isLive = this.connection.state === "live";
-    if (now - this._textsAt >= TEXTS_EVERY || now < this._textsAt) {
-      this._textsAt = now;
+    if (performance.now() - this._textsAt >= TEXTS_EVERY_MS) {
+      this._textsAt = performance.now();
       if (isLive) this.fleet.refresh(now);
       const isChanged = this.fleet.revision !== this._fleetRevision;
       this._fleetRevision = this.fleet.revision;

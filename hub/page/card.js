@@ -99,13 +99,14 @@ export class Card {
   /** @param {Scene} scene @param {[number, number]} window */
   _isDue({ feed, viewport, now }, window) {
     if (window[0] + window[1] !== this._drawnEnd) return true;
-    if (viewport.isPaused || this._revision(feed) === this._drawnRevision) return false;
+    if (viewport.isPaused && this._frozenKey === window.join(" ")) return false;
+    if (this._revision(feed) === this._drawnRevision) return false;
     return now - this._drawnAt > (feed.isLive ? REDRAW : REDRAW_JOINING);
   }
 
   /** @param {import("./feed.js").Feed} feed */
   _revision(feed) {
-    return feed.track(this.channel.channel).buffer.revision + feed.revision * 1e9;
+    return feed.track(this.channel.channel).buffer.revision + feed.revision * 1e9 + (feed.isLive ? 0.5 : 0);
   }
 
   /** @param {Scene} scene @param {[number, number]} window @returns {import("./view.js").View | null} */
@@ -118,7 +119,8 @@ export class Card {
     const key = window.join(" ");
     if (key !== this._frozenKey) {
       const view = feed.view(this.channel, window[0], window[1], false);
-      if (!view) return null;
+      // History that is still arriving is shown, but not yet kept.
+      if (!view || (view.kind === "raw" && !feed.isLive)) return view;
       [this._frozen, this._frozenKey] = [frozenView(view), key];
     }
     return this._frozen;

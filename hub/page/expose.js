@@ -24,7 +24,12 @@ export function exposeState(app) {
       const { start, end } = buffer;
       return { times: Array.from(buffer.times.subarray(start, end), toEpoch), values: Array.from(buffer.values.subarray(start, end)) };
     },
-    /** @param {number} index position of a chart */
+    /** @param {number} index position of a chart @returns what is hatched in it */
+    gaps(index) {
+      const gaps = app.watch.cards[index]?._plot?._gaps ?? [];
+      return gaps.map((/** @type {import("./view.js").Gap} */ { from, to, kind }) => ({ kind, seconds: (to - from) / 1e9 }));
+    },
+    /** @param {number} index position of a chart @returns what it was drawn from */
     drawn(index) {
       const view = app.watch.cards[index]?._view;
       return view ? { kind: view.kind, times: Array.from(view.times, toEpoch), values: Array.from(view.values), max: view.max && Array.from(view.max) } : null;

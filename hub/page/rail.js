@@ -17,7 +17,8 @@ export class Rail {
     this._changed = changed;
     this.filterText = "";
     this._filter = parseFilter("");
-    this._key = "";
+    /** Names in the list, null when it must be made anew. @type {string | null} */
+    this._key = null;
     this.list = new DeviceList(byId("devices"), choose);
     this._field = /** @type {HTMLInputElement} */ (byId("filter"));
     this._field.addEventListener("input", () => this._edited(this._field.value));
@@ -35,7 +36,7 @@ export class Rail {
     this.filterText = text;
     if (this._field.value !== text) this._field.value = text;
     this._filter = parseFilter(text);
-    this._key = "";
+    this._key = null;
     const { problem } = this._filter;
     setAttribute(this._field, "aria-invalid", problem ? "true" : null);
   }

@@ -16,7 +16,8 @@ import { Strip } from "./strip.js";
 import { MOST_TILES, Tiles } from "./tiles.js";
 import { RANGES, Viewport } from "./viewport.js";
 
-const TEXTS_EVERY = SECOND / 4;
+/** Texts are brought up to date this often, also while the hub's clock stands still. */
+const TEXTS_EVERY_MS = 250;
 
 export class Watch {
   /**
@@ -101,8 +102,8 @@ export class Watch {
     if (device.channels.length) {
       this._strip.render(scene, device.channels[lead], lead, this.viewport.window(now, this._plotWidth()));
     }
-    if (now - this._textsAt >= TEXTS_EVERY || now < this._textsAt) {
-      this._textsAt = now;
+    if (performance.now() - this._textsAt >= TEXTS_EVERY_MS) {
+      this._textsAt = performance.now();
       this._renderTexts(device, feed, now, isConnected);
     }
   }

@@ -1,0 +1,104 @@
+"""The page's pure modules, called in the browser: words for values, and the buffer of readings."""
+
+import random
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import OpenTab, Tab
+
+
+@pytest.fixture
+def tab(open_tab: OpenTab) -> Tab:
+    """A tab in which modules can be imported."""
+    return open_tab()
+
+
+def call(tab: Tab, module: str, body: str, argument: Any = None) -> Any:
+    """Import a module as ``m`` and return the value of ``body``, in which ``a`` is the argument."""
+    return tab.page.evaluate(f"async (a) => {{ const m = await import('/page/{module}.js'); {body} }}", argument)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "kind", "shown"),
+    [
+        (21.456, "Cel", "float", "21.46 °C"),
+        (-0.004, "Cel", "float", "0.00 °C"),
+        (-3.5, "Cel", "float", "−3.50 °C"),
+        (45.04, "%RH", "float", "45.0 %"),
+        (617.4, "ppm", "float", "617 ppm"),
+        (12345, None, "int", "12,345 "),
+        (0.00123, "V", "float", "0.00 V"),
+        (0.00123, "kg", "float", "0.0012 kg"),
+        (3 * 1024**3, "By", "int", "3.00 GiB"),
+        (True, None, "bool", "on "),
+        ("idle", None, "str", "idle "),
+    ],
+)
+def test_values_are_written_for_people(tab: Tab, value: object, unit: str | None, kind: str, shown: str) -> None:
+    """Units as people write them, fitting digits, a real minus, never "−0.0"."""
+    argument = {"value": value, "channel": {"unit": unit, "type": kind}}
+
+    text = call(tab, "format", "const v = m.valueText(a.value, a.channel); return `${v.text} ${v.unit}`;", argument)
+
+    assert text == shown
+
+
+def test_buffer_is_an_ordered_set_of_instants(tab: Tab) -> None:
+    """Any order of arrival gives the same readings; the same instant twice is one, the later value wins."""
+    random.seed(7)
+    arrivals = [(random.randrange(3000), float(n)) for n in range(5000)]
+    body = """
+      const buffer = new m.SeriesBuffer(5000);
+      for (const [time, value] of a) buffer.upsert(time, value);
+      return [...buffer.times.subarray(buffer.start, buffer.end)].map((t, i) => [t, buffer.values[buffer.start + i]]);
+    """
+
+    held = call(tab, "buffer", body, arrivals)
+
+    assert [tuple(pair) for pair in held] == sorted(dict(arrivals).items())
+
+
+def test_buffer_is_bounded(tab: Tab) -> None:
+    """A million readings leave at most twice the limit, the newest; what was forgotten is known."""
+    body = """
+      const buffer = new m.SeriesBuffer(1000);
+      for (let t = 0; t < 1e6; t++) buffer.upsert(t, t);
+      return { length: buffer.length, memory: buffer.times.length, last: buffer.lastTime, forgotten: buffer.forgotten,
+               first: buffer.times[buffer.start] };
+    """
+
+    held = call(tab, "buffer", body)
+
+    assert held["length"] <= 2000
+    assert held["memory"] <= 2000
+    assert held["last"] == 999_999
+    assert held["first"] == held["forgotten"] + 1
+
+
+def test_gaps_are_where_three_intervals_pass(tab: Tab) -> None:
+    """Neighbours further apart than the gap are not joined; a silent end is a gap; before the first reading is not."""
+    body = """
+      const s = 1e9, times = Float64Array.from([10, 11, 12, 20, 21, 30].map((t) => t * s));
+      const view = { kind: 'raw', times, values: times, gap: 3 * s };
+      return { gaps: m.gapsOf(view, 0, 40 * s).map((g) => [g.from / s, g.to / s, g.kind]), lone: m.isolated(view) };
+    """
+
+    found = call(tab, "view", body)
+
+    assert found["gaps"] == [[0, 10, "before"], [12, 20, "gap"], [21, 30, "gap"], [30, 40, "gap"]]
+    assert found["lone"] == [5]
+
+
+def test_hours_on_the_axis_follow_the_wall_clock(tab: Tab) -> None:
+    """On the day of the change to summer time, ticks stay on full local hours and each day is named once."""
+    body = """
+      const clock = await import('/page/clock.js');
+      const from = clock.fromMs(Date.parse('2026-03-28T15:30:00Z'));
+      const { step, ticks } = m.timeTicks(from, from + 24 * 3600e9, 500);
+      return m.tickTexts(ticks, step, true);
+    """
+
+    texts = call(tab, "axis", body)
+
+    assert texts == ["18:00\nMar 28", "21:00", "00:00\nMar 29", "03:00", "06:00", "09:00", "12:00", "15:00"]
