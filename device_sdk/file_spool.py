@@ -168,13 +168,13 @@ class FileSpool(SpoolBase):
 
     def _write_held(self, now_ns: int = 0) -> bool:
         """Write what `_hold` kept; False when the disk still takes nothing."""
-        if self._held:
-            try:
-                self._readings.append(list(self._held), max(now_ns, self._readings.last_ns))
-            except OSError as error:
-                self._note(error)
-                return False
-            self._held.clear()
+        try:
+            while self._held:  # one by one: while the disk is full each `record` tries only the first
+                self._readings.append((self._held[0],), max(now_ns, self._readings.last_ns))
+                self._held.popleft()
+        except OSError as error:
+            self._note(error)
+            return False
         return True
 
     # --- durable steps ---------------------------------------------------------------------
@@ -301,6 +301,7 @@ class FileSpool(SpoolBase):
             if base != self._synced_base:
                 disk.sync_directory(self._path)
             self._synced_end, self._synced_base = end, base
+            self._error = None if not self._held else self._error
         except OSError as error:
             self._note(error)
         finally:

@@ -202,7 +202,7 @@ class FileSpoolModel(SpoolModel):
 TestMemorySpoolModel = SpoolModel.TestCase
 TestMemorySpoolModel.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
 TestFileSpoolModel = FileSpoolModel.TestCase
-TestFileSpoolModel.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+TestFileSpoolModel.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
 
 
 def _number(value: Value) -> int:

@@ -23,7 +23,7 @@ class SpoolHub:
 
     def take(self, spool: Spool) -> None:
         """Take every cut and unacked frame of the spool, as after a reconnect."""
-        bodies = self.bodies.setdefault(spool.stream, [])
+        bodies = self.bodies.setdefault(spool.stream, [b"not seen"] * spool.acked)
         for frame in spool.frames(spool.acked):
             assert frame.seq <= len(bodies) + 1, "a hole in the stream"
             if frame.seq <= len(bodies):
