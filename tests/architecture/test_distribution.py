@@ -14,7 +14,12 @@ HUB: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding
 SDK: dict[str, Any] = tomllib.loads((ROOT / "device_sdk" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LOCKS = ("runtime", "dev", "build", "npm")
 # Distribution name → what it is imported as, where the two differ.
-_IMPORTED_AS = {"telemetry-device-sdk": "device_sdk", "pyyaml": "yaml", "import-linter": "importlinter"}
+_IMPORTED_AS = {
+    "telemetry-device-sdk": "device_sdk",
+    "pyyaml": "yaml",
+    "import-linter": "importlinter",
+    "paho-mqtt": "paho",
+}
 # Used without being imported: uvicorn picks httptools and uvloop, zoneinfo takes tzdata where the system has none.
 _USED_BY_OTHERS = {"httptools", "uvloop", "tzdata"}
 _OURS = {"device_sdk", "hub", "simulators", "tests", "docs", "deploy"}
