@@ -4,15 +4,18 @@ Owns: the public names. Nothing is imported until it is used: a program that
 only names the package pays nothing, and a test pins that.
 """
 
-from typing import TYPE_CHECKING
+# What type checkers take for true; `typing` itself would cost more than the rest of this file.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from device_sdk.client import Client
     from device_sdk.device import ChannelRecorder, Device, Status
     from device_sdk.errors import (
         AuthenticationError,
         ConnectionLostError,
         FlushTimeoutError,
         MisuseError,
+        ResetError,
         SpoolError,
         TelemetryError,
     )
@@ -24,11 +27,13 @@ __all__ = [
     "AuthenticationError",
     "Channel",
     "ChannelRecorder",
+    "Client",
     "ConnectionLostError",
     "Device",
     "FlushTimeoutError",
     "MisuseError",
     "Reading",
+    "ResetError",
     "SpoolError",
     "Status",
     "TelemetryError",
@@ -37,6 +42,7 @@ __all__ = [
 _HOMES = {
     "Channel": "device_sdk.reading",
     "ChannelRecorder": "device_sdk.device",
+    "Client": "device_sdk.client",
     "Device": "device_sdk.device",
     "Reading": "device_sdk.reading",
     "Status": "device_sdk.device",

@@ -82,6 +82,14 @@ class ConnectionLostError(TelemetryError):
         self.retry_ms = retry_ms
 
 
+class ResetError(TelemetryError):
+    """A watcher's position cannot be resumed: ask from a time; ``why``: ``run`` (hub restored) or ``expired``."""
+
+    def __init__(self, message: str, why: str) -> None:
+        super().__init__(message)
+        self.why = why
+
+
 class FlushTimeoutError(TelemetryError, TimeoutError):
     """`flush` ran out of time; the readings stay in the spool and are still delivered later."""
 

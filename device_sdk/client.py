@@ -1,0 +1,367 @@
+"""`Client`: history and live readings of a hub, for programs and notebooks.
+
+Owns: REST over the standard library, and the shell around `watch` that
+reconnects. Place: beside `device`; a program that only records never loads
+it. ``websockets`` is imported when something is watched.
+"""
+
+import asyncio
+import ipaddress
+import json
+import random
+import ssl
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from datetime import datetime
+from http.client import HTTPException
+from os import PathLike
+from typing import TYPE_CHECKING, Any, overload
+
+from device_sdk.backoff import Backoff
+from device_sdk.errors import AuthenticationError, ConnectionLostError, MisuseError, ProtocolError, ResetError
+from device_sdk.reading import Value, to_time_ns
+from device_sdk.watch import Subscription, WatchedReading
+from device_sdk.wire import WATCH_PATH, WATCH_SUBPROTOCOL, Close
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
+    from websockets.exceptions import ConnectionClosed
+
+TIMEOUT_S = 30.0
+# Rows asked for in one page of history: about 300 KiB of JSON.
+PAGE_ROWS = 10_000
+# The hub's live messages are below 256 KiB but for one instant of thousands of series; more is no hub of ours.
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+# People look at watchers: come back within seconds, also when the hub was away for long.
+MAX_WAIT_S = 5.0
+_SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
+
+Time = datetime | int | str
+
+
+class Rows(Sequence[dict[str, Value | None]]):
+    """The answer of a query: a sequence of dicts; ``rows`` and ``columns`` hold the same as tuples.
+
+    Columns: device, channel, unit, time_ns, then value, or one per aggregate.
+    """
+
+    def __init__(self, columns: Sequence[str], rows: Sequence[tuple[Value | None, ...]]) -> None:
+        self.columns = tuple(columns)
+        self.rows = list(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Value | None]: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Rows": ...
+    def __getitem__(self, index: int | slice) -> "dict[str, Value | None] | Rows":
+        if isinstance(index, slice):
+            return Rows(self.columns, self.rows[index])
+        return dict(zip(self.columns, self.rows[index], strict=True))
+
+    def __repr__(self) -> str:
+        return f"<Rows: {len(self.rows)} × {', '.join(self.columns)}>"
+
+
+class Watch:
+    """Readings as they are stored, each once: ``async for reading in watch``, or ``for`` where no loop runs.
+
+    A connection that drops is made again and resumed at ``cursor``, which names
+    what the loop has been given *completely*: keep it to go on in another process.
+    Ends only by `close`, ``break`` or an exception:
+
+    ``wait(seconds)`` sleeps between attempts; a program with a clock of its own may replace it.
+
+    Raises (in the loop):
+        ResetError: the hub was restored or no longer holds what was missed, and no ``on_reset`` was given. Looping on
+            continues from the hub's head.
+        AuthenticationError: the credential is wrong, ended, or may not see any of it.
+        MisuseError: a pattern or ``since`` that the hub cannot read.
+        ConnectionLostError: the first connection could not be made; later ones are tried for ever.
+    """
+
+    def __init__(
+        self, client: "Client", subscription: Subscription, on_reset: Callable[[ResetError], None] | None
+    ) -> None:
+        self._client = client
+        self._subscription = subscription
+        self._on_reset = on_reset
+        self._socket: ClientConnection | None = None
+        self._backoff = Backoff(random.random, cap_s=MAX_WAIT_S)
+        self._was_connected = False
+        self._is_asked = False
+        self.wait: Callable[[float], Awaitable[object]] = asyncio.sleep
+
+    @property
+    def cursor(self) -> str | None:
+        """Where the loop stands; pass it as ``since`` to go on from there."""
+        return self._subscription.cursor
+
+    @property
+    def is_live(self) -> bool:
+        """Whether everything older was received and new readings arrive as they are stored."""
+        return self._subscription.is_live
+
+    async def __aiter__(self) -> AsyncIterator[WatchedReading]:
+        try:
+            while True:
+                for reading in await self.batch():
+                    yield reading
+        finally:
+            await self.close()
+
+    def __iter__(self) -> Iterator[WatchedReading]:
+        with asyncio.Runner() as runner:
+            try:
+                while True:
+                    yield from runner.run(self.batch())
+            finally:
+                runner.run(self.close())
+
+    async def batch(self) -> list[WatchedReading]:
+        """Wait for the next readings; those of the call before count as taken. May be cancelled without loss."""
+        self._subscription.taken()
+        while True:
+            try:
+                readings = await self._receive()
+            except ResetError as error:
+                if self._on_reset is None:
+                    raise
+                self._on_reset(error)
+            except ConnectionLostError as error:
+                if not self._was_connected:
+                    raise
+                await self._pause(error)
+            else:
+                if readings:
+                    return readings
+                self._subscription.taken()
+
+    async def close(self) -> None:
+        """Close the connection; a later `batch` would open another."""
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            await socket.close()
+
+    async def _receive(self) -> list[WatchedReading]:
+        from websockets.exceptions import ConnectionClosed
+
+        if self._socket is None:
+            self._socket = await self._client._open_watch()
+            self._was_connected = True
+            self._backoff.connected(time.monotonic())
+            self._is_asked = False
+        try:
+            if not self._is_asked:
+                await self._socket.send(self._subscription.request())
+                self._is_asked = True
+            data = await self._socket.recv()
+        except ConnectionClosed as error:
+            raise _closed(error) from error
+        return self._subscription.receive(data)
+
+    async def _pause(self, error: ConnectionLostError) -> None:
+        await self.close()
+        retry_ms = error.retry_ms or self._subscription.retry_ms or 0
+        self._subscription.retry_ms = None
+        await self.wait(self._backoff.failed(time.monotonic(), at_least_s=retry_ms / 1000))
+
+
+class Client:
+    """One hub, read.
+
+    Args:
+        url: ``http``, ``https``, ``ws`` or ``wss``, e.g. ``https://hub.local:8000``.
+        token: a watcher's or admin's token; None where the hub asks for none (its own machine).
+        ca: PEM file to trust instead of the system's (``hub tls init`` writes one).
+
+    Example:
+        >>> client = Client("http://127.0.0.1:8000")
+        >>> for row in client.query("greenhouse-*/temperature", last="1h"):
+        ...     print(row["device"], row["time_ns"], row["value"])
+    """
+
+    def __init__(self, url: str, token: str | None = None, *, ca: str | PathLike[str] | None = None) -> None:
+        parts = urllib.parse.urlsplit(url if "//" in url else f"http://{url}")
+        if parts.scheme not in _SCHEMES or not parts.hostname:
+            raise MisuseError(f"{url!r} is no address of a hub; use e.g. https://hub.local:8000")
+        self.url = f"{_SCHEMES[parts.scheme]}://{parts.netloc}"
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._tls = _tls_context(ca) if self.url.startswith("https") else None
+        # A proxy of the surroundings cannot reach this machine's loopback.
+        self._is_local = _is_loopback(parts.hostname)
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})] if self._is_local else []
+        if self._tls is not None:
+            handlers.append(urllib.request.HTTPSHandler(context=self._tls))
+        self._opener = urllib.request.build_opener(*handlers)
+
+    def query(
+        self,
+        *match: str,
+        last: str | None = None,
+        start: Time | None = None,
+        end: Time | None = None,
+        bucket: str | None = None,
+        aggregates: Sequence[str] = ("avg", "min", "max", "count"),
+    ) -> Rows:
+        """Return stored readings ordered by time, all of them: pages are fetched until there is no more.
+
+        Args:
+            match: patterns over ``device/channel``; none = everything.
+            last: ``1h``, ``15m``, ``7d``: alone, or ``start``/``end`` (start ≤ time < end).
+            bucket: ``10s``, ``1m``: aggregates instead of readings, in buckets aligned to the epoch.
+
+        Raises:
+            MisuseError: the hub refuses the request; the message says why.
+            AuthenticationError: no or a wrong credential.
+            ConnectionLostError: no hub answers.
+        """
+        parameters: dict[str, object] = {"match": list(match) or ["**"], "last": last, "limit": PAGE_ROWS}
+        parameters |= {"from": _time_text(start), "to": _time_text(end), "bucket": bucket}
+        if bucket is not None:
+            parameters["agg"] = ",".join(aggregates)
+        rows: list[tuple[Value | None, ...]] = []
+        while True:
+            answer = self.get("/v1/readings", **parameters)
+            rows += self._rows(answer)
+            if answer.get("next") is None:
+                return Rows(("device", "channel", "unit", "time_ns", *answer["columns"][2:]), rows)
+            parameters["page"] = answer["next"]
+
+    def devices(self) -> list[dict[str, Any]]:
+        """Return every device with its state, channels and newest values, as ``GET /v1/devices`` gives them."""
+        found: list[dict[str, Any]] = self.get("/v1/devices")["devices"]
+        return found
+
+    def watch(
+        self,
+        *match: str,
+        since: Time | None = None,
+        mode: str = "lossless",
+        max_hz: float | None = None,
+        exclude: Sequence[str] = (),
+        on_reset: Callable[[ResetError], None] | None = None,
+    ) -> Watch:
+        """Return a `Watch` of the patterns (none = everything); it connects when it is looped over.
+
+        Args:
+            since: a cursor, a time, ``-15m`` or ``last``; None = from now on.
+            mode: ``lossless``: each reading once; ``latest``: the newest per series, at most ``max_hz`` times a second.
+            on_reset: called instead of raising `ResetError`; the watch goes on from the hub's head.
+        """
+        return Watch(self, Subscription(match or ("**",), _time_text(since), mode, max_hz, exclude), on_reset)
+
+    def get(self, path: str, **parameters: object) -> dict[str, Any]:
+        """Return the parsed answer of a GET; parameters that are None are left out, lists are repeated.
+
+        Raises:
+            MisuseError, AuthenticationError, ConnectionLostError: as `query`.
+            ProtocolError: what answers is no hub.
+        """
+        given = {name: value for name, value in parameters.items() if value is not None}
+        # The scheme was checked in __init__: no file: or other surprise can be opened here.
+        request = urllib.request.Request(  # noqa: S310
+            f"{self.url}{path}?{urllib.parse.urlencode(given, doseq=True)}", headers=self._headers
+        )
+        try:
+            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
+                found = json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                raise _refusal(error) from error
+        except (OSError, HTTPException) as error:
+            raise ConnectionLostError(f"no hub answers at {self.url}: {getattr(error, 'reason', error)}") from error
+        except ValueError as error:
+            raise ProtocolError(f"{self.url} answers, but is no telemetry hub") from error
+        if not isinstance(found, dict):
+            raise ProtocolError(f"{self.url} answers, but is no telemetry hub")
+        return found
+
+    def _rows(self, answer: dict[str, Any]) -> Iterator[tuple[Value | None, ...]]:
+        names = [(s["device"], s["channel"], s["unit"]) for s in answer["series"]]
+        large = self._large_integers(answer)
+        for time_ns, number, *values in answer["rows"]:
+            if number in large:
+                values = [int(v) if isinstance(v, str) else v for v in values]
+            yield (*names[number], int(time_ns), *values)
+
+    def _large_integers(self, answer: dict[str, Any]) -> set[int]:
+        """Return the series whose text values are integers beyond 2**53; asks for types only when there is text."""
+        text = {row[1] for row in answer["rows"] if any(isinstance(v, str) for v in row[2:])}
+        if not text:
+            return set()
+        match = [f"{answer['series'][n]['device']}/{answer['series'][n]['channel']}" for n in text]
+        types = {
+            (c["device"], c["channel"]): c["type"]
+            for begin in range(0, len(match), 32)
+            for c in self.get("/v1/channels", match=match[begin : begin + 32])["channels"]
+        }
+        return {n for n in text if types.get((answer["series"][n]["device"], answer["series"][n]["channel"])) != "str"}
+
+    async def _open_watch(self) -> "ClientConnection":
+        from websockets.asyncio.client import connect
+        from websockets.exceptions import InvalidStatus, WebSocketException
+        from websockets.typing import Subprotocol
+
+        try:
+            return await connect(
+                "ws" + self.url.removeprefix("http") + WATCH_PATH,
+                subprotocols=[Subprotocol(WATCH_SUBPROTOCOL)],
+                additional_headers=self._headers,
+                ssl=self._tls,
+                compression=None,
+                max_size=MAX_MESSAGE_BYTES,
+                proxy=None if self._is_local else True,
+            )
+        except InvalidStatus as error:
+            if error.response.status_code in (401, 403):
+                raise AuthenticationError(_message_of(bytes(error.response.body or b""), str(error))) from error
+            raise ConnectionLostError(f"the hub refused the connection: {error}") from error
+        except (OSError, TimeoutError, WebSocketException) as error:
+            raise ConnectionLostError(f"no hub answers at {self.url}: {error}") from error
+
+
+def _time_text(time: Time | None) -> str | None:
+    return time if time is None or isinstance(time, str) else str(to_time_ns(time))
+
+
+def _tls_context(ca: str | PathLike[str] | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise MisuseError(f"ca file {ca}: {error}") from error
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _closed(error: "ConnectionClosed") -> Exception:
+    code = None if error.rcvd is None else error.rcvd.code
+    if code in (Close.UNAUTHENTICATED, Close.FORBIDDEN):
+        return AuthenticationError(f"the hub ended this credential ({error})")
+    if code in (Close.BAD_MESSAGE, Close.TOO_LARGE):
+        return ProtocolError(f"the hub does not understand this SDK ({error})")
+    return ConnectionLostError(f"the hub closed the connection ({error})", code=code)
+
+
+def _refusal(error: urllib.error.HTTPError) -> Exception:
+    message = _message_of(error.read(), f"the hub answered {error.code} {error.reason}")
+    if error.code in (401, 403):
+        return AuthenticationError(message)
+    return ConnectionLostError(message, code=error.code) if error.code >= 500 else MisuseError(message)
+
+
+def _message_of(body: bytes, otherwise: str) -> str:
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return otherwise

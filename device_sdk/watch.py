@@ -1,0 +1,142 @@
+"""The watcher's half of ``watch.v1`` for one subscription: messages in, readings and a cursor out.
+
+Owns: what to ask for after each (re)connection, decoding, and where the
+watcher stands. Place: before `client`. Pure: no socket, no clock.
+
+A cursor names what was *taken*: it moves only when the caller comes for more,
+so whatever happens between two messages, the next connection begins exactly
+behind the last reading that was handed out.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from device_sdk.errors import AuthenticationError, MisuseError, ProtocolError, ResetError
+from device_sdk.reading import Value
+
+# One subscription per connection, so one name is enough.
+SUBSCRIPTION = "s1"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedReading:
+    """One reading of one series as a watcher gets it (``time_ns``: UTC epoch nanoseconds, exact)."""
+
+    device: str
+    channel: str
+    time_ns: int
+    value: Value
+    unit: str | None = None
+
+    @property
+    def time(self) -> datetime:
+        """Return the instant as an aware datetime, cut to microseconds."""
+        return _EPOCH + timedelta(microseconds=self.time_ns // 1000)
+
+
+class Subscription:
+    """One subscription over any number of connections.
+
+    Call `request` on each new connection and send it; feed every message to
+    `receive`; call `taken` when the readings of the last message were used.
+
+    Args:
+        match: patterns over ``device/channel``.
+        since: cursor, RFC 3339 time, ``-15m``, ``last``; None = from now on.
+        mode: ``lossless`` or ``latest``.
+        max_hz: messages per second in mode ``latest``; None = the hub's default.
+        exclude: patterns that take series out again.
+    """
+
+    def __init__(
+        self,
+        match: Sequence[str],
+        since: str | None = None,
+        mode: str = "lossless",
+        max_hz: float | None = None,
+        exclude: Sequence[str] = (),
+    ) -> None:
+        self.cursor = since
+        self.is_live = False
+        self.behind = 0
+        self.retry_ms: int | None = None
+        self._asked: dict[str, object] = {"op": "sub", "sub": SUBSCRIPTION, "match": list(match), "mode": mode}
+        if exclude:
+            self._asked["not"] = list(exclude)
+        if max_hz is not None:
+            self._asked["max_hz"] = max_hz
+        self._series: dict[int, dict[str, Any]] = {}
+        self._arrived: str | None = None
+
+    def request(self) -> str:
+        """Return the message that begins or resumes the subscription on a new connection."""
+        self._arrived = None
+        self.is_live = False
+        since = {} if self.cursor is None else {"since": self.cursor}
+        return json.dumps({"id": 1, **self._asked, **since})
+
+    def receive(self, data: str | bytes) -> list[WatchedReading]:
+        """Take one message; return its readings, often none.
+
+        Raises:
+            ResetError: the hub could not resume the cursor; it goes on from ``cursor``, which is now the hub's head.
+            MisuseError: the hub does not understand the request.
+            AuthenticationError: nothing of what was asked for may be seen.
+            ProtocolError: this is no watch.v1.
+        """
+        try:
+            message = json.loads(data)
+            return self._apply(message["op"], message)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, MisuseError):
+                raise
+            raise ProtocolError(f"the hub sent a message this SDK cannot read: {error!r}") from error
+
+    def taken(self) -> None:
+        """Move the cursor behind the last message received: its readings are the caller's now."""
+        if self._arrived is not None:
+            self.cursor, self._arrived = self._arrived, None
+
+    def _apply(self, op: str, message: dict[str, Any]) -> list[WatchedReading]:
+        match op:
+            case "data":
+                self._arrived = str(message["o"])
+                return self._readings(message)
+            case "series":
+                self._series |= {int(number): series for number, series in message["s"].items()}
+            case "ok":
+                self._arrived = str(message["from"])
+                self.taken()
+            case "live":
+                self._arrived = str(message["o"])
+                self.is_live, self.behind = True, 0
+                self.taken()
+            case "lag":
+                self.behind = int(message["behind"])
+            case "bye":
+                self.retry_ms = int(message["retry_ms"])
+            case "reset":
+                self._arrived = str(message["head"])
+                self.taken()
+                raise ResetError(f"the hub cannot go on from this position ({message['why']})", str(message["why"]))
+            case "error":
+                kind = AuthenticationError if message["reason"] == "forbidden" else MisuseError
+                raise kind(str(message.get("message", message["reason"])))
+        return []
+
+    def _readings(self, message: dict[str, Any]) -> list[WatchedReading]:
+        t0, tick, series = int(message["t0"]), int(message["tick"]), self._series
+        readings = []
+        for number, dt, value in message["u"]:
+            info = series[number]
+            # Integers beyond 2**53 travel as text; a series of strings says so.
+            if isinstance(value, str) and info.get("type") != "str":
+                value = int(value)
+            readings.append(
+                WatchedReading(info["device"], info["channel"], t0 + int(dt) * tick, value, info.get("unit"))
+            )
+        return readings
