@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         TelemetryError,
     )
     from device_sdk.reading import Channel, Reading
+    from device_sdk.watch import WatchedReading
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ __all__ = [
     "SpoolError",
     "Status",
     "TelemetryError",
+    "WatchedReading",
 ]
 
 _HOMES = {
@@ -46,6 +48,7 @@ _HOMES = {
     "Device": "device_sdk.device",
     "Reading": "device_sdk.reading",
     "Status": "device_sdk.device",
+    "WatchedReading": "device_sdk.watch",
 }
 
 

@@ -88,7 +88,7 @@ class Courier:
         offload: run steps in a worker thread (spool on disk inside a user's loop).
         on_frame, on_ack: the user's hooks; they run on this loop.
 
-    `wake`, `is_online` and `last_error` are for any thread; all else for the loop that runs `run`.
+    `wake`, `declared`, `is_online` and `last_error` are for any thread; all else for the loop that runs `run`.
     """
 
     def __init__(
@@ -158,6 +158,11 @@ class Courier:
             except RuntimeError:
                 # The loop was closed under a device that was not; the spool keeps what was recorded.
                 logger.debug("recorded after the end of the loop device=%s", self._device)
+
+    def declared(self) -> None:
+        """Note, from any thread, that a channel was declared."""
+        self._session.schema_changed()
+        self.wake()
 
     async def drain(self, timeout_s: float, *, give_up_offline: bool = False) -> bool:
         """Wait until all that was recorded before this call is durable at the hub; False when it is not.

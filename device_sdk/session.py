@@ -117,6 +117,7 @@ class Session:
         # Cut and unacked frames as (seq, readings): what is in flight without asking the spool for bodies.
         self._unacked: deque[tuple[int, int]] = deque()
         self._declared: dict[str, Channel] = {}
+        self._is_schema_due = True
         self._last_cut = -math.inf
         self._no_cut_before = -math.inf
         self._since = 0.0
@@ -169,6 +170,7 @@ class Session:
             self._rejected_total = 0
         self._since = now
         self._declared = {}
+        self._is_schema_due = True
         self._rewound = None
         self._no_cut_before = now
         # Also the frames that an earlier process cut.
@@ -180,6 +182,10 @@ class Session:
             sdk=self._sdk, seen=spool.pos, mono_ns=int(now * 1e9), wall_ns=wall_ns, link=self._link,
         )  # fmt: skip
         return wire.encode(hello)
+
+    def schema_changed(self) -> None:
+        """Note that a channel was declared; the next `frames_to_send` begins with it. Safe from any thread."""
+        self._is_schema_due = True
 
     def disconnected(self) -> None:
         """Forget the connection; everything unacked is sent again on the next one."""
@@ -273,7 +279,8 @@ class Session:
         if self._conversation.state is not State.RUNNING:
             return []
         out: list[Outgoing] = []
-        self._add_schema(out)
+        if self._is_schema_due:
+            self._add_schema(out)
         limit = self._send_limit()
         if self._sent >= limit:
             return out
@@ -426,12 +433,13 @@ class Session:
         )  # fmt: skip
 
     def _add_schema(self, out: list[Outgoing]) -> None:
+        # First the flag, then the look: a channel declared meanwhile sets it again.
+        self._is_schema_due = False
         channels = self._spool.channels
-        if channels == self._declared:
-            return
         changed = tuple(c for c in channels.values() if self._declared.get(c.name) != c)
-        self._declared = dict(channels)
-        out.append(Outgoing(wire.encode(wire.Schema(changed))))
+        if changed:
+            self._declared = dict(channels)
+            out.append(Outgoing(wire.encode(wire.Schema(changed))))
 
     def _send_limit(self) -> int:
         last = self._unacked[-1][0] if self._unacked else 0

@@ -221,6 +221,22 @@ def test_record_is_safe_from_any_thread(hub: FakeHub) -> None:
     assert len(set(stored(hub))) == len(hub.model.readings) == 2000
 
 
+def test_record_stays_quick_while_the_hub_comes_and_goes(tmp_path: Path) -> None:
+    """During an outage, with the spool on disk, 99 of 100 records take less than 50 ms, and none is lost."""
+    with FakeHub() as hub, Device("d1", hub.url, spool=tmp_path) as device:
+        took = []
+        for n in range(2000):
+            if n % 500 == 100:
+                hub.cut()
+            began = time.perf_counter()
+            device.record(t=n)
+            took.append(time.perf_counter() - began)
+        device.flush()
+
+    assert sorted(took)[int(len(took) * 0.99)] < 0.050
+    assert sorted(r.value for r in hub.model.readings) == list(range(2000))
+
+
 # --- waiting ------------------------------------------------------------------------------------
 
 

@@ -211,6 +211,7 @@ def test_only_new_channels_are_declared_later() -> None:
     play.connect()
     play.step()
     play.spool.declare(Channel("door"))
+    play.session.schema_changed()
     play.step()
     play.step()
 

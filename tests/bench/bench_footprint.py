@@ -1,0 +1,67 @@
+"""What the SDK costs before it does anything: import CPU, resident memory and installed size, beside bare websockets.
+
+``python -m tests.bench.bench_footprint`` prints a Markdown table. Each row is the
+best of several fresh interpreters (other work on the machine only adds); memory
+is what the process has resident beyond nothing, on Linux.
+"""
+
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import device_sdk
+
+RUNS = 9
+BARE = "from websockets.asyncio.client import connect"
+ROWS = (
+    ("nothing (the interpreter)", "pass"),
+    ("bare websockets: `from websockets.asyncio.client import connect`", BARE),
+    ("`import device_sdk`", "import device_sdk"),
+    ("`from device_sdk import Device`", "from device_sdk import Device"),
+    ("a `Device` ready to connect", "from device_sdk import Device\nimport device_sdk.websocket"),
+)
+_MEASURE = """
+import time
+began = time.process_time()
+{code}
+took = time.process_time() - began
+resident = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS")]
+print(took * 1e3, int(resident[0]) / 1024)
+"""
+
+
+def main() -> None:
+    """Measure and print."""
+    print(f"{platform.python_implementation()} {platform.python_version()}\n")
+    print("| | import, CPU ms | × bare | resident, MB | × bare |\n| --- | --- | --- | --- | --- |")
+    measured = {code: _best(code) for _, code in ROWS}
+    bare_ms, bare_mb = measured[BARE]
+    for name, code in ROWS:
+        ms, mb = measured[code]
+        print(f"| {name} | {ms:.1f} | {ms / bare_ms:.2f} | {mb:.1f} | {mb / bare_mb:.2f} |")
+    ours = _size([Path(f) for f in Path(next(iter(device_sdk.__path__))).glob("*.py")])
+    theirs = _size([Path(str(f.locate())) for f in metadata.files("websockets") or ()])
+    print(
+        f"\nInstalled: {ours:.2f} MB of our own + {theirs:.2f} MB of websockets = {ours + theirs:.2f} MB (goal: ≤ 3)."
+    )
+
+
+def _best(code: str) -> tuple[float, float]:
+    samples = []
+    for _ in range(RUNS):
+        done = subprocess.run(
+            [sys.executable, "-c", _MEASURE.format(code=code)], capture_output=True, text=True, check=True
+        )
+        ms, mb = done.stdout.split()
+        samples.append((float(ms), float(mb)))
+    return min(ms for ms, _ in samples), min(mb for _, mb in samples)
+
+
+def _size(files: list[Path]) -> float:
+    return sum(f.stat().st_size for f in files if f.is_file() and "__pycache__" not in f.parts) / 1e6
+
+
+if __name__ == "__main__":
+    main()
