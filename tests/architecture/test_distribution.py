@@ -20,9 +20,9 @@ _IMPORTED_AS = {
     "import-linter": "importlinter",
     "paho-mqtt": "paho",
 }
-# Used without being imported: uvicorn picks httptools and uvloop, zoneinfo takes tzdata where the system has none.
 # What docs/examples find on a Raspberry Pi; their tests bring fakes.
 _SENSOR_LIBRARIES = {"adafruit_bme280", "adafruit_dht", "board"}
+# Used without being imported: uvicorn picks httptools and uvloop, zoneinfo takes tzdata where the system has none.
 _USED_BY_OTHERS = {"httptools", "uvloop", "tzdata"}
 _OURS = {"device_sdk", "hub", "simulators", "tests", "docs", "deploy"}
 
