@@ -9,6 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -121,16 +122,21 @@ def insert_rows(
         tail: e.g. an ``ON CONFLICT`` clause.
     """
     answers: list[tuple[Any, ...]] = []
-    row = "(" + ",".join("?" * width) + ")"
     at, left = 0, len(flat) // width
     while left:
         # Powers of two only, so that few texts are prepared and kept.
         rows = min(_ROWS_PER_STATEMENT, 1 << (left.bit_length() - 1))
-        statement = f"{head} VALUES {','.join([row] * rows)} {tail}"
+        statement = _rows_statement(head, width, rows, tail)
         answers += connection.execute(statement, flat[at : at + rows * width]).fetchall()
         at += rows * width
         left -= rows
     return answers
+
+
+@lru_cache(maxsize=256)
+def _rows_statement(head: str, width: int, rows: int, tail: str) -> str:
+    row = "(" + ",".join("?" * width) + ")"
+    return f"{head} VALUES {','.join([row] * rows)} {tail}"
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
