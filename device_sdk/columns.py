@@ -221,7 +221,8 @@ def _check_counts(batch: Batch) -> None:
 
 def _column_object(column: Column) -> dict[str, Any]:
     values: Sequence[Value] = column.values
-    if any(type(v) is int and not -_JSON_EXACT <= v <= _JSON_EXACT for v in values):
+    # A column with strings beside (its type is a conflict anyway) keeps plain integers: "7" stays a string.
+    if any(type(v) is int and not -_JSON_EXACT <= v <= _JSON_EXACT for v in values) and str not in map(type, values):
         values = [str(v) if type(v) is int else v for v in values]
         return {"dt": column.dt, "v": values, "type": "int"}
     n = len(column.dt)
@@ -237,7 +238,7 @@ def _column(name: str, obj: dict[str, Any]) -> Column:
     if not isinstance(values, list) or not values:
         raise ProtocolError(f"channel {name!r}: v must be a list with at least one value", Reason.MALFORMED)
     if obj.get("type") == "int":
-        values = [int(v) for v in values]
+        values = [int(v) if type(v) is str else v for v in values]
     step = obj.get("step")
     if step is not None:
         if type(step) is not int or not 0 < step <= INT_MAX // max(len(values), 1):
