@@ -6,7 +6,7 @@ but the error trees.
 
 from enum import IntEnum
 
-from device_sdk.errors import MisuseError, TelemetryError
+from device_sdk.errors import AuthenticationError, ConnectionLostError, MisuseError, TelemetryError
 from hub.errors import (
     BadRequestError,
     ConfigError,
@@ -54,6 +54,8 @@ _CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (BadRequestError, ExitCode.USAGE),
     (ConfigError, ExitCode.USAGE),
     (MisuseError, ExitCode.USAGE),
+    (AuthenticationError, ExitCode.REFUSED),
+    (ConnectionLostError, ExitCode.UNREACHABLE),
     (HubError, ExitCode.FAILED),
     (TelemetryError, ExitCode.FAILED),
     (OSError, ExitCode.FAILED),

@@ -20,6 +20,7 @@ def watch(
     as_json: options.Json = False,
 ) -> None:
     """Show readings live: a table on a terminal, else one line each (`--json`: NDJSON)."""
+    from device_sdk import Client
     from hub.cli.watching import run
 
-    run(options.open_client(url, token, ca), pattern or ["**"], since, count, as_json=as_json)
+    run(Client(url, token, ca=ca), pattern or ["**"], since, count, as_json=as_json)

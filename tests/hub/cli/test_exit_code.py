@@ -2,7 +2,7 @@
 
 import pytest
 
-from device_sdk.errors import MisuseError, SpoolError
+from device_sdk.errors import AuthenticationError, ConnectionLostError, MisuseError, SpoolError
 from hub.cli.exit_code import CliError, ExitCode, UnreachableError, exit_code_of
 from hub.errors import ConfigError, ConflictError, ForbiddenError, JournalError, NotFoundError, UnauthenticatedError
 from tests.hub.cli.conftest import Run
@@ -18,6 +18,8 @@ from tests.hub.cli.conftest import Run
         (ConflictError("x"), 6),
         (ConfigError("x"), 2),
         (MisuseError("x"), 2),
+        (AuthenticationError("x"), 4),
+        (ConnectionLostError("x"), 3),
         (JournalError("x"), 1),
         (SpoolError("x"), 1),
         (OSError("x"), 1),

@@ -1,8 +1,8 @@
 """The tree of commands: quick to start, complete, and polite about mistakes."""
 
+import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -26,19 +26,21 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_help_is_quick() -> None:
-    """`hub --help` takes less than 150 ms; on a slow machine, less than 100 ms on top of loading Typer."""
-    ours = _least_seconds("-m", "hub", "--help")
-    typer = _least_seconds("-c", "import typer")
+    """`hub --help` takes less than 150 ms; on a slow machine it adds little to loading Typer."""
+    typer, ours = _least_cpu_s("-c", "import typer"), _least_cpu_s("-m", "hub", "--help")
 
-    assert ours < max(0.150, typer + 0.100)
+    assert ours < max(0.150, 1.8 * typer)
 
 
-def _least_seconds(*arguments: str) -> float:
+def _least_cpu_s(*arguments: str) -> float:
+    """Return processor seconds, which other tests beside disturb less than the clock on the wall."""
     least = float("inf")
     for _ in range(5):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, cwd=ROOT, check=True)
-        least = min(least, time.perf_counter() - start)
+        process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, cwd=ROOT)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        least = min(least, usage.ru_utime + usage.ru_stime)
     return least
 
 
