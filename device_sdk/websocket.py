@@ -5,8 +5,8 @@ by `courier`. The only importer of ``websockets``, `asyncio`'s streams are not
 used. Must not: know what the messages mean.
 
 `ClientProtocol` on an `asyncio.Protocol` instead of ``websockets.asyncio``: no
-task, queue or future per message. Measured with ``tests/bench/bench_device_cpu.py
---transports``: see ``docs/benchmarks.md``.
+task, queue or future per message. Measured, CPU for a frame and its ack one at a
+time on two busy cores: 66 to 81 µs, the library's own client 117 to 121 µs.
 """
 
 import asyncio
