@@ -68,6 +68,7 @@ class CutProxy:
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
             self._writers.add(up_writer)
             budget = self.cuts_after.pop(0) if self.cuts_after else None
+            cuts = self.cuts
             ways = [
                 asyncio.create_task(self._pump(down_reader, up_writer, "swallow_up", budget)),
                 asyncio.create_task(self._pump(up_reader, down_writer, "swallow_down", None)),
@@ -76,6 +77,8 @@ class CutProxy:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
+            if budget is not None and self.cuts == cuts:
+                self.cuts_after.append(budget)  # it ended for another reason: the next connection is cut instead
         except OSError:
             pass
         finally:
