@@ -50,24 +50,15 @@ make_venv() {
 
 pip_install() { $python -m pip install -qq --disable-pip-version-check --no-input "$@"; }
 
-# install_once STAMP FILES… -- COMMAND…: runs the command unless it has already run for these files in this folder.
-install_once() {
-    stamp=.venv/.$1
-    shift
-    files=
-    while [ "$1" != -- ]; do
-        files="$files $1"
-        shift
-    done
-    shift
+# What the lock files named and this folder come to; an installation is repeated when it has changed.
+state_of() {
     # shellcheck disable=SC2086
-    state="$root $(cat $files | cksum)"
-    if [ "$(cat "$stamp" 2>/dev/null || true)" = "$state" ]; then
-        return
-    fi
-    "$@"
-    echo "$state" >"$stamp"
+    echo "$root $(cat $1 | cksum)"
 }
+
+# is_done STAMP FILES: tells whether `done_with` has been said for these files as they are.
+is_done() { [ "$(cat ".venv/.$1" 2>/dev/null || true)" = "$(state_of "$2")" ]; }
+done_with() { state_of "$2" >".venv/.$1"; }
 
 install_lock() {
     echo "setup: installing the packages of requirements/ into .venv ($*)"
@@ -90,8 +81,6 @@ install_page() {
     $python deploy/wheel/backend.py
 }
 
-link_checkout() { pip_install --no-deps --no-build-isolation -e ./device_sdk -e .; }
-
 install_debian_packages() {
     command -v dpkg-query >/dev/null 2>&1 || return 0
     missing=
@@ -108,18 +97,33 @@ install_debian_packages() {
     fi
 }
 
+locks="requirements/runtime.lock requirements/build.lock"
+projects="pyproject.toml device_sdk/pyproject.toml"
 make_venv
 case $level in
-run) install_once run requirements/runtime.lock requirements/build.lock -- \
-    install_lock runtime build ;;
-dev | test) install_once dev requirements/dev.lock -- install_lock dev ;;
+run)
+    # `dev` holds all of it, in the same versions (a test compares them).
+    if ! is_done dev requirements/dev.lock && ! is_done run "$locks"; then
+        install_lock runtime build
+        done_with run "$locks"
+    fi
+    ;;
+dev | test)
+    if ! is_done dev requirements/dev.lock; then
+        install_lock dev
+        done_with dev requirements/dev.lock
+    fi
+    ;;
 *)
     echo "setup: unknown level '$level' (run, dev, test)" >&2
     exit 2
     ;;
 esac
 install_page
-install_once link pyproject.toml device_sdk/pyproject.toml -- link_checkout
+if ! is_done link "$projects"; then
+    pip_install --no-deps --no-build-isolation -e ./device_sdk -e .
+    done_with link "$projects"
+fi
 if [ "$level" = test ]; then
     install_debian_packages
 fi
