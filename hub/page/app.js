@@ -29,6 +29,8 @@ const FLEET_HZ = 2;
 const TEXTS_EVERY_MS = 250;
 /** Without a word for this long, and with no answer to a poll either, the link is dead. */
 const SILENCE_MS = 20000;
+/** Readings that devices had kept back arrive a little after them, and only the newest come by the live side. */
+const FILL_AGAIN_MS = [12_000, 300_000];
 /** Series asked for in one go when the sparklines are filled. */
 const MOST_PATTERNS = 24;
 
@@ -43,10 +45,11 @@ class App {
     this.topBar = new TopBar({ toggleTheme: () => this._toggleTheme(), back: () => this.back() });
     this.palette = readPalette();
     this.wanted = readAddress(location.hash);
-    this._isDrawnFresh = false;
     this._fleetRevision = -1;
     this._textsAt = -Infinity;
     this._filledFor = "";
+    this._filledAt = 0;
+    this._fills = 0;
   }
 
   start() {
@@ -170,12 +173,14 @@ class App {
     this._fillSparks();
   }
 
-  /** Fill the sparklines once per set of leading channels; after that the live side keeps them. */
+  /** Fill the sparklines from the store when the set of leading channels changed, and now and then. */
   async _fillSparks() {
     const leads = [...new Set(this.fleet.ordered.map((device) => device.lead?.channel).filter(Boolean))].slice(0, MOST_PATTERNS);
     const key = `${leads.join(" ")} ${this.fleet.ordered.length}`;
-    if (!leads.length || key === this._filledFor) return;
-    this._filledFor = key;
+    const wait = FILL_AGAIN_MS[Math.min(this._fills, FILL_AGAIN_MS.length) - 1] ?? 0;
+    if (!leads.length || (key === this._filledFor && performance.now() - this._filledAt < wait)) return;
+    [this._filledFor, this._filledAt] = [key, performance.now()];
+    this._fills++;
     const from = toEpoch(this.clock.running() - SPAN);
     try {
       const answer = await fetchBuckets(leads.map((channel) => `*/${channel}`), { from, stepMs: SLOT / 1e6, functions: "avg" });
@@ -184,6 +189,7 @@ class App {
         const found = this.fleet.devices.get(device);
         if (found?.lead?.channel === channel && typeof value === "number") found.spark.put(fromEpoch(String(time)), value);
       }
+      this.rail.list.areSparksKnown = true;
     } catch {
       this._filledFor = "";
     }
@@ -194,11 +200,12 @@ class App {
     document.body.dataset.connection = state;
     if (state === "live") {
       this.clock.thaw();
-      this._filledFor = "";
+      [this._filledFor, this._fills] = ["", 0];
     } else {
       this.clock.freeze();
       this.watch.feed?.forgetLatency();
     }
+    this.watch.redraw();
     if (state === "refused") this.topBar.showRefusal(why);
     this._textsAt = -Infinity;
   }

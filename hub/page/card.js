@@ -55,6 +55,7 @@ export class Card {
     this._drawnAt = -Infinity;
     this._drawnRevision = -1;
     this._size = { width: 0, height: 0 };
+    this._told = "";
     /** @type {number | null} */
     this._cursor = null;
     /** @type {import("./view.js").Summary | null} */
@@ -74,6 +75,11 @@ export class Card {
     this._plot?.destroy();
     this._plot = null;
     this._mode = "";
+    this._drawnEnd = NaN;
+  }
+
+  /** Draw the same again at the next chance, e.g. without the live dot. */
+  redraw() {
     this._drawnEnd = NaN;
   }
 
@@ -169,20 +175,27 @@ export class Card {
   }
 
   _tellStats() {
+    const parts = this._statParts();
+    // Most draws change no digit; then the document is left alone.
+    if (parts.join("|") === this._told) return;
+    this._told = parts.join("|");
+    this._stats.replaceChildren(...parts.map((part, i) => (i % 2 ? element("b", {}, part) : part)));
+  }
+
+  /** @returns {string[]} plain and bold text in turn */
+  _statParts() {
     const view = this._view;
     const at = this._cursor;
     if (view && at !== null && at < view.times.length) {
-      const time = clockText(view.times[at]);
-      const day = namesDays([view.times[0], view.times[view.times.length - 1]]) ? `${dayText(view.times[at])}, ` : "";
+      const isLong = namesDays([view.times[0], view.times[view.times.length - 1]]);
       const { text, unit } = valueText(view.values[at], this.channel);
       const spread = view.min && view.max ? ` (${this._number(view.min[at])} – ${this._number(view.max[at])})` : "";
-      this._stats.replaceChildren(`${day}${time} `, element("b", {}, `${text}${unit ? ` ${unit}` : ""}`), spread);
-      return;
+      const time = `${isLong ? `${dayText(view.times[at])}, ` : ""}${clockText(view.times[at])} `;
+      return [time, `${text}${unit ? ` ${unit}` : ""}`, spread];
     }
     const summary = this.summary;
-    if (!summary || this.channel.type === "bool") return this._stats.replaceChildren();
-    const bold = (/** @type {number} */ value) => element("b", {}, this._number(value));
-    this._stats.replaceChildren("min ", bold(summary.min), " · avg ", bold(summary.avg), " · max ", bold(summary.max));
+    if (!summary || this.channel.type === "bool") return [];
+    return ["min ", this._number(summary.min), " · avg ", this._number(summary.avg), " · max ", this._number(summary.max)];
   }
 
   /** @param {number} value */

@@ -58,11 +58,11 @@ class Row {
     setAttribute(this.root, "aria-label", `${device.name}, ${word}, ${device.lead?.label ?? ""} ${text} ${unit}`);
   }
 
-  /** @param {number} now @param {import("./palette.js").Palette} palette */
-  draw(now, palette) {
+  /** @param {number} now @param {import("./palette.js").Palette} palette @param {boolean} isKnown whether history was loaded: else empty means "not yet" */
+  draw(now, palette, isKnown) {
     const device = this.device;
     if (!device) return;
-    const key = `${device.name} ${device.state} ${palette.isDark}`;
+    const key = `${device.name} ${device.state} ${palette.isDark} ${isKnown}`;
     if (key === this._drawnKey && now >= this._drawnAt && now - this._drawnAt < SPARK_EVERY) return;
     this._drawnAt = now;
     this._drawnKey = key;
@@ -70,7 +70,7 @@ class Row {
     const style = { line, fill: withAlpha(line, 0.14), hatch: withAlpha(device.state === "stale" ? palette.warn : palette.off, 0.35) };
     drawSpark(sizeCanvas(this._canvas, SPARK.width, SPARK.height), { ...SPARK, ratio: pixelRatio() }, device.spark, now, {
       style,
-      gapNs: Math.max(staleAfter(device), 2 * SLOT),
+      gapNs: isKnown ? Math.max(staleAfter(device), 2 * SLOT) : Infinity,
       minimumSpan: minimumSpan(device.lead?.unit) / 2,
     });
   }
@@ -101,9 +101,12 @@ export class DeviceList {
     /** @type {import("./fleet.js").Device[]} */
     this.devices = [];
     this.chosen = "";
+    /** Whether the sparklines' past has been loaded. */
+    this.areSparksKnown = false;
     this._rowHeight = 48;
     this._height = 0;
     this._isStale = true;
+    this._mustReveal = false;
     new ResizeObserver(() => this._measure()).observe(root);
     root.addEventListener("scroll", () => (this._isStale = true), { passive: true });
     root.addEventListener("click", (event) => this._clicked(event));
@@ -121,7 +124,7 @@ export class DeviceList {
   select(name, scroll = false) {
     this.chosen = name;
     this._isStale = true;
-    if (scroll) this._reveal();
+    this._mustReveal = scroll;
   }
 
   /** Move the choice by some rows. @param {number} by */
@@ -142,11 +145,15 @@ export class DeviceList {
     if (!this._height) return;
     if (isChanged || this._isStale) this._place(now);
     this._isStale = false;
-    for (const row of this._rows) if (!row.root.hidden) row.draw(now, palette);
+    for (const row of this._rows) if (!row.root.hidden) row.draw(now, palette, this.areSparksKnown);
   }
 
   /** @param {number} now */
   _place(now) {
+    if (this._mustReveal && this.devices.some((device) => device.name === this.chosen)) {
+      this._mustReveal = false;
+      this._reveal();
+    }
     const first = Math.max(0, Math.floor(this._root.scrollTop / this._rowHeight) - SPARE);
     const most = Math.ceil(this._height / this._rowHeight) + 2 * SPARE;
     while (this._rows.length < most) {
@@ -177,9 +184,12 @@ export class DeviceList {
     const at = this.devices.findIndex((device) => device.name === this.chosen);
     if (at < 0 || !this._height) return;
     const top = at * this._rowHeight;
-    const { scrollTop } = this._root;
-    if (top < scrollTop) this._root.scrollTop = top;
-    else if (top + this._rowHeight > scrollTop + this._height) this._root.scrollTop = top + this._rowHeight - this._height;
+    const hidden = top - this._root.scrollTop;
+    if (hidden >= 0 && hidden <= this._height - this._rowHeight) return;
+    // A step beyond the edge scrolls by that step; a far jump ends in the middle.
+    const isNear = hidden > -2 * this._rowHeight && hidden < this._height + this._rowHeight;
+    const edge = hidden < 0 ? top : top + this._rowHeight - this._height;
+    this._root.scrollTop = isNear ? edge : top - (this._height - this._rowHeight) / 2;
   }
 
   /** @param {Event} event */

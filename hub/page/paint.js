@@ -94,6 +94,7 @@ export function paintAlertZone(context, { left, top, width, height }, { y, isAbo
     // The whole chart lies in the zone: the limit itself is out of sight, so it is named at that edge.
     context.font = font(ratio, 600);
     context.fillStyle = palette.crit;
+    context.textAlign = "left";
     context.textBaseline = isAbove ? "bottom" : "top";
     context.fillText(`${isAbove ? "↓" : "↑"} ${text}`, left + 6 * ratio, isAbove ? bottom - 6 * ratio : top + 6 * ratio);
   }

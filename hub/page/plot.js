@@ -192,7 +192,8 @@ export class Plot {
     const half = (span / 2) * (1 + 2 * PADDING);
     // Where nothing is negative, the axis does not pretend it could be.
     const floor = low >= 0 && middle - half < 0 ? 0 : middle - half;
-    this._span = [floor, middle + half];
+    const isShare = unit === "%" || unit === "%RH";
+    this._span = [floor, isShare && high <= 100 ? Math.min(100, middle + half) : middle + half];
     return this._span;
   }
 

@@ -37,7 +37,7 @@ class Tile {
     setText(this._unit, unit);
     setAttribute(this.root, "data-alert", alertText(channel) ? "" : null);
     const drawn = summary && isNumeric(channel) ? summary : null;
-    this._track.hidden = !drawn;
+    setAttribute(this._track, "data-empty", drawn ? null : "");
     if (!drawn) {
       for (const part of [this._change, this._range, this._high]) setText(part, "");
       const isSwitch = summary && channel.type === "bool";

@@ -81,6 +81,11 @@ export class Watch {
     this._refresh();
   }
 
+  /** The connection came or went. */
+  redraw() {
+    for (const card of this.cards) card.redraw();
+  }
+
   /** Colours changed. */
   repaint() {
     for (const card of this.cards) card.invalidate();
