@@ -6,9 +6,9 @@ it. Must not: number, acknowledge, or decide what to drop.
 
 A position is the count of bytes ever appended; a file is named by the position
 of its first byte, so damage or a lost file shifts nothing. Readings before
-`head` are numbered or dropped. The cache holds the oldest of the others without a
-hole up to `_cached_to`; when it is full, newer ones stay on disk until they are
-read back (`next_piece`, `read`, `install`).
+`head` are numbered or dropped. The cache holds the oldest of the others: all of them
+while `_is_caching`, else those up to `_cached_to`; newer ones stay on disk until they
+are read back (`next_piece`, `read`, `install`).
 """
 
 import contextlib
@@ -34,17 +34,17 @@ _MAX_UNSYNCED = 8
 
 @dataclass(slots=True, eq=False)
 class Segment:
-    """One file: its first position, its size, and how many of its readings are un-numbered."""
+    """One file: its first position, the one behind its last, and how many of its readings are un-numbered."""
 
     path: Path
     base: int
-    size: int
+    end: int
     left: int
 
     @property
-    def end(self) -> int:
-        """Position behind its last byte."""
-        return self.base + self.size
+    def size(self) -> int:
+        """Its bytes."""
+        return self.end - self.base
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,34 +117,34 @@ class ReadingLog:
             OSError: none of them was written.
         """
         current = self._current
-        if current is None or current.size >= self._segment_bytes:
+        if current is None or current.end - current.base >= self._segment_bytes:
             current = self.rotate()
-        seed, names, last_ns = self._seed, self._names, self.last_ns
-        data, ends, end = b"", [], current.base + current.size
+        seed, names, last_ns, count = self._seed, self._names, self.last_ns, len(entries)
+        data, ends = b"", []
         for channel, time_ns, value in entries:
-            name = names.get(channel)
-            if name is None:
-                name = names[channel] = channel.encode()
-            # A bumped instant may pass now by a few ns; only a time far beyond was given by hand.
-            is_future = time_ns > now_ns and time_ns > last_ns + len(entries)
-            if time_ns > last_ns and not is_future:
-                last_ns = time_ns
+            is_future = False
+            if time_ns > last_ns:
+                # A bumped instant may pass now by a few ns; only a time far beyond was given by hand.
+                is_future = time_ns > now_ns and time_ns > last_ns + count
+                if not is_future:
+                    last_ns = time_ns
+            name = names.get(channel) or self._name(channel)
             record = encode_reading(seed, name, time_ns, value, is_future)
-            end += len(record)
-            ends.append(end)
             data = data + record if data else record
-        if os.write(self._fd, data) != len(data):
+            ends.append(current.end + len(data))
+        size = len(data)
+        if os.write(self._fd, data) != size:
             self._undo_short_write(current)
         self.last_ns = last_ns
-        current.size = end - current.base
-        current.left += len(ends)
-        self.left += len(ends)
-        self.bytes += len(data)
+        current.end += size
+        current.left += count
+        self.left += count
+        self.bytes += size
         if self._is_caching:
             self._cache.extend(entries)
             self._ends.extend(ends)
-            self._cached_to = end
-            self._is_caching = len(self._cache) < CACHE_READINGS
+            if len(self._cache) >= CACHE_READINGS:
+                self._is_caching, self._cached_to = False, current.end
 
     def rotate(self) -> Segment:
         """Begin a new file; the old one is fsynced with the next `take_unsynced`.
@@ -167,9 +167,7 @@ class ReadingLog:
             self._unsynced.append(self._fd)
             if len(self._unsynced) > _MAX_UNSYNCED:
                 os.close(self._unsynced.pop(0))
-        segment = Segment(path, base, len(header), 0)
-        if self._is_caching:
-            self._cached_to = segment.end
+        segment = Segment(path, base, base + len(header), 0)
         self._fd, self._seed, self._current = fd, seed, segment
         self.segments.append(segment)
         self.bytes += segment.size
@@ -283,7 +281,7 @@ class ReadingLog:
         self.head = segment.end
         self._cached_to = max(self._cached_to, segment.end)
         if not self.left:
-            self._cached_to, self._is_caching = self.end, True
+            self._is_caching = True
         self._delete(segment)
 
     # --- private ---------------------------------------------------------------------------
@@ -291,14 +289,12 @@ class ReadingLog:
     def _load(self) -> None:
         is_whole = True
         for path, base in self._files():
-            segment = Segment(path, base, 0, 0)
+            segment = Segment(path, base, base, 0)
             is_whole = self._scan(segment)
             self.is_missing = self.is_missing or base > max(self.end, self.head)
             self.segments.append(segment)
             self.bytes += segment.size
         self._is_caching = len(self._cache) == self.left
-        if self._is_caching:
-            self._cached_to = self.end
         if is_whole and self.segments and self.head <= self.end:
             self._resume(self.segments[-1])
         self.delete_before(self.head)
@@ -318,7 +314,7 @@ class ReadingLog:
     def _scan(self, segment: Segment) -> bool:
         """Count and cache what is un-numbered in a file; return True when all of it could be read."""
         data = self._bytes_of(segment)
-        segment.size = len(data)
+        segment.end = segment.base + len(data)
         seed, numbered = seed_of(segment.base), max(0, self.head - segment.base)
         decoder = ReadingDecoder()
         before = Scan(data[:numbered], seed)
@@ -353,6 +349,10 @@ class ReadingLog:
         # A file that cannot be deleted now (an open one on Windows) is deleted at the next start.
         with contextlib.suppress(OSError):
             segment.path.unlink()
+
+    def _name(self, channel: str) -> bytes:
+        name = self._names[channel] = channel.encode()
+        return name
 
     def _undo_short_write(self, segment: Segment) -> None:
         try:

@@ -58,8 +58,8 @@ def encode_record(seed: int, payload: bytes) -> bytes:
 
 def encode_reading(seed: int, name: bytes, time_ns: int, value: Value, is_future: bool = False) -> bytes:
     """Return one reading as a record; ``name`` is the channel in UTF-8."""
-    future = _FUTURE if is_future else 0
     kind = type(value)
+    future = _FUTURE if is_future else 0
     if kind is float:
         payload = _pack_float(_FLOAT + future, time_ns, value) + name
     elif kind is bool:
