@@ -168,6 +168,8 @@ class App {
     } else if (this.wanted.device && !this.watch.device) {
       this._show(this.wanted.device);
       this.rail.list.select(this.wanted.device, true);
+      // The list must hold the whole fleet before the row is looked for.
+      this._textsAt = -Infinity;
     }
     document.body.dataset.fleet = fleet.ordered.length ? "some" : "none";
     this._fillSparks();

@@ -78,7 +78,7 @@ class Row {
 
 /** @param {import("./fleet.js").Device} device @param {number} now @returns {string} */
 function subText(device, now) {
-  if (device.state === "alert") return device.alert;
+  if (device.state === "alert") return device.alert.replace(`${device.lead?.label} `, "");
   if (device.state !== "online") {
     return Number.isNaN(device.heard) ? "no readings yet" : `seen ${durationText((now - device.heard) / SECOND)} ago`;
   }
@@ -115,9 +115,20 @@ export class DeviceList {
 
   /** Show these devices, in this order. @param {import("./fleet.js").Device[]} devices */
   show(devices) {
+    const before = this._position();
     this.devices = devices;
     this._space.style.height = `${devices.length * this._rowHeight}px`;
     this._isStale = true;
+    const after = this._position();
+    // Rows that come or go above must not push the chosen one out of sight.
+    const isSeen = before >= this._root.scrollTop && before < this._root.scrollTop + this._height;
+    if (isSeen && after >= 0) this._root.scrollTop += after - before;
+  }
+
+  /** @returns {number} top of the chosen row in px, -1 when it is not in the list */
+  _position() {
+    const at = this.devices.findIndex((device) => device.name === this.chosen);
+    return at < 0 ? -1 : at * this._rowHeight;
   }
 
   /** @param {string} name @param {boolean} [scroll] bring it into view */
