@@ -377,10 +377,10 @@ class FileSpool(SpoolBase):
         return True
 
     def _budget(self) -> None:
-        """Set how many bytes of readings fit beside the state, which may grow to two long files and a snapshot."""
+        """Set how many bytes of readings fit beside the state, which grows to two long files and a snapshot at most."""
         self._peak_bytes = max(self._peak_bytes, self._used_bytes())
         bodies = window_limit(self._max_bytes) + body_limit(self._max_bytes)
-        reserve = 3 * bodies + 5 * self._begun_bytes + 2 * self._slack_bytes
+        reserve = 5 * (bodies + self._begun_bytes) + 2 * self._slack_bytes
         state_bytes = max(reserve, self._state.bytes + self._state.snapshot_bytes)
         self._limit_bytes = max(self._max_bytes - state_bytes, 6 * self._segment_bytes) - self._segment_bytes
 

@@ -19,8 +19,8 @@ from device_sdk.spool_base import SpoolBase, body_limit, check_limit, window_lim
 # A tuple, its int and float, and a place in the queue (CPython 3.11, 64 bits); a string costs its length more.
 _ENTRY_BYTES = 160
 _STRING_BYTES = 60
-# The oldest readings are dropped this many at a time, so that a gap frame tells of many.
-_DROP_READINGS = 256
+# A full spool drops this part of its oldest readings at a time, which costs less than one by one.
+_DROP_PARTS = 64
 
 
 class MemorySpool(SpoolBase):
@@ -113,8 +113,11 @@ class MemorySpool(SpoolBase):
         if self._when_full == "newest":
             self._outbox.lose(Reason.SPOOL_FULL, len(new), ranges_of(new))
             return False
-        dropped = [self._entries.popleft() for _ in range(min(len(self._entries), _DROP_READINGS + len(new)))]
-        self._entry_bytes -= sum(map(_size_of, dropped))
+        target_bytes = self._limit_bytes - self._limit_bytes // _DROP_PARTS - sum(map(_size_of, new))
+        dropped = []
+        while self._entries and self._entry_bytes > target_bytes:
+            dropped.append(self._entries.popleft())
+            self._entry_bytes -= _size_of(dropped[-1])
         if dropped:
             self._outbox.lose(Reason.SPOOL_FULL, len(dropped), ranges_of(dropped))
         return True

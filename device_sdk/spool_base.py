@@ -121,12 +121,12 @@ class SpoolBase(ABC):
 
 def window_limit(max_bytes: int) -> int:
     """Return how many bytes of unacked frames a spool of this size holds before `cut` waits for an ack."""
-    return max_bytes // 32
+    return max_bytes // 64
 
 
 def body_limit(max_bytes: int) -> int:
-    """Return how large a frame a spool of this size cuts at most (200 KiB from 13 MB on)."""
-    return max_bytes // 64
+    """Return how large a frame a spool of this size cuts at most (200 KiB from 26 MB on)."""
+    return max_bytes // 128
 
 
 def check_limit(max_bytes: int) -> int:
