@@ -37,6 +37,10 @@ from hub.model import Series, SeriesColumn
 # An ack names at most this many rejected readings; the rest are in `rejected_total` and the audit.
 MAX_REJECTIONS_NAMED = 100
 
+_SPACE = b" \t\r\n"
+_TICKS = frozenset({1, 1000, 1_000_000, 1_000_000_000})
+# "-9223372036854775808" has 20; more would only be work for `int`.
+_INT_CHARS = 20
 _HEX16 = r"^[0-9a-f]{16}$"
 _Hex16 = Annotated[str, StringConstraints(pattern=_HEX16)]
 _Chain = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
@@ -105,7 +109,8 @@ class _BatchModel(_Model):
     seq: _Seq
     count: _Count
     t0: _Nanoseconds
-    tick: Literal[1, 1000, 1000000, 1000000000] = 1
+    # Not a Literal: that takes 1000.0 and true as well, and times would become floats when the body is read again.
+    tick: Annotated[int, Strict()] = 1
     again: bool = False
     c: Annotated[dict[str, _ColumnModel], Field(min_length=1)]
 
@@ -199,8 +204,8 @@ def check_batch(batch: Batch, body: bytes, find: Callable[[str], Series | None])
             refused += len(failed)
             room = MAX_REJECTIONS_NAMED - len(bad)
             bad += [Rejection(batch.seq, column.channel[:128], i, r) for i, r in sorted(failed.items())[:room]]
-    if refused:
-        body = _body_of(batch, good)
+    # Readers tell JSON from binary by the first byte; space in front of an object is legal JSON.
+    body = _body_of(batch, good) if refused else body.lstrip(_SPACE)
     return Checked(tuple(good), readings, tuple(bad), body, refused, tuple(retyped))
 
 
@@ -208,9 +213,11 @@ def _batch(data: bytes) -> Batch:
     try:
         model = _BatchModel.model_validate_json(data)
     except ValidationError as error:
-        found = columns.read_seq_and_count(data)
+        found = columns.read_seq_and_count(data.lstrip(_SPACE))
         raise MalformedError(_first(error, "batch"), *(found or (None, 0))) from error
     try:
+        if model.tick not in _TICKS:
+            raise ValueError(f"tick {model.tick}: use 1, 1000, 1000000 or 1000000000 ns")
         t0 = int(model.t0)
         batch = Batch(model.seq, model.count, t0, model.tick, tuple(_columns(model)), model.again)
         _check_count(batch)
@@ -230,8 +237,10 @@ def _columns(model: _BatchModel) -> Iterable[Column]:
 
 
 def _big_int(value: object) -> Value:
-    """Read an int beyond 2**53, which travels as a decimal string (at most 20 characters)."""
-    if isinstance(value, str) and len(value) <= 20:
+    """Read an int beyond 2**53, which travels as a decimal string; whoever reads the body again does the same."""
+    if isinstance(value, str):
+        if len(value) > _INT_CHARS:
+            raise ValueError(f"{value[:_INT_CHARS]!r}…: a column of type int holds 64-bit integers")
         return int(value)
     return value  # type: ignore[return-value]  # checked with its column
 
@@ -269,6 +278,9 @@ def _check_values(series: Series, values: Any, retyped: list[Series]) -> dict[in
         return {int(e["loc"][0]): _reason(e["type"], values[int(e["loc"][0])]) for e in error.errors()}
     if kind is ValueType.STR:
         return {i: Reason.TOO_LONG for i, v in enumerate(values) if len(v.encode()) > MAX_STRING_BYTES}
+    if kind is ValueType.FLOAT and int in set(map(type, values)):
+        # A float channel takes integers as they are; beyond 64 bits no store can.
+        return {i: Reason.OUT_OF_RANGE for i, v in enumerate(values) if type(v) is int and not INT_MIN <= v <= INT_MAX}
     return {}
 
 

@@ -8,7 +8,7 @@ import pytest
 from device_sdk import columns, wire
 from device_sdk.columns import Batch, Column
 from device_sdk.errors import Reason
-from device_sdk.reading import MAX_STRING_BYTES, ValueType
+from device_sdk.reading import MAX_STRING_BYTES, Channel, ValueType
 from hub.model import Series
 from hub.validate import Checked, MalformedError, check_batch, parse_message
 
@@ -41,7 +41,7 @@ def test_parse_message_returns_a_batch_with_its_columns_untouched() -> None:
 def test_parse_message_reads_what_the_sdk_writes() -> None:
     """Hello, schema, gap and bye survive the way from the SDK's encoder to the hub's models."""
     hello = wire.Hello("d-1", "9f3a0000000000aa", "boot", "run", 3, 5, "ab" * 16, seen="7f3a.12", wall_ns=T0)
-    schema = wire.Schema((wire.Channel("t", "Cel", ValueType.FLOAT, 1.0, 10.0, 27.5, "Temperature"),))
+    schema = wire.Schema((Channel("t", "Cel", ValueType.FLOAT, 1.0, 10.0, 27.5, "Temperature"),))
     gap = wire.Gap(9, None, Reason.POWER_CUT, {"t": (T0, T0 + 1)})
 
     for message in (hello, schema, gap, wire.Bye()):
@@ -173,3 +173,46 @@ def test_check_batch_names_a_hundred_rejections_and_counts_all() -> None:
     checked = check(["no"] * 500)
 
     assert (len(checked.rejected), checked.rejected_count, checked.readings) == (100, 500, 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        pytest.param(b" \r\n" + body(), ValueType.FLOAT, id="space-in-front"),
+        pytest.param(body().replace(b":1000000,", b":1000000.0,"), ValueType.FLOAT, id="tick-is-a-float"),
+        pytest.param(body().replace(b":1000000,", b":true,"), ValueType.FLOAT, id="tick-is-true"),
+        pytest.param(
+            body(c={"temperature": {"dt": [0, 1], "type": "int", "v": ["1" * 21, "2" * 21]}}),
+            ValueType.STR,
+            id="long-digits-as-int-for-a-string-channel",
+        ),
+        pytest.param(
+            body(c={"temperature": {"dt": [0, 1], "type": "int", "v": ["a" * 21, "b" * 21]}}),
+            ValueType.STR,
+            id="long-text-as-int-for-a-string-channel",
+        ),
+    ],
+)
+def test_a_taken_body_reads_again_as_the_columns_that_were_checked(data: bytes, kind: ValueType) -> None:
+    """What the journal keeps gives the same columns to whoever reads it later; a body that would not is refused."""
+    series = Series(1, "default", "d", "temperature", kind)
+
+    try:
+        batch = parse_message(data, True)
+    except MalformedError:
+        return
+    assert isinstance(batch, Batch)
+    checked = check_batch(batch, data, {"temperature": series}.get)
+
+    again = columns.decode_batch(checked.body)
+    assert again.columns == tuple(c.column for c in checked.columns)
+    assert type(again.tick) is int
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1])
+def test_check_batch_rejects_integers_no_store_can_hold(value: int) -> None:
+    """A float channel takes integers up to 64 bits; its neighbours are kept."""
+    checked = check([1.5, value, 2**63 - 1])
+
+    assert [(r.index, r.reason) for r in checked.rejected] == [(1, Reason.OUT_OF_RANGE)]
+    assert [list(c.column.values) for c in checked.columns] == [[1.5, 2**63 - 1]]
