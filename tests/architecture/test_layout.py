@@ -22,6 +22,7 @@ _TESTED_IN = {
     "device_sdk.memory_spool": "tests/contract/test_spool.py",
     "device_sdk.spool": "tests/contract/test_spool.py",
     "device_sdk.spool_base": "tests/contract/test_spool.py",
+    "hub.gateway.device_socket": "tests/end_to_end/test_bad_input.py",
     "hub.journal.sqlite": "tests/contract/test_journal.py",
     "hub.store.embedded": "tests/contract/test_store.py",
 }

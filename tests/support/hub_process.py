@@ -60,6 +60,11 @@ class HubProcess:
         assert self._process is not None, "start it first"
         return self._process.pid
 
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code of the ended hub, None while it runs."""
+        return None if self._process is None else self._process.poll()
+
     def start(self) -> "HubProcess":
         """Start and wait until it answers; raise with its log when it does not."""
         command = [sys.executable, "-m", "hub", "serve", "--data", str(self.data), "--port", str(self.port)]

@@ -1,0 +1,81 @@
+"""A hub starts from what its files hold, and what it knew before it knows again."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from device_sdk import wire
+from device_sdk.columns import Batch, Column, encode_json
+from device_sdk.reading import Channel, ValueType
+from device_sdk.wire import CHAIN_START
+from hub.app import Hub
+from hub.config import Config
+from hub.session import DeviceSession
+
+T0 = 1_790_000_000_000_000_000
+STREAM = "9f3a0000000000aa"
+pytestmark = pytest.mark.asyncio
+
+
+def speak(hub: Hub, first_seq: int, values: list[float]) -> DeviceSession:
+    """Send one frame a value as device d, as its socket would."""
+    session = DeviceSession("default", "d", hub.streams, hub.registry)
+    hello = wire.Hello("d", STREAM, "boot", "run", 0, 1, CHAIN_START.hex())
+    session.receive(wire.encode(hello), True, T0)
+    session.receive(wire.encode(wire.Schema((Channel("x", "Cel", ValueType.FLOAT, low=0.0, high=5.0),))), True, T0)
+    for seq, value in enumerate(values, first_seq):
+        session.receive(encode_json(Batch(seq, 1, T0 + seq, 1, (Column("x", [0], [value]),))), True, time.time_ns())
+    hub.submit(session.frames)
+    return session
+
+
+async def stored(hub: Hub, count: int) -> None:
+    """Wait until the store holds ``count`` frames."""
+    async with asyncio.timeout(10):
+        while hub.journal.head < count:  # noqa: ASYNC110 - the commit comes from another thread
+            await asyncio.sleep(0.005)
+    assert await hub.consumer.applied(count, 10)
+
+
+async def test_hub_remembers_series_latest_marks_and_runs(tmp_path: Path) -> None:
+    """After a restart: the same series, the same latest value, the stream goes on, cursors of the old run are known."""
+    async with Hub(Config(data=tmp_path / "data")) as hub:
+        speak(hub, 1, [1.5, 9.5])
+        await stored(hub, 2)
+        first_run = hub.journal.run.id
+
+    async with Hub(Config(data=tmp_path / "data")) as hub:
+        (series,) = hub.registry.by_id.values()
+        assert (series.device, series.channel, series.unit) == ("d", "x", "Cel")
+        assert (hub.registry.latest[series.id].time_ns, hub.registry.latest[series.id].value) == (T0 + 2, 9.5)
+        assert hub.registry.is_alert(series)
+        assert [run.id for run in hub.journal.runs()] == [first_run, hub.journal.run.id]
+        speak(hub, 3, [2.5])
+        await stored(hub, 3)
+        assert [(m.stored, m.accepted) for m in hub.streams.marks("default")] == [(3, 3)]
+
+
+async def test_hub_takes_over_frames_that_its_store_has_not_seen(tmp_path: Path) -> None:
+    """Latest values come from the journal where the store is behind, and the store catches up from its checkpoint."""
+    async with Hub(Config(data=tmp_path / "data")) as hub:
+        speak(hub, 1, [1.5, 2.5, 3.5])
+        await stored(hub, 3)
+    for file in (tmp_path / "data").glob("readings.sqlite3*"):
+        file.unlink()
+
+    async with Hub(Config(data=tmp_path / "data")) as hub:
+        (series,) = hub.registry.by_id
+        assert hub.registry.latest[series].value == 3.5
+        await stored(hub, 3)
+        assert [row.value for row in hub.store.read([series], 0, 2**62, 10)] == [1.5, 2.5, 3.5]
+
+
+async def test_goodbye_spreads_the_return(tmp_path: Path) -> None:
+    """Every connection is told its own moment to come back."""
+    async with Hub(Config(data=tmp_path / "data")) as hub:
+        told = {hub.goodbye() for _ in range(50)}
+
+    assert len(told) > 10
+    assert all(b'"op":"bye"' in message for message in told)
