@@ -268,7 +268,7 @@ class LosslessRoom(Room):
 
     def _chunk(self, after: int, upto: int) -> Chunk | None:
         chunk = self._sources.cache.get(self._number, after)
-        if chunk is not None and chunk.upto <= upto:
+        if chunk is not None:
             return chunk
         frames = self._sources.ring.after(after, PAGE_BYTES, upto)
         return None if frames is None else self._encode(after, frames, frames[-1].offset if frames else after)

@@ -128,6 +128,7 @@ def test_stalled_watcher_is_bounded_told_and_complete() -> None:
 
     assert [v for _, _, v in client.live_readings] == [v for _, _, v, _ in world.expected]
     assert client.connection.peak_bytes < HIGH_WATER_BYTES + 256 * 1024
+    assert client.ops().count("series") == 1
     lags = [m for m in client.messages if m["op"] == "lag"]
     assert lags[0]["behind"] > 1000
     assert len(lags) == 1
@@ -220,6 +221,21 @@ def test_series_added_during_history_arrives_live() -> None:
 
     assert client.readings[-1] == (2, NOW_NS, 2.0)
     assert client.readings[0] == (1, NOW_NS - S, 1.0)
+
+
+def test_many_series_are_all_named_before_the_first_reading() -> None:
+    """A catalog of several messages is told completely before data that may use any of it."""
+    world = World()
+    for k in range(1200):
+        world.add(f"d{k}", "x")
+    for k in (1200, 1):
+        world.record(k, NOW_NS, float(k))
+
+    client = Client(world, since="00000001.0").connect()
+    client.receive()
+
+    assert client.ops() == ["ok", "series", "series", "series", "data", "live"]
+    assert len(client.names) == 1200
 
 
 def test_integers_beyond_53_bits_arrive_exactly() -> None:
