@@ -32,7 +32,6 @@ LIMIT_S = 120.0
 Row = tuple[str, str, int, Value]
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.timeout(240),
     pytest.mark.skipif(not CSV.is_file(), reason=f"no {CSV.name}: set TELEMETRY_TEST_DATA to its path"),
 ]
@@ -146,6 +145,7 @@ def test_five_months_arrive_exactly(secure_hub: HubProcess, tmp_path: Path) -> N
     assert watcher.seen == queried(secure_hub, token) == wanted
 
 
+@pytest.mark.chaos
 def test_hub_killed_twice_and_connections_cut_ten_times(secure_hub: HubProcess, tmp_path: Path) -> None:
     """kill -9 of the hub twice and ten cuts at random bytes change nothing: ledger balanced, 0 lost, 0 doubled."""
     token = admin_token(secure_hub)
