@@ -22,7 +22,8 @@ _UNIT_NS = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86
 _FRACTION = re.compile(r"^(.*?[T ]\d\d:\d\d:\d\d)\.(\d{1,9})(.*)$")
 MAX_LIMIT = 100_000
 MAX_BUCKETS = 100_000
-_END_OF_TIME_NS = 2**63 - 1
+# A store takes 64 bits; what lies outside (the year 9999 does) means "from the first" or "to the last".
+_BEGIN_OF_TIME_NS, _END_OF_TIME_NS = -(2**63), 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,8 @@ class Query:
             raise BadRequestError(f"aggregate {unknown[0] if unknown else ''!r}: use {', '.join(AGGREGATES)}")
         if step_ns < 10**6:
             raise BadRequestError("bucket must be at least 1 ms, e.g. 10s, 1m, 1h")
+        if step_ns > _END_OF_TIME_NS:
+            raise BadRequestError("bucket is longer than 292 years: use a shorter one, e.g. 10s, 1m, 1h")
         if (end_ns - start_ns) // step_ns > MAX_BUCKETS:
             raise BadRequestError(f"more than {MAX_BUCKETS} buckets per series: use a larger bucket or a shorter range")
         index = {s.id: i for i, s in enumerate(series)}
@@ -123,16 +126,18 @@ def parse_duration(text: str) -> int:
 def parse_time(text: str, now_ns: int) -> int:
     """Return epoch nanoseconds of RFC 3339 text (ns kept), an epoch (s, ms, µs, ns by size), ``now``, or ``-15m``.
 
+    Times that 64 bits of nanoseconds cannot hold become the first or the last that they can.
+
     Raises:
         BadRequestError: anything else, or a time without a zone.
     """
     if text == "now":
         return now_ns
     if text.startswith("-") and not text[1:].isdigit():
-        return now_ns - parse_duration(text)
-    if re.fullmatch(r"-?\d{1,19}", text):
-        return _epoch(int(text))
-    return _rfc3339(text)
+        return _clamp(now_ns - parse_duration(text))
+    if re.fullmatch(r"-?[0-9]{1,19}", text):
+        return _clamp(_epoch(int(text)))
+    return _clamp(_rfc3339(text))
 
 
 def time_range(start: str | None, end: str | None, last: str | None, now_ns: int) -> tuple[int, int]:
@@ -140,7 +145,7 @@ def time_range(start: str | None, end: str | None, last: str | None, now_ns: int
     if last is not None:
         if start is not None or end is not None:
             raise BadRequestError("use either last or from/to, not both")
-        return now_ns - parse_duration(last), _END_OF_TIME_NS
+        return _clamp(now_ns - parse_duration(last)), _END_OF_TIME_NS
     start_ns = parse_time(start, now_ns) if start else 0
     end_ns = parse_time(end, now_ns) if end else _END_OF_TIME_NS
     if start_ns >= end_ns:
@@ -158,9 +163,13 @@ def iso_time(time_ns: int) -> str:
 
 
 def _page_edge(page: str) -> int:
-    if re.fullmatch(r"-?\d{1,19}", page) is None:
+    if re.fullmatch(r"-?[0-9]{1,19}", page) is None:
         raise BadRequestError(f"page {page[:40]!r}: use the next of the answer before")
-    return int(page)
+    return _clamp(int(page))
+
+
+def _clamp(time_ns: int) -> int:
+    return max(_BEGIN_OF_TIME_NS, min(time_ns, _END_OF_TIME_NS))
 
 
 def _epoch(number: int) -> int:

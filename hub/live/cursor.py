@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from device_sdk.reading import INT_MAX, INT_MIN
 from hub.journal.base import Run
 
 _CURSOR = re.compile(r"([0-9a-f]{8})\.(\d{1,19})(?:\.(-?\d{1,19}|last))?")
@@ -117,5 +118,6 @@ def resolve_since(
         return Start(head, parse_time(since, now_ns))
     if not runs.knows(cursor, head):
         return Start(head, reset=ResetReason.RUN)
-    from_ns = None if cursor.time_ns is None else cursor.time_ns + 1
+    # Nineteen digits can name a time that no store takes.
+    from_ns = None if cursor.time_ns is None else max(INT_MIN, min(cursor.time_ns + 1, INT_MAX))
     return Start(cursor.offset, from_ns, cursor.is_last, resumes=True)

@@ -149,3 +149,17 @@ def test_iso_time_has_as_many_digits_as_it_needs(time_ns: int, text: str) -> Non
     """What is written reads back as the same instant."""
     assert iso_time(time_ns) == text
     assert parse_time(text, 0) == time_ns
+
+
+@pytest.mark.parametrize(
+    ("text", "time_ns"),
+    [
+        ("9999-12-31T00:00:00Z", 2**63 - 1),
+        ("0001-01-01T00:00:00Z", -(2**63)),
+        ("9999999999999999999", 2**63 - 1),
+        ("-99999999999999w", -(2**63)),
+    ],
+)
+def test_times_beyond_64_bits_are_the_first_or_the_last(text: str, time_ns: int) -> None:
+    """A time no store can hold asks for everything up to there; it is no error."""
+    assert parse_time(text, 0) == time_ns

@@ -83,3 +83,12 @@ def parse(text: str, now_ns: int) -> int:
 def test_since_decides_where_to_begin(since: str | None, start: Start) -> None:
     """Head, newest values, history or a resumed cursor; a cursor of another history begins at the head with a reset."""
     assert resolve_since(since, RUNS, 250, 5 * 10**9, parse) == start
+
+
+@pytest.mark.parametrize("digits", ["9999999999999999999", "-9999999999999999999", str(2**63 - 1)])
+def test_a_cursors_time_stays_within_what_a_store_takes(digits: str) -> None:
+    """Digits that a client changed ask for a time that exists."""
+    start = resolve_since(f"dddddddd.200.{digits}", RUNS, 250, 0, lambda text, now_ns: now_ns)
+
+    assert start.time_ns is not None
+    assert -(2**63) <= start.time_ns < 2**63
