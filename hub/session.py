@@ -23,7 +23,7 @@ from enum import Enum
 from device_sdk import wire
 from device_sdk.columns import Batch
 from device_sdk.errors import Reason
-from device_sdk.reading import Channel
+from device_sdk.reading import INT_MAX, Channel
 from device_sdk.wire import CHAIN_START, CHAINS_KEPT, Close, Rejection
 from hub.devices import Registry
 from hub.model import Frame, Kind, Mark, StreamKey
@@ -96,6 +96,15 @@ class Streams:
             state = self._states[key] = StreamState(Mark(key))
         return state
 
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def release(self, state: StreamState) -> None:
+        """Give up the owner's claim. A stream of which nothing was taken is forgotten: a hello can name any."""
+        state.owner = None
+        if not state.accepted:
+            self._states.pop(state.mark.key, None)
+
     def marks(self, namespace: str, device: str | None = None) -> list[Mark]:
         """Return the marks of one device, or of the whole namespace."""
         return [
@@ -140,8 +149,9 @@ def advance_mark(mark: Mark, frame: Frame) -> None:
     mark.chains[frame.seq] = frame.chain
     mark.chains.pop(frame.seq - CHAINS_KEPT, None)
     mark.accepted += frame.readings
-    mark.rejected += frame.rejected_count
-    mark.dropped += frame.dropped
+    # A gap's count is chosen by a peer: two of 2**62 must not outgrow what REST can say.
+    mark.rejected = min(mark.rejected + frame.rejected_count, INT_MAX)
+    mark.dropped = min(mark.dropped + frame.dropped, INT_MAX)
     mark.quarantined += frame.kind is Kind.QUARANTINE
     mark.first_ns = mark.first_ns or frame.received_ns
     mark.last_ns = frame.received_ns
@@ -186,7 +196,7 @@ class DeviceSession:
         try:
             message = parse_message(data, is_text)
         except MalformedError as error:
-            self._malformed(error, data, now_ns)
+            self._malformed(error, data, now_ns, can_accept)
             return
         op = type(message).__name__.lower()
         if self.state not in ALLOWED[op]:
@@ -223,7 +233,7 @@ class DeviceSession:
     def closed(self) -> None:
         """The connection ended: give up the stream (frames already accepted are still stored)."""
         if self._stream is not None and self._stream.owner is self:
-            self._stream.owner = None
+            self._streams.release(self._stream)
         if self.state is State.RUNNING:
             self._registry.device(self.namespace, self.device).connections -= 1
         self._set(State.CLOSED)
@@ -291,12 +301,12 @@ class DeviceSession:
     def _take_over(self, state: StreamState) -> None:
         """The newest connection of a stream wins at once."""
         if self._stream is not None and self._stream is not state and self._stream.owner is self:
-            self._stream.owner = None
-        older = state.owner
+            self._streams.release(self._stream)
+        # Owned before the older is closed: what it gives up would be forgotten.
+        older, state.owner, self._stream = state.owner, self, state
         if older is not None and older is not self:
             older._close(Close.TAKEN_OVER, "another connection continues this stream")
             self.displaced.append(older)
-        state.owner, self._stream = self, state
 
     def _schema(self, channels: Sequence[Channel]) -> None:
         refused = self._registry.declare(self.namespace, self.device, channels)
@@ -360,14 +370,14 @@ class DeviceSession:
         state.accepted, state.accepted_chain = seq, chain
         self.frames.append(Frame(state.mark.key, seq, kind, now_ns, chain=chain, **fields))  # type: ignore[arg-type]
 
-    def _malformed(self, error: MalformedError, data: bytes, now_ns: int) -> None:
+    def _malformed(self, error: MalformedError, data: bytes, now_ns: int, can_accept: bool) -> None:
         """Quarantine a frame whose seq and count are readable; else say so, and give up after three."""
         if self.state not in ALLOWED["malformed"]:
             self._close(Close.BAD_MESSAGE, str(error))
             return
         state = self._running_stream()
         if error.seq is not None:
-            if self._is_next(error.seq, True):
+            if self._is_next(error.seq, can_accept):
                 _log.warning("quarantine device=%s seq=%d reason=%s", self.device, error.seq, error)
                 self._accept(
                     state, error.seq, data, now_ns, Kind.QUARANTINE, body=data, rejected_count=error.count,

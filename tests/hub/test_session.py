@@ -265,7 +265,7 @@ def test_nothing_is_taken_before_hello(op: str) -> None:
     message = {
         "schema": wire.encode(wire.Schema(())),
         "batch": batch(1),
-        "gap": wire.encode(wire.Gap(1, 1, "x")),
+        "gap": wire.encode(wire.Gap(1, 1, "x", {})),
         "malformed": b"?",
     }[op]
     rig = Rig()
@@ -303,3 +303,51 @@ def test_refused_commit_rewinds_the_stream() -> None:
     for seq in (1, 2):
         rig.say(session, batch(seq))
     assert [f.chain for f in rig.uncommitted] == [f.chain for f in lost]
+
+
+def test_a_malformed_frame_waits_like_any_other_while_the_queue_is_full() -> None:
+    """A device that sends broken frames cannot grow the hub's queue beyond its limit."""
+    rig = Rig()
+    session = rig.running()
+
+    said = rig.say(session, b'{"op":"batch","seq":1,"count":1,"c":5}', can_accept=False)
+
+    assert [m["op"] for m in said] == ["slow"]
+    assert rig.uncommitted == []
+
+
+def test_streams_of_which_nothing_was_taken_are_forgotten() -> None:
+    """Names said in hellos cost no memory once their connection has left them."""
+    rig = Rig()
+    session = rig.running()
+
+    for number in range(100):
+        rig.say(session, greet(stream=f"{number:016x}"))
+    session.closed()
+
+    assert len(rig.streams) == 0
+
+
+def test_a_takeover_of_a_stream_with_nothing_taken_keeps_the_stream() -> None:
+    """The newest connection's frames count from 1 on, also when the older one never sent any."""
+    rig = Rig()
+    rig.running()
+    newer = rig.running()
+
+    rig.say(newer, batch(1))
+    rig.commit()
+
+    assert [json.loads(m)["stored"] for m in newer.take_output()] == [1]
+    assert len(rig.streams) == 1
+
+
+def test_counters_of_declared_losses_stay_within_64_bits() -> None:
+    """Losses are counted up to what the journal and REST can hold, whatever a device declares."""
+    rig = Rig()
+    session = rig.running()
+
+    for seq in (1, 2):
+        rig.say(session, wire.encode(wire.Gap(seq, 2**63 - 1, Reason.SPOOL_FULL, {})))
+    rig.commit()
+
+    assert [mark.dropped for mark in rig.streams.marks("default")] == [2**63 - 1]
