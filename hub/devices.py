@@ -154,14 +154,6 @@ class Registry:
             return False
         return not series.low <= latest.value <= series.high
 
-    def forget(self, namespace: str, device: str) -> list[Series]:
-        """Drop a device's presence when its identity ends; its series and history stay."""
-        state = self.devices.get((namespace, device))
-        if state is None:
-            return []
-        state.connections = 0
-        return list(state.channels.values())
-
     def _newest(self, frame: Frame, series_id: int, column: Column) -> int:
         times = column.dt
         last = len(times) - 1

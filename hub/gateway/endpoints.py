@@ -27,6 +27,7 @@ from hub.gateway import resources
 from hub.gateway.access import Parts
 from hub.gateway.export import export_response
 from hub.gateway.resources import json_value
+from hub.journal.ledger import OTHER
 from hub.live.patterns import PatternSet
 from hub.model import Series
 from hub.query import iso_time, parse_duration, time_range
@@ -116,7 +117,6 @@ async def remove_device(call: Call, _: resources.Nothing) -> None:
     """End a device's credential; its readings stay."""
     name = call.path["device"]
     await asyncio.to_thread(call.hub.identities.remove_device, name, namespace=call.identity.namespace)
-    call.hub.registry.forget(call.identity.namespace, name)
 
 
 async def list_channels(call: Call, query: resources.Matching) -> JsonObject:
@@ -187,6 +187,7 @@ async def audit(call: Call, query: resources.AuditQuery) -> JsonObject:
     counters = await asyncio.to_thread(hub.store.counters, [s.id for s in series])
     gapped = {(gap.key.device, gap.key.stream) for gap in gaps}
     by_id = {s.id: s for s in series}
+    granted = PatternSet(call.identity.match)
     return {
         "streams": [
             {
@@ -200,13 +201,18 @@ async def audit(call: Call, query: resources.AuditQuery) -> JsonObject:
         "gaps": [
             {
                 "device": g.key.device, "stream": g.key.stream, "seq": g.seq, "count": g.count, "reason": g.reason,
-                "ranges": {name: [str(first), str(last)] for name, (first, last) in g.ranges.items()},
+                "ranges": {
+                    name: [str(first), str(last)]
+                    for name, (first, last) in g.ranges.items() if granted.matches(g.key.device, name)
+                },
             }
             for g in gaps if g.key.device in visible
         ],
         "rejections": [
             {"device": r.device, "channel": r.channel, "reason": r.reason, "count": r.count, "last_ns": str(r.last_ns)}
-            for r in rejections if r.device in visible
+            for r in rejections
+            # Counts without a channel's name belong to the device.
+            if r.device in visible and (r.channel in ("", OTHER) or granted.matches(r.device, r.channel))
         ],
         "series": [
             {

@@ -292,3 +292,55 @@ async def test_other_namespaces_are_invisible(hub: HubParts, admin: httpx.AsyncC
     export = await admin.get("/v1/export")
 
     assert "secret-1" not in str(devices) + str(audit) + export.text
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ({"from": "0001-01-01T00:00:00Z", "to": "9999-12-31T00:00:00Z"}, 200),
+        ({"last": "99999999999999w"}, 200),
+        ({"page": "9999999999999999999"}, 200),
+        ({"bucket": "9999999999999999w"}, 400),
+    ],
+)
+async def test_numbers_beyond_64_bits_are_answered(
+    admin: httpx.AsyncClient, query: dict[str, str], status: int
+) -> None:
+    """A range wider than time itself is all there is; a bucket that long is the asker's mistake, not the hub's."""
+    response = await admin.get("/v1/readings", params=query)
+
+    assert response.status_code == status
+
+
+@pytest.mark.asyncio
+async def test_audit_hides_channels_that_are_not_granted(hub: HubParts) -> None:
+    """Refusals and lost ranges of other channels of a visible device stay hidden; counts of the device do not."""
+    pump = hub.connect("pump-2")
+    hub.feed(pump, ("temperature", T0 + 70 * S, "hot"), ("counter", T0 + 70 * S, "many"))
+    ranges = {"temperature": (T0, T0 + S), "counter": (T0, T0 + S)}
+    hub.send(pump, wire.encode(wire.Gap(hub.next_seq(pump), 4, "spool_full", ranges)))
+    _, token = hub.identities.add_token(Role.WATCHER, ["pump-2/counter"])
+
+    async with http_client(make_app(hub), token=token) as client:
+        audit = await get(client, "/v1/audit")
+
+    assert [r["channel"] for r in audit["rejections"]] == ["counter"]
+    assert [(g["count"], list(g["ranges"])) for g in audit["gaps"]] == [(4, ["counter"])]
+
+
+@pytest.mark.asyncio
+async def test_device_enrolled_again_is_connected_after_its_old_connection_ends(
+    hub: HubParts, admin: httpx.AsyncClient
+) -> None:
+    """Connections are counted by their begins and ends alone, whatever happens to the credential between."""
+    await admin.post("/v1/devices", json={"device": "pump-3"})
+    old = hub.connect("pump-3")
+    await admin.delete("/v1/devices/pump-3")
+    old.closed()
+    await admin.post("/v1/devices", json={"device": "pump-3"})
+    hub.connect("pump-3")
+
+    answer = await get(admin, "/v1/devices", match="pump-3")
+
+    assert [(d["device"], d["connected"]) for d in answer["devices"]] == [("pump-3", True)]
