@@ -154,8 +154,10 @@ def test_hub_killed_twice_and_connections_cut_ten_times(secure_hub: HubProcess, 
         proxy.cuts_after = [random.randrange(1_500, 30_000) for _ in range(10)]
         killer = threading.Thread(target=kill_twice, args=(secure_hub,), name="killer")
         killer.start()
-        replay(secure_hub, tmp_path, f"wss://127.0.0.1:{proxy.port}", token)
-        killer.join(LIMIT_S)
+        try:
+            replay(secure_hub, tmp_path, f"wss://127.0.0.1:{proxy.port}", token)
+        finally:
+            killer.join(LIMIT_S)  # else it would start a hub that nobody ends
         assert not proxy.cuts_after
         assert proxy.cuts == 10
     watcher.wait(lambda: watcher.count >= READINGS)
