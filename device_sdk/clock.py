@@ -8,15 +8,14 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _LINUX_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MACOS_BOOT_ID = ("sysctl", "-n", "kern.bootsessionuuid")
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
+class Clock(NamedTuple):
     """Two clocks as functions: ``monotonic_s`` for intervals, ``wall_ns`` (UTC epoch) for readings."""
 
     monotonic_s: Callable[[], float] = time.monotonic

@@ -18,8 +18,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from device_sdk.errors import ProtocolError, Reason
 from device_sdk.reading import CHANNEL_NAME, INT_MAX, INT_MIN, Reading, Value
@@ -39,8 +38,7 @@ _JSON_EXACT = 2**53
 _BIG_ENDIAN = sys.byteorder == "big"
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """Values of one channel: ``values[i]`` was read at ``t0 + dt[i] * tick`` (of the batch)."""
 
     channel: str
@@ -48,12 +46,11 @@ class Column:
     values: Sequence[Value]
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """One decoded batch; ``count`` is the number of readings over all columns."""
 
     seq: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs of a record
     t0: int
     tick: int
     columns: tuple[Column, ...]

@@ -14,7 +14,6 @@ SDK's own thread it runs where it is, which costs nothing.
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 
 from device_sdk.clock import Clock
@@ -35,17 +34,19 @@ AckHook = Callable[[int, str], None]
 _Input = Callable[[float], None]
 
 
-@dataclass(slots=True)
 class _Step:
     """What one step has computed, for the connection that was in use when it began."""
 
-    line: "_Line | None"
-    messages: list[bytes] = field(default_factory=list)
-    frames: list[CutFrame] = field(default_factory=list)
-    stream: str = ""
-    events: list[SessionEvent] = field(default_factory=list)
-    deadline: float | None = None
-    has_more: bool = False
+    __slots__ = ("deadline", "events", "frames", "has_more", "line", "messages", "stream")
+
+    def __init__(self, line: "_Line | None") -> None:
+        self.line = line
+        self.messages: list[bytes] = []
+        self.frames: list[CutFrame] = []
+        self.stream = ""
+        self.events: list[SessionEvent] = []
+        self.deadline: float | None = None
+        self.has_more = False
 
 
 class _Line:

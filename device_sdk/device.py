@@ -18,11 +18,10 @@ import secrets
 import threading
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from device_sdk import __version__
 from device_sdk.clock import Clock, read_boot_id
@@ -53,8 +52,7 @@ CLOSE_TIMEOUT_S = 2.0
 _JOIN_EXTRA_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """What `Device.status` shows; counts are readings.
 
     ``pending``: recorded, not yet durable at the hub. ``oldest_age_s``: age of the

@@ -18,8 +18,7 @@ the owner makes it durable, so that a replay of what is on disk (`add`,
 import json
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from device_sdk import wire
 from device_sdk.columns import decode_batch, encode_batch, to_columns
@@ -41,8 +40,7 @@ LEADING_LOSSES = (Reason.POWER_CUT, Reason.UNREADABLE)
 MAX_LOSS_CHANNELS = wire.MAX_CHANNELS
 
 
-@dataclass(frozen=True, slots=True)
-class CutFrame:
+class CutFrame(NamedTuple):
     """One numbered, immutable frame. ``readings`` is 0 for a gap."""
 
     seq: int
@@ -52,8 +50,7 @@ class CutFrame:
     readings: int
 
 
-@dataclass(frozen=True, slots=True)
-class SpoolStatistics:
+class SpoolStatistics(NamedTuple):
     """What a spool holds and what it lost (readings are counted, not records).
 
     ``pending``: not acked; ``unnumbered``: of these, not yet in a frame.
@@ -76,12 +73,14 @@ class SpoolStatistics:
     disk_error: str | None = None
 
 
-@dataclass(slots=True)
 class Loss:
     """Readings that will never be sent, not yet declared by a gap frame. ``count`` None: unknown."""
 
-    count: int | None = 0
-    ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
+    __slots__ = ("count", "ranges")
+
+    def __init__(self, count: int | None = 0, ranges: dict[str, tuple[int, int]] | None = None) -> None:
+        self.count = count
+        self.ranges = {} if ranges is None else ranges
 
     def add(self, count: int | None, ranges: Mapping[str, tuple[int, int]]) -> None:
         """Widen the loss; an unknown count makes the sum unknown."""
@@ -95,8 +94,7 @@ class Loss:
                 mine[channel] = (low, high)
 
 
-@dataclass(frozen=True, slots=True)
-class NextFrame:
+class NextFrame(NamedTuple):
     """A frame as `Outbox.next_frame` built it.
 
     ``source``: where it came from, ``readings``, ``returned`` or the reason of a loss.
@@ -344,7 +342,7 @@ class Outbox:
         if old.kind == "gap":
             body = json.dumps({**json.loads(old.body), "seq": self.next}, separators=(",", ":"), ensure_ascii=False)
             return self._numbered(body.encode(), "gap", 0, "returned", None)
-        batch = replace(decode_batch(old.body), seq=self.next, again=True)
+        batch = decode_batch(old.body)._replace(seq=self.next, again=True)
         return self._numbered(encode_batch(batch), "batch", old.readings, "returned", held.first_ns)
 
     def _numbered(self, body: bytes, kind: FrameKind, readings: int, source: str, first_ns: int | None) -> NextFrame:

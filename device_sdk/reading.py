@@ -6,7 +6,6 @@ limits, time conversion. Place: after `errors`, before `wire`. Pure.
 
 import math
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
@@ -44,8 +43,7 @@ class Reading(NamedTuple):
     value: Value
 
 
-@dataclass(frozen=True, slots=True)
-class Channel:
+class Channel(NamedTuple):
     """What a device says of a channel.
 
     Args:

@@ -17,9 +17,9 @@ import os
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from device_sdk import disk
 from device_sdk.outbox import Entry
@@ -32,14 +32,16 @@ _PREFIX, _SUFFIX = "readings-", ".log"
 _MAX_UNSYNCED = 8
 
 
-@dataclass(slots=True, eq=False)
 class Segment:
     """One file: its first position, the one behind its last, and how many of its readings are un-numbered."""
 
-    path: Path
-    base: int
-    end: int
-    left: int
+    __slots__ = ("base", "end", "left", "path")
+
+    def __init__(self, path: Path, base: int, end: int, left: int = 0) -> None:
+        self.path = path
+        self.base = base
+        self.end = end
+        self.left = left
 
     @property
     def size(self) -> int:
@@ -47,8 +49,7 @@ class Segment:
         return self.end - self.base
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A stretch of one segment to read back, and how many readings must be in it."""
 
     segment: Segment
@@ -57,8 +58,7 @@ class Piece:
     expected: int
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What `ReadingLog.read` found: readings and the position behind each."""
 
     entries: list[Entry]
@@ -167,7 +167,7 @@ class ReadingLog:
             self._unsynced.append(self._fd)
             if len(self._unsynced) > _MAX_UNSYNCED:
                 os.close(self._unsynced.pop(0))
-        segment = Segment(path, base, base + len(header), 0)
+        segment = Segment(path, base, base + len(header))
         self._fd, self._seed, self._current = fd, seed, segment
         self.segments.append(segment)
         self.bytes += segment.size
@@ -289,7 +289,7 @@ class ReadingLog:
     def _load(self) -> None:
         is_whole = True
         for path, base in self._files():
-            segment = Segment(path, base, base, 0)
+            segment = Segment(path, base, base)
             is_whole = self._scan(segment)
             self.is_missing = self.is_missing or base > max(self.end, self.head)
             self.segments.append(segment)

@@ -14,8 +14,8 @@ With durability ``fsync`` a power cut takes nothing, so it changes nothing.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from device_sdk.errors import Reason
 from device_sdk.outbox import Outbox
@@ -24,8 +24,7 @@ from device_sdk.spool_event import State, replay
 from device_sdk.state_log import StateLog
 
 
-@dataclass(frozen=True, slots=True)
-class Recovered:
+class Recovered(NamedTuple):
     """What a spool starts with. ``damage``: unreadable places by reading file, all declared now."""
 
     outbox: Outbox

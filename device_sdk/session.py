@@ -17,8 +17,7 @@ import logging
 import math
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from device_sdk import wire
 from device_sdk.columns import decode_batch
@@ -56,24 +55,21 @@ _TRIGGERS: dict[type[wire.HubMessage], Trigger] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Welcomed:
+class Welcomed(NamedTuple):
     """The hub took the hello; frames flow. ``time_ns`` is the hub's wall clock."""
 
     time_ns: int
     ping_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledged:
+class Acknowledged(NamedTuple):
     """Every frame ≤ ``stored`` of ``stream`` is durable at the hub."""
 
     stored: int
     stream: str
 
 
-@dataclass(frozen=True, slots=True)
-class Closing:
+class Closing(NamedTuple):
     """This connection must end; come back after ``retry_s`` (None: as the backoff says)."""
 
     why: str
@@ -83,8 +79,7 @@ class Closing:
 SessionEvent = Welcomed | Acknowledged | Closing
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """One message to send. ``frame`` is set, and ``is_first``, when it is the frame's first transmission."""
 
     data: bytes

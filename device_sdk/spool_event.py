@@ -6,7 +6,6 @@ missing makes the result incoherent, and the spool then begins a new stream.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from device_sdk import wire
@@ -19,7 +18,6 @@ FORMAT = 1
 FRAME, ACK, RESTART, LOSE, DECLARE, CLOSE = "frame", "ack", "restart", "lose", "declare", "close"
 
 
-@dataclass(slots=True)
 class State:
     """Everything the state log of one spool says.
 
@@ -28,15 +26,26 @@ class State:
     already. ``is_coherent``: every event fitted to the one before.
     """
 
-    outbox: Outbox
-    head: int = 0
-    last_ns: int = 0
-    end: int = 0
-    boot: str = ""
-    durability: str = "second"
-    is_closed: bool = False
-    is_coherent: bool = True
-    damage: dict[int, int] = field(default_factory=dict)
+    def __init__(
+        self,
+        outbox: Outbox,
+        head: int = 0,
+        last_ns: int = 0,
+        *,
+        boot: str = "",
+        durability: str = "second",
+        damage: dict[int, int] | None = None,
+        is_coherent: bool = True,
+    ) -> None:
+        self.outbox = outbox
+        self.head = head
+        self.last_ns = last_ns
+        self.end = 0
+        self.boot = boot
+        self.durability = durability
+        self.is_closed = False
+        self.is_coherent = is_coherent
+        self.damage = {} if damage is None else damage
 
 
 def snapshot(state: State) -> Iterator[Event]:

@@ -16,7 +16,6 @@ import json
 import os
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,8 +35,7 @@ class Event(NamedTuple):
     body: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """What the files say. ``damaged``: places that could not be read; ``is_intact``: the snapshot could."""
 
     events: list[Event]
@@ -45,8 +43,7 @@ class Loaded:
     is_intact: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Unsynced:
+class Unsynced(NamedTuple):
     """What a durable step has to fsync, outside the lock: a descriptor to sync and close, names to sync."""
 
     fd: int

@@ -15,8 +15,7 @@ import json
 import logging
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus, WebSocketException
@@ -43,8 +42,7 @@ HAPPY_EYEBALLS_S = 0.25
 _REASON_CHARS = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """Where a hub listens."""
 
     host: str

@@ -4,13 +4,13 @@ A test compares the files with what this module returns, so they cannot age.
 """
 
 import ast
-import dataclasses
 import inspect
 import json
 import sys
 import typing
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from device_sdk import columns, errors, reading, wire
 from device_sdk.columns import Batch, Column
@@ -22,7 +22,7 @@ _TABLE_BEGIN, _TABLE_END = "<!-- modules: python -m docs.generate -->", "<!-- en
 _T0 = 1_795_376_000_000_000_000
 _STREAM, _CHAIN, _POS = "9f3a51c07d20e8b4", "ab12" * 8, "7f3a0c11.1000123"
 
-_EXAMPLES: list[tuple[str, str, type, bytes]] = [
+_EXAMPLES: list[tuple[str, str, type[tuple[Any, ...]], bytes]] = [
     ("device → hub", "hello", wire.Hello, wire.encode(wire.Hello(
         "greenhouse-7", _STREAM, "51c0", "77aa", 1180, 1201, _CHAIN, "python/0.1.0", seen=_POS,
         mono_ns=88_000_000_000, wall_ns=_T0, clock="synced"))),
@@ -63,12 +63,12 @@ def protocol() -> str:
     return "\n".join(parts)
 
 
-def _message(direction: str, op: str, kind: type, example: bytes) -> str:
+def _message(direction: str, op: str, kind: type[tuple[Any, ...]], example: bytes) -> str:
     rows = ["| field | type | default |", "| --- | --- | --- |"]
-    hints = typing.get_type_hints(kind)
-    for field in dataclasses.fields(kind):
-        default = "" if field.default is dataclasses.MISSING else f"`{json.dumps(field.default)}`"
-        rows.append(f"| `{field.name}` | {_type(hints[field.name])} | {default} |")
+    defaults: dict[str, object] = getattr(kind, "_field_defaults", {})
+    for name, hint in typing.get_type_hints(kind).items():
+        default = f"`{json.dumps(defaults[name])}`" if name in defaults else ""
+        rows.append(f"| `{name}` | {_type(hint)} | {default} |")
     doc = inspect.cleandoc(kind.__doc__ or "")
     return f"### {op} ({direction})\n\n{doc}\n\n```json\n{example.decode()}\n```\n\n" + "\n".join(rows) + "\n"
 

@@ -29,7 +29,7 @@ DEVICE_MESSAGES: dict[str, wire.DeviceMessage] = {
         )
     ),
     "gap": wire.Gap(1202, 70, "spool_full", {"temperature": (T, T + 10**9)}),
-    "gap of unknown count": wire.Gap(1, None, "power_cut"),
+    "gap of unknown count": wire.Gap(1, None, "power_cut", {}),
     "bye of a device": wire.Bye(),
 }  # fmt: skip
 HUB_MESSAGES: dict[str, wire.HubMessage] = {
