@@ -20,6 +20,7 @@ from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, WATCH_PATH, WATCH_S
 from hub.auth import Identities, Role
 from hub.config import Config
 from hub.devices import Registry
+from hub.errors import ExpiredError, HubError
 from hub.gateway.access import identify
 from hub.gateway.device_socket import DeviceSocket
 from hub.gateway.watch_socket import WatchSocket
@@ -174,16 +175,30 @@ class Hub:
     def _unstored(self) -> Iterator[list[Frame]]:
         after = self.store.applied
         while after < self.journal.head:
-            frames = self.journal.read(after, _REPLAY_BYTES)
+            try:
+                frames = self.journal.read(after, _REPLAY_BYTES)
+            except ExpiredError:
+                # The store is an older copy than the journal keeps frames for: the consumer says what is missing.
+                after = self.journal.statistics().first_offset - 1
+                continue
             if not frames:
                 return
             yield frames
             after = frames[-1].offset
 
     async def _watch_identities(self) -> None:
+        level = logging.WARNING
         while True:
             await asyncio.sleep(IDENTITIES_EVERY_S)
-            ended = self.identities.refresh()
+            try:
+                # In a thread: another process may hold the file's lock for seconds.
+                ended = await asyncio.to_thread(self.identities.refresh)
+            except HubError as error:
+                # Whatever is wrong with the file, revoked credentials must be noticed when it is well again.
+                _log.log(level, "identities not read reason=%s; trying again", error)
+                level = logging.DEBUG
+                continue
+            level = logging.WARNING
             if ended:
                 for socket in [s for s, identity in self._socket_ids.items() if identity in ended]:
                     socket.end(Close.UNAUTHENTICATED, "this credential was revoked")

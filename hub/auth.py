@@ -21,7 +21,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -291,8 +291,9 @@ class Identities:
     def _take_in_changes(self) -> None:
         version = self._read_data_version()
         if version != self._data_version:
-            self._data_version = version
             self._replace(self._load())
+            # Only now: a load that failed is tried again.
+            self._data_version = version
 
     def _load(self) -> dict[str, _Credential]:
         out: dict[str, _Credential] = {}
@@ -313,7 +314,9 @@ class Identities:
         now_ns = self._clock()
         expired = [id_ for id_, c in self._credentials.items() if c.expires_ns is not None and now_ns >= c.expires_ns]
         if expired:
-            with self._changing() as database:
+            # Refused and closed in any case; on a full or locked disk their rows go with a later call.
+            self._ended.update(expired)
+            with suppress(UnavailableError), self._changing() as database:
                 database.executemany("DELETE FROM token WHERE id = ?", [(id_,) for id_ in expired])
 
     def _read_data_version(self) -> int:

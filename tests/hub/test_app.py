@@ -1,7 +1,10 @@
 """A hub starts from what its files hold, and what it knew before it knows again."""
 
 import asyncio
+import logging
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,11 +14,15 @@ from device_sdk.columns import Batch, Column, encode_json
 from device_sdk.reading import Channel, ValueType
 from device_sdk.wire import CHAIN_START
 from hub.app import Hub
+from hub.auth import Identities, Role
 from hub.config import Config
+from hub.journal.sqlite import SqliteJournal
 from hub.session import DeviceSession
+from tests.support.frames import FrameMaker
 
 T0 = 1_790_000_000_000_000_000
 STREAM = "9f3a0000000000aa"
+WAIT_S = 10.0
 pytestmark = pytest.mark.asyncio
 
 
@@ -79,3 +86,66 @@ async def test_goodbye_spreads_the_return(tmp_path: Path) -> None:
 
     assert len(told) > 10
     assert all(b'"op":"bye"' in message for message in told)
+
+
+class Watching:
+    """A watcher that says when the hub ended it."""
+
+    def __init__(self, identity_id: str) -> None:
+        self.identity_id = identity_id
+        self.is_ended = asyncio.Event()
+
+    def tick(self) -> None:
+        """Nothing to tell."""
+
+    def end(self, code: int, reason: str, retry_ms: int | None = None) -> None:
+        """Note it."""
+        self.is_ended.set()
+
+
+class LogEvent(logging.Handler):
+    """Sets an event at the first record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_logged = asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Set it; called on the loop."""
+        self.is_logged.set()
+
+
+async def test_revoked_credentials_are_noticed_after_the_file_could_not_be_read(tmp_path: Path) -> None:
+    """A fault of the identities' file delays revocation until it is over; it does not end it."""
+    log = LogEvent()
+    logging.getLogger("hub.app").addHandler(log)
+    try:
+        async with Hub(Config(data=tmp_path)) as hub:
+            id_, _ = hub.identities.add_token(Role.WATCHER)
+            watcher = Watching(id_)
+            hub.live.enter(watcher)
+            path = tmp_path / "identities.sqlite3"
+            with closing(sqlite3.connect(path, isolation_level=None)) as other:
+                other.execute("ALTER TABLE device RENAME TO away")
+                await asyncio.wait_for(log.is_logged.wait(), WAIT_S)
+                other.execute("ALTER TABLE away RENAME TO device")
+            with closing(Identities(path)) as identities:
+                identities.remove_token(id_)
+
+            await asyncio.wait_for(watcher.is_ended.wait(), WAIT_S)
+    finally:
+        logging.getLogger("hub.app").removeHandler(log)
+
+
+async def test_a_hub_starts_on_a_store_older_than_its_journal_reaches_back(tmp_path: Path) -> None:
+    """A store that was removed or restored gets what the journal still has; the hub starts."""
+    maker = FrameMaker()
+    with closing(SqliteJournal(tmp_path / "journal.sqlite3", row_bytes=1)) as journal:
+        for number in range(4):
+            journal.append([maker.one("d-1", float(number), T0 + number)], list(maker.series.values()))
+        journal.trim(3)
+
+    async with Hub(Config(data=tmp_path)) as hub:
+        assert await hub.consumer.applied(4, WAIT_S)
+        assert [row.value for row in hub.store.read([1], 0, 2**62, 10)] == [2.0, 3.0]
+        assert [latest.value for latest in hub.registry.latest.values()] == [3.0]

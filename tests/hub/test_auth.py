@@ -1,8 +1,10 @@
 """Identities: tokens open exactly what they should, and end everywhere within one refresh."""
 
+import sqlite3
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -257,3 +259,20 @@ def test_unknown_id_is_refused_cheaply(identities: Identities) -> None:
     seconds_each = (time.perf_counter() - start) / 1000
 
     assert seconds_each < 100e-6
+
+
+def test_an_expired_session_is_named_while_the_file_takes_no_edits(
+    identities: Identities, clock: FakeClock, tmp_path: Path
+) -> None:
+    """Connections of ended credentials are closed also when the disk cannot take the deletion; so are all others."""
+    session = identities.add_session(Role.WATCHER, 10)
+    id_, _ = identities.add_token(Role.WATCHER)
+    with closing(Identities(tmp_path / "identities.sqlite3")) as other:
+        other.remove_token(id_)
+    with closing(sqlite3.connect(tmp_path / "identities.sqlite3")) as keeper:
+        keeper.execute("CREATE TRIGGER t BEFORE DELETE ON token BEGIN SELECT RAISE(FAIL, 'full'); END")
+    clock.now_ns += 11 * 10**9
+
+    ended = identities.refresh()
+
+    assert ended == {id_, session.partition(".")[0]}
