@@ -91,6 +91,9 @@ class Store(Protocol):
         """Return buckets aligned to the epoch (start = k * step_ns), ordered by (start, series).
 
         A bool counts as 0 or 1; strings are left out.
+
+        Raises:
+            BadRequestError: more buckets than may be held in memory for one answer.
         """
 
     def dump(self, series: Sequence[int], start_ns: int, end_ns: int) -> Iterator[list[Row]]:

@@ -40,6 +40,8 @@ INSERT INTO progress VALUES (1, 0)
 """
 # Rows of a page of `dump`: about 2 MB in memory.
 _DUMP_ROWS = 10_000
+# Buckets of one answer, over all series: about 400 B each in memory, and half a second of the hub's time to write out.
+MAX_ANSWER_BUCKETS = 500_000
 # Rows that a read takes from one series at a time at least; fewer make many small statements.
 _LEAST_ROWS = 16
 _ERASE_ROWS = 20_000
@@ -65,13 +67,17 @@ class EmbeddedStore:
     Args:
         path: the file; made when absent, its directory must exist.
         max_bytes: the file may not grow beyond (then writes fail); None = the disk decides.
+        max_buckets: of one answer of `aggregate`.
 
     Raises:
         StoreError: the file cannot be opened, is damaged or of a newer hub.
     """
 
-    def __init__(self, path: str | Path, *, max_bytes: int | None = None) -> None:
+    def __init__(
+        self, path: str | Path, *, max_bytes: int | None = None, max_buckets: int = MAX_ANSWER_BUCKETS
+    ) -> None:
         self._path = Path(path)
+        self._max_buckets = max_buckets
         self._connection = open_database(
             self._path, _SCHEMA, SCHEMA_VERSION, synchronous=NORMAL, error=StoreError, max_bytes=max_bytes
         )
@@ -173,10 +179,15 @@ class EmbeddedStore:
                     SELECT series, time_ns, {_NUMBER} AS number FROM reading
                     WHERE series IN {_IDS} AND time_ns >= ?2 AND time_ns < ?3 AND typeof(value) <> 'text')
                 GROUP BY series, bucket) AS b
-            ORDER BY bucket, series"""  # noqa: S608
+            ORDER BY bucket, series LIMIT ?5"""  # noqa: S608
+        values = (json.dumps(list(series)), start_ns, end_ns, step_ns, self._max_buckets + 1)
         with self._readers.connection() as connection:
-            rows = connection.execute(statement, (json.dumps(list(series)), start_ns, end_ns, step_ns))
-            return [Bucket(row[0], row[1], row[2:]) for row in rows]
+            buckets = [Bucket(row[0], row[1], row[2:]) for row in connection.execute(statement, values)]
+        if len(buckets) > self._max_buckets:
+            raise BadRequestError(
+                f"more than {self._max_buckets} buckets: use a larger bucket, a shorter range or fewer series"
+            )
+        return buckets
 
     def dump(self, series: Sequence[int], start_ns: int, end_ns: int) -> Iterator[list[Row]]:
         """Yield pages of rows ordered by (time, series); readings written meanwhile may or may not be in it."""

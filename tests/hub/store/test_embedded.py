@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hub.errors import StoreError
+from hub.errors import BadRequestError, StoreError
 from hub.store.base import Row, SeriesCounters
 from hub.store.embedded import SCHEMA_VERSION, EmbeddedStore
 from tests.support.frames import T0, FrameMaker, numbered
@@ -132,3 +132,15 @@ def test_kill_keeps_position_and_rows_together(tmp_path: Path) -> None:
         assert store.read([1, 2, 3], 0, 2**62, 10**6) == oracle.read([1, 2, 3], 0, 2**62, 10**6)
         assert store.counters([1, 2, 3]) == oracle.counters([1, 2, 3])
         store.close()
+
+
+def test_aggregate_refuses_more_buckets_than_one_answer_may_hold(tmp_path: Path) -> None:
+    """However many series and buckets are asked for, memory is bounded; the asker hears what to change."""
+    maker = FrameMaker()
+    store = EmbeddedStore(tmp_path / FILE, max_buckets=4)
+    store.write(numbered([maker.one(device, 1.0, T0 + i) for device in ("a", "b") for i in (0, 1, 2)]))
+
+    assert len(store.aggregate([1, 2], T0, T0 + 2, 1, ["avg"])) == 4
+    with pytest.raises(BadRequestError, match="fewer series"):
+        store.aggregate([1, 2], T0, T0 + 3, 1, ["avg"])
+    store.close()
