@@ -29,7 +29,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from device_sdk.wire import MAX_FRAME_BYTES, PING_S, Close
-from hub.errors import HubError
+from hub.errors import BadRequestError, HubError
 from hub.gateway.frames import PING_FRAME, FrameReader, binary_frame, text_frame
 from hub.gateway.origin import is_loopback_address
 from hub.gateway.sweep import Sweep
@@ -313,7 +313,7 @@ class WebSocketConnection(asyncio.Protocol):
     def _answer(self, request: Request) -> None:
         response = self._protocol.accept(request)
         if response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
-            answer = self._decide(self._upgrade_request(request))
+            answer = self._decide(request)
             if isinstance(answer, Refuse):
                 response = _refusal(answer)
             else:
@@ -322,13 +322,17 @@ class WebSocketConnection(asyncio.Protocol):
                     response.headers["Sec-WebSocket-Protocol"] = answer.subprotocol
         self._protocol.send_response(response)
 
-    def _decide(self, request: UpgradeRequest) -> Accept | Refuse:
+    def _decide(self, request: Request) -> Accept | Refuse:
         try:
-            return self._shared.upgrade(request)
+            asked = self._upgrade_request(request)
+        except ValueError as error:
+            return Refuse(400, BadRequestError.reason, f"the query cannot be read: {error}")
+        try:
+            return self._shared.upgrade(asked)
         except HubError as error:
             return Refuse(error.status, error.reason, str(error))
         except Exception:
-            _log.exception("upgrade failed path=%s peer=%s", request.path, self.peer)
+            _log.exception("upgrade failed path=%s peer=%s", asked.path, self.peer)
             return Refuse(500, HubError.reason, "the hub failed; its log says why")
 
     def _upgrade_request(self, request: Request) -> UpgradeRequest:

@@ -157,6 +157,17 @@ async def test_handshake_without_key_is_refused_by_the_library() -> None:
     assert answer.startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.asyncio
+async def test_a_query_that_cannot_be_read_is_a_400(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever is not even known cannot fill the log with tracebacks, and hears what is wrong."""
+    head = HANDSHAKE.replace(b"match=a%2F**", b"&".join([b"a=1"] * 200))
+
+    answer = handshake(lambda request: Accept(RecordingHandler()), head).written
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert not caplog.records
+
+
 # --- delivery and writing -------------------------------------------------------------------------
 
 
