@@ -265,7 +265,11 @@ def _check_count(batch: Batch) -> None:
 
 def _check_values(series: Series, values: Any, retyped: list[Series]) -> dict[int, Reason]:
     if series.type is None:
-        series.type = next((type_of(v) for v in values if isinstance(v, float | int | str)), ValueType.FLOAT)
+        known = next((type_of(v) for v in values if isinstance(v, float | int | str)), None)
+        if known is None:
+            # Nulls say nothing about what the channel will hold.
+            return {i: _reason("", v) for i, v in enumerate(values)}
+        series.type = known
         retyped.append(series)
     kind = series.type
     try:

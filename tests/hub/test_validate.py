@@ -216,3 +216,15 @@ def test_check_batch_rejects_integers_no_store_can_hold(value: int) -> None:
 
     assert [(r.index, r.reason) for r in checked.rejected] == [(1, Reason.OUT_OF_RANGE)]
     assert [list(c.column.values) for c in checked.columns] == [[1.5, 2**63 - 1]]
+
+
+def test_nulls_do_not_settle_the_type_of_a_channel() -> None:
+    """A sensor that failed first must not make every later string or bool a conflict."""
+    series = Series(1, "default", "d", "x")
+
+    def taken(values: list[Any]) -> int:
+        batch = Batch(1, len(values), T0, 1, (Column("x", list(range(len(values))), values),))
+        return check_batch(batch, b"as received", {"x": series}.get).readings
+
+    assert [taken([None, {}]), taken(["on"])] == [0, 1]
+    assert series.type is ValueType.STR
