@@ -152,7 +152,7 @@ def test_hub_killed_twice_and_connections_cut_ten_times(secure_hub: HubProcess, 
     watcher = Watcher(secure_hub.url, token, secure_hub.ca)
     with CutProxy(secure_hub.port) as proxy:
         proxy.cuts_after = [random.randrange(1_500, 30_000) for _ in range(10)]
-        killer = threading.Thread(target=kill_twice, args=(secure_hub,), name="killer")
+        killer = threading.Thread(target=kill_twice, args=(secure_hub, proxy), name="killer")
         killer.start()
         try:
             replay(secure_hub, tmp_path, f"wss://127.0.0.1:{proxy.port}", token)
@@ -160,6 +160,7 @@ def test_hub_killed_twice_and_connections_cut_ten_times(secure_hub: HubProcess, 
             killer.join(LIMIT_S)  # else it would start a hub that nobody ends
         assert not proxy.cuts_after
         assert proxy.cuts == 10
+        assert proxy.bytes_up > 1_000_000
     watcher.wait(lambda: watcher.count >= READINGS)
 
     wanted = expected()
@@ -167,17 +168,12 @@ def test_hub_killed_twice_and_connections_cut_ten_times(secure_hub: HubProcess, 
     assert watcher.seen == queried(secure_hub, token) == wanted
 
 
-def kill_twice(hub: HubProcess) -> None:
-    """Kill the hub after about 300 and 700 frames (of about 1,200), start it again each time."""
+def kill_twice(hub: HubProcess, proxy: CutProxy) -> None:
+    """Kill the hub after a quarter and after a half of about 2 MB have gone up; start it again each time."""
     limit = time.monotonic() + LIMIT_S
-    for head in (300, 700):
-        while time.monotonic() < limit:
-            try:
-                if hub.get("/healthz")["head"] >= head:
-                    break
-            except OSError:
-                pass
-            time.sleep(0.005)
+    for sent in (500_000, 1_000_000):
+        while proxy.bytes_up < sent and time.monotonic() < limit:
+            time.sleep(0.002)
         hub.kill()
         hub.start()
 

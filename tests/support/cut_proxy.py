@@ -22,6 +22,7 @@ class CutProxy:
         self.cuts_after: list[int] = []
         self.connections = 0
         self.cuts = 0
+        self.bytes_up = 0
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="cut proxy", daemon=True)
@@ -92,6 +93,8 @@ class CutProxy:
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
+                if swallow == "swallow_up":
+                    self.bytes_up += len(data)
                 if budget is not None:
                     if len(data) >= budget:
                         writer.write(data[:budget])
