@@ -9,7 +9,6 @@ consumer → store → journal → identities.
 """
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
@@ -38,7 +37,8 @@ _log = logging.getLogger("hub.app")
 
 # Other processes' edits of identities must be seen within 1 s.
 IDENTITIES_EVERY_S = 0.5
-TRIM_EVERY_S = 3600.0
+# At full rate a minute of frames is about 100 MB, a tenth of what the journal keeps.
+TRIM_EVERY_S = 60.0
 # A hub that restarts is back in about a second; then 500 devices a second come, not all at once.
 MIN_SPREAD_MS = 1000
 _REPLAY_BYTES = 4 * 1024 * 1024
@@ -68,10 +68,10 @@ class Hub:
         await asyncio.to_thread(data.mkdir, parents=True, exist_ok=True)
         self.identities = Identities(data / "identities.sqlite3")
         self.journal = SqliteJournal(data / "journal.sqlite3")
-        self.registry = Registry(self.journal.series())
-        self.journal.find_series = self.registry.by_key.get
         self.streams = Streams(self.journal.marks().values(), self.journal.run.id, self.journal.head)
         self.store = EmbeddedStore(data / "readings.sqlite3")
+        self.registry = Registry(self.journal.series(), ids_from=self.store.largest_series() + 1)
+        self.journal.find_series = self.registry.by_key.get
         self._replay()
         loop = asyncio.get_running_loop()
         self.consumer = StoreConsumer(self.store, self.journal)
@@ -81,7 +81,7 @@ class Hub:
         self.consumer.start()
         self.writer.start()
         self._tasks = [loop.create_task(self._watch_identities(), name="hub identities")]
-        self._tasks.append(loop.create_task(self._trim_hourly(), name="hub trim"))
+        self._tasks.append(loop.create_task(self._trim(), name="hub trim"))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -204,13 +204,15 @@ class Hub:
                     socket.end(Close.UNAUTHENTICATED, "this credential was revoked")
                 self.live.end_identities(ended)
 
-    async def _trim_hourly(self) -> None:
+    async def _trim(self) -> None:
         while True:
-            await asyncio.sleep(TRIM_EVERY_S)
-            with contextlib.suppress(Exception):
+            try:
                 await asyncio.to_thread(
                     self.journal.trim_expired, time.time_ns(), self.config.journal_hours, self.config.journal_bytes
                 )
+            except Exception:  # the outer edge of this task: trimming must go on, whatever one trim met
+                _log.exception("journal trim failed; tried again in %d s", TRIM_EVERY_S)
+            await asyncio.sleep(TRIM_EVERY_S)
 
 
 def _nothing() -> None:

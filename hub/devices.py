@@ -87,12 +87,13 @@ class DeviceState:
 class Registry:
     """All series, devices and latest values of one hub."""
 
-    def __init__(self, series: Iterable[Series]) -> None:
+    def __init__(self, series: Iterable[Series], *, ids_from: int = 1) -> None:
         self.by_key: dict[SeriesKey, Series] = {}
         self.by_id: dict[int, Series] = {}
         self.devices: dict[tuple[str, str], DeviceState] = {}
         self.latest: dict[int, Latest] = {}
-        self._next_id = 1
+        # Above every id the store has rows of, or a journal restored from an older copy would give them out again.
+        self._next_id = ids_from
         self._changed: dict[int, Series] = {}
         for known in series:
             self._enter(known)

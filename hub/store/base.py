@@ -102,6 +102,9 @@ class Store(Protocol):
     def counters(self, series: Sequence[int]) -> list[SeriesCounters]:
         """Return the ledger's counters of each series."""
 
+    def largest_series(self) -> int:
+        """Return the largest series id that ever had a reading; 0 when there is none."""
+
     def erase(self, series: Sequence[int]) -> int:
         """Delete all rows of the series; return how many. They count as ``erased``."""
 

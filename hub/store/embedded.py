@@ -206,6 +206,11 @@ class EmbeddedStore:
             )
             return [SeriesCounters(*row) for row in rows]
 
+    def largest_series(self) -> int:
+        """Return the largest series id that ever had a reading."""
+        with self._readers.connection() as connection:
+            return int(connection.execute("SELECT coalesce(max(series), 0) FROM counter").fetchone()[0])
+
     def erase(self, series: Sequence[int]) -> int:
         """Delete all rows of the series, in slices between which writes go on; return how many."""
         erased = 0

@@ -268,6 +268,15 @@ def test_erase_keeps_the_ledger(store: Store) -> None:
     assert store.statistics().rows == 2
 
 
+def test_largest_series_is_known_also_after_erasing(store: Store) -> None:
+    """An id that ever had a reading is never free again."""
+    assert store.largest_series() == 0
+    fill(store, (0, 1.0))
+    store.erase([1])
+
+    assert store.largest_series() == 1
+
+
 def test_rewind_takes_frames_again(store: Store) -> None:
     """After a rewind the same offsets are taken again; the same readings count as superseded, none is doubled."""
     maker = FrameMaker()

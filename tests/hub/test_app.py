@@ -149,3 +149,23 @@ async def test_a_hub_starts_on_a_store_older_than_its_journal_reaches_back(tmp_p
         assert await hub.consumer.applied(4, WAIT_S)
         assert [row.value for row in hub.store.read([1], 0, 2**62, 10)] == [2.0, 3.0]
         assert [latest.value for latest in hub.registry.latest.values()] == [3.0]
+
+
+async def test_restored_journal_never_gives_a_series_id_out_again(tmp_path: Path) -> None:
+    """A journal put back from before a series was born: the next new series does not inherit that one's rows."""
+    data = tmp_path / "data"
+    async with Hub(Config(data=data)):
+        pass
+    copy = (data / "journal.sqlite3").read_bytes()
+    async with Hub(Config(data=data)) as hub:
+        speak(hub, 1, [42.0])
+        await stored(hub, 1)
+        (old,) = hub.registry.by_id
+    for file in data.glob("journal.sqlite3*"):
+        file.unlink()
+    (data / "journal.sqlite3").write_bytes(copy)
+
+    async with Hub(Config(data=data)) as hub:
+        hub.registry.declare("default", "other", [Channel("x")])
+        (new,) = hub.registry.by_id
+        assert new > old

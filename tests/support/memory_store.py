@@ -89,6 +89,10 @@ class MemoryStore:
             if s in self._accepted
         ]
 
+    def largest_series(self) -> int:
+        """Return the largest id that was ever accepted."""
+        return max(self._accepted, default=0)
+
     def erase(self, series: Sequence[int]) -> int:
         """Delete all rows of the series."""
         gone = self._rows(series)
