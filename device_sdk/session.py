@@ -28,11 +28,10 @@ from device_sdk.spool import CutFrame, Spool
 
 logger = logging.getLogger("device_sdk.session")
 
-# An idle device sends at once, but not more often than this: 50 frames/s are 0.5 % of a Pi's core.
-IDLE_CUT_S = 0.020
-# A busy one gathers this long (50 ms is not seen on a live page) or until a frame is worth its cost.
-BUSY_CUT_S = 0.050
-BUSY_CUT_READINGS = 500
+# A reading after a pause goes at once; a busy device gathers this long, which a live page does not show, or until
+# a frame is worth its cost. Measured at 50 readings/s: 20 ms make a frame of each and cost twice the CPU.
+CUT_S = 0.050
+CUT_READINGS = 500
 # When the spool gives no frame although it holds readings, its disk fails: ask again, but not in a hot loop.
 CUT_RETRY_S = 1.0
 # A hub answers hello in milliseconds; ten seconds also cover a hub that is replaying its journal.
@@ -234,20 +233,16 @@ class Session:
                 return self._paused_until
             case State.RUNNING:
                 if self._may_cut() and self._spool.has_uncut:
-                    wait_s = BUSY_CUT_S if self._unacked else IDLE_CUT_S
-                    return max(self._last_cut + wait_s, self._no_cut_before)
+                    return max(self._last_cut + CUT_S, self._no_cut_before)
                 return self._since + ACK_TIMEOUT_S if self._unacked else None
             case State.OFFLINE | State.ENDING:
                 return None
 
     def cut_is_due(self, now: float) -> bool:
-        """Say whether a frame should be cut now: at once when idle, else gathered to be worth its cost."""
+        """Say whether a frame should be cut now: at once after a pause, else gathered to be worth its cost."""
         if now < self._no_cut_before or not self._may_cut() or not self._spool.has_uncut:
             return False
-        waited = now - self._last_cut
-        if not self._unacked:
-            return waited >= IDLE_CUT_S
-        return waited >= BUSY_CUT_S or self._spool.unnumbered >= BUSY_CUT_READINGS
+        return now - self._last_cut >= CUT_S or self._spool.unnumbered >= CUT_READINGS
 
     def cut(self, now: float) -> bool:
         """Cut one frame of the spool (durable: this is the step that may fsync); False when it gave none."""
