@@ -139,6 +139,11 @@ class Instants:
     def stamp(self, values: Sequence[tuple[str, Value]], time_ns: int | None, now_ns: int) -> list[Entry]:
         """Return the readings with their times."""
         last, floor_ns = self._last, self._floor_ns
+        if time_ns is None and len(values) == 1:  # most calls: no loop, no list to grow
+            channel, value = values[0]
+            before = last.get(channel, floor_ns)
+            last[channel] = stamped = now_ns if now_ns > before else before + 1
+            return [(channel, stamped, value)]
         entries = []
         for channel, value in values:
             before = last.get(channel, floor_ns)

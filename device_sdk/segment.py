@@ -59,6 +59,10 @@ def encode_record(seed: int, payload: bytes) -> bytes:
 def encode_reading(seed: int, name: bytes, time_ns: int, value: Value, is_future: bool = False) -> bytes:
     """Return one reading as a record; ``name`` is the channel in UTF-8."""
     kind = type(value)
+    if kind is float and not is_future:  # nearly all of them
+        payload = _pack_float(_FLOAT, time_ns, value) + name
+        length = len(payload)
+        return _pack_record(MARK, length, crc32(payload, seed ^ length)) + payload
     future = _FUTURE if is_future else 0
     if kind is float:
         payload = _pack_float(_FLOAT + future, time_ns, value) + name
