@@ -161,6 +161,8 @@ class App {
 
   _loaded() {
     const { fleet } = this;
+    // The next frame shows the list: arrow keys and the wanted row need the whole fleet in it.
+    this._textsAt = -Infinity;
     if (!this.wanted.device && fleet.ordered.length && !matchMedia("(max-width: 760px)").matches) {
       const first = fleet.ordered.find((device) => device.presence === "online") ?? fleet.ordered[0];
       document.body.dataset.view = "device";
@@ -168,8 +170,6 @@ class App {
     } else if (this.wanted.device && !this.watch.device) {
       this._show(this.wanted.device);
       this.rail.list.select(this.wanted.device, true);
-      // The list must hold the whole fleet before the row is looked for.
-      this._textsAt = -Infinity;
     }
     document.body.dataset.fleet = fleet.ordered.length ? "some" : "none";
     this._fillSparks();

@@ -54,6 +54,7 @@ export class Card {
     this._drawnEnd = NaN;
     this._drawnAt = -Infinity;
     this._drawnRevision = -1;
+    this._wasLive = false;
     this._size = { width: 0, height: 0 };
     this._told = "";
     /** @type {number | null} */
@@ -93,6 +94,7 @@ export class Card {
     const view = this._viewOf(scene, window);
     this._drawnAt = now;
     this._drawnRevision = this._revision(feed);
+    this._wasLive = feed.isLive;
     if (!view) return this._wait();
     this._drawnEnd = window[1] + window[0];
     this._view = view;
@@ -107,6 +109,8 @@ export class Card {
     if (window[0] + window[1] !== this._drawnEnd) return true;
     if (viewport.isPaused && this._frozenKey === window.join(" ")) return false;
     if (this._revision(feed) === this._drawnRevision) return false;
+    // The end of history is drawn at once: what was drawn before it may lack the newest minutes.
+    if (feed.isLive !== this._wasLive) return true;
     return now - this._drawnAt > (feed.isLive ? REDRAW : REDRAW_JOINING);
   }
 

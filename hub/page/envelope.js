@@ -94,7 +94,8 @@ export class Envelope {
 
   /** @param {Buckets} closed @param {import("./buffer.js").SeriesBuffer} raw @returns {Buckets} */
   _continued(closed, raw) {
-    if (!raw.length) return closed;
+    // While history is on its way, the hub's buckets reach further than the raw readings: nothing to continue yet.
+    if (!raw.length || this._grid(raw.lastTime) < closed.starts[closed.starts.length - 1]) return closed;
     const settled = this._grid(this.loadedAt - UNSETTLED);
     // The first raw bucket is whole only if the raw readings begin before it does.
     const whole = this._grid(raw.times[raw.start] + this.step - 1);

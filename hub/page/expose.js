@@ -32,7 +32,10 @@ export function exposeState(app) {
     /** @param {number} index position of a chart @returns what it was drawn from */
     drawn(index) {
       const view = app.watch.cards[index]?._view;
-      return view ? { kind: view.kind, times: Array.from(view.times, toEpoch), values: Array.from(view.values), max: view.max && Array.from(view.max) } : null;
+      if (!view) return null;
+      const { kind, times, values, min, max, counts } = view;
+      const copy = (/** @type {Float64Array | undefined} */ column) => column && Array.from(column);
+      return { kind, times: Array.from(times, toEpoch), values: copy(values), min: copy(min), max: copy(max), counts: copy(counts) };
     },
   };
   Object.defineProperty(window, "__page", { value: Object.freeze(read), writable: false, configurable: false });

@@ -1,4 +1,4 @@
-"""All benchmarks one after the other, or those named: ``python -m tests.bench [frames] [journal] …`` (`make bench ARGS=…`).
+"""All benchmarks one after the other, or those named: ``python -m tests.bench [frames] [journal] …`` (`make bench`).
 
 Each prints its own Markdown table; `docs/benchmarks.md` holds such a run with its date and machine.
 """

@@ -43,6 +43,10 @@ class Tab:
         """Return when an expression on ``window.__page`` is true."""
         self.page.wait_for_function(f"() => {{ const page = window.__page; return {expression}; }}", timeout=limit_ms)
 
+    def frame(self) -> None:
+        """Return when a frame has been drawn from the state as it is now."""
+        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
     def open(self, address: str = "") -> "Tab":
         """Load the page and wait until its first device is live and drawn."""
         self.page.goto(f"{self.base}/{address}")

@@ -90,6 +90,31 @@ def test_gaps_are_where_three_intervals_pass(tab: Tab) -> None:
     assert found["lone"] == [5]
 
 
+def test_envelope_keeps_the_newest_buckets_while_history_arrives(tab: Tab) -> None:
+    """Raw readings on their way take nothing from the hub's buckets; once they have caught up, they continue them."""
+    body = """
+      const { SeriesBuffer } = await import('/page/buffer.js');
+      const { fromEpoch } = await import('/page/clock.js');
+      const base = fromEpoch('1700000000000000000'), S = 1e9;
+      const envelope = new m.Envelope('d', base, null, 5000);
+      const starts = Float64Array.from({ length: 24 }, (_, i) => base + i * 5 * S);
+      const ones = new Float64Array(24).fill(1);
+      envelope._channels.set('c', { starts, avg: ones, min: ones, max: ones, counts: ones });
+      envelope.loadedAt = base + 120 * S;
+      const raw = new SeriesBuffer(1000);
+      return a.map((until) => {
+        for (let s = raw.length; s <= until; s++) raw.upsert(base + s * S, 2);
+        const { times, counts } = envelope.view('c', raw, S);
+        return [(times.at(-1) - base) / S, times.length, counts.reduce((sum, count) => sum + count)];
+      });
+    """
+
+    seen = call(tab, "envelope", body, [20, 100, 119, 130])
+
+    # 24 buckets of the hub end at 120 s; the last 60 s of them are unsettled, then made from raw readings.
+    assert seen == [[117.5, 24, 24], [117.5, 24, 24], [117.5, 24, 12 + 60], [132.5, 27, 12 + 71]]
+
+
 def test_hours_on_the_axis_follow_the_wall_clock(tab: Tab) -> None:
     """On the day of the change to summer time, ticks stay on full local hours and each day is named once."""
     body = """
