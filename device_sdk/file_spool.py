@@ -24,6 +24,7 @@ from device_sdk import disk, spool_event
 from device_sdk.errors import Reason, SpoolError
 from device_sdk.outbox import CutFrame, Durability, Entry, NextFrame, WhenFull, loss_of, ranges_of
 from device_sdk.reading import Channel, Value
+from device_sdk.reading_log import Piece
 from device_sdk.recovery import recover
 from device_sdk.spool_base import SpoolBase, body_limit, check_limit, window_limit
 from device_sdk.state_log import Event
@@ -153,8 +154,7 @@ class FileSpool(SpoolBase):
             except OSError as error:
                 self._note(error)
                 break
-            self._lose(Reason.SPOOL_FULL, piece.expected, log.read(piece).entries, piece.end)
-            log.drop(piece)
+            self._lose(Reason.SPOOL_FULL, piece.expected, log.read(piece).entries, piece)
         return True
 
     def _hold(self, entries: list[Entry], error: OSError | None) -> None:
@@ -350,10 +350,13 @@ class FileSpool(SpoolBase):
             self._is_suspect = True
         self._budget()
 
-    def _lose(self, reason: Reason, count: int, entries: Collection[Entry], head: int = 0) -> None:
+    def _lose(self, reason: Reason, count: int, entries: Collection[Entry], dropped: Piece | None = None) -> None:
+        """Declare a loss, and drop what it names before a new snapshot could tell the one without the other."""
         ranges = ranges_of(entries)
-        self._write(spool_event.lose_event(reason, count, ranges, head))
+        self._write(spool_event.lose_event(reason, count, ranges, 0 if dropped is None else dropped.end))
         self._outbox.lose(reason, count, ranges)
+        if dropped is not None:
+            self._readings.drop(dropped)
         if not self._is_syncing:
             self._shorten()
 

@@ -650,3 +650,21 @@ def _flip(path: Path, at: int) -> None:
     data = bytearray(path.read_bytes())
     data[at] ^= 0xFF
     path.write_bytes(data)
+
+
+def test_new_state_file_never_tells_a_loss_without_its_drop(tmp_path: Path) -> None:
+    """Killed after any drop, also one that began the state anew, a full spool finds no damage and counts exactly."""
+    spool = open_spool(tmp_path / "spool", max_bytes=MIN_LIMIT_BYTES)
+    dropped = produced = copies = 0
+    while dropped < 25_000:
+        record(spool, 64, produced)
+        produced += 64
+        if spool.statistics().dropped != dropped:
+            dropped, copies = spool.statistics().dropped, copies + 1
+            shutil.copytree(tmp_path / "spool", tmp_path / f"copy-{copies}")
+            again = open_spool(tmp_path / f"copy-{copies}", max_bytes=MIN_LIMIT_BYTES)
+            found = again.statistics()
+            again.close()
+            assert (found.damaged, found.dropped, found.dropped + found.unnumbered) == (0, dropped, produced)
+            shutil.rmtree(tmp_path / f"copy-{copies}")
+    spool.close()
