@@ -199,7 +199,7 @@ async def run(load: Load) -> Result:
     dialects: dict[str, type[Plain]] = {"plain": Plain, "telemetry": Telemetry, "socketio": SocketIo}
     dialect = dialects[load.dialect](load.readings)
     # More than any server here takes, in all.
-    count = int((load.seconds + 1) * (500_000 if load.readings == 1 else 250_000) / load.connections)
+    count = int((load.seconds + 1) * 700_000 / load.connections)
     frames = [text(dialect.frame(seq)) for seq in range(1, count + 1)]
     loop, clients = asyncio.get_running_loop(), list[Client]()
     for index in range(load.connections):
