@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -201,7 +202,7 @@ class FileSpoolModel(SpoolModel):
 
 TestMemorySpoolModel = SpoolModel.TestCase
 TestMemorySpoolModel.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
-TestFileSpoolModel = FileSpoolModel.TestCase
+TestFileSpoolModel = pytest.mark.slow(FileSpoolModel.TestCase)
 TestFileSpoolModel.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
 
 
