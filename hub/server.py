@@ -47,6 +47,7 @@ def serve(config: Config, *, started: Started | None = None) -> int:
     logging.basicConfig(
         level=config.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the greeting says that it started, and where
     with _bind(config) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(config, listener, started))
 
