@@ -69,37 +69,20 @@ def test_hub_gone_for_a_while(hub: HubProcess, tmp_path: Path) -> None:
     check(hub, took)
 
 
-def test_acks_lost(hub: HubProcess, tmp_path: Path) -> None:
-    """B: frames are stored but their acks vanish, then the connection is cut; they are sent again, stored once."""
+@pytest.mark.parametrize("direction", ["swallow_down", "swallow_up"], ids=["acks", "frames"])
+def test_bytes_vanish_before_a_cut(hub: HubProcess, tmp_path: Path, direction: str) -> None:
+    """B: frames are stored but their acks vanish. C: frames leave the device and never arrive. Twice, then a cut."""
     token = enrol(hub, "d")["d"]
     with CutProxy(hub.port) as proxy, device(hub, proxy.port, token, tmp_path) as under_test:
 
-        def lose_acks() -> None:
-            proxy.swallow_down = True
+        def lose() -> None:
+            setattr(proxy, direction, True)
 
         def cut() -> None:
-            proxy.swallow_down = False
+            setattr(proxy, direction, False)
             proxy.cut()
 
-        took = record_all(under_test, {50: lose_acks, 70: cut, 120: lose_acks, 140: cut})
-        under_test.flush(20)
-
-    check(hub, took)
-
-
-def test_frames_lost(hub: HubProcess, tmp_path: Path) -> None:
-    """C: frames leave the device and never reach the hub, then the connection is cut."""
-    token = enrol(hub, "d")["d"]
-    with CutProxy(hub.port) as proxy, device(hub, proxy.port, token, tmp_path) as under_test:
-
-        def lose_frames() -> None:
-            proxy.swallow_up = True
-
-        def cut() -> None:
-            proxy.swallow_up = False
-            proxy.cut()
-
-        took = record_all(under_test, {50: lose_frames, 70: cut, 120: lose_frames, 140: cut})
+        took = record_all(under_test, {50: lose, 70: cut, 120: lose, 140: cut})
         under_test.flush(20)
 
     check(hub, took)
