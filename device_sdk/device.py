@@ -46,6 +46,9 @@ from device_sdk.wire import MAX_CHANNELS
 logger = logging.getLogger("device_sdk.device")
 
 MEMORY = ":memory:"
+# At most a day is kept (`state_log.RETAIN_S`): 64 MB are a day of 700 bytes a second.
+RETAIN_ACKED = "64MB"
+MEMORY_RETAIN_BYTES = 256 * 1024
 # Long enough for a hub in the same house to ack the last batch, short enough for Ctrl-C and `systemctl stop`.
 CLOSE_TIMEOUT_S = 2.0
 # Beyond the drain: bye, the closing handshake, a disk that is slow to sync. Then the thread is left to die.
@@ -98,6 +101,8 @@ class Device:
             ``$XDG_STATE_HOME/telemetry/<name>``, else ``~/.local/state/telemetry/<name>``.
         max_spool: bytes as an int, or ``"64MB"``; 64 MB hold about a month of four channels a minute.
         when_full: which readings go when the spool is full: ``oldest`` or ``newest``. The hub is told.
+        retain_acked: bytes of acked frames kept besides, at most a day of them: they are sent again to a hub
+            that was restored from a backup. 0 keeps none.
         durability: ``second``: a power cut takes at most the last second; ``fsync``: nothing, at
             milliseconds for each `record`.
         ca: PEM file of the CA to trust instead of the system's (see ``hub tls init``).
@@ -128,6 +133,7 @@ class Device:
         max_spool: int | str = "64MB",
         when_full: WhenFull = "oldest",
         durability: Durability = "second",
+        retain_acked: int | str = RETAIN_ACKED,
         ca: Path | str | None = None,
         fingerprint: str | None = None,
         close_timeout_s: float = CLOSE_TIMEOUT_S,
@@ -142,6 +148,7 @@ class Device:
         self._place = spool
         self._max_bytes = parse_size("max_spool", max_spool)
         self._when_full: WhenFull = check_choice("when_full", when_full, ("oldest", "newest"))
+        self._retain_bytes = parse_size("retain_acked", retain_acked)
         self._durability: Durability = check_choice("durability", durability, ("second", "fsync"))
         self._close_timeout_s = close_timeout_s
         self._on_frame, self._on_ack = on_frame, on_ack
@@ -365,11 +372,14 @@ class Device:
         if self._spool is not None or self._inherited is not None:
             raise MisuseError(f"device {self.name} was opened before; make a new Device")
         if not self._is_on_disk:
-            return MemorySpool(max_bytes=self._max_bytes, when_full=self._when_full)
+            # Memory is dearer than disk, and lost with the process anyway: as little as one window of frames.
+            retain_bytes = min(self._retain_bytes, MEMORY_RETAIN_BYTES)
+            return MemorySpool(max_bytes=self._max_bytes, when_full=self._when_full, retain_bytes=retain_bytes)
         path = Path(self._place) if self._place is not None else default_spool(self.name)
         return FileSpool(
-            path, boot=self._boot(), max_bytes=self._max_bytes, when_full=self._when_full, durability=self._durability
-        )
+            path, boot=self._boot(), max_bytes=self._max_bytes, when_full=self._when_full,
+            durability=self._durability, retain_bytes=self._retain_bytes,
+        )  # fmt: skip
 
     def _boot(self) -> str:
         if self._boot_id is None:

@@ -40,6 +40,7 @@ class Reason(StrEnum):
     # backpressure
     DISK_FULL = "disk_full"
     STORE_BEHIND = "store_behind"
+    TOO_MANY_STREAMS = "too_many_streams"
     # declared gaps
     SPOOL_FULL = "spool_full"
     POWER_CUT = "power_cut"

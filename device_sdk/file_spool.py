@@ -16,7 +16,8 @@ state to a new file: after a failed fsync the kernel may take lost pages for cle
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +48,7 @@ class FileSpool(SpoolBase):
         max_bytes: disk the spool may use, ≥ 256 KiB.
         when_full: ``oldest`` drops the oldest un-numbered readings, ``newest`` the new one.
         durability: ``fsync`` makes each `record` survive a power cut (milliseconds each).
+        retain_bytes: disk that acked frames may use besides, for a hub that is restored from a backup.
         random_bytes: source of stream identities.
         sync_file: returns when the bytes of a descriptor are on the medium.
 
@@ -63,21 +65,18 @@ class FileSpool(SpoolBase):
         max_bytes: int = 64_000_000,
         when_full: WhenFull = "oldest",
         durability: Durability = "second",
+        retain_bytes: int = 0,
         random_bytes: Callable[[int], bytes] = os.urandom,
         sync_file: Callable[[int], None] = disk.sync_file,
     ) -> None:
         self._segment_bytes: Final = min(check_limit(max_bytes) // 32, MAX_SEGMENT_BYTES)
         self._slack_bytes: Final = min(max_bytes // 64, MAX_STATE_SLACK_BYTES)
         self._lock_fd: Final = _open_directory(path)
-        try:
+        with _closed_on_error(self._lock_fd, path):
             found = recover(
-                path, boot=boot, segment_bytes=self._segment_bytes, new_stream=lambda: random_bytes(8).hex()
-            )
-        except BaseException as error:
-            os.close(self._lock_fd)
-            if isinstance(error, OSError) and not isinstance(error, SpoolError):
-                raise _unusable(path, error) from error
-            raise
+                path, boot=boot, segment_bytes=self._segment_bytes, retain_bytes=retain_bytes,
+                new_stream=lambda: random_bytes(8).hex(),
+            )  # fmt: skip
         super().__init__(
             found.outbox,
             max_bytes=max_bytes,
@@ -113,6 +112,9 @@ class FileSpool(SpoolBase):
     def frames(self, after: int) -> list[CutFrame]:
         with self._lock:
             return [frame for frame in self._outbox.unacked(after) if frame.seq < self._durable_next]
+
+    def retained(self, stream: str, after: int) -> Iterator[CutFrame]:
+        return spool_event.frames_of(self._state.kept_events(), stream, after)
 
     # --- recording -------------------------------------------------------------------------
 
@@ -216,13 +218,12 @@ class FileSpool(SpoolBase):
                 self._make_durable()
 
     def restart(self, stored: int | None, lost: Sequence[Entry] = ()) -> None:
-        with self._step:
-            with self._lock:
-                self._check_open()
-                stream, loss = self._new_stream(), loss_of(lost)
-                self._write(spool_event.restart_event(stream, stored, loss))
-                self._outbox.restart(stream, stored, loss)
-            self._make_durable()
+        stream, loss = self._new_stream(), loss_of(lost)
+        event = spool_event.restart_event(stream, stored, loss)
+        self._apply_durably(event, lambda: self._outbox.restart(stream, stored, loss))
+
+    def forget(self, stream: str) -> None:
+        self._apply_durably(spool_event.forget_event(stream), lambda: self._outbox.forget(stream))
 
     def sync(self) -> None:
         with self._step:
@@ -245,6 +246,14 @@ class FileSpool(SpoolBase):
             self._readings.close()
             self._state.close()
             os.close(self._lock_fd)
+
+    def _apply_durably(self, event: Event, apply: Callable[[], None]) -> None:
+        with self._step:
+            with self._lock:
+                self._check_open()
+                self._write(event)
+                apply()
+            self._make_durable()
 
     def _number(self, max_readings: int, max_bytes: int) -> NextFrame | None:
         """Build the next frame, write it, then count it as cut."""
@@ -401,6 +410,7 @@ class FileSpool(SpoolBase):
         return self._error
 
     def _note(self, error: OSError) -> None:
+        self._state.free_space(error)
         self._error = f"{error.strerror or error} ({self._path})"
 
 
@@ -412,6 +422,18 @@ def _open_directory(path: Path) -> int:
         raise
     except OSError as error:
         raise _unusable(path, error) from error
+
+
+@contextmanager
+def _closed_on_error(fd: int, path: Path) -> Iterator[None]:
+    """Free the lock when the files cannot be used."""
+    try:
+        yield
+    except BaseException as error:
+        os.close(fd)
+        if isinstance(error, OSError) and not isinstance(error, SpoolError):
+            raise _unusable(path, error) from error
+        raise
 
 
 def _unusable(path: Path, error: OSError) -> SpoolError:

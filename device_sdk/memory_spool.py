@@ -7,7 +7,7 @@ the network.
 
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
@@ -29,6 +29,7 @@ class MemorySpool(SpoolBase):
     Args:
         max_bytes: memory the readings and frames may use, estimated; ≥ 256 KiB.
         when_full: ``oldest`` drops the oldest un-numbered readings, ``newest`` the new one.
+        retain_bytes: memory that acked frames may use besides, for a hub that is restored from a backup.
         random_bytes: source of stream identities.
     """
 
@@ -37,12 +38,15 @@ class MemorySpool(SpoolBase):
         *,
         max_bytes: int = 64_000_000,
         when_full: WhenFull = "oldest",
+        retain_bytes: int = 0,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         outbox = Outbox(random_bytes(8).hex())
         super().__init__(outbox, max_bytes=check_limit(max_bytes), when_full=when_full, random_bytes=random_bytes)
         self._entries: Final[deque[Entry]] = deque()
         self._entry_bytes = 0
+        self._kept: Final[deque[tuple[str, CutFrame]]] = deque()
+        self._kept_bytes, self._retain_bytes = 0, retain_bytes
         self._limit_bytes: Final = max_bytes - window_limit(max_bytes) - body_limit(max_bytes)
 
     @property
@@ -52,6 +56,11 @@ class MemorySpool(SpoolBase):
     def frames(self, after: int) -> list[CutFrame]:
         with self._lock:
             return self._outbox.unacked(after)
+
+    def retained(self, stream: str, after: int) -> Iterator[CutFrame]:
+        with self._lock:
+            kept = [frame for of, frame in self._kept if of == stream and frame.seq > after]
+        return iter(kept)
 
     def declare(self, channel: Channel) -> None:
         with self._lock:
@@ -94,12 +103,19 @@ class MemorySpool(SpoolBase):
             self._check_open()
             if stored >= self._outbox.acked:
                 self._outbox.check_ack(stored, chain)
+                self._keep(stored)
                 self._outbox.acknowledge(stored, pos)
 
     def restart(self, stored: int | None, lost: Sequence[Entry] = ()) -> None:
         with self._lock:
             self._check_open()
+            self._keep(stored or 0)
             self._outbox.restart(self._new_stream(), stored, loss_of(lost))
+
+    def forget(self, stream: str) -> None:
+        with self._lock:
+            self._check_open()
+            self._outbox.forget(stream)
 
     def sync(self) -> None:
         """Do nothing: memory does not survive a power cut."""
@@ -107,6 +123,17 @@ class MemorySpool(SpoolBase):
     def close(self) -> None:
         with self._lock:
             self._is_closed = True
+
+    def _keep(self, stored: int) -> None:
+        """Keep the frames that are acked now, as far as they fit."""
+        if not self._retain_bytes:
+            return
+        for frame in self._outbox.unacked(self._outbox.acked):
+            if frame.seq <= stored:
+                self._kept.append((self._outbox.stream, frame))
+                self._kept_bytes += len(frame.body)
+        while self._kept_bytes > self._retain_bytes:
+            self._kept_bytes -= len(self._kept.popleft()[1].body)
 
     def _make_room(self, new: list[Entry]) -> bool:
         """Drop what the policy says; False when it says to drop ``new``."""

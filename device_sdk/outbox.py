@@ -35,7 +35,7 @@ Entry = tuple[str, int, Value]
 # Times in one frame lie at most this far apart (146 years), so that every `dt` fits 64 bits.
 MAX_SPAN_NS = 2**62
 # Losses that a new stream declares in its first frames, before anything else.
-LEADING_LOSSES = (Reason.POWER_CUT, Reason.UNREADABLE)
+LEADING_LOSSES = (Reason.POWER_CUT, Reason.UNREADABLE, Reason.HUB_RESTORED)
 # A gap frame names at most this many channels; the count stays exact beyond it.
 MAX_LOSS_CHANNELS = wire.MAX_CHANNELS
 
@@ -115,6 +115,13 @@ def ranges_of(entries: Iterable[Entry]) -> dict[str, tuple[int, int]]:
     return ranges
 
 
+def again_body(frame: CutFrame, seq: int) -> bytes:
+    """Return the body of a frame under another number; readings are marked as perhaps stored already."""
+    if frame.kind == "gap":
+        return json.dumps({**json.loads(frame.body), "seq": seq}, separators=(",", ":"), ensure_ascii=False).encode()
+    return encode_batch(decode_batch(frame.body)._replace(seq=seq, again=True))
+
+
 def loss_of(entries: Collection[Entry]) -> Loss:
     """Return the loss of exactly these readings."""
     loss = Loss()
@@ -173,6 +180,8 @@ class Outbox:
         self.frames: deque[NextFrame] = deque()
         self.returned: deque[NextFrame] = deque()
         self.losses: dict[str, Loss] = {}
+        # Streams that ended with frames acked: a hub that was restored from a backup may have lost them.
+        self.earlier: tuple[wire.Earlier, ...] = ()
         self.readings_in_frames = 0
         self.body_bytes = 0
         self._chains: dict[int, bytes] = {0: wire.CHAIN_START}
@@ -274,6 +283,8 @@ class Outbox:
 
         ``lost``: readings of frames ≤ ``stored`` that the hub cannot read, declared ``unreadable``.
         """
+        # A frame that is set aside counts as acked here, but the hub does not hold it.
+        self._remember_stream(self.acked if lost is not None and lost.count else max(self.acked, stored or 0))
         again = [held for held in self.frames if held.frame.seq > (stored or 0)]
         waiting = list(self.returned)
         self.frames.clear()
@@ -289,6 +300,11 @@ class Outbox:
             self.lose(Reason.POWER_CUT, None, {})
         if lost is not None and lost.count:
             self.lose(Reason.UNREADABLE, lost.count, lost.ranges)
+
+    def forget(self, stream: str) -> None:
+        """Name an earlier stream no more: what a restored hub lost of it cannot be sent again and is declared lost."""
+        self.earlier = tuple(e for e in self.earlier if e.stream != stream)
+        self.lose(Reason.HUB_RESTORED, None, {})
 
     def lose(self, reason: str, count: int | None, ranges: Mapping[str, tuple[int, int]]) -> None:
         """Note readings that will never be sent; the next gap frame of ``reason`` declares them all."""
@@ -310,6 +326,7 @@ class Outbox:
             "channels": {c.name: wire.channel_to_object(c) for c in self.channels.values()},
             "losses": {reason: [loss.count, loss.ranges] for reason, loss in self.losses.items()},
             "no_value": self.no_value, "dropped": self.dropped, "damaged": self.damaged, "ending": self.is_ending,
+            "earlier": [list(e) for e in self.earlier],
         }  # fmt: skip
 
     @classmethod
@@ -323,9 +340,16 @@ class Outbox:
             outbox.losses[reason] = Loss(count, {name: (low, high) for name, (low, high) in ranges.items()})
         outbox.no_value, outbox.dropped, outbox.damaged = obj["no_value"], obj["dropped"], obj["damaged"]
         outbox.is_ending = obj["ending"]
+        outbox.earlier = tuple(wire.Earlier(*e) for e in obj.get("earlier", ()))
         return outbox
 
     # --- private ---------------------------------------------------------------------------
+
+    def _remember_stream(self, acked: int) -> None:
+        chain = self._chains.get(acked)
+        if acked and chain is not None:
+            ended = wire.Earlier(self.stream, acked, acked + 1, chain.hex())
+            self.earlier = (*self.earlier, ended)[-wire.MAX_EARLIER :]
 
     def _batch(self, readings: Sequence[Entry], max_bytes: int) -> NextFrame:
         count = min(len(readings), wire.MAX_FRAME_READINGS)
@@ -344,11 +368,7 @@ class Outbox:
 
     def _again(self, held: NextFrame) -> NextFrame:
         old = held.frame
-        if old.kind == "gap":
-            body = json.dumps({**json.loads(old.body), "seq": self.next}, separators=(",", ":"), ensure_ascii=False)
-            return self._numbered(body.encode(), "gap", 0, "returned", None)
-        batch = decode_batch(old.body)._replace(seq=self.next, again=True)
-        return self._numbered(encode_batch(batch), "batch", old.readings, "returned", held.first_ns)
+        return self._numbered(again_body(old, self.next), old.kind, old.readings, "returned", held.first_ns)
 
     def _numbered(self, body: bytes, kind: FrameKind, readings: int, source: str, first_ns: int | None) -> NextFrame:
         chain = wire.next_chain(self._chains[self.next - 1], body)

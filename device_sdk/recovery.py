@@ -33,14 +33,16 @@ class Recovered(NamedTuple):
     damage: dict[int, int]
 
 
-def recover(path: Path, *, boot: str, segment_bytes: int, new_stream: Callable[[], str]) -> Recovered:
+def recover(
+    path: Path, *, boot: str, segment_bytes: int, retain_bytes: int, new_stream: Callable[[], str]
+) -> Recovered:
     """Return what the files in a locked directory hold.
 
     Raises:
         SpoolError: a newer SDK wrote them.
         OSError: the directory cannot be read.
     """
-    state_log = StateLog(path)
+    state_log = StateLog(path, retain_bytes)
     loaded = state_log.load()
     was = State(Outbox(new_stream())) if loaded is None else replay(loaded.events)
     readings = ReadingLog(path, segment_bytes, was.head, was.last_ns)

@@ -11,11 +11,15 @@ twin writes the same stream, and the spool starts a new stream. After that it
 keeps at most ``window`` frames in flight; acks are cumulative, so a lost or
 doubled ack costs nothing. Whatever cannot be continued ends the *connection*
 (`Closing`), never the session: a new hello settles every doubt.
+
+A hub restored from a backup holds less than it acked, perhaps also of streams that
+ended since. A welcome shows it; then the next connections say hello with those streams,
+oldest first, and send again what the spool has kept (`resend`). Nothing new is cut meanwhile.
 """
 
 import logging
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple, assert_never
 
@@ -24,6 +28,8 @@ from device_sdk.columns import decode_batch
 from device_sdk.conversation import Conversation, State, Trigger
 from device_sdk.errors import Reason
 from device_sdk.reading import Channel, Reading
+from device_sdk.rejection import Rejections
+from device_sdk.resend import Restoring
 from device_sdk.spool import CutFrame, Spool
 
 logger = logging.getLogger("device_sdk.session")
@@ -119,10 +125,10 @@ class Session:
         self._rewound: int | None = None
         self._suspect: tuple[str, int] | None = None
         self._suspect_tries = 0
-        self._rejected_before = 0
-        self._rejected_total = 0
-        self._warned: Counter[tuple[str, str]] = Counter()
+        self._rejections = Rejections(device)
         self._settled = 0
+        # While a restored hub misses frames it had acked, only these are sent.
+        self._restoring = Restoring(spool, device, run)
 
     @property
     def state(self) -> State:
@@ -136,13 +142,13 @@ class Session:
 
     @property
     def has_unacked(self) -> bool:
-        """True while a cut frame waits for its ack (as far as this session has seen the spool)."""
-        return bool(self._unacked)
+        """True while a frame waits for its ack (as far as this session knows of it)."""
+        return bool(self._unacked) or self._restoring.is_active
 
     @property
     def rejected(self) -> int:
         """Readings the hub refused for good, over all streams of this session."""
-        return self._rejected_before + self._rejected_total
+        return self._rejections.total
 
     @property
     def settled(self) -> int:
@@ -160,8 +166,7 @@ class Session:
         if spool.stream != self._stream:
             self._stream = spool.stream
             self._sent_ever = 0
-            self._rejected_before += self._rejected_total
-            self._rejected_total = 0
+            self._rejections.new_stream()
         self._since = now
         self._declared = {}
         self._is_schema_due = True
@@ -173,9 +178,10 @@ class Session:
         assert chain is not None, "a spool knows the chain of its last cut frame"
         hello = wire.Hello(
             self._device, self._stream, self._boot, self._run, spool.acked, spool.next, chain.hex(),
-            sdk=self._sdk, seen=spool.pos, mono_ns=int(now * 1e9), wall_ns=wall_ns, link=self._link,
+            sdk=self._sdk, seen=spool.pos, earlier=spool.earlier, mono_ns=int(now * 1e9), wall_ns=wall_ns,
+            link=self._link,
         )  # fmt: skip
-        return wire.encode(hello)
+        return wire.encode(self._restoring.hello(hello))
 
     def schema_changed(self) -> None:
         """Note that a channel was declared; the next `frames_to_send` begins with it. Safe from any thread."""
@@ -183,6 +189,7 @@ class Session:
 
     def disconnected(self) -> None:
         """Forget the connection; everything unacked is sent again on the next one."""
+        self._restoring.disconnected()
         if self._conversation.state is not State.OFFLINE:
             self._conversation.apply(Trigger.DISCONNECTED)
 
@@ -221,7 +228,7 @@ class Session:
             self._since = now
         elif self._conversation.state is State.GREETING and now >= self._since + WELCOME_TIMEOUT_S:
             self.end(f"no welcome within {WELCOME_TIMEOUT_S:g} s")
-        elif self._conversation.state is State.RUNNING and self._unacked and now >= self._since + ACK_TIMEOUT_S:
+        elif self._conversation.state is State.RUNNING and self.has_unacked and now >= self._since + ACK_TIMEOUT_S:
             self.end(f"no ack within {ACK_TIMEOUT_S:g} s")
 
     def next_deadline(self) -> float | None:
@@ -234,7 +241,7 @@ class Session:
             case State.RUNNING:
                 if self._may_cut() and self._spool.has_uncut:
                     return max(self._last_cut + CUT_S, self._no_cut_before)
-                return self._since + ACK_TIMEOUT_S if self._unacked else None
+                return self._since + ACK_TIMEOUT_S if self.has_unacked else None
             case State.OFFLINE | State.ENDING:
                 return None
 
@@ -271,6 +278,8 @@ class Session:
         out: list[Outgoing] = []
         if self._is_schema_due:
             self._add_schema(out)
+        if self._restoring.is_active:
+            return out + self._send_again()
         limit = self._send_limit()
         if self._sent >= limit:
             return out
@@ -303,26 +312,38 @@ class Session:
     # --- one handler per message ---------------------------------------------------------------
 
     def _on_welcome(self, welcome: wire.Welcome, now: float) -> None:
+        self._window = welcome.window
+        self._since = now
+        if self._restoring.is_active:
+            self._restoring.begin(welcome)
+            self._events.append(Welcomed(welcome.time_ns, float(welcome.ping_s)))
+            return
+        if self._restoring.is_needed(welcome):
+            self.end("the hub was restored and misses frames it had acked: they are sent again", 0.0)
+            return
         if not self._matches(welcome.stored, welcome.chain):
             self._start_new_stream(None, f"the hub's chain({welcome.stored}) is not ours: rolled back, or a twin")
             return
         self._sent = welcome.stored
-        self._window = welcome.window
-        self._since = now
         self._settle(welcome.stored, welcome.chain, welcome.pos)
         self._events.append(Welcomed(welcome.time_ns, float(welcome.ping_s)))
         if self._suspect is not None and self._suspect[0] != self._stream:
             self._suspect = None
 
     def _on_new_stream(self, message: wire.NewStream) -> None:
+        if self._restoring.is_active:
+            self._restoring.refuse()
+            self.end(f"the hub does not continue a stream that is sent again: {message.why}")
+            return
         own = self._spool.chain(message.stored)
         is_equal = own is not None and own.hex() == message.chain
         self._start_new_stream(message.stored if is_equal else None, f"the hub asks for a new stream: {message.why}")
 
     def _on_ack(self, ack: wire.Ack, now: float) -> None:
-        self._rejected_total = max(self._rejected_total, ack.rejected_total)
-        for rejection in ack.rejected:
-            self._report_rejection(rejection)
+        self._rejections.add(ack)
+        if self._restoring.is_active:
+            self._ack_again(ack, now)
+            return
         if ack.stored <= self._spool.acked:
             return
         if not self._matches(ack.stored, ack.chain):
@@ -335,6 +356,10 @@ class Session:
         self._settle(ack.stored, ack.chain, ack.pos)
 
     def _on_error(self, error: wire.Error, now: float) -> None:
+        if self._restoring.is_active:
+            self._restoring.refuse()
+            self.end(f"the hub refuses a frame that is sent again: {error.reason} {error.message}".rstrip())
+            return
         if not self._spool.acked <= error.stored < self._spool.next:
             self.end(f"the hub refuses frames after {error.stored}, which this stream cannot resend")
             return
@@ -349,6 +374,8 @@ class Session:
 
     def _on_slow(self, slow: wire.Slow, now: float) -> None:
         retry_s = _retry_s(slow.retry_ms)
+        if self._restoring.is_active:
+            self._conversation.apply(Trigger.END)
         if self._conversation.state is State.ENDING:
             self._events.append(Closing(f"the hub is slow: {slow.why}", retry_s))
             return
@@ -356,6 +383,20 @@ class Session:
         self._paused_until = now + retry_s
         # What was in flight may not have been taken: it goes again after the pause, and doubles are dropped.
         self._sent = self._spool.acked
+
+    # --- a hub that was restored ---------------------------------------------------------------
+
+    def _ack_again(self, ack: wire.Ack, now: float) -> None:
+        self._since = now
+        if not self._restoring.acknowledge(ack.stored, ack.chain):
+            self.end(f"an ack with another chain({ack.stored}) while frames are sent again")
+
+    def _send_again(self) -> list[Outgoing]:
+        out = [Outgoing(body) for body in self._restoring.take(self._window)]
+        over = self._restoring.over()
+        if over is not None:
+            self.end(over, 0.0)
+        return out
 
     # --- details -------------------------------------------------------------------------------
 
@@ -410,18 +451,6 @@ class Session:
         lost = decode_batch(frame.body).readings() if frame.kind == "batch" else []
         self._start_new_stream(seq, f"frame {seq} was unreadable for the hub {UNREADABLE_TRIES} times", lost)
 
-    def _report_rejection(self, rejection: wire.Rejection) -> None:
-        key = (rejection.channel, rejection.reason)
-        # Peers choose channel and reason: past this many kinds everything is DEBUG, and memory stays bounded.
-        is_first = key not in self._warned and len(self._warned) < 2 * wire.MAX_CHANNELS
-        if is_first:
-            self._warned[key] = 1
-        logger.log(
-            logging.WARNING if is_first else logging.DEBUG,
-            "rejected device=%s channel=%s reason=%s seq=%d index=%d",
-            self._device, rejection.channel, rejection.reason, rejection.seq, rejection.index,
-        )  # fmt: skip
-
     def _add_schema(self, out: list[Outgoing]) -> None:
         # First the flag, then the look: a channel declared meanwhile sets it again.
         self._is_schema_due = False
@@ -436,7 +465,8 @@ class Session:
         return min(last, self._spool.acked + (self._window if self._suspect is None else 1))
 
     def _may_cut(self) -> bool:
-        return self._conversation.state is State.RUNNING and self._suspect is None and len(self._unacked) < self._window
+        is_free = self._suspect is None and not self._restoring.is_active
+        return self._conversation.state is State.RUNNING and is_free and len(self._unacked) < self._window
 
 
 def _retry_s(retry_ms: int) -> float:

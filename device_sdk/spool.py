@@ -4,7 +4,7 @@ Owns: the contract `Spool`. Place: after `file_spool` and `memory_spool`, which
 keep it and pass the same tests, before `session`. Must not: hold behaviour.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from device_sdk.file_spool import FileSpool as FileSpool
@@ -13,6 +13,7 @@ from device_sdk.outbox import CutFrame as CutFrame
 from device_sdk.outbox import Entry
 from device_sdk.outbox import SpoolStatistics as SpoolStatistics
 from device_sdk.reading import Channel, Value
+from device_sdk.wire import Earlier
 
 
 class Spool(Protocol):
@@ -66,6 +67,22 @@ class Spool(Protocol):
 
     def chain(self, seq: int) -> bytes | None:
         """Return chain(seq) for 0 and for acked - CHAINS_KEPT … next - 1, else None."""
+        ...
+
+    @property
+    def earlier(self) -> tuple[Earlier, ...]:
+        """The newest streams before this one that had frames acked, oldest first."""
+        ...
+
+    def retained(self, stream: str, after: int) -> Iterator[CutFrame]:
+        """Yield the acked frames > ``after`` of a stream that are still kept, ascending, perhaps with holes.
+
+        Of the present stream it may go on with frames that are not acked. Reads as it is consumed.
+        """
+        ...
+
+    def forget(self, stream: str) -> None:
+        """Declare, durably, what a restored hub misses of a stream and this spool no longer keeps; name it no more."""
         ...
 
     def declare(self, channel: Channel) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 from device_sdk.errors import MisuseError
 from device_sdk.outbox import Instants, Outbox, SpoolStatistics, WhenFull
 from device_sdk.reading import Channel
+from device_sdk.wire import Earlier
 
 # Below this the state of 200 channels and one window of frames would leave no room for readings.
 MIN_LIMIT_BYTES = 256 * 1024
@@ -71,6 +72,10 @@ class SpoolBase(ABC):
 
     def chain(self, seq: int) -> bytes | None:
         return self._outbox.chain(seq)
+
+    @property
+    def earlier(self) -> tuple[Earlier, ...]:
+        return self._outbox.earlier
 
     def skip_no_value(self, count: int) -> None:
         with self._lock:

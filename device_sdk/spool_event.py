@@ -16,6 +16,7 @@ from device_sdk.state_log import COMPLETE, HELD, SNAPSHOT, Event
 
 FORMAT = 1
 FRAME, ACK, RESTART, LOSE, DECLARE, CLOSE = "frame", "ack", "restart", "lose", "declare", "close"
+FORGET = "forget"
 
 
 class State:
@@ -81,6 +82,11 @@ def lose_event(reason: str, count: int | None, ranges: Mapping[str, tuple[int, i
     return Event(LOSE, {"reason": reason, "count": count, "ranges": dict(ranges), "head": head})
 
 
+def forget_event(stream: str) -> Event:
+    """Return the event of an earlier stream whose frames a restored hub misses and which are gone here too."""
+    return Event(FORGET, {"stream": stream})
+
+
 def declare_event(channel: Channel) -> Event:
     """Return the event of a declared channel."""
     return Event(DECLARE, {"name": channel.name, "channel": wire.channel_to_object(channel)})
@@ -89,6 +95,24 @@ def declare_event(channel: Channel) -> Event:
 def close_event(end: int, no_value: int) -> Event:
     """Return the event of a clean close."""
     return Event(CLOSE, {"end": end, "no_value": no_value})
+
+
+def frames_of(files: Iterable[Iterable[Event]], stream: str, after: int) -> Iterator[CutFrame]:
+    """Yield the frames > ``after`` of one stream as they were cut, ascending; what is damaged is left out."""
+    for events in files:
+        now = ""
+        for event in events:
+            fields = event.fields
+            try:
+                now = fields["stream"] if event.kind == SNAPSHOT else now
+                of = fields["stream"] if event.kind == FRAME else now if event.kind == HELD else ""
+                if of != stream or fields.get("returned") or fields["seq"] <= after:
+                    continue  # a snapshot repeats frames of the file before it
+                frame = _frame(fields, event.body).frame
+            except (KeyError, ValueError, TypeError):
+                continue
+            after = frame.seq
+            yield frame
 
 
 def replay(events: Iterable[Event]) -> State:
@@ -126,7 +150,7 @@ def _apply(state: State, event: Event) -> State:
         case "restart":
             count, ranges = fields["lost"]
             outbox.restart(fields["new_stream"], fields["stored"], Loss(count, _ranges(ranges)))
-        case "lose":
+        case "lose" | "forget":
             _apply_loss(state, fields)
         case "declare":
             outbox.declare(wire.channel_from_object(fields["name"], fields["channel"]))
@@ -164,6 +188,9 @@ def _apply_ack(outbox: Outbox, fields: dict[str, Any]) -> None:
 
 
 def _apply_loss(state: State, fields: dict[str, Any]) -> None:
+    if "stream" in fields:
+        state.outbox.forget(fields["stream"])
+        return
     state.outbox.lose(fields["reason"], fields["count"], _ranges(fields["ranges"]))
     state.head = max(state.head, fields["head"])
 

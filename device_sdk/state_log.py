@@ -8,21 +8,30 @@ A file begins with the whole state (``snapshot``, ``held`` …, ``complete``), s
 files can go as soon as it is fsynced. Until then they stay, and `load` falls back
 to them when the new one was cut short.
 
+A file that goes is first kept as ``acked-<number>.log``, when asked to: the frames in
+it are acked, and a hub that is restored from a backup will want them again. That costs
+no write. Kept are `retain_bytes`, and nothing older than `RETAIN_S` before the newest.
+
     payload of a record = u32 length | JSON {"event": …} | body of a frame
 """
 
 import contextlib
+import errno
 import json
 import os
 import struct
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from device_sdk import disk
 from device_sdk.segment import MAX_STATE_BYTES, Scan, encode_record, seed_of
 
-_PREFIX, _SUFFIX = "state-", ".log"
+_PREFIX, _KEPT, _SUFFIX = "state-", "acked-", ".log"
+# Backups are made each night: a hub restored from the last one misses at most a day.
+RETAIN_S = 24 * 3600.0
+_NO_SPACE = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _LENGTH = struct.Struct("<I")
 SNAPSHOT, HELD, COMPLETE = "snapshot", "held", "complete"
 
@@ -43,6 +52,14 @@ class Loaded(NamedTuple):
     is_intact: bool
 
 
+class KeptFile(NamedTuple):
+    """A file of acked frames: its number, bytes, and when it was last written (file time, s)."""
+
+    number: int
+    size: int
+    written_s: float
+
+
 class Unsynced(NamedTuple):
     """What a durable step has to fsync, outside the lock: a descriptor to sync and close, names to sync."""
 
@@ -52,16 +69,24 @@ class Unsynced(NamedTuple):
 
 
 class StateLog:
-    """The state files of one spool; guarded by the spool's lock."""
+    """The state files of one spool; guarded by the spool's lock.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: exists and is locked.
+        retain_bytes: how much of files with acked frames is kept; 0 = none.
+    """
+
+    def __init__(self, directory: Path, retain_bytes: int = 0) -> None:
         self._directory = directory
+        self._retain_bytes = retain_bytes
         self._fd = -1
         self._number = 0
         self._size = 0
         self._snapshot_size = 0
         self._synced_number = -1
-        self._files: dict[int, int] = {number: path.stat().st_size for path, number in self._paths()}
+        self._files: dict[int, int] = {number: path.stat().st_size for path, number in self._paths(_PREFIX)}
+        self._kept: deque[KeptFile] = deque(sorted(_kept_file(path, number) for path, number in self._paths(_KEPT)))
+        self.retained_bytes = sum(kept.size for kept in self._kept)
 
     @property
     def bytes(self) -> int:
@@ -85,7 +110,7 @@ class StateLog:
     def load(self) -> Loaded | None:
         """Return the events of the newest file whose snapshot is whole, or of the best one; None when there is none."""
         best: Loaded | None = None
-        for path, number in sorted(self._paths(), key=lambda found: -found[1]):
+        for path, number in sorted(self._paths(_PREFIX), key=lambda found: -found[1]):
             loaded = _read(path, number)
             if loaded.is_intact:
                 return loaded
@@ -93,13 +118,25 @@ class StateLog:
                 best = loaded
         return best
 
+    def kept_events(self) -> Iterator[list[Event]]:
+        """Yield the events of each file, kept ones first, oldest first; reads a file at a time, needs no lock."""
+        for path, number in sorted([*self._paths(_KEPT), *self._paths(_PREFIX)], key=lambda found: found[1]):
+            yield _read(path, number).events
+
+    def free_space(self, error: OSError) -> bool:
+        """Give up the oldest kept file when ``error`` says that the disk is full; False: that does not help."""
+        if error.errno not in _NO_SPACE or not self._kept:
+            return False
+        self._drop_oldest()
+        return True
+
     def begin(self, snapshot: Iterable[Event]) -> None:
         """Start a new file with a snapshot; older files go with `synced`.
 
         Raises:
             OSError: it cannot be written; the log goes on in the old file.
         """
-        number = max(self._files, default=0) + 1
+        number = max(max(self._files, default=0), self._kept[-1].number if self._kept else 0) + 1
         seed = seed_of(number)
         path = self._path(number)
         fd = disk.open_append(path)
@@ -143,17 +180,36 @@ class StateLog:
         self._fd = -1
 
     def _remove(self, number: int) -> None:
-        del self._files[number]
+        """Take a file out of the state: keep it for its acked frames, or delete it."""
+        size = self._files.pop(number)
+        path = self._path(number)
         with contextlib.suppress(OSError):
-            self._path(number).unlink()
+            if size > self._retain_bytes:
+                path.unlink()
+                return
+            kept = path.rename(self._path(number, _KEPT))
+            self._kept.append(_kept_file(kept, number))
+            self.retained_bytes += size
+        while self._kept and self._is_too_much():
+            self._drop_oldest()
 
-    def _path(self, number: int) -> Path:
-        return self._directory / f"{_PREFIX}{number:010d}{_SUFFIX}"
+    def _is_too_much(self) -> bool:
+        age_s = self._kept[-1].written_s - self._kept[0].written_s
+        return self.retained_bytes > self._retain_bytes or age_s > RETAIN_S
 
-    def _paths(self) -> list[tuple[Path, int]]:
+    def _drop_oldest(self) -> None:
+        oldest = self._kept.popleft()
+        self.retained_bytes -= oldest.size
+        with contextlib.suppress(OSError):
+            self._path(oldest.number, _KEPT).unlink()
+
+    def _path(self, number: int, prefix: str = _PREFIX) -> Path:
+        return self._directory / f"{prefix}{number:010d}{_SUFFIX}"
+
+    def _paths(self, prefix: str) -> list[tuple[Path, int]]:
         found = []
-        for path in self._directory.glob(f"{_PREFIX}*{_SUFFIX}"):
-            number = path.name[len(_PREFIX) : -len(_SUFFIX)]
+        for path in self._directory.glob(f"{prefix}*{_SUFFIX}"):
+            number = path.name[len(prefix) : -len(_SUFFIX)]
             if number.isascii() and number.isdigit():
                 found.append((path, int(number)))
         return found
@@ -162,6 +218,11 @@ class StateLog:
 def _encode(seed: int, event: Event) -> bytes:
     head = json.dumps({"event": event.kind, **event.fields}, separators=(",", ":"), ensure_ascii=False).encode()
     return encode_record(seed, _LENGTH.pack(len(head)) + head + event.body)
+
+
+def _kept_file(path: Path, number: int) -> KeptFile:
+    found = path.stat()
+    return KeptFile(number, found.st_size, found.st_mtime)
 
 
 def _read(path: Path, number: int) -> Loaded:

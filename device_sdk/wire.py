@@ -39,6 +39,10 @@ CHAIN_BYTES = 16
 CHAIN_START = bytes(CHAIN_BYTES)
 # How far back both ends can compare chains.
 CHAINS_KEPT = 64
+# Earlier streams that a hello names: a new one begins at a power cut or a rolled-back card, so this is months back.
+MAX_EARLIER = 16
+# The hub's own stream of each device: what the hub itself has to tell of it. No device may use this name.
+HUB_STREAM = "0" * 16
 
 
 class Close:
@@ -69,7 +73,10 @@ def next_chain(chain: bytes, body: bytes) -> bytes:
 
 
 class Earlier(NamedTuple):
-    """An older stream of the same device that still holds frames (in `Hello`)."""
+    """An older stream of the same device: frames ≤ ``acked`` = ``next`` - 1 were acked (in `Hello`).
+
+    In `Welcome`, what the hub holds of it now: ``acked`` is its stored. A hub restored from a backup holds less.
+    """
 
     stream: str
     acked: int
@@ -137,6 +144,7 @@ class Welcome(NamedTuple):
     ping_s: int = PING_S
     channels: int = MAX_CHANNELS
     n: int = 0
+    earlier: tuple[Earlier, ...] = ()
 
 
 class NewStream(NamedTuple):
@@ -240,11 +248,7 @@ def _to_object(message: DeviceMessage | HubMessage) -> dict[str, Any]:
         case Bye(retry_ms):
             return {"op": "bye"} if retry_ms is None else {"op": "bye", "retry_ms": retry_ms}
         case Welcome():
-            return {
-                "op": "welcome", "n": message.n, "stored": message.stored, "chain": message.chain, "pos": message.pos,
-                "time_ns": str(message.time_ns), "window": message.window, "ping_s": message.ping_s,
-                "limits": {"channels": message.channels},
-            }  # fmt: skip
+            return _welcome_object(message)
         case NewStream(stored, chain, why, pos):
             return {"op": "new_stream", "stored": stored, "chain": chain, "why": why, "pos": pos}
         case Ack():
@@ -265,6 +269,17 @@ def _hello_object(hello: Hello) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _welcome_object(welcome: Welcome) -> dict[str, Any]:
+    out = {
+        "op": "welcome", "n": welcome.n, "stored": welcome.stored, "chain": welcome.chain, "pos": welcome.pos,
+        "time_ns": str(welcome.time_ns), "window": welcome.window, "ping_s": welcome.ping_s,
+        "limits": {"channels": welcome.channels},
+    }  # fmt: skip
+    if welcome.earlier:
+        out["earlier"] = [{"stream": e.stream, "stored": e.acked, "chain": e.chain} for e in welcome.earlier]
+    return out
+
+
 def _ack_object(ack: Ack) -> dict[str, Any]:
     out: dict[str, Any] = {"op": "ack", "stored": ack.stored, "chain": ack.chain, "pos": ack.pos}
     if ack.rejected_total:
@@ -279,9 +294,13 @@ def _ack_object(ack: Ack) -> dict[str, Any]:
 def _welcome(obj: dict[str, Any]) -> Welcome:
     limits = obj.get("limits", {})
     window = max(1, min(int(obj["window"]), MAX_WINDOW))
+    earlier = tuple(
+        Earlier(str(e["stream"]), int(e["stored"]), int(e["stored"]) + 1, str(e["chain"]))
+        for e in obj.get("earlier", ())[:MAX_EARLIER]
+    )
     return Welcome(
         int(obj["stored"]), str(obj["chain"]), str(obj["pos"]), int(obj["time_ns"]), window,
-        max(1, int(obj["ping_s"])), int(limits.get("channels", MAX_CHANNELS)), int(obj.get("n", 0)),
+        max(1, int(obj["ping_s"])), int(limits.get("channels", MAX_CHANNELS)), int(obj.get("n", 0)), earlier,
     )  # fmt: skip
 
 

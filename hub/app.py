@@ -29,9 +29,10 @@ from hub.journal.writer import JournalWriter
 from hub.live.rooms import RECONNECTS_PER_S, Live
 from hub.model import Frame
 from hub.query import Query
-from hub.session import DeviceSession, Streams
+from hub.session import DeviceSession
 from hub.store.consumer import StoreConsumer
 from hub.store.embedded import EmbeddedStore
+from hub.streams import Streams
 
 _log = logging.getLogger("hub.app")
 
@@ -68,7 +69,7 @@ class Hub:
         await asyncio.to_thread(data.mkdir, parents=True, exist_ok=True)
         self.identities = Identities(data / "identities.sqlite3")
         self.journal = SqliteJournal(data / "journal.sqlite3")
-        self.streams = Streams(self.journal.marks().values(), self.journal.run.id, self.journal.head)
+        self.streams = Streams(self.journal.marks().values(), self.journal.runs(), self.journal.head)
         self.store = EmbeddedStore(data / "readings.sqlite3")
         self.registry = Registry(self.journal.series(), ids_from=self.store.largest_series() + 1)
         self.journal.find_series = self.registry.by_key.get

@@ -1,9 +1,8 @@
 """The hub's side of a device conversation: dedupe, order, acks, takeover. Pure.
 
-Owns: per stream a volatile ``accepted`` and a durable ``stored`` (`StreamState`),
-and per connection the states below. State belongs to the stream, not to the
-connection. Place: after `validate` and `devices`, before the gateway, which
-hands bytes in and writes ``take_output()`` out.
+Owns: per connection the states below. What is accepted and stored belongs to the
+stream (`streams`), not to the connection. Place: after `streams`, `validate` and
+`devices`, before the gateway, which hands bytes in and writes ``take_output()`` out.
 
 Theory of operation. A frame is taken when ``seq == accepted + 1``: it is
 validated, appended to ``frames`` for the journal's writer, and ``accepted``
@@ -16,23 +15,23 @@ other is ``out_of_order``, said once per ``stored``.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from enum import Enum
 
 from device_sdk import wire
 from device_sdk.columns import Batch
 from device_sdk.errors import Reason
-from device_sdk.reading import INT_MAX, Channel
-from device_sdk.wire import CHAIN_START, CHAINS_KEPT, Close, Rejection
+from device_sdk.reading import Channel
+from device_sdk.wire import CHAIN_START, Close
 from hub.devices import Registry
 from hub.model import Frame, Kind, Mark, StreamKey
-from hub.validate import MAX_REJECTIONS_NAMED, MalformedError, check_batch, parse_message
+from hub.streams import MAX_NEW_STREAMS, Owner, Streams, StreamState
+from hub.validate import MalformedError, check_batch, parse_message
 
 _log = logging.getLogger("hub.session")
 
-RETRY_DISK_FULL_MS = 5000
 RETRY_BUSY_MS = 1000
+RETRY_NEW_STREAM_MS = 600_000
 
 
 class State(Enum):
@@ -54,109 +53,6 @@ ALLOWED: dict[str, frozenset[State]] = {
 }
 
 
-@dataclass(slots=True)
-class StreamState:
-    """One stream: its durable mark, how far beyond it frames were accepted, who speaks for it now."""
-
-    mark: Mark
-    accepted: int = 0
-    accepted_chain: bytes = CHAIN_START
-    owner: "DeviceSession | None" = None
-    rejected: list[Rejection] = field(default_factory=list)
-
-    def rewind(self) -> None:
-        """Forget what was accepted and not stored: the device sends it again."""
-        self.accepted = self.mark.stored
-        self.accepted_chain = self.chain(self.mark.stored)
-
-    def chain(self, seq: int) -> bytes:
-        """Return chain(seq) of a stored frame that is still known; the start for 0."""
-        return CHAIN_START if seq == 0 else self.mark.chains[seq]
-
-
-class Streams:
-    """Every stream the hub knows; the one owner of marks in memory."""
-
-    def __init__(self, marks: Iterable[Mark], run: str, head: int) -> None:
-        self.run = run
-        self.head = head
-        self._states: dict[StreamKey, StreamState] = {}
-        for mark in marks:
-            state = self._states[mark.key] = StreamState(mark)
-            state.rewind()
-
-    def position(self) -> str:
-        """Return the hub's position ``run.offset`` of the last commit."""
-        return f"{self.run}.{self.head}"
-
-    def get(self, key: StreamKey) -> StreamState:
-        """Return the stream's state; an unknown stream begins with ``stored`` 0."""
-        state = self._states.get(key)
-        if state is None:
-            state = self._states[key] = StreamState(Mark(key))
-        return state
-
-    def __len__(self) -> int:
-        return len(self._states)
-
-    def release(self, state: StreamState) -> None:
-        """Give up the owner's claim. A stream of which nothing was taken is forgotten: a hello can name any."""
-        state.owner = None
-        if not state.accepted:
-            self._states.pop(state.mark.key, None)
-
-    def marks(self, namespace: str, device: str | None = None) -> list[Mark]:
-        """Return the marks of one device, or of the whole namespace."""
-        return [
-            s.mark
-            for k, s in self._states.items()
-            if k.namespace == namespace and device in (None, k.device) and s.mark.stored
-        ]
-
-    def committed(self, frames: Sequence[Frame]) -> "list[DeviceSession]":
-        """Advance marks over durable frames and let their sessions ack; return sessions with output to write."""
-        touched: dict[StreamKey, StreamState] = {}
-        for frame in frames:
-            state = touched.get(frame.key)
-            if state is None:
-                state = touched[frame.key] = self.get(frame.key)
-            advance_mark(state.mark, frame)
-            if frame.rejected:
-                state.rejected += frame.rejected[: MAX_REJECTIONS_NAMED - len(state.rejected)]
-        self.head = frames[-1].offset if frames else self.head
-        owners = []
-        for state in touched.values():
-            if state.owner is not None:
-                state.owner.ack(state)
-                owners.append(state.owner)
-        return owners
-
-    def refused(self, frames: Sequence[Frame]) -> "list[DeviceSession]":
-        """Take back frames that could not be stored (disk full); their sessions are told ``slow``."""
-        owners = []
-        for key in {frame.key for frame in frames}:
-            state = self.get(key)
-            state.rewind()
-            if state.owner is not None:
-                state.owner.say_slow(Reason.DISK_FULL, RETRY_DISK_FULL_MS)
-                owners.append(state.owner)
-        return owners
-
-
-def advance_mark(mark: Mark, frame: Frame) -> None:
-    """Apply one stored frame to its stream's mark: the rule that journal and memory share."""
-    mark.stored = frame.seq
-    mark.chains[frame.seq] = frame.chain
-    mark.chains.pop(frame.seq - CHAINS_KEPT, None)
-    mark.accepted += frame.readings
-    # A gap's count is chosen by a peer: two of 2**62 must not outgrow what REST can say.
-    mark.rejected = min(mark.rejected + frame.rejected_count, INT_MAX)
-    mark.dropped = min(mark.dropped + frame.dropped, INT_MAX)
-    mark.quarantined += frame.kind is Kind.QUARANTINE
-    mark.first_ns = mark.first_ns or frame.received_ns
-    mark.last_ns = frame.received_ns
-
-
 class DeviceSession:
     """One device connection. Feed `receive`; then take ``frames``, `take_output` and ``closing``.
 
@@ -176,7 +72,7 @@ class DeviceSession:
         self.frames: list[Frame] = []
         self.flush: Callable[[], None] = _nothing
         self.closing: tuple[int, str] | None = None
-        self.displaced: list[DeviceSession] = []
+        self.displaced: list[Owner] = []
         self.unreadable = 0
         self._streams = streams
         self._registry = registry
@@ -200,7 +96,7 @@ class DeviceSession:
             return
         op = type(message).__name__.lower()
         if self.state not in ALLOWED[op]:
-            self._close(Close.BAD_MESSAGE, f"{op} is not allowed in state {self.state.value}: say hello first")
+            self.end(Close.BAD_MESSAGE, f"{op} is not allowed in state {self.state.value}: say hello first")
             return
         self._take(message, data, now_ns, can_accept)
 
@@ -257,13 +153,22 @@ class DeviceSession:
                 if self._is_next(message.seq, can_accept):
                     self._take_gap(message, data, now_ns)
             case wire.Bye():
-                self._close(1000, "bye")
+                self.end(1000, "bye")
 
     def _hello(self, hello: wire.Hello, now_ns: int) -> None:
         if hello.device != self.device:
-            self._close(Close.FORBIDDEN, f"this credential is for device {self.device!r}, not {hello.device[:64]!r}")
+            self.end(Close.FORBIDDEN, f"this credential is for device {self.device!r}, not {hello.device[:64]!r}")
             return
-        state = self._streams.get(StreamKey(self.namespace, self.device, hello.stream))
+        key = StreamKey(self.namespace, self.device, hello.stream)
+        if hello.stream == wire.HUB_STREAM:
+            self.end(Close.BAD_MESSAGE, f"stream {hello.stream} is the hub's own: begin one with a random name")
+            return
+        if not self._streams.may_begin(key, now_ns):
+            _log.warning("slow device=%s reason=more than %d new streams in a day", self.device, MAX_NEW_STREAMS)
+            self._send(wire.Slow(Reason.TOO_MANY_STREAMS, RETRY_NEW_STREAM_MS))
+            return
+        self._check_seen(hello.seen, now_ns)
+        state = self._streams.get(key)
         answer = self._verdict(state, hello, now_ns)
         self._take_over(state)
         self._send(answer)
@@ -279,24 +184,38 @@ class DeviceSession:
         if mark.stored >= hello.next:
             if known is not None and known.hex() == hello.chain:
                 return wire.NewStream(last, hello.chain, Reason.SEQ_REUSE, position)
-            _log.warning(
-                "chain_conflict device=%s stream=%s stored=%d next=%d",
-                self.device,
-                hello.stream,
-                mark.stored,
-                hello.next,
-            )
-            return wire.NewStream(0, CHAIN_START.hex(), Reason.SEQ_REUSE, position)
+            return self._conflict(mark, hello, Reason.SEQ_REUSE, now_ns)
         if known is not None and known.hex() != hello.chain:
-            _log.warning(
-                "chain_conflict device=%s stream=%s stored=%d next=%d",
-                self.device,
-                hello.stream,
-                mark.stored,
-                hello.next,
-            )
-            return wire.NewStream(0, CHAIN_START.hex(), Reason.CHAIN_CONFLICT, position)
-        return wire.Welcome(mark.stored, state.chain(mark.stored).hex(), position, now_ns, self._window)
+            return self._conflict(mark, hello, Reason.CHAIN_CONFLICT, now_ns)
+        return wire.Welcome(
+            mark.stored, state.chain(mark.stored).hex(), position, now_ns, self._window,
+            earlier=tuple(self._held(e.stream) for e in hello.earlier),
+        )  # fmt: skip
+
+    def _conflict(self, mark: Mark, hello: wire.Hello, why: Reason, now_ns: int) -> wire.NewStream:
+        """Refuse a stream that two spools write: a card was copied, or written back. The ledger keeps the alarm."""
+        _log.warning(
+            "chain_conflict device=%s stream=%s stored=%d next=%d: two spools write it, a copied or written-back card",
+            self.device, hello.stream, mark.stored, hello.next,
+        )  # fmt: skip
+        self.frames.append(self._streams.own_gap(self.namespace, self.device, now_ns, 0, Reason.CHAIN_CONFLICT))
+        return wire.NewStream(0, CHAIN_START.hex(), why, self._streams.position())
+
+    def _check_seen(self, seen: str | None, now_ns: int) -> None:
+        """Notice that this hub was restored: the device has seen a position that it never gave out."""
+        if seen is None or self._streams.knows(seen):
+            return
+        own = self._streams.get(StreamKey(self.namespace, self.device, wire.HUB_STREAM))
+        if own.told == seen:
+            return
+        own.told = seen
+        _log.warning("hub_restored device=%s seen=%s now=%s", self.device, seen[:40], self._streams.position())
+        self.frames.append(self._streams.own_gap(self.namespace, self.device, now_ns, None, Reason.HUB_RESTORED))
+
+    def _held(self, stream: str) -> wire.Earlier:
+        """Return what is stored of a stream, without making one."""
+        mark, chain = self._streams.stored(StreamKey(self.namespace, self.device, stream))
+        return wire.Earlier(stream, mark, mark + 1, chain.hex())
 
     def _take_over(self, state: StreamState) -> None:
         """The newest connection of a stream wins at once."""
@@ -305,7 +224,7 @@ class DeviceSession:
         # Owned before the older is closed: what it gives up would be forgotten.
         older, state.owner, self._stream = state.owner, self, state
         if older is not None and older is not self:
-            older._close(Close.TAKEN_OVER, "another connection continues this stream")
+            older.end(Close.TAKEN_OVER, "another connection continues this stream")
             self.displaced.append(older)
 
     def _schema(self, channels: Sequence[Channel]) -> None:
@@ -366,14 +285,12 @@ class DeviceSession:
         )
 
     def _accept(self, state: StreamState, seq: int, data: bytes, now_ns: int, kind: Kind, **fields: object) -> None:
-        chain = wire.next_chain(state.accepted_chain, data)
-        state.accepted, state.accepted_chain = seq, chain
-        self.frames.append(Frame(state.mark.key, seq, kind, now_ns, chain=chain, **fields))  # type: ignore[arg-type]
+        self.frames.append(state.accept(seq, data, now_ns, kind, **fields))
 
     def _malformed(self, error: MalformedError, data: bytes, now_ns: int, can_accept: bool) -> None:
         """Quarantine a frame whose seq and count are readable; else say so, and give up after three."""
         if self.state not in ALLOWED["malformed"]:
-            self._close(Close.BAD_MESSAGE, str(error))
+            self.end(Close.BAD_MESSAGE, str(error))
             return
         state = self._running_stream()
         if error.seq is not None:
@@ -388,7 +305,7 @@ class DeviceSession:
         _log.warning("unreadable device=%s bytes=%d reason=%s", self.device, len(data), error)
         self._send(wire.Error(Reason.UNREADABLE, state.mark.stored, str(error)))
         if self.unreadable > 3:
-            self._close(Close.BAD_MESSAGE, f"four unreadable messages on one connection; the last: {error}")
+            self.end(Close.BAD_MESSAGE, f"four unreadable messages on one connection; the last: {error}")
 
     def _running_stream(self) -> StreamState:
         assert self._stream is not None, "a running session has a stream: hello set it"
@@ -397,7 +314,8 @@ class DeviceSession:
     def _send(self, message: wire.HubMessage) -> None:
         self._output.append(wire.encode(message))
 
-    def _close(self, code: int, reason: str) -> None:
+    def end(self, code: int, reason: str) -> None:
+        """Close with a code and a reason; ``closing`` tells the shell."""
         if self.state is State.CLOSED:
             return
         self.closing = (code, reason)

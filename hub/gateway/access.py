@@ -17,8 +17,8 @@ from hub.gateway.origin import is_loopback_host, is_same_origin
 from hub.journal.base import Journal
 from hub.live.rooms import Live
 from hub.query import Query
-from hub.session import Streams
 from hub.store.base import Store
+from hub.streams import Streams
 
 SESSION_COOKIE = "hub_session"
 SESSION_S = 30 * 86400.0

@@ -12,7 +12,7 @@ from hub.errors import ExpiredError
 from hub.journal.base import Journal, Run
 from hub.journal.sqlite import SqliteJournal
 from hub.model import Frame, Kind, Mark, Series, StreamKey
-from hub.session import advance_mark
+from hub.streams import advance_mark
 from tests.support.frames import STREAM, T0, FrameMaker
 
 KEY = StreamKey("default", "pump", STREAM)

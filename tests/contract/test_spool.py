@@ -24,12 +24,13 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     """Make spools of either kind; a file spool each time in its own directory."""
     made: list[Spool] = []
 
-    def build(*, max_bytes: int = 64_000_000, when_full: WhenFull = "oldest") -> Spool:
+    def build(*, max_bytes: int = 64_000_000, when_full: WhenFull = "oldest", retain_bytes: int = 0) -> Spool:
         spool: Spool
         if request.param == "file":
-            spool = FileSpool(tmp_path / str(len(made)), boot="boot-1", max_bytes=max_bytes, when_full=when_full)
+            path = tmp_path / str(len(made))
+            spool = FileSpool(path, boot="boot-1", max_bytes=max_bytes, when_full=when_full, retain_bytes=retain_bytes)
         else:
-            spool = MemorySpool(max_bytes=max_bytes, when_full=when_full)
+            spool = MemorySpool(max_bytes=max_bytes, when_full=when_full, retain_bytes=retain_bytes)
         made.append(spool)
         return spool
 
@@ -361,3 +362,77 @@ def _chain(spool: Spool, seq: int) -> bytes:
     chain = spool.chain(seq)
     assert chain is not None
     return chain
+
+
+def ack_frames(spool: Spool, count: int) -> list[bytes]:
+    """Cut and ack frames of one reading each; return their bodies."""
+    bodies = []
+    for n in range(count):
+        spool.record([("t", n)], None, T + n)
+        frame = spool.cut()
+        assert frame is not None
+        spool.acknowledge(frame.seq, frame.chain, f"run.{frame.seq}")
+        bodies.append(frame.body)
+    return bodies
+
+
+def test_acked_frames_are_kept_as_they_were(make: Make) -> None:
+    """A hub restored from a backup gets the same bytes again, from the frame it asks for."""
+    spool = make(retain_bytes=10**6)
+    bodies = ack_frames(spool, 4)
+
+    assert [frame.body for frame in spool.retained(spool.stream, 1)] == bodies[1:]
+    assert list(spool.retained("0123456789abcdef", 0)) == []
+    assert spool.pending == 0
+
+
+def test_streams_that_ended_are_named_and_their_frames_kept(make: Make) -> None:
+    """``earlier`` says how far each was acked; the frames that move to the new stream are not among those."""
+    spool = make(retain_bytes=10**6)
+    bodies = ack_frames(spool, 2)
+    first, chain = spool.stream, spool.chain(2)
+    assert chain is not None
+    spool.record([("t", 9)], None, T + 9)
+    spool.cut()
+    spool.restart(None)
+
+    assert spool.earlier == (wire.Earlier(first, 2, 3, chain.hex()),)
+    assert [frame.body for frame in spool.retained(first, 0)][:2] == bodies
+    assert spool.pending == 1
+
+
+def test_stream_of_which_nothing_was_acked_is_not_named(make: Make) -> None:
+    """No hub can miss anything of it."""
+    spool = make(retain_bytes=10**6)
+    spool.record([("t", 1)], None, T)
+    spool.cut()
+    spool.restart(None)
+
+    assert spool.earlier == ()
+
+
+def test_forgotten_stream_is_declared(make: Make) -> None:
+    """What a restored hub misses and nobody keeps any more is a gap of unknown count, before anything else."""
+    spool = make()
+    ack_frames(spool, 1)
+    first = spool.stream
+    spool.restart(1)
+    spool.record([("t", 5)], None, T + 5)
+    spool.forget(first)
+
+    gap = spool.cut()
+    assert gap is not None
+    assert b'"count":null,"reason":"hub_restored"' in gap.body
+    assert spool.earlier == ()
+
+
+def test_only_the_newest_earlier_streams_are_named(make: Make) -> None:
+    """A hello stays small however often the power goes."""
+    spool = make()
+    ended = []
+    for _ in range(wire.MAX_EARLIER + 3):
+        ended.append(spool.stream)
+        ack_frames(spool, 1)
+        spool.restart(1)
+
+    assert [e.stream for e in spool.earlier] == ended[3:]

@@ -31,7 +31,7 @@ def leave(
 
 
 def start(path: Path, boot: str = "b1") -> Recovered:
-    found = recover(path, boot=boot, segment_bytes=4096, new_stream=lambda: "new")
+    found = recover(path, boot=boot, segment_bytes=4096, retain_bytes=0, new_stream=lambda: "new")
     found.readings.close()
     return found
 

@@ -1,11 +1,12 @@
 """State files: each begins with a snapshot, older ones stay until the new one is on the medium."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from device_sdk.state_log import COMPLETE, HELD, SNAPSHOT, Event, StateLog
+from device_sdk.state_log import COMPLETE, HELD, RETAIN_S, SNAPSHOT, Event, StateLog
 
 SNAP = [Event(SNAPSHOT, {"a": 1}), Event(HELD, {"seq": 1}, b"\x00body"), Event(COMPLETE, {})]
 
@@ -129,3 +130,71 @@ def test_number_goes_on_behind_every_file_that_exists(tmp_path: Path) -> None:
 
     assert numbers(tmp_path) == [41, 42]
     log.close()
+
+
+def kept(path: Path) -> list[int]:
+    return sorted(int(file.name[6:-4]) for file in path.glob("acked-*.log"))
+
+
+def begin_files(log: StateLog, count: int) -> None:
+    for _ in range(count):
+        log.begin(SNAP)
+        sync(log)
+
+
+def test_file_that_goes_is_kept_for_its_acked_frames(tmp_path: Path) -> None:
+    """Renamed, not written again; it is no state any more, and its events can be read beside those of the state."""
+    log = StateLog(tmp_path, retain_bytes=10**6)
+    log.begin(SNAP)
+    log.append(Event("frame", {"seq": 2}, b"body"))
+    begin_files(log, 1)
+    log.close()
+
+    again = StateLog(tmp_path, retain_bytes=10**6)
+    loaded = again.load()
+    assert (numbers(tmp_path), kept(tmp_path)) == ([2], [1])
+    assert loaded is not None
+    assert loaded.events == SNAP
+    assert [len(events) for events in again.kept_events()] == [4, 3]
+    assert again.retained_bytes == (tmp_path / "acked-0000000001.log").stat().st_size
+
+
+def test_oldest_kept_files_leave_beyond_the_limit(tmp_path: Path) -> None:
+    """What is kept never passes ``retain_bytes``; numbers are not given twice."""
+    log = StateLog(tmp_path, retain_bytes=500)
+    begin_files(log, 12)
+
+    assert log.retained_bytes <= 500
+    assert kept(tmp_path) == list(range(12 - len(kept(tmp_path)), 12))
+    assert numbers(tmp_path) == [12]
+    log.close()
+    reopened = StateLog(tmp_path, retain_bytes=500)
+    reopened.begin(SNAP)
+    assert numbers(tmp_path) == [12, 13]
+
+
+def test_kept_files_a_day_older_than_the_newest_leave(tmp_path: Path) -> None:
+    """A backup is made each night; what is older than a day before the newest is not wanted any more."""
+    log = StateLog(tmp_path, retain_bytes=10**6)
+    begin_files(log, 3)
+    old = (tmp_path / "acked-0000000001.log").stat().st_mtime - RETAIN_S - 60
+    os.utime(tmp_path / "acked-0000000001.log", (old, old))
+
+    again = StateLog(tmp_path, retain_bytes=10**6)
+    again.load()
+    begin_files(again, 2)
+
+    assert kept(tmp_path) == [2, 3, 4]
+
+
+def test_full_disk_takes_kept_files_first(tmp_path: Path) -> None:
+    """They are acked: readings that are not come before them. Another error frees nothing."""
+    log = StateLog(tmp_path, retain_bytes=10**6)
+    begin_files(log, 3)
+
+    assert not log.free_space(OSError(errno.EIO, "broken"))
+    assert log.free_space(OSError(errno.ENOSPC, "full"))
+    assert kept(tmp_path) == [2]
+    assert log.free_space(OSError(errno.ENOSPC, "full"))
+    assert not log.free_space(OSError(errno.ENOSPC, "full"))
+    assert log.retained_bytes == 0

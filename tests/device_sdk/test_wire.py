@@ -34,6 +34,9 @@ DEVICE_MESSAGES: dict[str, wire.DeviceMessage] = {
 }  # fmt: skip
 HUB_MESSAGES: dict[str, wire.HubMessage] = {
     "welcome": wire.Welcome(1200, CHAIN, "7f3a0001.1000123", T),
+    "welcome of a hub that holds less of an earlier stream": wire.Welcome(
+        1200, CHAIN, "7f3a0001.1000123", T, earlier=(wire.Earlier("0123456789abcdef", 2, 3, "cd" * 16),)
+    ),
     "new stream": wire.NewStream(1200, CHAIN, "chain_conflict", "7f3a0001.5"),
     "ack": wire.Ack(1201, "cd" * 16, "7f3a0001.1000124"),
     "ack with a rejection": wire.Ack(

@@ -11,8 +11,10 @@ from device_sdk.errors import Reason
 from device_sdk.reading import Channel
 from device_sdk.wire import CHAIN_START, Close, next_chain
 from hub.devices import Registry
+from hub.journal.base import Run
 from hub.model import Frame, Kind
-from hub.session import ALLOWED, DeviceSession, State, Streams
+from hub.session import ALLOWED, DeviceSession, State
+from hub.streams import MAX_NEW_STREAMS, Streams
 
 T0 = 1_795_376_000_000_000_000
 STREAM = "9f3a0000000000aa"
@@ -22,7 +24,7 @@ class Rig:
     """A hub without I/O: sessions on one set of streams, and a commit that the test calls."""
 
     def __init__(self) -> None:
-        self.streams = Streams((), "7f3a0001", 0)
+        self.streams = Streams((), [Run("7f3a0001", 1)], 0)
         self.registry = Registry(())
         self.uncommitted: list[Frame] = []
 
@@ -49,8 +51,8 @@ class Rig:
         self.streams.committed(frames)
 
 
-def greet(device: str = "d", next_seq: int = 1, chain: bytes = CHAIN_START, stream: str = STREAM) -> bytes:
-    return wire.encode(wire.Hello(device, stream, "boot", "run", 0, next_seq, chain.hex()))
+def greet(device: str = "d", next_seq: int = 1, chain: bytes = CHAIN_START, stream: str = STREAM, **more: Any) -> bytes:
+    return wire.encode(wire.Hello(device, stream, "boot", "run", 0, next_seq, chain.hex(), **more))
 
 
 def batch(seq: int, value: Any = 1.5, channel: str = "x") -> bytes:
@@ -351,3 +353,78 @@ def test_counters_of_declared_losses_stay_within_64_bits() -> None:
     rig.commit()
 
     assert [mark.dropped for mark in rig.streams.marks("default")] == [2**63 - 1]
+
+
+def test_welcome_says_what_is_held_of_earlier_streams() -> None:
+    """A stream that this hub does not know is held up to 0: it was restored, or the frames never came."""
+    rig = Rig()
+    rig.say(rig.running(), batch(1))
+    rig.commit()
+    named = (wire.Earlier(STREAM, 1, 2, "00" * 16), wire.Earlier("00000000000000bb", 7, 8, "00" * 16))
+
+    (welcome,) = rig.say(rig.session(), greet(stream="00000000000000cc", earlier=named))
+
+    assert welcome["earlier"] == [
+        {"stream": STREAM, "stored": 1, "chain": chain_of(batch(1)).hex()},
+        {"stream": "00000000000000bb", "stored": 0, "chain": CHAIN_START.hex()},
+    ]
+    assert len(rig.streams) == 2, "asking makes no stream"
+
+
+def test_position_this_hub_never_gave_out_is_a_restored_hub() -> None:
+    """It is recorded once as a gap of unknown count on the hub's own stream of that device, and logged."""
+    rig = Rig()
+    for _ in range(2):
+        rig.say(rig.session(), greet(seen="7f3a0001.17"))
+
+    (frame,) = rig.uncommitted
+    assert (frame.key.stream, frame.kind, frame.reason) == (wire.HUB_STREAM, Kind.GAP, Reason.HUB_RESTORED)
+    assert json.loads(frame.body)["count"] is None
+    rig.commit()
+    rig.say(rig.session(), greet(seen="7f3a0001.99"))
+    assert [f.seq for f in rig.uncommitted] == [2], "another unknown position is told again"
+
+
+def test_position_this_hub_gave_out_records_nothing() -> None:
+    """The common case leaves no trace."""
+    rig = Rig()
+    rig.say(rig.session(), greet(seen="7f3a0001.0"))
+
+    assert rig.uncommitted == []
+
+
+def test_two_spools_on_one_stream_are_recorded() -> None:
+    """A copied card: the alarm is in the ledger, nothing is counted as lost by it."""
+    rig = Rig()
+    rig.say(rig.running(), batch(1))
+    rig.commit()
+
+    (answer,) = rig.say(rig.session(), greet(next_seq=2, chain=b"x" * 16))
+
+    (frame,) = rig.uncommitted
+    assert (answer["op"], answer["why"]) == ("new_stream", "chain_conflict")
+    assert (frame.reason, json.loads(frame.body)["count"]) == (Reason.CHAIN_CONFLICT, 0)
+
+
+def test_too_many_new_streams_are_slowed_down() -> None:
+    """After a hundred in a day the device is told to wait; streams that exist go on."""
+    rig = Rig()
+    for n in range(1, MAX_NEW_STREAMS + 1):
+        rig.say(rig.running(stream=f"{n:016x}"), batch(1))
+        rig.commit()
+
+    (answer,) = rig.say(rig.session(), greet(stream="00000000000000ff"))
+    (known,) = rig.say(rig.session(), greet(stream=f"{1:016x}", next_seq=2, chain=chain_of(batch(1))))
+
+    assert (answer["op"], answer["why"]) == ("slow", "too_many_streams")
+    assert known["op"] == "welcome"
+
+
+def test_the_hubs_own_stream_is_no_devices() -> None:
+    """A hello that names it is closed with a reason."""
+    rig = Rig()
+    session = rig.session()
+
+    assert rig.say(session, greet(stream=wire.HUB_STREAM)) == []
+    assert session.closing is not None
+    assert session.closing[0] == Close.BAD_MESSAGE

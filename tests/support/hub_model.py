@@ -132,9 +132,17 @@ class HubConversation:
             is_equal = known is not None and known.hex() == chain
             why = "seq_reuse" if is_equal else "chain_conflict"
             return wire.encode(wire.NewStream(last if is_equal else 0, chain if is_equal else "", why, pos))
+        earlier = []
+        for named in hello["earlier"]:
+            known_stream = hub.streams.get(named["stream"], ModelStream())
+            chain = known_stream.chains[known_stream.stored].hex()
+            earlier.append(wire.Earlier(named["stream"], known_stream.stored, known_stream.stored + 1, chain))
         return wire.encode(
-            wire.Welcome(stream.stored, stream.chains[stream.stored].hex(), pos, TIME_NS, hub.window, hub.ping_s)
-        )
+            wire.Welcome(
+                stream.stored, stream.chains[stream.stored].hex(), pos, TIME_NS, hub.window, hub.ping_s,
+                earlier=tuple(earlier),
+            )
+        )  # fmt: skip
 
     def _frame(self, body: bytes) -> list[bytes]:
         stream = self.hub.streams[self.stream]

@@ -22,8 +22,9 @@ from hub.journal.sqlite import SqliteJournal
 from hub.live.rooms import Live
 from hub.model import StreamKey
 from hub.query import Query
-from hub.session import DeviceSession, Streams
+from hub.session import DeviceSession
 from hub.store.embedded import EmbeddedStore
+from hub.streams import Streams
 
 
 @dataclass
@@ -71,7 +72,7 @@ class HubParts:
         self.identities = Identities(folder / "identities.sqlite3")
         self.journal = SqliteJournal(folder / "journal.sqlite3")
         self.registry = Registry(self.journal.series())
-        self.streams = Streams(self.journal.marks().values(), self.journal.run.id, self.journal.head)
+        self.streams = Streams(self.journal.marks().values(), self.journal.runs(), self.journal.head)
         self.store = EmbeddedStore(folder / "readings.sqlite3")
         self.consumer = StoreInStep()
         self.query = Query(self.registry, self.store)

@@ -16,8 +16,8 @@ from device_sdk.wire import CHAIN_START
 from hub.errors import DiskFullError, JournalError
 from hub.journal.sqlite import SCHEMA_VERSION, SqliteJournal
 from hub.model import Frame, Mark, StreamKey
-from hub.session import advance_mark
 from hub.store.embedded import EmbeddedStore
+from hub.streams import advance_mark
 from tests.support.frames import T0, FrameMaker
 from tests.support.memory_store import MemoryStore
 

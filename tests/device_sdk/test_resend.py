@@ -1,0 +1,199 @@
+"""Acked frames go again to a restored hub: as they were while they follow, else as a copy, else declared."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from device_sdk import wire
+from device_sdk.columns import decode_batch
+from device_sdk.outbox import CutFrame
+from device_sdk.resend import TRIES, Behind, Resend, Restoring
+from device_sdk.spool import MemorySpool
+
+T = 1_795_376_000_000_000_000
+
+
+def acked_spool(frames: int, retain_bytes: int = 10**6) -> MemorySpool:
+    """Return a spool of which ``frames`` frames of one reading are acked."""
+    spool = MemorySpool(retain_bytes=retain_bytes)
+    for n in range(frames):
+        spool.record([("t", n)], None, T + n)
+        frame = spool.cut()
+        assert frame is not None
+        spool.acknowledge(frame.seq, frame.chain, f"run.{frame.seq}")
+    return spool
+
+
+def welcome(stored: int, chain: bytes = wire.CHAIN_START, earlier: tuple[wire.Earlier, ...] = ()) -> wire.Welcome:
+    return wire.Welcome(stored, chain.hex(), "new.1", T, earlier=earlier)
+
+
+def hello(spool: MemorySpool) -> wire.Hello:
+    chain = spool.chain(spool.next - 1)
+    assert chain is not None
+    return wire.Hello("d", spool.stream, "b", "r", spool.acked, spool.next, chain.hex(), earlier=spool.earlier)
+
+
+def frames_of(spool: MemorySpool, after: int = 0) -> Iterator[CutFrame]:
+    return spool.retained(spool.stream, after)
+
+
+def test_frames_follow_on_what_the_hub_holds_and_fill_the_window() -> None:
+    """Frames go as they were cut, ``window`` at a time; an ack makes room."""
+    spool = acked_spool(5)
+    chain = spool.chain(2)
+    assert chain is not None
+    resend = Resend(Behind(spool.stream, 2, 5, ""), frames_of(spool, 2), 2, chain)
+
+    first = resend.take(2)
+    (frame_3, frame_4, _) = frames_of(spool, 2)
+
+    assert first == [frame_3.body, frame_4.body]
+    assert resend.take(2) == []
+    assert resend.acknowledge(3, frame_3.chain.hex())
+    assert len(resend.take(2)) == 1
+    assert (resend.after, resend.is_done) == (3, False)
+
+
+def test_done_when_the_last_frame_is_acked() -> None:
+    """Then nothing is in flight and nothing follows."""
+    spool = acked_spool(1)
+    resend = Resend(Behind(spool.stream, 0, 1, ""), frames_of(spool), 0, wire.CHAIN_START)
+    resend.take(9)
+    assert not resend.is_done
+    chain = spool.chain(1)
+    assert chain is not None
+    resend.acknowledge(1, chain.hex())
+    resend.take(9)
+
+    assert (resend.is_done, resend.is_broken) == (True, False)
+
+
+def test_hole_or_another_chain_breaks_the_stream() -> None:
+    """A frame that does not follow on the hub's chain is never sent on that stream."""
+    spool = acked_spool(4)
+    hole = Resend(Behind(spool.stream, 1, 4, ""), frames_of(spool, 2), 1, wire.CHAIN_START)
+    other = Resend(Behind(spool.stream, 1, 4, ""), frames_of(spool, 1), 1, b"\x07" * 16)
+    short = Resend(Behind(spool.stream, 0, 9, ""), frames_of(spool), 0, wire.CHAIN_START)
+
+    assert (hole.take(9), hole.is_broken) == ([], True)
+    assert (other.take(9), other.is_broken) == ([], True)
+    assert (len(short.take(9)), short.is_broken) == (4, True)
+
+
+def test_ack_of_other_frames_is_refused() -> None:
+    """A twin may speak on the same stream meanwhile."""
+    spool = acked_spool(2)
+    resend = Resend(Behind(spool.stream, 0, 2, ""), frames_of(spool), 0, wire.CHAIN_START)
+    resend.take(9)
+
+    assert not resend.acknowledge(1, "ff" * 16)
+
+
+def test_copy_counts_anew_and_marks_again() -> None:
+    """A copy has numbers of its own from 1, and stops at the last acked frame."""
+    spool = acked_spool(4)
+    copy = Resend(Behind(spool.stream, 2, 3, "", is_copy=True), frames_of(spool, 2), 0, wire.CHAIN_START)
+
+    (body,) = copy.take(9)
+    batch = decode_batch(body)
+
+    assert (batch.seq, batch.again, [r.value for r in batch.readings()]) == (1, True, [2])
+
+
+def test_nothing_is_missed_by_a_hub_that_holds_what_it_acked() -> None:
+    """An equal position, of the present and of earlier streams, needs nothing."""
+    spool = acked_spool(2)
+    old = spool.stream
+    spool.restart(2)
+    restoring = Restoring(spool, "d", "r")
+    held = wire.Earlier(old, 2, 3, "00")
+
+    assert not restoring.is_needed(welcome(0, earlier=(held,)))
+    assert restoring.hello(hello(spool)) == hello(spool)
+
+
+def test_earlier_streams_go_first_each_on_a_connection_of_its_own() -> None:
+    """Also after the device moved to a new stream its acked frames go again, oldest stream first."""
+    spool = acked_spool(2)
+    old = spool.stream
+    spool.restart(2)
+    spool.record([("t", 7)], None, T + 99)
+    frame = spool.cut()
+    assert frame is not None
+    spool.acknowledge(1, frame.chain, "run.3")
+    restoring = Restoring(spool, "d", "r")
+
+    assert restoring.is_needed(welcome(0, earlier=(wire.Earlier(old, 0, 1, wire.CHAIN_START.hex()),)))
+    first = restoring.hello(hello(spool))
+    assert (first.stream, first.acked, first.next, first.earlier) == (old, 2, 3, ())
+    restoring.begin(welcome(0))
+    assert len(restoring.take(9)) == 2
+    assert restoring.over() is None
+    assert restoring.acknowledge(2, first.chain)
+    restoring.take(9)
+    assert restoring.over() == "what the restored hub missed of a stream is stored again"
+
+    second = restoring.hello(hello(spool))
+    assert (second.stream, second.next) == (spool.stream, 2)
+    assert restoring.is_active
+
+
+def test_what_is_gone_is_declared_and_the_rest_is_copied() -> None:
+    """A hole in front: a gap of unknown count on a new stream, and the frames behind it on streams of their own."""
+    spool = acked_spool(4, retain_bytes=250)
+    old = spool.stream
+    kept = [frame.seq for frame in frames_of(spool)]
+    assert kept[0] > 1, "the first frames are gone"
+    restoring = Restoring(spool, "d", "r")
+    assert restoring.is_needed(welcome(0))
+    restoring.begin(welcome(0))
+    assert restoring.take(9) == []
+    assert restoring.over() == "frames that the restored hub misses are gone here too"
+
+    assert spool.stream != old
+    gap = spool.cut()
+    assert gap is not None
+    assert b'"count":null,"reason":"hub_restored"' in gap.body
+    assert spool.earlier == ()
+    copies = restoring.hello(hello(spool))
+    assert copies.stream not in (old, spool.stream)
+    assert (copies.acked, copies.next) == (0, 1)
+    restoring.begin(welcome(0))
+    assert len(restoring.take(9)) == len(kept)
+
+
+def test_copy_goes_on_behind_what_was_acked_after_a_lost_line() -> None:
+    """At most what was in flight is copied twice; each connection has a stream of its own."""
+    spool = acked_spool(4, retain_bytes=300)
+    restoring = Restoring(spool, "d", "r")
+    restoring.is_needed(welcome(0))
+    restoring.begin(welcome(0))
+    restoring.take(9)
+    restoring.over()
+    first = restoring.hello(hello(spool))
+    restoring.begin(welcome(0))
+    (body, *rest) = restoring.take(9)
+    restoring.acknowledge(1, wire.next_chain(wire.CHAIN_START, body).hex())
+    restoring.disconnected()
+
+    second = restoring.hello(hello(spool))
+    restoring.begin(welcome(0))
+
+    assert second.stream != first.stream
+    assert len(restoring.take(9)) == len(rest)
+
+
+@pytest.mark.parametrize("kept", [0, 10**6], ids=["nothing kept", "all kept"])
+def test_stream_that_the_hub_refuses_is_given_up(kept: int) -> None:
+    """Three refusals without any progress: it is declared, and the device goes on."""
+    spool = acked_spool(2, retain_bytes=kept)
+    restoring = Restoring(spool, "d", "r")
+    restoring.is_needed(welcome(0))
+    for _ in range(2 * TRIES):
+        restoring.refuse() if restoring.is_active else None
+
+    assert not restoring.is_active
+    gap = spool.cut()
+    assert gap is not None
+    assert b'"reason":"hub_restored"' in gap.body

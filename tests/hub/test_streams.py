@@ -1,0 +1,96 @@
+"""Streams: what is stored of each, which positions this hub gave out, and what it tells of a device itself."""
+
+import json
+
+from device_sdk import wire
+from device_sdk.errors import Reason
+from device_sdk.wire import CHAIN_START
+from hub.journal.base import Run
+from hub.model import Frame, Kind, Mark, StreamKey
+from hub.streams import MAX_NEW_STREAMS, NEW_STREAMS_NS, Streams
+
+T = 1_795_376_000_000_000_000
+
+
+def key(stream: int = 1, device: str = "d") -> StreamKey:
+    return StreamKey("default", device, f"{stream:016x}")
+
+
+def streams(*marks: Mark, head: int = 0) -> Streams:
+    return Streams(marks, [Run("7f3a0001", 1)], head)
+
+
+def store(into: Streams, of: StreamKey, seq: int, now_ns: int = T) -> None:
+    """Take and commit one frame."""
+    frame = into.get(of).accept(seq, b"{}", now_ns, Kind.BATCH, body=b"{}")
+    frame.offset = into.head + 1
+    into.committed([frame])
+
+
+def test_position_is_known_inside_the_run_that_gave_it_out() -> None:
+    """Each run reaches from one before its first offset to the next run's; the present one to the head."""
+    of = Streams((), [Run("aaaa0001", 1), Run("aaaa0002", 101), Run("aaaa0003", 101)], 140)
+
+    known = ["aaaa0001.0", "aaaa0001.100", "aaaa0002.100", "aaaa0003.140"]
+    unknown = ["aaaa0001.101", "aaaa0003.141", "bbbb0001.5", "aaaa0003", "aaaa0003.x", "", "aaaa0003.²"]
+    assert [p for p in known if not of.knows(p)] == []
+    assert [p for p in unknown if of.knows(p)] == []
+
+
+def test_own_position_is_always_known() -> None:
+    """What `position` gives out is known, also before the first frame."""
+    of = streams()
+    assert of.knows(of.position())
+    store(of, key(), 1)
+    assert of.knows(of.position())
+
+
+def test_stored_of_an_unknown_stream_makes_none() -> None:
+    """Asking costs nothing: a hello may name any stream."""
+    of = streams()
+    assert of.stored(key()) == (0, CHAIN_START)
+    assert len(of) == 0
+
+    store(of, key(), 1)
+    assert of.stored(key()) == (1, wire.next_chain(CHAIN_START, b"{}"))
+
+
+def test_hub_tells_of_a_device_on_a_stream_of_its_own() -> None:
+    """Its gaps are numbered and chained like any other frame, so the journal and the ledgers treat them alike."""
+    of = streams()
+    first = of.own_gap("default", "d", T, None, Reason.HUB_RESTORED)
+    second = of.own_gap("default", "d", T, 0, Reason.CHAIN_CONFLICT)
+
+    assert [(f.key.stream, f.seq, f.kind) for f in (first, second)] == [
+        ("0" * 16, 1, Kind.GAP),
+        ("0" * 16, 2, Kind.GAP),
+    ]
+    assert json.loads(first.body) == {"op": "gap", "seq": 1, "count": None, "reason": "hub_restored", "ranges": {}}
+    assert second.chain == wire.next_chain(first.chain, second.body)
+
+
+def test_a_device_may_begin_so_many_streams_a_day() -> None:
+    """The next one has to wait until the oldest is a day old; known streams, other devices and the hub's own do not."""
+    of = streams()
+    of.committed([_own(of)])
+    for n in range(1, MAX_NEW_STREAMS + 1):
+        assert of.may_begin(key(n), T)
+        store(of, key(n), 1, T + n)
+
+    assert not of.may_begin(key(999), T + 10**9)
+    assert of.may_begin(key(5), T + 10**9)
+    assert of.may_begin(key(999, "other"), T + 10**9)
+    assert of.may_begin(key(999), T + NEW_STREAMS_NS + 1)
+
+
+def test_new_streams_are_counted_over_a_restart() -> None:
+    """The marks say when each began."""
+    marks = [Mark(key(n), 1, {1: b"c" * 16}, first_ns=T) for n in range(1, MAX_NEW_STREAMS + 1)]
+
+    assert not streams(*marks).may_begin(key(999), T + 1)
+
+
+def _own(of: Streams) -> Frame:
+    frame = of.own_gap("default", "d", T, None, Reason.HUB_RESTORED)
+    frame.offset = of.head + 1
+    return frame
