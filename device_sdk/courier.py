@@ -177,6 +177,7 @@ class Courier:
         if self._nudge is not None and not self._nudge.done():
             self._nudge.set_result(None)
         deadline = loop.time() + timeout_s
+        self._session.hurry()
         self.kick()
         while not self._is_drained(base, pending):
             left_s = deadline - loop.time()

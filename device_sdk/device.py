@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from device_sdk import __version__
 from device_sdk.clock import Clock, read_boot_id
@@ -45,6 +45,7 @@ from device_sdk.wire import MAX_CHANNELS
 
 logger = logging.getLogger("device_sdk.device")
 
+Link = Literal["normal", "metered"]
 MEMORY = ":memory:"
 # At most a day is kept (`state_log.RETAIN_S`): 64 MB are a day of 700 bytes a second.
 RETAIN_ACKED = "64MB"
@@ -107,6 +108,8 @@ class Device:
             milliseconds for each `record`.
         ca: PEM file of the CA to trust instead of the system's (see ``hub tls init``).
         fingerprint: SHA-256 of the hub's certificate; it alone is trusted.
+        link: ``normal``, or ``metered``: bytes cost money. Readings are gathered for five minutes, compressed, and the
+            line is probed each quarter of an hour; `flush` still sends at once.
         close_timeout_s: how long leaving the ``with`` block may wait for the last acks.
         on_frame: called with (seq, body, stream) before a frame is sent the first time by this process.
         on_ack: called with (stored, stream) when frames became durable at the hub.
@@ -136,6 +139,7 @@ class Device:
         retain_acked: int | str = RETAIN_ACKED,
         ca: Path | str | None = None,
         fingerprint: str | None = None,
+        link: Link = "normal",
         close_timeout_s: float = CLOSE_TIMEOUT_S,
         on_frame: FrameHook | None = None,
         on_ack: AckHook | None = None,
@@ -150,6 +154,7 @@ class Device:
         self._when_full: WhenFull = check_choice("when_full", when_full, ("oldest", "newest"))
         self._retain_bytes = parse_size("retain_acked", retain_acked)
         self._durability: Durability = check_choice("durability", durability, ("second", "fsync"))
+        self._link: Link = check_choice("link", link, ("normal", "metered"))
         self._close_timeout_s = close_timeout_s
         self._on_frame, self._on_ack = on_frame, on_ack
         self._clock = clock or Clock()
@@ -391,8 +396,9 @@ class Device:
             spool.declare(channel)
         self._channels = {**spool.channels, **self._channels}
         session = Session(
-            spool, device=self.name, boot=self._boot(), run=secrets.token_hex(8), sdk=f"python/{__version__}"
-        )
+            spool, device=self.name, boot=self._boot(), run=secrets.token_hex(8), sdk=f"python/{__version__}",
+            link=self._link,
+        )  # fmt: skip
         courier = Courier(
             session, spool, self._connector, RetryPolicy(random.random),
             device=self.name, clock=self._clock, is_on_disk=self._is_on_disk,

@@ -18,7 +18,6 @@ oldest first, and send again what the spool has kept (`resend`). Nothing new is 
 """
 
 import logging
-import math
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple, assert_never
@@ -27,6 +26,7 @@ from device_sdk import wire
 from device_sdk.columns import decode_batch
 from device_sdk.conversation import Conversation, State, Trigger
 from device_sdk.errors import Reason
+from device_sdk.pace import Pace
 from device_sdk.reading import Channel, Reading
 from device_sdk.rejection import Rejections
 from device_sdk.resend import Restoring
@@ -34,12 +34,8 @@ from device_sdk.spool import CutFrame, Spool
 
 logger = logging.getLogger("device_sdk.session")
 
-# A reading after a pause goes at once; a busy device gathers this long, which a live page does not show, or until
-# a frame is worth its cost. Measured at 50 readings/s: 20 ms make a frame of each and cost twice the CPU.
-CUT_S = 0.050
-CUT_READINGS = 500
-# When the spool gives no frame although it holds readings, its disk fails: ask again, but not in a hot loop.
-CUT_RETRY_S = 1.0
+METERED = "metered"
+
 # A hub answers hello in milliseconds; ten seconds also cover a hub that is replaying its journal.
 WELCOME_TIMEOUT_S = 10.0
 # Acks follow an fsync, ≤ 1 s even on a bad disk. Past this the hub is stuck; the next connection may be healthy.
@@ -118,13 +114,11 @@ class Session:
         self._unacked: deque[tuple[int, int]] = deque()
         self._declared: dict[str, Channel] = {}
         self._is_schema_due = True
-        self._last_cut = -math.inf
-        self._no_cut_before = -math.inf
+        self._pace = Pace(is_metered=link == METERED)
         self._since = 0.0
         self._paused_until = 0.0
         self._rewound: int | None = None
-        self._suspect: tuple[str, int] | None = None
-        self._suspect_tries = 0
+        self._suspect = _Suspect()
         self._rejections = Rejections(device)
         self._settled = 0
         # While a restored hub misses frames it had acked, only these are sent.
@@ -171,7 +165,7 @@ class Session:
         self._declared = {}
         self._is_schema_due = True
         self._rewound = None
-        self._no_cut_before = now
+        self._pace.connected(now)
         # Also the frames that an earlier process cut.
         self._unacked = deque((frame.seq, frame.readings) for frame in spool.frames(spool.acked))
         chain = spool.chain(spool.next - 1)
@@ -240,24 +234,28 @@ class Session:
                 return self._paused_until
             case State.RUNNING:
                 if self._may_cut() and self._spool.has_uncut:
-                    return max(self._last_cut + CUT_S, self._no_cut_before)
+                    return self._pace.deadline()
                 return self._since + ACK_TIMEOUT_S if self.has_unacked else None
             case State.OFFLINE | State.ENDING:
                 return None
 
+    def hurry(self) -> None:
+        """Cut what is recorded by now without gathering more: somebody waits for it."""
+        self._pace.hurry()
+
     def cut_is_due(self, now: float) -> bool:
         """Say whether a frame should be cut now: at once after a pause, else gathered to be worth its cost."""
-        if now < self._no_cut_before or not self._may_cut() or not self._spool.has_uncut:
-            return False
-        return now - self._last_cut >= CUT_S or self._spool.unnumbered >= CUT_READINGS
+        return self._may_cut() and self._spool.has_uncut and self._pace.is_due(now, self._spool.unnumbered)
 
     def cut(self, now: float) -> bool:
         """Cut one frame of the spool (durable: this is the step that may fsync); False when it gave none."""
-        self._last_cut = now
+        self._pace.cut(now)
         frame = self._spool.cut()
         if frame is None:
-            self._no_cut_before = now + CUT_RETRY_S
+            self._pace.failed(now)
             return False
+        if not self._spool.has_uncut:
+            self._pace.is_empty()
         if not self._unacked:
             self._since = now
         self._unacked.append((frame.seq, frame.readings))
@@ -289,7 +287,8 @@ class Session:
                 break
             size += len(frame.body)
             is_first = frame.seq > self._sent_ever
-            out.append(Outgoing(frame.body, frame, is_first))
+            data = wire.pack(frame.body) if self._link == METERED else frame.body
+            out.append(Outgoing(data, frame, is_first))
             self._sent = frame.seq
             self._sent_ever = max(self._sent_ever, frame.seq)
         return out
@@ -327,8 +326,7 @@ class Session:
         self._sent = welcome.stored
         self._settle(welcome.stored, welcome.chain, welcome.pos)
         self._events.append(Welcomed(welcome.time_ns, float(welcome.ping_s)))
-        if self._suspect is not None and self._suspect[0] != self._stream:
-            self._suspect = None
+        self._suspect.keep_in(self._stream)
 
     def _on_new_stream(self, message: wire.NewStream) -> None:
         if self._restoring.is_active:
@@ -351,8 +349,7 @@ class Session:
             return
         self._since = now
         self._sent = max(self._sent, ack.stored)
-        if self._suspect is not None and ack.stored >= self._suspect[1]:
-            self._suspect = None
+        self._suspect.clear(ack.stored)
         self._settle(ack.stored, ack.chain, ack.pos)
 
     def _on_error(self, error: wire.Error, now: float) -> None:
@@ -428,7 +425,7 @@ class Session:
             self._settled += self._unacked.popleft()[1]
 
     def _rewind(self, stored: int) -> None:
-        if self._suspect is not None and self._suspect[1] == stored + 1:
+        if self._suspect.seq == stored + 1:
             return  # the suspect is on its way alone already
         if self._rewound == stored:
             self.end(f"the hub repeats out_of_order after {stored}")
@@ -438,15 +435,12 @@ class Session:
 
     def _on_unreadable(self, stored: int) -> None:
         """Send the frame alone, so that the next verdict is surely about it; the third time set it aside."""
-        suspect = (self._stream, stored + 1)
-        self._suspect_tries = self._suspect_tries + 1 if self._suspect == suspect else 1
-        self._suspect = suspect
         self._sent = stored
-        if self._suspect_tries >= UNREADABLE_TRIES:
+        if self._suspect.blame(self._stream, stored + 1) >= UNREADABLE_TRIES:
             self._dead_letter(stored + 1)
 
     def _dead_letter(self, seq: int) -> None:
-        self._suspect = None
+        self._suspect.clear(seq)
         frame = self._spool.frames(seq - 1)[0]
         lost = decode_batch(frame.body).readings() if frame.kind == "batch" else []
         self._start_new_stream(seq, f"frame {seq} was unreadable for the hub {UNREADABLE_TRIES} times", lost)
@@ -462,11 +456,36 @@ class Session:
 
     def _send_limit(self) -> int:
         last = self._unacked[-1][0] if self._unacked else 0
-        return min(last, self._spool.acked + (self._window if self._suspect is None else 1))
+        return min(last, self._spool.acked + (1 if self._suspect.seq else self._window))
 
     def _may_cut(self) -> bool:
-        is_free = self._suspect is None and not self._restoring.is_active
+        is_free = not self._suspect.seq and not self._restoring.is_active
         return self._conversation.state is State.RUNNING and is_free and len(self._unacked) < self._window
+
+
+class _Suspect:
+    """A frame that the hub could not read: it is sent alone, so that the next verdict is surely about it."""
+
+    def __init__(self) -> None:
+        self.seq = 0  # 0: there is none
+        self._stream = ""
+        self._tries = 0
+
+    def blame(self, stream: str, seq: int) -> int:
+        """Note another failure; return how often this frame has failed."""
+        is_same = (stream, seq) == (self._stream, self.seq)
+        self._stream, self.seq, self._tries = stream, seq, self._tries + 1 if is_same else 1
+        return self._tries
+
+    def clear(self, stored: int) -> None:
+        """Forget it when the hub has it."""
+        if stored >= self.seq:
+            self.seq = 0
+
+    def keep_in(self, stream: str) -> None:
+        """Forget it when another stream goes on."""
+        if stream != self._stream:
+            self.seq = 0
 
 
 def _retry_s(retry_ms: int) -> float:

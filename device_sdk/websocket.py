@@ -14,8 +14,8 @@ import hashlib
 import json
 import logging
 import ssl
-from collections.abc import Sequence
-from typing import NamedTuple, cast
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus, WebSocketException
@@ -51,6 +51,32 @@ class Target(NamedTuple):
     is_secure: bool
 
 
+class _ResumingContext(ssl.SSLContext):
+    """A context that resumes the last session: a reconnect then costs 0.5 KB of handshake instead of 2 to 4.
+
+    asyncio has no argument for it, but makes each connection by `wrap_bio`.
+    """
+
+    last: ssl.SSLSession | None = None
+
+    @classmethod
+    def trusting(cls, ca: str | None) -> "_ResumingContext":
+        """Return what `ssl.create_default_context` would: certificates and names are checked."""
+        context = cls(ssl.PROTOCOL_TLS_CLIENT)
+        if ca is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(ca)
+        return context
+
+    def wrap_bio(
+        self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *arguments: Any, **options: Any
+    ) -> ssl.SSLObject:
+        """Wrap as asked, with the last session."""
+        options["session"] = self.last
+        return super().wrap_bio(incoming, outgoing, *arguments, **options)
+
+
 class WebSocketConnector:
     """Makes WebSocket connections to one hub; see `transport.make_connector` for the arguments."""
 
@@ -59,11 +85,11 @@ class WebSocketConnector:
         self._token = token
         self._ca = ca
         self._fingerprint = fingerprint
-        self._tls: ssl.SSLContext | None = None
+        self._tls: _ResumingContext | None = None
 
     async def connect(self, receiver: Receiver) -> "WebSocketConnection":
         """Return an open connection; see `transport.Connector`."""
-        connection = WebSocketConnection(receiver, self._target, self._token)
+        connection = WebSocketConnection(receiver, self._target, self._token, self._remember)
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 await self._open(connection)
@@ -96,13 +122,13 @@ class WebSocketConnector:
             connection.check_fingerprint(self._fingerprint)
         await connection.upgrade()
 
-    def _tls_context(self) -> ssl.SSLContext | None:
+    def _tls_context(self) -> _ResumingContext | None:
         """Return the one context of this connector: loading CA certificates costs 10 ms each time."""
         if not self._target.is_secure:
             return None
         if self._tls is None:
             try:
-                self._tls = ssl.create_default_context(cafile=self._ca)
+                self._tls = _ResumingContext.trusting(self._ca)
             except OSError as error:
                 raise ConnectionLostError(f"ca file {self._ca}: {error}") from error
             if self._fingerprint is not None and self._ca is None:
@@ -111,6 +137,11 @@ class WebSocketConnector:
                 self._tls.verify_mode = ssl.CERT_NONE
         return self._tls
 
+    def _remember(self, tls: ssl.SSLObject) -> None:
+        """Keep the session for the next connection; TLS 1.3 gives it after the first bytes of the hub."""
+        if self._tls is not None and tls.session is not None:
+            self._tls.last = tls.session
+
     def _name(self) -> str:
         return f"hub {self._target.host}:{self._target.port}"
 
@@ -118,10 +149,13 @@ class WebSocketConnector:
 class WebSocketConnection(asyncio.Protocol):
     """One connection, used once: made by `WebSocketConnector.connect`."""
 
-    def __init__(self, receiver: Receiver, target: Target, token: str | None) -> None:
+    def __init__(
+        self, receiver: Receiver, target: Target, token: str | None, remember: Callable[[ssl.SSLObject], None]
+    ) -> None:
         self._receiver: Receiver | None = receiver
         self._target = target
         self._token = token
+        self._remember = remember
         uri = WebSocketURI(target.is_secure, target.host, target.port, target.path, "", None, None)
         self._protocol = ClientProtocol(
             uri, subprotocols=[Subprotocol(DEVICE_SUBPROTOCOL)], max_size=MAX_FRAME_BYTES, logger=logger
@@ -167,6 +201,9 @@ class WebSocketConnection(asyncio.Protocol):
         self._flush()
         await self._upgraded
         self.keep_alive(PING_S)
+        tls = None if self._transport is None else self._transport.get_extra_info("ssl_object")
+        if tls is not None:
+            self._remember(tls)
 
     # --- Connection ----------------------------------------------------------------------------
 

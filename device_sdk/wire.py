@@ -10,6 +10,7 @@ integers beyond 2**53.
 """
 
 import json
+import zlib
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -31,6 +32,12 @@ MAX_FRAME_READINGS = 10_000
 # A device has tens of channels; 200 leaves room and stops a loop that invents names.
 MAX_CHANNELS = 200
 PING_S = 15
+# A link that costs by the byte: a ping each 15 min would be 6 KB a day; each frame is a sign of life too.
+METERED_PING_S = 900
+# First byte of a deflated message: what follows is raw DEFLATE (RFC 1951) of one whole message, text or binary.
+DEFLATED = b"\x02"
+# Below this deflate saves nothing.
+DEFLATE_FROM_BYTES = 100
 # Readings outside 2000-01-01 … 2100-01-01 UTC come from a clock that was never set, not from a sensor.
 MIN_TIME_NS = 946_684_800_000_000_000
 MAX_TIME_NS = 4_102_444_800_000_000_000
@@ -59,6 +66,33 @@ class Close:
     TAKEN_OVER = 4409
     TOO_LARGE = 4413
     EVICTED = 4429
+
+
+def pack(message: bytes) -> bytes:
+    """Return a message for a metered link: deflated where that is shorter. Chains cover the message itself."""
+    if len(message) < DEFLATE_FROM_BYTES:
+        return message
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    packed = DEFLATED + squeeze.compress(message) + squeeze.flush()
+    return packed if len(packed) < len(message) else message
+
+
+def unpack(packed: bytes) -> bytes:
+    """Return the message that `pack` packed (anything else as it is), never more than `MAX_FRAME_BYTES`.
+
+    Raises:
+        ProtocolError: not deflated, or larger.
+    """
+    if packed[:1] != DEFLATED:
+        return packed
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        message = inflate.decompress(packed[1:], MAX_FRAME_BYTES)
+    except zlib.error as error:
+        raise ProtocolError(f"a deflated message that cannot be inflated: {error}", Reason.MALFORMED) from error
+    if not inflate.eof or inflate.unused_data:
+        raise ProtocolError(f"a deflated message of more than {MAX_FRAME_BYTES} bytes, or cut", Reason.MALFORMED)
+    return message
 
 
 def next_chain(chain: bytes, body: bytes) -> bytes:

@@ -26,7 +26,7 @@ from device_sdk.wire import CHAIN_START, Close
 from hub.devices import Registry
 from hub.model import Frame, Kind, Mark, StreamKey
 from hub.streams import MAX_NEW_STREAMS, Owner, Streams, StreamState
-from hub.validate import MalformedError, check_batch, parse_message
+from hub.validate import MalformedError, check_batch, parse_message, unpacked
 
 _log = logging.getLogger("hub.session")
 
@@ -73,6 +73,7 @@ class DeviceSession:
         self.flush: Callable[[], None] = _nothing
         self.closing: tuple[int, str] | None = None
         self.displaced: list[Owner] = []
+        self.ping_s = wire.PING_S
         self.unreadable = 0
         self._streams = streams
         self._registry = registry
@@ -90,6 +91,9 @@ class DeviceSession:
         if self.state is State.CLOSED:
             return
         try:
+            if data[:1] == wire.DEFLATED:
+                data = unpacked(data)
+                is_text = data[:1] == b"{"
             message = parse_message(data, is_text)
         except MalformedError as error:
             self._malformed(error, data, now_ns, can_accept)
@@ -168,6 +172,7 @@ class DeviceSession:
             self._send(wire.Slow(Reason.TOO_MANY_STREAMS, RETRY_NEW_STREAM_MS))
             return
         self._check_seen(hello.seen, now_ns)
+        self.ping_s = wire.METERED_PING_S if hello.link == "metered" else wire.PING_S
         state = self._streams.get(key)
         answer = self._verdict(state, hello, now_ns)
         self._take_over(state)
@@ -188,7 +193,7 @@ class DeviceSession:
         if known is not None and known.hex() != hello.chain:
             return self._conflict(mark, hello, Reason.CHAIN_CONFLICT, now_ns)
         return wire.Welcome(
-            mark.stored, state.chain(mark.stored).hex(), position, now_ns, self._window,
+            mark.stored, state.chain(mark.stored).hex(), position, now_ns, self._window, self.ping_s,
             earlier=tuple(self._held(e.stream) for e in hello.earlier),
         )  # fmt: skip
 

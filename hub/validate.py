@@ -31,6 +31,7 @@ from device_sdk.wire import (
     Hello,
     Rejection,
     Schema,
+    unpack,
 )
 from hub.model import Series, SeriesColumn
 
@@ -142,6 +143,14 @@ class Checked:
     body: bytes
     rejected_count: int = 0
     retyped: tuple[Series, ...] = ()
+
+
+def unpacked(data: bytes) -> bytes:
+    """Return the message inside a deflated one; raise `MalformedError` for a bomb or broken bytes."""
+    try:
+        return unpack(data)
+    except ProtocolError as error:
+        raise MalformedError(str(error)) from error
 
 
 def parse_message(data: bytes, is_text: bool) -> Hello | Schema | Gap | Bye | Batch:

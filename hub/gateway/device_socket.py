@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from device_sdk.wire import Close
+from device_sdk.wire import PING_S, Close
 from hub.gateway.websocket import Connection
 from hub.model import Frame
 from hub.session import DeviceSession
@@ -41,6 +41,7 @@ class DeviceSocket:
         self._on_closed = on_closed
         self._connection: Connection | None = None
         self._first_frame: asyncio.TimerHandle | None = None
+        self._ping_s = PING_S
 
     def opened(self, connection: Connection) -> None:
         """Remember the connection and wait for the first frame."""
@@ -54,6 +55,9 @@ class DeviceSocket:
             self._first_frame = None
         session = self.session
         session.receive(data, is_text, time.time_ns(), can_accept=self._can_accept())
+        if session.ping_s != self._ping_s and self._connection is not None:
+            self._ping_s = session.ping_s
+            self._connection.keep_alive(self._ping_s)
         if session.frames:
             frames, session.frames = session.frames, []
             self._submit(frames)

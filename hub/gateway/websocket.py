@@ -69,6 +69,9 @@ class Connection(Protocol):
     def send_raw(self, frame: bytes) -> None:
         """Send frames made by `text_frame` or `binary_frame`, one or several joined."""
 
+    def keep_alive(self, ping_s: int) -> None:
+        """Probe a quiet line each ``ping_s`` seconds from now on."""
+
     def close(self, code: int, reason: str = "") -> None:
         """Begin closing; no message follows, `Handler.closed` does, later."""
 
@@ -156,7 +159,7 @@ class WebSocketConnection(asyncio.Protocol):
     """One connection from handshake to end; used once."""
 
     __slots__ = ("_buffered_before", "_cut_off", "_handler", "_has_ended", "_is_closing", "_is_corked", "_is_full",
-                 "_output", "_protocol", "_quiet", "_reader", "_state", "_transport", "peer")  # fmt: skip
+                 "_output", "_ping_s", "_protocol", "_quiet", "_reader", "_state", "_transport", "peer")  # fmt: skip
     _shared: ClassVar[_Shared]
 
     def __init__(
@@ -177,6 +180,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._has_ended = False
         # Sweeps since the last sign of life; sweeps left before the transport is cut off.
         self._quiet = 0
+        self._ping_s = PING_S
         self._buffered_before = 0
         self._cut_off = CLOSE_S
 
@@ -202,6 +206,10 @@ class WebSocketConnection(asyncio.Protocol):
         if self._is_full and self._transport.get_write_buffer_size() > MAX_BUFFER_BYTES:
             _log.warning("too slow peer=%s buffered=%d", self.peer, self._transport.get_write_buffer_size())
             self._fail(Close.TOO_SLOW, "too slow")
+
+    def keep_alive(self, ping_s: int) -> None:
+        """Probe less often, or more; see `Connection`."""
+        self._ping_s = ping_s
 
     def close(self, code: int, reason: str = "") -> None:
         """Begin closing; see `Connection`."""
@@ -281,7 +289,7 @@ class WebSocketConnection(asyncio.Protocol):
         asyncio.get_running_loop().call_later(SHUTDOWN_S, self._transport.abort)
 
     def sweep(self) -> None:
-        """Ping after `PING_S` quiet sweeps, close with 4010 after `PONG_S` more; a draining buffer is life too."""
+        """Ping after as many quiet sweeps as `keep_alive` says, close `PONG_S` later; a draining buffer is life."""
         if self._is_closing:
             self._cut_off -= 1
             if self._cut_off < 0:
@@ -290,9 +298,9 @@ class WebSocketConnection(asyncio.Protocol):
         buffered = self._transport.get_write_buffer_size()
         self._quiet = 0 if buffered < self._buffered_before else self._quiet + 1
         self._buffered_before = buffered
-        if self._quiet == PING_S and self._reader is not None:
+        if self._quiet == self._ping_s and self._reader is not None:
             self._transport.write(PING_FRAME)
-        elif self._quiet >= PING_S + PONG_S:
+        elif self._quiet >= self._ping_s + PONG_S:
             self._fail(Close.NO_PONG, "no pong")
 
     # --- inside ----------------------------------------------------------------------------------------

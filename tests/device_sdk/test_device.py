@@ -75,6 +75,18 @@ def test_with_records_and_flushes(hub: FakeHub, place: str, tmp_path: Path) -> N
     assert hub.model.channels["temperature"] == {"unit": "Cel"}
 
 
+def test_metered_device_flushes_at_once(hub: FakeHub) -> None:
+    """Readings are gathered for minutes, but not while somebody waits for them; leaving the block does not wait."""
+    with Device("d1", hub.url, spool=":memory:", link="metered") as device:
+        for n in range(3):
+            device.record({"n": n}, time=T0_NS + n)
+            device.flush()
+        device.record(n=3, time=T0_NS + 3)
+
+    assert stored(hub) == [Reading("n", T0_NS + n, n) for n in range(4)]
+    assert hub.model.hellos[0]["link"] == "metered"
+
+
 @pytest.mark.asyncio
 @pytest.mark.parametrize("place", ["memory", "disk"])
 async def test_async_with_records_and_flushes(hub: FakeHub, place: str, tmp_path: Path) -> None:

@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from device_sdk import wire
 from device_sdk.conversation import State
 from device_sdk.errors import ProtocolError
+from device_sdk.pace import CUT_READINGS, CUT_S, METERED_CUT_S
 from device_sdk.reading import Channel, Reading
 from device_sdk.session import (
     ACK_TIMEOUT_S,
-    CUT_READINGS,
-    CUT_S,
     MAX_RETRY_S,
     WELCOME_TIMEOUT_S,
     Acknowledged,
@@ -35,7 +34,8 @@ T0_NS = 1_795_376_000_000_000_000
 class Play:
     """One device, one hub and the time between them; every message may be lost."""
 
-    def __init__(self, hub: HubModel | None = None, spool: MemorySpool | None = None) -> None:
+    def __init__(self, hub: HubModel | None = None, spool: MemorySpool | None = None, link: str = "normal") -> None:
+        self.link = link
         self.hub = hub or HubModel()
         self.spool = spool or MemorySpool()
         self.now = 100.0
@@ -49,7 +49,7 @@ class Play:
 
     def start_process(self) -> None:
         """Begin with a new session over the same spool."""
-        self.session = Session(self.spool, device="d1", boot="b", run="r", sdk="test")
+        self.session = Session(self.spool, device="d1", boot="b", run="r", sdk="test", link=self.link)
 
     def record(self, value: float, channel: str = "t") -> None:
         """Record one value, 1 s after the one before."""
@@ -690,3 +690,41 @@ def test_farewell_says_bye_and_ends() -> None:
     assert play.session.farewell() == b'{"op":"bye"}'
     assert play.session.frames_to_send(play.now) == []
     assert not play.session.cut_is_due(play.now + 9)
+
+
+def test_metered_link_gathers_for_minutes_and_packs() -> None:
+    """Readings of five minutes are one frame, deflated on the wire; the chain covers the body as cut."""
+    play = Play(link="metered")
+    play.connect()
+    play.record(0.0)
+    play.step()
+    for n in range(40):
+        play.record(21.5 + n / 10)
+        play.step(5)
+    assert len(play.sent) == 1, "the first reading went at once, the others wait"
+    play.step(METERED_CUT_S)
+
+    sent = play.sent[-1]
+    assert sent.frame is not None
+    assert sent.data[:1] == wire.DEFLATED
+    assert wire.unpack(sent.data) == sent.frame.body
+    assert len(sent.data) < len(sent.frame.body)
+    play.drain()
+    assert sorted(play.hub.readings) == sorted(play.produced)
+
+
+def test_hurry_cuts_at_once_on_a_metered_link() -> None:
+    """Whoever waits for the acks does not wait five minutes; afterwards readings are gathered again."""
+    play = Play(link="metered")
+    play.connect()
+    for n in range(3):
+        play.record(float(n))
+        play.step(1)
+    play.session.hurry()
+    play.step(0.1)
+    play.step(0.1)
+    assert play.spool.pending == 0
+
+    play.record(9.0)
+    play.step(1)
+    assert play.spool.pending == 1

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
@@ -341,6 +341,31 @@ async def test_tls_with_a_trusted_certificate(certificate: ServerCertificate, tr
 
         assert await ear.heard() == b'{"op":"x"}'
         await _leave(connection)
+
+
+@pytest.mark.parametrize("trust", ["ca", "fingerprint"])
+async def test_second_connection_resumes_the_tls_session(certificate: ServerCertificate, trust: str) -> None:
+    """Certificates are not sent again, and the pin is checked all the same."""
+    options = {"ca": str(certificate.ca)} if trust == "ca" else {"fingerprint": certificate.fingerprint}
+    was_resumed: list[bool] = []
+
+    async def note(connection: ServerConnection) -> None:
+        was_resumed.append(connection.transport.get_extra_info("ssl_object").session_reused)
+        async for message in connection:
+            await connection.send(message)
+
+    async with _server(note, ssl=certificate.context) as port:
+        connector = make_connector(
+            f"wss://127.0.0.1:{port}", token=None, ca=options.get("ca"), fingerprint=options.get("fingerprint")
+        )
+        for _ in range(2):
+            ear = Ear()
+            connection = await connector.connect(ear)
+            connection.send([b'{"op":"x"}'])
+            await ear.heard()
+            await _leave(cast(WebSocketConnection, connection))
+
+    assert was_resumed == [False, True]
 
 
 async def test_tls_refuses_an_unknown_certificate(certificate: ServerCertificate) -> None:

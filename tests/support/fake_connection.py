@@ -49,6 +49,10 @@ class FakeConnection:
         else:
             self.received.append(frame)
 
+    def keep_alive(self, ping_s: int) -> None:
+        """Remember how often the line is to be probed."""
+        self.ping_s = ping_s
+
     def close(self, code: int, reason: str = "") -> None:
         """Remember the first close."""
         if self.closed_with is None:

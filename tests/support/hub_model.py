@@ -96,6 +96,7 @@ class HubConversation:
 
     def receive(self, data: bytes) -> list[bytes]:
         """Take one message of the device."""
+        data = wire.unpack(data)
         if data[:1] != b"{":
             return self._frame(data)
         obj = json.loads(data)

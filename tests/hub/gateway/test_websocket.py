@@ -328,6 +328,19 @@ async def test_quiet_connection_is_pinged_once() -> None:
 
 
 @pytest.mark.asyncio
+async def test_keep_alive_sets_how_often_a_quiet_line_is_pinged() -> None:
+    """A device on a metered link is pinged each quarter of an hour, and closed 10 s after a ping without an answer."""
+    opened = Opened()
+    opened.connection.keep_alive(900)
+
+    opened.sweeps(899)
+    before = opened.transport.take()
+    opened.sweeps(1)
+
+    assert (before, opened.transport.take()) == (b"", PING_FRAME)
+
+
+@pytest.mark.asyncio
 async def test_silence_after_the_ping_closes_with_4010_and_cuts_off() -> None:
     """No answer for 10 s more: 4010; a peer that does not even take that is cut off."""
     opened = Opened()
