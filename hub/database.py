@@ -7,10 +7,11 @@ connections. Place: after `errors`, used by `journal.sqlite` and
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -42,6 +43,7 @@ def open_database(
     error: type[HubError],
     busy_timeout_s: float = _BUSY_TIMEOUT_S,
     max_bytes: int | None = None,
+    upgrades: Mapping[int, str] = MappingProxyType({}),
 ) -> sqlite3.Connection:
     """Open or create the file for its one writer and check that SQLite took the settings.
 
@@ -52,6 +54,7 @@ def open_database(
         synchronous: `FULL` (a commit is durable on return) or `NORMAL` (durable at the next checkpoint).
         error: raised for whatever is wrong.
         max_bytes: the file may not grow beyond; then writes fail as on a full disk.
+        upgrades: version → statements that turn a file of that version into the next one.
 
     Raises:
         error: the file cannot be opened, is damaged, is of a newer hub, or refuses a setting.
@@ -64,7 +67,7 @@ def open_database(
         raise error(f"cannot open {path}: {cause}; check the directory and its owner") from cause
     try:
         _configure(connection, path, synchronous, error, max_bytes)
-        _apply_schema(connection, path, schema, version, error)
+        _apply_schema(connection, path, schema, version, upgrades, error)
     except sqlite3.Error as cause:
         connection.close()
         raise error(f"cannot use {path}: {cause}; restore a backup or use another data directory") from cause
@@ -98,7 +101,14 @@ def _configure(
         )
 
 
-def _apply_schema(connection: sqlite3.Connection, path: Path, schema: str, version: int, error: type[HubError]) -> None:
+def _apply_schema(
+    connection: sqlite3.Connection,
+    path: Path,
+    schema: str,
+    version: int,
+    upgrades: Mapping[int, str],
+    error: type[HubError],
+) -> None:
     found = connection.execute("PRAGMA user_version").fetchone()[0]
     if found == version:
         return
@@ -107,8 +117,9 @@ def _apply_schema(connection: sqlite3.Connection, path: Path, schema: str, versi
             f"{path} was written by a newer hub (schema {found}, this one knows {version}): "
             "upgrade the hub or use another data directory"
         )
-    # One transaction: a kill in between leaves an empty file, not half a schema.
-    connection.executescript(f"BEGIN IMMEDIATE; {schema}; PRAGMA user_version={version}; COMMIT;")
+    # One transaction: a kill in between leaves the file as it was, not half a schema.
+    statements = schema if found == 0 else "; ".join(upgrades[number] for number in range(found, version))
+    connection.executescript(f"BEGIN IMMEDIATE; {statements}; PRAGMA user_version={version}; COMMIT;")
 
 
 def insert_rows(
