@@ -39,6 +39,8 @@ CHAIN_BYTES = 16
 CHAIN_START = bytes(CHAIN_BYTES)
 # How far back both ends can compare chains.
 CHAINS_KEPT = 64
+# The hub's own stream of each device: what the hub itself has to tell of it. No device may use this name.
+HUB_STREAM = "0" * 16
 
 
 class Close:

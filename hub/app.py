@@ -29,6 +29,7 @@ from hub.journal.writer import JournalWriter
 from hub.live.rooms import RECONNECTS_PER_S, Live
 from hub.model import Frame
 from hub.query import Query
+from hub.replay import Replays
 from hub.session import DeviceSession, Streams
 from hub.store.consumer import StoreConsumer
 from hub.store.embedded import EmbeddedStore
@@ -78,6 +79,7 @@ class Hub:
         self.writer = JournalWriter(self.journal, loop, self._committed, self._journal_failed, self._refused)
         self.live = Live(self.journal, self.registry.by_id.values(), loop, newest=self.registry.latest)
         self.query = Query(self.registry, self.store)
+        self.replays = Replays(self.streams, self.registry, self.journal, self.submit, time.time_ns)
         self.consumer.start()
         self.writer.start()
         self._tasks = [loop.create_task(self._watch_identities(), name="hub identities")]
@@ -154,14 +156,17 @@ class Hub:
         self.registry.apply(frames)
         self.live.publish(frames)
         self.consumer.wake(frames)
+        self.replays.committed(frames)
 
     def _refused(self, frames: Sequence[Frame]) -> None:
         for session in self.streams.refused(frames):
             session.flush()
+        self.replays.refused(frames)
 
     def _journal_failed(self, error: Exception) -> None:
         """The journal cannot be trusted any more: take nothing, say so, stop the process."""
         self.failed = error
+        self.replays.failed(error)
         _log.error("journal failed reason=%s; the hub stops and must be started again", error)
         self.on_failed()
 

@@ -70,6 +70,7 @@ class JournalError(HubError):
 class DiskFullError(JournalError):
     """The disk is full: nothing was stored; devices are told ``slow`` and keep their frames."""
 
+    status = 503
     reason = "disk_full"
 
 

@@ -17,6 +17,7 @@ from hub.gateway.origin import is_loopback_host, is_same_origin
 from hub.journal.base import Journal
 from hub.live.rooms import Live
 from hub.query import Query
+from hub.replay import Replays
 from hub.session import Streams
 from hub.store.base import Store
 
@@ -71,6 +72,8 @@ class Parts(Protocol):
     def live(self) -> Live: ...
     @property
     def query(self) -> Query: ...
+    @property
+    def replays(self) -> Replays: ...
     @property
     def started_ns(self) -> int: ...
     @property

@@ -30,11 +30,13 @@ from hub.journal.base import (
     JournalStatistics,
     QuarantineEntry,
     RejectionEntry,
+    ReplayEntry,
     Run,
 )
 from hub.model import Frame, Kind, Mark, Series, SeriesKey, StreamKey
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_UPGRADES = {1: ledger.UPGRADE_1}
 _SCHEMA = f"""
 CREATE TABLE "commit"(
     first_offset INTEGER PRIMARY KEY, n INTEGER NOT NULL, received_ns INTEGER NOT NULL, body BLOB NOT NULL);
@@ -89,8 +91,9 @@ class SqliteJournal:
         self._path = Path(path)
         self._row_bytes = row_bytes
         self._connection = open_database(
-            self._path, _SCHEMA, SCHEMA_VERSION, synchronous=FULL, error=JournalError, max_bytes=max_bytes
-        )
+            self._path, _SCHEMA, SCHEMA_VERSION, synchronous=FULL, error=JournalError, max_bytes=max_bytes,
+            upgrades=_UPGRADES,
+        )  # fmt: skip
         self._readers = ReadPool(self._path)
         self._write_lock = threading.Lock()
         self._marks = mark.MarkTable(self._connection)
@@ -124,7 +127,7 @@ class SqliteJournal:
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._write_rows(frames, staged)
                 self._marks.write(staged)
-                if any(f.kind is not Kind.BATCH or f.rejected_count for f in frames):
+                if any(f.kind is not Kind.BATCH or f.rejected_count or f.replayed for f in frames):
                     self._ledger.write(frames, self.head + 1)
                 catalog.write_series(self._connection, series)
                 self._write_checkpoints()
@@ -217,6 +220,30 @@ class SqliteJournal:
         """Return the quarantined frames that are still kept, oldest first."""
         with self._readers.connection() as connection:
             return ledger.read_quarantine(connection, namespace, device)
+
+    def quarantined(self, namespace: str, offset: int) -> tuple[QuarantineEntry, bytes]:
+        """Return one quarantined frame and its bytes; see `Journal.quarantined`."""
+        with self._readers.connection() as connection:
+            return ledger.read_quarantined(connection, namespace, offset)
+
+    def delete_quarantined(self, namespace: str, offset: int) -> None:
+        """Delete one quarantined frame for good; see `Journal.delete_quarantined`."""
+        with self._write_lock:
+            self._check_usable()
+            try:
+                deleted = self._connection.execute(
+                    "DELETE FROM quarantine WHERE namespace = ? AND offset = ?", (namespace, offset)
+                ).rowcount
+            except sqlite3.Error as error:
+                raise self._failure(error) from error
+            self._ledger.forget()
+        if not deleted:
+            raise ledger.no_quarantined(offset)
+
+    def replays(self, namespace: str, device: str | None = None) -> dict[StreamKey, ReplayEntry]:
+        """Return how much of each stream's quarantine was replayed."""
+        with self._readers.connection() as connection:
+            return ledger.read_replays(connection, namespace, device)
 
     def statistics(self) -> JournalStatistics:
         """Return the figures of now; ``bytes`` are the file's pages in use."""

@@ -20,8 +20,9 @@ from hub.auth import Identities
 from hub.devices import Registry
 from hub.journal.sqlite import SqliteJournal
 from hub.live.rooms import Live
-from hub.model import StreamKey
+from hub.model import Frame, StreamKey
 from hub.query import Query
+from hub.replay import Replays
 from hub.session import DeviceSession, Streams
 from hub.store.embedded import EmbeddedStore
 
@@ -75,6 +76,7 @@ class HubParts:
         self.store = EmbeddedStore(folder / "readings.sqlite3")
         self.consumer = StoreInStep()
         self.query = Query(self.registry, self.store)
+        self.replays = Replays(self.streams, self.registry, self.journal, self.store_frames, time.time_ns)
         self.live = Live(self.journal, (), NeverScheduler(), newest=self.registry.latest)
         self.started_ns = time.time_ns()
         self.failed: Exception | None = None
@@ -103,6 +105,10 @@ class HubParts:
         """Send one numbered frame and commit it."""
         session.receive(body, body.startswith(b"{"), time.time_ns())
         frames, session.frames = session.frames, []
+        self.store_frames(frames)
+
+    def store_frames(self, frames: list[Frame]) -> None:
+        """Commit frames and carry them everywhere."""
         changes = self.registry.take_changes()
         self.live.add_series(changes)
         self.journal.append(frames, changes)
@@ -110,6 +116,7 @@ class HubParts:
         self.registry.apply(frames)
         self.live.publish(frames)
         self.store.write(frames)
+        self.replays.committed(frames)
 
     def next_seq(self, session: DeviceSession) -> int:
         """The number of the session's next frame."""
