@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -108,3 +109,22 @@ def test_oldest_gaps_are_capped(connection: sqlite3.Connection) -> None:
         kept.append([gap.count for gap in ledger.read_gaps(connection, "default", None)])
 
     assert kept == [[1], [1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5], [4, 5, 6]]
+
+
+def test_upgraded_tables_are_those_of_a_new_file(connection: sqlite3.Connection) -> None:
+    """A journal of schema 1 gets the columns and the table it lacks, and keeps what was in quarantine."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as old:
+        old.execute(
+            """CREATE TABLE quarantine(
+            offset INTEGER PRIMARY KEY, namespace TEXT NOT NULL, device TEXT NOT NULL, stream TEXT NOT NULL,
+            seq INTEGER NOT NULL, reason TEXT NOT NULL, received_ns INTEGER NOT NULL, body BLOB NOT NULL)"""
+        )
+        old.execute("INSERT INTO quarantine VALUES (7, 'default', 'pump', ?, 3, 'malformed', 5, x'00')", (STREAM,))
+
+        old.executescript(ledger.UPGRADE_1)
+
+        for table in ("quarantine", "replay"):
+            columns = f"PRAGMA table_info({table})"
+            assert old.execute(columns).fetchall() == connection.execute(columns).fetchall()
+        (entry,) = ledger.read_quarantine(old, "default", "pump")
+        assert (entry.offset, entry.count, entry.size, entry.replayed_ns) == (7, 0, 1, None)
