@@ -17,6 +17,7 @@ from pathlib import Path
 
 from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, WATCH_PATH, WATCH_SUBPROTOCOL, Bye, Close, encode
 from hub.auth import Identities, Role
+from hub.backup import remove_unsent
 from hub.config import Config
 from hub.devices import Registry
 from hub.errors import ExpiredError, HubError
@@ -67,6 +68,7 @@ class Hub:
     async def __aenter__(self) -> "Hub":
         data = Path(self.config.data)
         await asyncio.to_thread(data.mkdir, parents=True, exist_ok=True)
+        await asyncio.to_thread(remove_unsent, data)
         self.identities = Identities(data / "identities.sqlite3")
         self.journal = SqliteJournal(data / "journal.sqlite3")
         self.streams = Streams(self.journal.marks().values(), self.journal.run.id, self.journal.head)

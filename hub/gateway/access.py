@@ -9,6 +9,7 @@ a role may do on a route (the endpoint table does).
 import hmac
 import secrets
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Protocol
 
 from hub.auth import Identities, Identity, Role
@@ -34,6 +35,10 @@ _PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 class Settings(Protocol):
     """What the gateway needs of `hub.config.Config`."""
+
+    @property
+    def data(self) -> Path:
+        """The folder of the hub's files."""
 
     @property
     def is_loopback(self) -> bool:

@@ -21,10 +21,12 @@ from starlette.responses import Response
 from device_sdk.errors import MisuseError
 from device_sdk.reading import check_device_name
 from hub.auth import Identity, Role
+from hub.backup import make_sendable
 from hub.devices import DeviceState, natural_key
 from hub.errors import BadRequestError, NotFoundError, UnavailableError
 from hub.gateway import resources
 from hub.gateway.access import Parts
+from hub.gateway.archive import BackupResponse
 from hub.gateway.export import export_response
 from hub.gateway.quarantine import quarantine_object, raw_object
 from hub.gateway.resources import json_value
@@ -264,6 +266,12 @@ async def delete_quarantined(call: Call, _: resources.Nothing) -> None:
     await asyncio.to_thread(call.hub.journal.delete_quarantined, call.identity.namespace, _quarantine_id(call))
 
 
+async def backup(call: Call, _: resources.Nothing) -> Response:
+    """Copy the hub's data as it is at one moment and send it as a tar archive."""
+    await asyncio.to_thread(make_sendable, call.hub.config.data)
+    return BackupResponse(call.hub.config.data)
+
+
 async def list_tokens(call: Call, _: resources.Nothing) -> JsonObject:
     """List watcher and admin tokens, without their secrets."""
     tokens = await asyncio.to_thread(call.hub.identities.tokens, namespace=call.identity.namespace)
@@ -321,6 +329,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
              resources.ReplayAnswer, replay_quarantined),
     Endpoint("DELETE", "/v1/quarantine/{id}", "Delete one of them for good", Role.ADMIN, resources.Nothing, None,
              delete_quarantined, 204),
+    Endpoint("GET", "/v1/backup", "All data as it is at one moment", Role.ADMIN, resources.Nothing, None, backup,
+             media=("application/x-tar",)),
     Endpoint("GET", "/v1/tokens", "Watcher and admin tokens", Role.ADMIN, resources.Nothing, resources.Tokens,
              list_tokens),
     Endpoint("POST", "/v1/tokens", "Make a token", Role.ADMIN, resources.NewToken, resources.TokenMade, add_token, 201),

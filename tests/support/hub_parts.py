@@ -31,6 +31,7 @@ from hub.store.embedded import EmbeddedStore
 class FixedSettings:
     """How the hub listens."""
 
+    data: Path = Path("no-such-folder")
     is_loopback: bool = True
     is_tls: bool = False
 
@@ -68,7 +69,7 @@ class HubParts:
     """One hub's parts; use `hub_parts`."""
 
     def __init__(self, folder: Path) -> None:
-        self.config = FixedSettings()
+        self.config = FixedSettings(folder)
         self.identities = Identities(folder / "identities.sqlite3")
         self.journal = SqliteJournal(folder / "journal.sqlite3")
         self.registry = Registry(self.journal.series())

@@ -11,7 +11,8 @@ from tests.support.hub_process import ROOT
 
 HEAVY = {"pydantic", "pydantic_settings", "rich", "uvicorn", "starlette", "cryptography", "asyncio", "sqlite3", "numpy"}
 COMMANDS = (
-    "serve", "watch", "query", "export", "audit", "quarantine", "devices", "tokens", "simulate", "tls", "config",
+    "serve", "watch", "query", "export", "audit", "quarantine", "backup", "devices", "tokens", "simulate", "tls",
+    "config",
 )  # fmt: skip
 
 
