@@ -120,8 +120,13 @@ class EmbeddedStore:
             try:
                 # One commit with FULL fsyncs the whole write-ahead log, earlier commits included.
                 self._connection.execute("PRAGMA synchronous=FULL")
+                self._connection.execute("BEGIN IMMEDIATE")
+                # Written twice, for SQLite leaves a page alone that would not change, and then fsyncs nothing.
+                self._connection.execute("UPDATE progress SET applied = -1")
                 self._connection.execute("UPDATE progress SET applied = ?", (self.applied,))
+                self._connection.execute("COMMIT")
             except sqlite3.Error as error:
+                self._roll_back()
                 raise StoreError(f"{self._path}: cannot make it durable: {error}") from error
             finally:
                 self._connection.execute("PRAGMA synchronous=NORMAL")

@@ -144,3 +144,18 @@ def test_aggregate_refuses_more_buckets_than_one_answer_may_hold(tmp_path: Path)
     with pytest.raises(BadRequestError, match="fewer series"):
         store.aggregate([1, 2], T0, T0 + 3, 1, ["avg"])
     store.close()
+
+
+def test_sync_writes_a_commit_each_time(tmp_path: Path) -> None:
+    """Only a commit that writes a page is fsynced: `sync` makes one also when its position has not moved."""
+    store = EmbeddedStore(tmp_path / FILE)
+    log = tmp_path / f"{FILE}-wal"
+    store.write(numbered([FrameMaker().one("pump", 1.0)]))
+
+    sizes = [log.stat().st_size]
+    for _ in range(2):
+        assert store.sync() == 1
+        sizes.append(log.stat().st_size)
+
+    assert sizes[0] < sizes[1] < sizes[2]
+    store.close()
