@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -32,6 +31,8 @@ _IDLE_READERS = 8
 _ROWS_PER_STATEMENT = 512
 
 FULL, NORMAL = 2, 1
+# Extended codes keep their kind in the lowest byte.
+_IOERR = 10
 
 
 def open_database(
@@ -43,7 +44,7 @@ def open_database(
     error: type[HubError],
     busy_timeout_s: float = _BUSY_TIMEOUT_S,
     max_bytes: int | None = None,
-    upgrades: Mapping[int, str] = MappingProxyType({}),
+    upgrades: Mapping[int, str] | None = None,
 ) -> sqlite3.Connection:
     """Open or create the file for its one writer and check that SQLite took the settings.
 
@@ -54,10 +55,10 @@ def open_database(
         synchronous: `FULL` (a commit is durable on return) or `NORMAL` (durable at the next checkpoint).
         error: raised for whatever is wrong.
         max_bytes: the file may not grow beyond; then writes fail as on a full disk.
-        upgrades: version → statements that turn a file of that version into the next one.
+        upgrades: version → statements that bring a file of that version to the next one.
 
     Raises:
-        error: the file cannot be opened, is damaged, is of a newer hub, or refuses a setting.
+        error: the file cannot be opened, is damaged, is of a newer hub or of one too old, or refuses a setting.
     """
     try:
         connection = sqlite3.connect(
@@ -67,7 +68,7 @@ def open_database(
         raise error(f"cannot open {path}: {cause}; check the directory and its owner") from cause
     try:
         _configure(connection, path, synchronous, error, max_bytes)
-        _apply_schema(connection, path, schema, version, upgrades, error)
+        _apply_schema(connection, path, schema, version, error, upgrades or {})
     except sqlite3.Error as cause:
         connection.close()
         raise error(f"cannot use {path}: {cause}; restore a backup or use another data directory") from cause
@@ -106,8 +107,8 @@ def _apply_schema(
     path: Path,
     schema: str,
     version: int,
-    upgrades: Mapping[int, str],
     error: type[HubError],
+    upgrades: Mapping[int, str],
 ) -> None:
     found = connection.execute("PRAGMA user_version").fetchone()[0]
     if found == version:
@@ -117,9 +118,14 @@ def _apply_schema(
             f"{path} was written by a newer hub (schema {found}, this one knows {version}): "
             "upgrade the hub or use another data directory"
         )
+    steps = [schema] if found == 0 else [upgrades.get(old, "") for old in range(found, version)]
+    if not all(steps):
+        raise error(
+            f"{path} was written by an older hub (schema {found}), which this one (schema {version}) cannot bring up "
+            "to date: open it with a hub between the two first, or use another data directory"
+        )
     # One transaction: a kill in between leaves the file as it was, not half a schema.
-    statements = schema if found == 0 else "; ".join(upgrades[number] for number in range(found, version))
-    connection.executescript(f"BEGIN IMMEDIATE; {statements}; PRAGMA user_version={version}; COMMIT;")
+    connection.executescript(f"BEGIN IMMEDIATE; {';'.join(steps)}; PRAGMA user_version={version}; COMMIT;")
 
 
 def insert_rows(
@@ -157,6 +163,18 @@ def used_bytes(connection: sqlite3.Connection) -> int:
         - connection.execute("PRAGMA freelist_count").fetchone()[0]
     )
     return int(pages * connection.execute("PRAGMA page_size").fetchone()[0])
+
+
+def is_disk_full(error: sqlite3.Error) -> bool:
+    """Tell whether there was no room: a later call may succeed."""
+    # The second: the log's index could not grow.
+    return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+
+def is_disk_failure(error: sqlite3.Error) -> bool:
+    """Tell whether the disk failed a read, a write or an fsync; not that it was full."""
+    code = getattr(error, "sqlite_errorcode", None) or 0
+    return code & 0xFF == _IOERR and not is_disk_full(error)
 
 
 def roll_back(connection: sqlite3.Connection) -> None:

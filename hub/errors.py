@@ -81,6 +81,16 @@ class StoreError(HubError):
     reason = "store"
 
 
+class DiskFailedError(JournalError, StoreError):
+    """The disk failed a write or an fsync: what the file holds is not known, so nothing more goes to it.
+
+    The hub starts again on a fresh copy of the file.
+    """
+
+    status = 503
+    reason = "disk_failed"
+
+
 class ExpiredError(HubError):
     """The position asked for is older than the journal keeps: start from a time instead."""
 

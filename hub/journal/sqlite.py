@@ -20,8 +20,17 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from hub.database import FULL, ReadPool, insert_rows, open_database, roll_back, used_bytes
-from hub.errors import DiskFullError, ExpiredError, HubError, JournalError
+from hub.database import (
+    FULL,
+    ReadPool,
+    insert_rows,
+    is_disk_failure,
+    is_disk_full,
+    open_database,
+    roll_back,
+    used_bytes,
+)
+from hub.errors import DiskFailedError, DiskFullError, ExpiredError, HubError, JournalError
 from hub.journal import catalog, ledger, mark, record
 from hub.journal.base import (
     RETAIN_BYTES,
@@ -34,6 +43,7 @@ from hub.journal.base import (
     Run,
 )
 from hub.model import Frame, Kind, Mark, Series, SeriesKey, StreamKey
+from hub.renewal import mark_suspect
 
 SCHEMA_VERSION = 2
 _UPGRADES = {1: ledger.UPGRADE_1}
@@ -106,6 +116,7 @@ class SqliteJournal:
         self._checkpoints: dict[str, int] = dict(self._connection.execute("SELECT consumer, offset FROM checkpoint"))
         self._are_checkpoints_changed = False
         self._broken: str | None = None
+        self._kind: type[JournalError] = JournalError
         self._commits = self._largest_group = 0
         self._commit_s = 0.0
         self.head, self._first = self._ends()
@@ -115,6 +126,7 @@ class SqliteJournal:
         """Commit frames, marks, side tables and series in one transaction; see `Journal.append`.
 
         Raises:
+            DiskFailedError: nothing is stored; the file must be renewed (`hub.renewal`) before it is opened again.
             JournalError: nothing is stored; the journal refuses further work until it is opened again.
             DiskFullError: nothing is stored; a later call may succeed.
             ValueError: a frame does not follow its stream's mark (a caller's bug); nothing is stored.
@@ -260,6 +272,7 @@ class SqliteJournal:
                     self._write_checkpoints()
             except sqlite3.Error as error:
                 # Older checkpoints keep more rows: nothing is lost.
+                self._failure(error)
                 self._broken = str(error)
             finally:
                 self._broken = self._broken or "it is closed"
@@ -267,19 +280,22 @@ class SqliteJournal:
 
     def _check_usable(self) -> None:
         if self._broken is not None:
-            raise JournalError(f"the journal {self._path} takes nothing more: {self._broken}; start the hub again")
+            raise self._kind(f"the journal {self._path} takes nothing more: {self._broken}; start the hub again")
 
     def _failure(self, error: sqlite3.Error) -> HubError:
         """Undo the transaction and return what the caller shall raise."""
         code = getattr(error, "sqlite_errorcode", None)
         self._undo()
-        if code == sqlite3.SQLITE_FULL:
+        if is_disk_full(error):
             return DiskFullError(f"{self._path}: the disk is full; free space, devices keep their readings and retry")
         # After a failed fsync the kernel may drop the pages and report the next one as a success: stop for good.
         self._broken = str(error)
         if code in _PK_CONFLICTS:
             self._broken = "another process writes to it"
-        return JournalError(f"{self._path}: a commit failed and was undone: {self._broken}")
+        elif is_disk_failure(error):
+            self._kind = DiskFailedError
+            mark_suspect(self._path)
+        return self._kind(f"{self._path}: a commit failed and was undone: {self._broken}")
 
     def _undo(self) -> None:
         self._ledger.forget()
@@ -343,6 +359,8 @@ class SqliteJournal:
             self._connection.execute("INSERT INTO run(id, first_offset) VALUES (?,?)", (run.id, run.first_offset))
         except sqlite3.Error as error:
             self._connection.close()
+            if is_disk_failure(error):
+                mark_suspect(self._path)
             raise JournalError(f"cannot write to {self._path}: {error}; check the disk and the owner") from error
         return run
 
@@ -396,6 +414,9 @@ class SqliteJournal:
             pages = self._connection.execute("PRAGMA page_count").fetchone()[0]
             if free < _VACUUM_PAGES or free < pages * _FREE_SHARE:
                 return False
-            # `execute` would free one page only: it steps once, and each step frees one.
-            self._connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+            try:
+                # `execute` would free one page only: it steps once, and each step frees one.
+                self._connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+            except sqlite3.Error as error:
+                raise self._failure(error) from error
             return True
