@@ -333,6 +333,8 @@ class Session:
         if self._suspect is not None and ack.stored >= self._suspect[1]:
             self._suspect = None
         self._settle(ack.stored, ack.chain, ack.pos)
+        # A small spool cuts nothing while the frames in flight fill their share of it: now there is room.
+        self._no_cut_before = now
 
     def _on_error(self, error: wire.Error, now: float) -> None:
         if not self._spool.acked <= error.stored < self._spool.next:
