@@ -18,7 +18,7 @@ import sqlite3
 import tarfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -194,7 +194,9 @@ def make_sendable(data: Path) -> Path:
 
 def remove_unsent(data: Path) -> None:
     """Remove the copy that was made to be sent, and what a kill left of one."""
-    _remove(data / SENDING)
+    # Whatever else somebody put there must not keep a hub from starting; the next backup says that it is in the way.
+    with suppress(OSError):
+        _remove(data / SENDING)
 
 
 @contextmanager

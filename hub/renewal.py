@@ -24,10 +24,13 @@ _log = logging.getLogger("hub.renewal")
 
 _SUSPECT, _FRESH, _RENEWED = "-suspect", "-fresh", "-renewed"
 _LOGS = ("-wal", "-shm")
+# A disk that fails may not take the mark either; then this process, which starts the hub again, still knows.
+_marked: set[Path] = set()
 
 
 def mark_suspect(path: Path) -> None:
-    """Note beside the file that its disk failed; as well as such a disk can."""
+    """Note beside the file that its disk failed, as well as such a disk can; until a copy is made, here too."""
+    _marked.add(path.absolute())
     with suppress(OSError):
         _beside(path, _SUSPECT).touch()
         _fsync(path.parent)
@@ -42,7 +45,7 @@ def renew_if_suspect(path: Path) -> bool:
     """
     try:
         if not _beside(path, _RENEWED).exists():
-            if not _beside(path, _SUSPECT).exists():
+            if path.absolute() not in _marked and not _beside(path, _SUSPECT).exists():
                 return False
             if path.exists():
                 _log.warning("copying %s: its disk failed", path)
@@ -53,6 +56,7 @@ def renew_if_suspect(path: Path) -> bool:
             f"cannot make a fresh copy of {path}, whose disk failed: {error}; it needs a disk that works and as much "
             "free space as the file takes"
         ) from error
+    _marked.discard(path.absolute())
     _log.warning("renewed %s", path)
     return True
 

@@ -111,6 +111,15 @@ def test_mark_without_a_file_is_taken_away(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_mark_on_a_disk_that_takes_none_is_no_error(tmp_path: Path) -> None:
-    """The hub is about to stop anyway; a second error must not hide the first."""
-    mark_suspect(tmp_path / "gone" / FILE)
+def test_mark_on_a_disk_that_takes_none_is_kept_by_the_process(path: Path) -> None:
+    """The hub stops anyway, and a second error must not hide the first; the next start makes the copy all the same."""
+    mark = path.with_name(FILE + "-suspect")
+    mark.symlink_to(path.parent / "gone" / "nowhere")
+    before = path.stat().st_ino
+
+    mark_suspect(path)
+
+    assert not mark.exists()
+    assert renew_if_suspect(path)
+    assert path.stat().st_ino != before
+    assert not renew_if_suspect(path)
