@@ -26,8 +26,8 @@ class Pace:
         # Somebody waits for what is recorded: cut it now, however little it is.
         self._is_hurried = False
 
-    def connected(self, now: float) -> None:
-        """Forget that the disk failed: a new connection asks it again."""
+    def again(self, now: float) -> None:
+        """Forget that the spool gave nothing: on a new connection, or when an ack may have made room in it."""
         self._not_before = now
 
     def hurry(self) -> None:

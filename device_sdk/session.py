@@ -165,7 +165,7 @@ class Session:
         self._declared = {}
         self._is_schema_due = True
         self._rewound = None
-        self._pace.connected(now)
+        self._pace.again(now)
         # Also the frames that an earlier process cut.
         self._unacked = deque((frame.seq, frame.readings) for frame in spool.frames(spool.acked))
         chain = spool.chain(spool.next - 1)
@@ -351,6 +351,8 @@ class Session:
         self._sent = max(self._sent, ack.stored)
         self._suspect.clear(ack.stored)
         self._settle(ack.stored, ack.chain, ack.pos)
+        # A small spool cuts nothing while the frames in flight fill their share of it: now there is room.
+        self._pace.again(now)
 
     def _on_error(self, error: wire.Error, now: float) -> None:
         if self._restoring.is_active:

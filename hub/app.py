@@ -13,10 +13,12 @@ import logging
 import random
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, WATCH_PATH, WATCH_SUBPROTOCOL, Bye, Close, encode
 from hub.auth import Identities, Role
+from hub.backup import remove_unsent
 from hub.config import Config
 from hub.devices import Registry
 from hub.errors import ExpiredError, HubError
@@ -29,6 +31,8 @@ from hub.journal.writer import JournalWriter
 from hub.live.rooms import RECONNECTS_PER_S, Live
 from hub.model import Frame
 from hub.query import Query
+from hub.renewal import renew_if_suspect
+from hub.replay import Replays
 from hub.session import DeviceSession
 from hub.store.consumer import StoreConsumer
 from hub.store.embedded import EmbeddedStore
@@ -52,7 +56,7 @@ class Hub:
     the gateway or a test may read; each part owns its own state.
 
     Raises (on entering):
-        JournalError: the data directory cannot be used.
+        JournalError, StoreError: the data directory cannot be used.
     """
 
     def __init__(self, config: Config) -> None:
@@ -63,27 +67,44 @@ class Hub:
         self._sockets: set[DeviceSocket] = set()
         self._socket_ids: dict[DeviceSocket, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._files = ExitStack()
 
     async def __aenter__(self) -> "Hub":
+        with ExitStack() as files:
+            await self._open(files)
+            # Opened as a whole: from now on the end closes them, not this block.
+            self._files = files.pop_all()
+        self.consumer.start()
+        self.writer.start()
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._watch_identities(), name="hub identities")]
+        self._tasks.append(loop.create_task(self._trim(), name="hub trim"))
+        return self
+
+    async def _open(self, files: ExitStack) -> None:
+        """Open the files and build the parts; ``files`` closes what is open, in the opposite order."""
         data = Path(self.config.data)
         await asyncio.to_thread(data.mkdir, parents=True, exist_ok=True)
-        self.identities = Identities(data / "identities.sqlite3")
-        self.journal = SqliteJournal(data / "journal.sqlite3")
+        await asyncio.to_thread(remove_unsent, data)
+        for name in ("journal.sqlite3", "readings.sqlite3"):
+            await asyncio.to_thread(renew_if_suspect, data / name)
+        self.identities = files.enter_context(closing(Identities(data / "identities.sqlite3")))
+        self.journal = files.enter_context(closing(SqliteJournal(data / "journal.sqlite3")))
         self.streams = Streams(self.journal.marks().values(), self.journal.runs(), self.journal.head)
-        self.store = EmbeddedStore(data / "readings.sqlite3")
+        self.store = files.enter_context(closing(EmbeddedStore(data / "readings.sqlite3")))
         self.registry = Registry(self.journal.series(), ids_from=self.store.largest_series() + 1)
         self.journal.find_series = self.registry.by_key.get
         self._replay()
         loop = asyncio.get_running_loop()
-        self.consumer = StoreConsumer(self.store, self.journal)
-        self.writer = JournalWriter(self.journal, loop, self._committed, self._journal_failed, self._refused)
+
+        def store_failed(error: Exception) -> None:
+            loop.call_soon_threadsafe(self._disk_failed, error)
+
+        self.consumer = StoreConsumer(self.store, self.journal, on_failed=store_failed)
+        self.writer = JournalWriter(self.journal, loop, self._committed, self._disk_failed, self._refused)
         self.live = Live(self.journal, self.registry.by_id.values(), loop, newest=self.registry.latest)
         self.query = Query(self.registry, self.store)
-        self.consumer.start()
-        self.writer.start()
-        self._tasks = [loop.create_task(self._watch_identities(), name="hub identities")]
-        self._tasks.append(loop.create_task(self._trim(), name="hub trim"))
-        return self
+        self.replays = Replays(self.streams, self.registry, self.journal, self.submit, time.time_ns)
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
@@ -94,9 +115,7 @@ class Hub:
             socket.end(Close.GOING_AWAY, "the hub stops")
         await asyncio.to_thread(self.writer.stop)
         await asyncio.to_thread(self.consumer.stop)
-        self.store.close()
-        self.journal.close()
-        self.identities.close()
+        self._files.close()
 
     def upgrade(self, request: UpgradeRequest) -> Accept | Refuse:
         """Decide a WebSocket upgrade: who may speak which protocol where."""
@@ -155,16 +174,20 @@ class Hub:
         self.registry.apply(frames)
         self.live.publish(frames)
         self.consumer.wake(frames)
+        self.replays.committed(frames)
 
     def _refused(self, frames: Sequence[Frame]) -> None:
         for session in self.streams.refused(frames):
             session.flush()
+        self.replays.refused(frames)
 
-    def _journal_failed(self, error: Exception) -> None:
-        """The journal cannot be trusted any more: take nothing, say so, stop the process."""
-        self.failed = error
-        _log.error("journal failed reason=%s; the hub stops and must be started again", error)
-        self.on_failed()
+    def _disk_failed(self, error: Exception) -> None:
+        """A file cannot be trusted any more: take nothing, say so, stop; `hub.server` starts again if that helps."""
+        if self.failed is None:
+            self.failed = error
+            _log.error("hub failed reason=%s; it stops", error)
+            self.replays.failed(error)
+            self.on_failed()
 
     def _replay(self) -> None:
         """Bring latest values up to date: from the store, then from frames the store has not seen yet."""

@@ -70,6 +70,7 @@ class JournalError(HubError):
 class DiskFullError(JournalError):
     """The disk is full: nothing was stored; devices are told ``slow`` and keep their frames."""
 
+    status = 503
     reason = "disk_full"
 
 
@@ -78,6 +79,16 @@ class StoreError(HubError):
 
     status = 503
     reason = "store"
+
+
+class DiskFailedError(JournalError, StoreError):
+    """The disk failed a write or an fsync: what the file holds is not known, so nothing more goes to it.
+
+    The hub starts again on a fresh copy of the file.
+    """
+
+    status = 503
+    reason = "disk_failed"
 
 
 class ExpiredError(HubError):

@@ -62,6 +62,19 @@ class SeriesColumn:
     column: Column
 
 
+class Replayed(NamedTuple):
+    """The quarantined frame whose readings a frame of the hub's own stream carries.
+
+    ``offset`` of it, the device's ``stream`` it came on, the ``readings`` it was refused with, and when
+    it was replayed (wall time).
+    """
+
+    offset: int
+    stream: str
+    readings: int
+    time_ns: int
+
+
 @dataclass(slots=True)
 class Frame:
     """One accepted, numbered frame on its way through the hub.
@@ -71,7 +84,8 @@ class Frame:
     accepted readings encoded again; for a gap the gap's JSON; for a quarantined
     frame the raw bytes. ``chain`` is chain(seq) over the bytes *as received*.
     ``readings`` counts the accepted readings; ``dropped`` what a gap declares
-    (0 when unknown).
+    (0 when unknown). ``replayed`` is set until the commit, on the hub's own
+    stream only.
     """
 
     key: StreamKey
@@ -89,6 +103,7 @@ class Frame:
     dropped: int = 0
     reason: str = ""
     offset: int = 0
+    replayed: Replayed | None = None
 
     def rows(self) -> Iterator[tuple[Series, int, Value]]:
         """Yield (series, time_ns, value) of each accepted reading, column by column."""

@@ -19,7 +19,7 @@ import uvicorn
 
 from hub.app import Hub
 from hub.config import Config
-from hub.errors import ConfigError
+from hub.errors import ConfigError, DiskFailedError, JournalError, StoreError
 from hub.gateway.access import LoginLinks
 from hub.gateway.handshake import make_http_protocol
 from hub.gateway.http import make_app
@@ -30,26 +30,52 @@ _log = logging.getLogger("hub")
 BACKLOG = 2048
 # How long uvicorn waits for requests under way; with the writer's drain it stays below 2 s.
 GRACEFUL_S = 1
+# A hub that ran for so long was well; one that fails sooner waits before it starts again, at most for the second.
+_STEADY_S, _PAUSE_LAST_S = 60.0, 60.0
 
 Started = Callable[[Hub, str], "Callable[[], None]"]
 
 
 def serve(config: Config, *, started: Started | None = None) -> int:
-    """Run a hub until a signal; return the exit code (1 when the journal failed).
+    """Run a hub until a signal; return the exit code (1 when it failed by a fault that starting again does not mend).
+
+    When the disk fails a write or an fsync, the hub stops and is started again here, on the same port and on a fresh
+    copy of the file; as long as that fails too, it is tried again. The same process, because the listening address,
+    the log and whoever supervises it stay; nothing of the failed hub is used again.
 
     Args:
-        started: called with the hub and its URL once it listens; returns what to call before it stops.
+        started: called with each hub and its URL once it listens; returns what to call before it stops.
 
     Raises:
         ConfigError: the port cannot be bound.
-        JournalError: the data directory cannot be used.
+        JournalError, StoreError: the data directory cannot be used.
     """
     logging.basicConfig(
         level=config.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the greeting says that it started, and where
-    with _bind(config) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config, listener, started))
+    restarts = 0
+    while True:
+        begun = time.monotonic()
+        try:
+            with _bind(config) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                config = config.model_copy(update={"port": listener.getsockname()[1]})
+                failed = runner.run(_serve(config, listener, started))
+        except (JournalError, StoreError) as error:
+            # A start after a failure; the first one has somebody who reads what it says.
+            if not restarts:
+                raise
+            failed = error
+        if time.monotonic() - begun > _STEADY_S:
+            restarts = 0
+        if failed is None:
+            return 0
+        if not restarts and not isinstance(failed, DiskFailedError):
+            return 1
+        pause_s = min(2.0**restarts, _PAUSE_LAST_S) if restarts else 0.0
+        _log.warning("hub starts again in_s=%g reason=%s", pause_s, failed)
+        time.sleep(pause_s)
+        restarts += 1
 
 
 class _Server(uvicorn.Server):
@@ -60,20 +86,28 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(config: Config, listener: socket.socket, started: Started | None) -> int:
+async def _serve(config: Config, listener: socket.socket, started: Started | None) -> Exception | None:
+    """Run one hub to its end; return why it failed, None when it was asked to end."""
     async with Hub(config) as hub:
         links = LoginLinks(time.monotonic)
         server = _Server(_uvicorn_config(config, hub, links))
         loop = asyncio.get_running_loop()
+
+        is_asked = False
 
         def stop() -> None:
             # Watchers first: an open event stream would hold uvicorn until its time is up.
             hub.live.stop()
             server.should_exit = True
 
+        def end() -> None:
+            nonlocal is_asked
+            is_asked = True
+            stop()
+
         for number in (signal.SIGINT, signal.SIGTERM):
             with contextlib.suppress(NotImplementedError):  # Windows
-                loop.add_signal_handler(number, stop)
+                loop.add_signal_handler(number, end)
         hub.on_failed = stop
         greeting = asyncio.create_task(_greet(hub, server, listener, links, started), name="hub greeting")
         try:
@@ -83,7 +117,7 @@ async def _serve(config: Config, listener: socket.socket, started: Started | Non
             (stopped,) = await asyncio.gather(greeting, return_exceptions=True)
             if callable(stopped):
                 stopped()
-        return 0 if hub.failed is None else 1
+        return None if is_asked else hub.failed
 
 
 async def _greet(

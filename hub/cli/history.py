@@ -10,14 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
 from hub.cli import options, output
-
-if TYPE_CHECKING:
-    from hub.cli.source import Source
 
 _COPY_BYTES = 256 * 1024
 
@@ -57,7 +54,7 @@ def query(
     }  # fmt: skip
     rows: list[dict[str, Any]] = []
     columns: list[str] = []
-    with _open_source(url, token, ca, data) as source:
+    with options.open_source(url, token, ca, data) as source:
         page: str | None = None
         while True:
             answer = source.readings({**parameters, "page": page})
@@ -86,7 +83,7 @@ def export(
     """Write all stored readings: device, channel, time (ISO 8601), time_unix_ms, value, unit."""
     parameters = {"match": pattern or ["**"], "last": last, "from": start, "to": to, "format": format.value}
     with (
-        _open_source(url, token, ca, data) as source,
+        options.open_source(url, token, ca, data) as source,
         source.export(parameters) as chunks,
         _open_output(output_path) as file,
     ):
@@ -110,7 +107,7 @@ def audit(
     as_json: options.Json = False,
 ) -> None:
     """Show both ledgers: each stream complete 1…N or what is missing and why; each series' counts."""
-    with _open_source(url, token, ca, data) as source:
+    with options.open_source(url, token, ca, data) as source:
         answer = source.audit(device)
     if as_json:
         output.show_json(answer)
@@ -119,7 +116,7 @@ def audit(
         {**stream, "frames": _completeness(stream), "last": output.show_time(stream.get("last_ns"))}
         for stream in answer["streams"]
     ]
-    columns = ["device", "stream", "frames", "accepted", "rejected", "dropped", "quarantined", "last"]
+    columns = ["device", "stream", "frames", "accepted", "rejected", "dropped", "quarantined", "replayed", "last"]
     output.show_rows(streams, columns, as_json=False, empty="no stream yet")
     for title, rows, columns in (
         ("declared gaps", answer["gaps"], ["device", "stream", "seq", "count", "reason"]),
@@ -144,20 +141,6 @@ def _named_rows(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
             "time": output.show_time(time_ns), "time_ns": str(time_ns), "device": of["device"],
             "channel": of["channel"], **dict(zip(names, values, strict=True)), "unit": of.get("unit"),
         }  # fmt: skip
-
-
-@contextmanager
-def _open_source(url: str, token: str | None, ca: Path | None, data: Path | None) -> "Iterator[Source]":
-    from hub.cli.source import FilesSource, RestSource
-
-    if data is None:
-        yield RestSource(options.open_client(url, token, ca))
-        return
-    source = FilesSource(data)
-    try:
-        yield source
-    finally:
-        source.close()
 
 
 @contextmanager

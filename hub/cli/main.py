@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from hub.cli import configuration, devices, history, live, serving, simulation, tls, tokens
+from hub.cli import backup, configuration, devices, history, live, quarantine, serving, simulation, tls, tokens
 from hub.cli.exit_code import ExitCode, exit_code_of
 
 _EPILOG = (
@@ -31,6 +31,8 @@ app.command("watch")(live.watch)
 app.command("query")(history.query)
 app.command("export")(history.export)
 app.command("audit")(history.audit)
+app.add_typer(quarantine.app, name="quarantine")
+app.command("backup")(backup.backup)
 app.add_typer(simulation.app, name="simulate")
 app.add_typer(tls.app, name="tls")
 app.add_typer(configuration.app, name="config")

@@ -15,6 +15,7 @@ from hub.cli.exit_code import CliError, ExitCode
 if TYPE_CHECKING:
     from hub.auth import Identities
     from hub.cli.rest import RestClient
+    from hub.cli.source import Source
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -40,6 +41,21 @@ def open_client(url: str, token: str | None, ca: Path | None) -> "RestClient":
     from hub.cli.rest import RestClient
 
     return RestClient(url, token, ca)
+
+
+@contextmanager
+def open_source(url: str, token: str | None, ca: Path | None, data: Path | None) -> "Iterator[Source]":
+    """Give a running hub, or with ``data`` the files of a folder, as the source of answers."""
+    from hub.cli.source import FilesSource, RestSource
+
+    if data is None:
+        yield RestSource(open_client(url, token, ca))
+        return
+    source = FilesSource(data)
+    try:
+        yield source
+    finally:
+        source.close()
 
 
 @contextmanager

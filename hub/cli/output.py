@@ -49,6 +49,11 @@ def show_time(time_ns: int | str | None) -> str:
     return f"{text}.{rest // 10**6:03d}Z" if rest else f"{text}Z"
 
 
+def printable(text: str) -> str:
+    """Return text of a peer so that no terminal interprets it: what is not printable as ``\\x1b``."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def tell(text: str) -> None:
     """Say something beside the result: on stderr, so stdout can be piped."""
     sys.stderr.write(f"{text}\n")

@@ -84,9 +84,14 @@ class RestClient:
         self._call("DELETE", path)
 
     @contextmanager
-    def stream(self, path: str, parameters: Parameters | None = None) -> Iterator[HTTPResponse]:
-        """Give the answer's body as a file while it arrives; an answer that ends early raises `UnreachableError`."""
-        with self._open("GET", path, parameters, None) as answer:
+    def stream(
+        self, path: str, parameters: Parameters | None = None, timeout_s: float = TIMEOUT_S
+    ) -> Iterator[HTTPResponse]:
+        """Give the answer's body as a file while it arrives; an answer that ends early raises `UnreachableError`.
+
+        ``timeout_s``: how long the hub may be silent.
+        """
+        with self._open("GET", path, parameters, None, timeout_s) as answer:
             try:
                 yield answer
             except HTTPException as error:
@@ -106,7 +111,12 @@ class RestClient:
 
     @contextmanager
     def _open(
-        self, method: str, path: str, parameters: Parameters | None, body: bytes | None
+        self,
+        method: str,
+        path: str,
+        parameters: Parameters | None,
+        body: bytes | None,
+        timeout_s: float = TIMEOUT_S,
     ) -> Iterator[HTTPResponse]:
         given = {name: value for name, value in (parameters or {}).items() if value is not None}
         url = self.url + path + ("?" + urllib.parse.urlencode(given, doseq=True) if given else "")
@@ -116,7 +126,7 @@ class RestClient:
         # The scheme was checked in __init__: no file: or other surprise can be opened here.
         request = urllib.request.Request(url, data=body, headers=headers, method=method)  # noqa: S310
         try:
-            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
+            with self._opener.open(request, timeout=timeout_s) as answer:
                 yield answer
         except urllib.error.HTTPError as error:
             with error:

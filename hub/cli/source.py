@@ -19,14 +19,17 @@ from hub.cli.rest import Parameters, RestClient
 from hub.database import ReadPool
 from hub.devices import Registry
 from hub.gateway.export import export_chunks
+from hub.gateway.quarantine import quarantine_object, raw_object
+from hub.journal.base import ReplayEntry
 from hub.journal.catalog import load_series
-from hub.journal.ledger import read_gaps, read_rejections
+from hub.journal.ledger import read_gaps, read_quarantine, read_quarantined, read_rejections, read_replays
 from hub.journal.mark import read_marks
 from hub.model import Series
 from hub.query import Query, parse_duration, time_range
 from hub.store.embedded import EmbeddedStore
 
 _CHUNK_BYTES = 256 * 1024
+_NOT_REPLAYED = ReplayEntry(0, 0)
 
 
 class Source(Protocol):
@@ -40,6 +43,12 @@ class Source(Protocol):
 
     def audit(self, device: str | None) -> dict[str, Any]:
         """Return ``/v1/audit``."""
+
+    def quarantine(self, device: str | None) -> list[dict[str, Any]]:
+        """Return the frames of ``/v1/quarantine``."""
+
+    def quarantined(self, id: int, max_bytes: int) -> dict[str, Any]:
+        """Return one frame of the quarantine with its bytes."""
 
 
 class RestSource:
@@ -61,6 +70,15 @@ class RestSource:
     def audit(self, device: str | None) -> dict[str, Any]:
         """Return the audit."""
         return self._client.get("/v1/audit", {"device": device})
+
+    def quarantine(self, device: str | None) -> list[dict[str, Any]]:
+        """Return quarantined frames."""
+        frames: list[dict[str, Any]] = self._client.get("/v1/quarantine", {"device": device})["frames"]
+        return frames
+
+    def quarantined(self, id: int, max_bytes: int) -> dict[str, Any]:
+        """Return one frame."""
+        return self._client.get(f"/v1/quarantine/{id}", {"bytes": max_bytes})
 
 
 class FilesSource:
@@ -110,14 +128,11 @@ class FilesSource:
 
     def audit(self, device: str | None) -> dict[str, Any]:
         """Return both ledgers and what was declared or refused."""
-        pool = ReadPool(self._journal)
-        try:
-            with pool.connection() as connection:
-                marks = read_marks(connection)
-                gaps = read_gaps(connection, DEFAULT_NAMESPACE, device)
-                rejections = read_rejections(connection, DEFAULT_NAMESPACE, device)
-        finally:
-            pool.close()
+        with self._reading() as connection:
+            marks = read_marks(connection)
+            gaps = read_gaps(connection, DEFAULT_NAMESPACE, device)
+            rejections = read_rejections(connection, DEFAULT_NAMESPACE, device)
+            replays = read_replays(connection, DEFAULT_NAMESPACE, device)
         series = [s for s in self._registry.by_id.values() if device is None or s.device == device]
         names = {s.id: s for s in series}
         gapped = {gap.key for gap in gaps}
@@ -125,7 +140,10 @@ class FilesSource:
             "streams": [
                 {"device": key.device, "stream": key.stream, "stored": mark.stored, "accepted": mark.accepted,
                  "rejected": mark.rejected, "dropped": mark.dropped, "quarantined": mark.quarantined,
-                 "complete": not (mark.dropped or mark.quarantined or key in gapped),
+                 "replayed": replays.get(key, _NOT_REPLAYED).readings,
+                 "complete": not (
+                     mark.dropped or mark.quarantined > replays.get(key, _NOT_REPLAYED).frames or key in gapped
+                 ),
                  "first_ns": str(mark.first_ns), "last_ns": str(mark.last_ns)}
                 for key, mark in sorted(marks.items()) if device is None or key.device == device
             ],
@@ -144,6 +162,16 @@ class FilesSource:
             ],
         }  # fmt: skip
 
+    def quarantine(self, device: str | None) -> list[dict[str, Any]]:
+        """Return quarantined frames."""
+        with self._reading() as connection:
+            return [quarantine_object(entry) for entry in read_quarantine(connection, DEFAULT_NAMESPACE, device)]
+
+    def quarantined(self, id: int, max_bytes: int) -> dict[str, Any]:
+        """Return one frame."""
+        with self._reading() as connection:
+            return raw_object(*read_quarantined(connection, DEFAULT_NAMESPACE, id), max_bytes)
+
     def close(self) -> None:
         """Close the files."""
         self._store.close()
@@ -152,18 +180,25 @@ class FilesSource:
         match = parameters["match"]
         return self._query.series(DEFAULT_NAMESPACE, match if isinstance(match, list) else [str(match)])
 
-    def _tell_if_behind(self) -> None:
-        """The store follows the journal; after a kill what it lacks comes with the next start of the hub."""
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
         pool = ReadPool(self._journal)
         try:
             with pool.connection() as connection:
-                row = connection.execute(
-                    'SELECT first_offset + n - 1 FROM "commit" ORDER BY first_offset DESC LIMIT 1'
-                ).fetchone()
+                yield connection
         except sqlite3.Error as error:
-            raise CliError(f"{self._journal}: {error}; is this the journal of a hub?") from error
+            raise CliError(
+                f"{self._journal}: {error}; is this the journal of a hub, and was that started since its upgrade?"
+            ) from error
         finally:
             pool.close()
+
+    def _tell_if_behind(self) -> None:
+        """The store follows the journal; after a kill what it lacks comes with the next start of the hub."""
+        with self._reading() as connection:
+            row = connection.execute(
+                'SELECT first_offset + n - 1 FROM "commit" ORDER BY first_offset DESC LIMIT 1'
+            ).fetchone()
         behind = 0 if row is None else int(row[0]) - self._store.applied
         if behind > 0:
             tell(f"note: {behind} frames are safe in the journal and not yet in the store; start the hub to see them")

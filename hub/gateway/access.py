@@ -9,6 +9,7 @@ a role may do on a route (the endpoint table does).
 import hmac
 import secrets
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Protocol
 
 from hub.auth import Identities, Identity, Role
@@ -17,6 +18,7 @@ from hub.gateway.origin import is_loopback_host, is_same_origin
 from hub.journal.base import Journal
 from hub.live.rooms import Live
 from hub.query import Query
+from hub.replay import Replays
 from hub.store.base import Store
 from hub.streams import Streams
 
@@ -33,6 +35,10 @@ _PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 class Settings(Protocol):
     """What the gateway needs of `hub.config.Config`."""
+
+    @property
+    def data(self) -> Path:
+        """The folder of the hub's files."""
 
     @property
     def is_loopback(self) -> bool:
@@ -71,6 +77,8 @@ class Parts(Protocol):
     def live(self) -> Live: ...
     @property
     def query(self) -> Query: ...
+    @property
+    def replays(self) -> Replays: ...
     @property
     def started_ns(self) -> int: ...
     @property

@@ -21,21 +21,27 @@ from starlette.responses import Response
 from device_sdk.errors import MisuseError
 from device_sdk.reading import check_device_name
 from hub.auth import Identity, Role
+from hub.backup import make_sendable
 from hub.devices import DeviceState, natural_key
-from hub.errors import BadRequestError, UnavailableError
+from hub.errors import BadRequestError, NotFoundError, UnavailableError
 from hub.gateway import resources
 from hub.gateway.access import Parts
+from hub.gateway.archive import BackupResponse
 from hub.gateway.export import export_response
+from hub.gateway.quarantine import quarantine_object, raw_object
 from hub.gateway.resources import json_value
+from hub.journal.base import ReplayEntry
 from hub.journal.ledger import OTHER
 from hub.live.patterns import PatternSet
-from hub.model import Series
+from hub.model import Mark, Series
 from hub.query import iso_time, parse_duration, time_range
 
 # History must hold what was acked before the question; a store this far behind is better said than waited for.
 STORE_WAIT_S = 10.0
+_ID_DIGITS = 18
 
 JsonObject = dict[str, Any]
+_NOT_REPLAYED = ReplayEntry(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +186,7 @@ async def audit(call: Call, query: resources.AuditQuery) -> JsonObject:
     marks = hub.streams.marks(namespace, device)
     gaps = await asyncio.to_thread(hub.journal.gaps, namespace, device)
     rejections = await asyncio.to_thread(hub.journal.rejections, namespace, device)
+    replays = await asyncio.to_thread(hub.journal.replays, namespace, device)
     names = [*(m.key.device for m in marks), *(r.device for r in rejections)]
     visible = visible_devices(call, () if device is None else (device,), names)
     series = [s for channels in visible.values() for s in channels]
@@ -193,7 +200,8 @@ async def audit(call: Call, query: resources.AuditQuery) -> JsonObject:
             {
                 "device": m.key.device, "stream": m.key.stream, "stored": m.stored, "accepted": m.accepted,
                 "rejected": m.rejected, "dropped": m.dropped, "quarantined": m.quarantined,
-                "complete": not (m.dropped or m.quarantined or (m.key.device, m.key.stream) in gapped),
+                "replayed": replays.get(m.key, _NOT_REPLAYED).readings,
+                "complete": (m.key.device, m.key.stream) not in gapped and _is_whole(m, replays.get(m.key)),
                 "first_ns": _time(m.first_ns), "last_ns": _time(m.last_ns),
             }
             for m in sorted(marks, key=lambda m: (natural_key(m.key.device), m.first_ns)) if m.key.device in visible
@@ -222,6 +230,46 @@ async def audit(call: Call, query: resources.AuditQuery) -> JsonObject:
             for c in counters
         ],
     }  # fmt: skip
+
+
+def _is_whole(mark: Mark, replay: ReplayEntry | None) -> bool:
+    """Whether every reading of the stream's frames was taken, at once or by a replay."""
+    return not mark.dropped and mark.quarantined <= (0 if replay is None else replay.frames)
+
+
+async def list_quarantine(call: Call, query: resources.AuditQuery) -> JsonObject:
+    """List frames that could not be taken apart, without their bytes."""
+    if query.device is not None:
+        _check_device(query.device)
+    entries = await asyncio.to_thread(call.hub.journal.quarantine, call.identity.namespace, query.device)
+    return {"frames": [quarantine_object(entry) for entry in entries]}
+
+
+async def show_quarantined(call: Call, query: resources.RawQuery) -> JsonObject:
+    """Give one quarantined frame with its first bytes."""
+    found = await asyncio.to_thread(call.hub.journal.quarantined, call.identity.namespace, _quarantine_id(call))
+    return raw_object(*found, query.bytes)
+
+
+async def replay_quarantined(call: Call, _: resources.Nothing) -> JsonObject:
+    """Check a quarantined frame again and store what is valid now, once."""
+    id_ = _quarantine_id(call)
+    replay = await call.hub.replays.replay(call.identity.namespace, id_)
+    return {
+        "id": id_, "outcome": replay.outcome, "accepted": replay.accepted, "rejected": replay.rejected,
+        "why": replay.why,
+    }  # fmt: skip
+
+
+async def delete_quarantined(call: Call, _: resources.Nothing) -> None:
+    """Delete a quarantined frame for good; the ledger's counts stay."""
+    await asyncio.to_thread(call.hub.journal.delete_quarantined, call.identity.namespace, _quarantine_id(call))
+
+
+async def backup(call: Call, _: resources.Nothing) -> Response:
+    """Copy the hub's data as it is at one moment and send it as a tar archive."""
+    await asyncio.to_thread(make_sendable, call.hub.config.data)
+    return BackupResponse(call.hub.config.data)
 
 
 async def list_tokens(call: Call, _: resources.Nothing) -> JsonObject:
@@ -273,6 +321,16 @@ ENDPOINTS: tuple[Endpoint, ...] = (
              media=("text/csv", "application/x-ndjson")),
     Endpoint("GET", "/v1/audit", "What arrived, what did not, and why", Role.WATCHER, resources.AuditQuery,
              resources.Audit, audit),
+    Endpoint("GET", "/v1/quarantine", "Frames that could not be taken apart", Role.ADMIN, resources.AuditQuery,
+             resources.Quarantine, list_quarantine),
+    Endpoint("GET", "/v1/quarantine/{id}", "One of them, with its bytes", Role.ADMIN, resources.RawQuery,
+             resources.RawFrame, show_quarantined),
+    Endpoint("POST", "/v1/quarantine/{id}/replay", "Store what is valid of it now", Role.ADMIN, resources.Nothing,
+             resources.ReplayAnswer, replay_quarantined),
+    Endpoint("DELETE", "/v1/quarantine/{id}", "Delete one of them for good", Role.ADMIN, resources.Nothing, None,
+             delete_quarantined, 204),
+    Endpoint("GET", "/v1/backup", "All data as it is at one moment", Role.ADMIN, resources.Nothing, None, backup,
+             media=("application/x-tar",)),
     Endpoint("GET", "/v1/tokens", "Watcher and admin tokens", Role.ADMIN, resources.Nothing, resources.Tokens,
              list_tokens),
     Endpoint("POST", "/v1/tokens", "Make a token", Role.ADMIN, resources.NewToken, resources.TokenMade, add_token, 201),
@@ -347,6 +405,14 @@ def _declared(series: Series) -> JsonObject:
 
 def _time(time_ns: int) -> str | None:
     return str(time_ns) if time_ns else None
+
+
+def _quarantine_id(call: Call) -> int:
+    text = call.path["id"]
+    # An offset is a 64-bit integer; more digits are none of ours.
+    if not (text.isascii() and text.isdigit() and len(text) <= _ID_DIGITS):
+        raise NotFoundError(f"no quarantined frame {text[:40]!r}; its id is a number: GET /v1/quarantine")
+    return int(text)
 
 
 def _check_device(name: str) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from device_sdk.reading import Value
+from device_sdk.wire import MAX_FRAME_BYTES
 from hub.live.patterns import MAX_PATTERN_CHARS, MAX_PATTERNS
 from hub.query import MAX_LIMIT
 from hub.store.base import AGGREGATES
@@ -85,6 +86,12 @@ class AuditQuery(Question):
     """Of one device, or of all."""
 
     device: Annotated[str | None, Field(max_length=64)] = None
+
+
+class RawQuery(Question):
+    """How much of the bytes."""
+
+    bytes: Annotated[int, Field(ge=0, le=MAX_FRAME_BYTES, description="Show at most so many of its bytes.")] = 4096
 
 
 class NewDevice(Question):
@@ -243,7 +250,11 @@ class Readings(Answer):
 
 
 class StreamAudit(Answer):
-    """One stream's ledger; ``complete``: frames 1…stored hold every reading the device ever sent on it."""
+    """One stream's ledger; ``complete``: frames 1…stored hold every reading the device ever sent on it.
+
+    ``replayed``: of ``rejected``, what was replayed from quarantine and is counted on the hub's own stream
+    (sixteen zeros) instead.
+    """
 
     device: str
     stream: str
@@ -252,6 +263,7 @@ class StreamAudit(Answer):
     rejected: int
     dropped: int
     quarantined: int
+    replayed: int
     complete: bool
     first_ns: str | None
     last_ns: str | None
@@ -295,6 +307,44 @@ class Audit(Answer):
     gaps: list[GapAudit]
     rejections: list[RejectionAudit]
     series: list[SeriesAudit]
+
+
+class Quarantined(Answer):
+    """A frame that could not be taken apart; ``count``: the readings it was refused with."""
+
+    id: int
+    device: str
+    stream: str
+    seq: int
+    reason: str
+    received_ns: str
+    count: int
+    size: int
+    replayed_ns: str | None
+
+
+class Quarantine(Answer):
+    """Quarantined frames that are still kept, oldest first."""
+
+    frames: list[Quarantined]
+
+
+class RawFrame(Quarantined):
+    """A quarantined frame with its bytes: ``text`` when they are printable UTF-8, else ``hex``."""
+
+    text: str | None
+    hex: str | None
+    truncated: bool
+
+
+class ReplayAnswer(Answer):
+    """What was stored of it on the hub's own stream; ``malformed``: it stays in quarantine, and ``why``."""
+
+    id: int
+    outcome: Literal["replayed", "already", "malformed"]
+    accepted: int
+    rejected: int
+    why: str
 
 
 class TokenListed(Answer):

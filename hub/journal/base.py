@@ -62,13 +62,27 @@ class RejectionEntry:
 
 @dataclass(frozen=True, slots=True)
 class QuarantineEntry:
-    """A frame that could not be taken apart, as it came."""
+    """A frame that could not be taken apart, without its bytes; ``offset`` is its id, ``count`` its readings.
 
+    ``replayed_ns``: when its readings were stored after all, None while they are not.
+    """
+
+    offset: int
     key: StreamKey
     seq: int
     reason: str
     received_ns: int
-    body: bytes
+    count: int
+    size: int
+    replayed_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayEntry:
+    """What of a stream's quarantine was replayed: ``frames``, and the ``readings`` they were refused with."""
+
+    frames: int
+    readings: int
 
 
 class Journal(Protocol):
@@ -91,7 +105,7 @@ class Journal(Protocol):
         """Return decoded frames with offset > ``after`` in order, at least one if any, about ``max_bytes`` of bodies.
 
         Equal to the frames appended, but for ``rejected`` (details of refused readings are summed up in
-        `rejections`, ``rejected_count`` is kept).
+        `rejections`, ``rejected_count`` is kept) and ``replayed`` (summed up in `replays`).
 
         Raises:
             ExpiredError: frames behind ``after`` have been trimmed.
@@ -128,7 +142,20 @@ class Journal(Protocol):
         """Return the summary of refused readings by (device, channel, reason)."""
 
     def quarantine(self, namespace: str, device: str | None = None) -> list[QuarantineEntry]:
-        """Return quarantined frames that are still kept, oldest first."""
+        """Return quarantined frames that are still kept, oldest first, without their bytes."""
+
+    def quarantined(self, namespace: str, offset: int) -> tuple[QuarantineEntry, bytes]:
+        """Return one quarantined frame and its bytes as they came.
+
+        Raises:
+            NotFoundError: there is none at that offset in the namespace.
+        """
+
+    def delete_quarantined(self, namespace: str, offset: int) -> None:
+        """Delete one quarantined frame for good; any thread. Counters stay. Raises as `quarantined` and `append`."""
+
+    def replays(self, namespace: str, device: str | None = None) -> dict[StreamKey, ReplayEntry]:
+        """Return how much of each stream's quarantine was replayed: its readings are counted on the hub's stream."""
 
     def statistics(self) -> JournalStatistics:
         """Return the figures of now."""

@@ -1,6 +1,6 @@
 """What was declared lost, refused or set aside: the journal's side tables, for `hub audit`.
 
-Owns: the tables gap, rejection, quarantine; their caps. Place: after
+Owns: the tables gap, rejection, quarantine, replay; their caps. Place: after
 `journal.base`, used by `journal.sqlite`. Rows are written in the transaction
 of the frames that cause them. Every text here may come from a peer.
 """
@@ -13,8 +13,9 @@ from typing import Any
 
 from device_sdk.reading import INT_MAX
 from hub.database import insert_rows
-from hub.journal.base import GapEntry, QuarantineEntry, RejectionEntry
-from hub.model import Frame, Kind, StreamKey
+from hub.errors import NotFoundError
+from hub.journal.base import GapEntry, QuarantineEntry, RejectionEntry, ReplayEntry
+from hub.model import Frame, Kind, Replayed, StreamKey
 
 SCHEMA = """
 CREATE TABLE gap(
@@ -26,8 +27,21 @@ CREATE TABLE rejection(
     count INTEGER NOT NULL, last_ns INTEGER NOT NULL, PRIMARY KEY(namespace, device, channel, reason)) WITHOUT ROWID;
 CREATE TABLE quarantine(
     offset INTEGER PRIMARY KEY, namespace TEXT NOT NULL, device TEXT NOT NULL, stream TEXT NOT NULL,
-    seq INTEGER NOT NULL, reason TEXT NOT NULL, received_ns INTEGER NOT NULL, body BLOB NOT NULL)
+    seq INTEGER NOT NULL, reason TEXT NOT NULL, received_ns INTEGER NOT NULL, body BLOB NOT NULL,
+    count INTEGER NOT NULL DEFAULT 0, replayed_ns INTEGER);
+CREATE TABLE replay(
+    namespace TEXT NOT NULL, device TEXT NOT NULL, stream TEXT NOT NULL,
+    frames INTEGER NOT NULL, readings INTEGER NOT NULL, PRIMARY KEY(namespace, device, stream)) WITHOUT ROWID
 """
+# From a journal's schema 1; how many readings its raw frames were refused with is not known any more.
+UPGRADE_1 = """
+ALTER TABLE quarantine ADD COLUMN count INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE quarantine ADD COLUMN replayed_ns INTEGER;
+CREATE TABLE replay(
+    namespace TEXT NOT NULL, device TEXT NOT NULL, stream TEXT NOT NULL,
+    frames INTEGER NOT NULL, readings INTEGER NOT NULL, PRIMARY KEY(namespace, device, stream)) WITHOUT ROWID
+"""
+_ENTRY = "offset, namespace, device, stream, seq, reason, received_ns, count, length(body), replayed_ns"
 # Raw frames are kept to be replayed after a fix; a device that sends nothing else must not fill the disk.
 QUARANTINE_ROWS = 10_000
 QUARANTINE_BYTES = 64 * 1024 * 1024
@@ -71,6 +85,8 @@ class Ledger:
                 self._write_gap(frame, offset)
             elif frame.kind is Kind.QUARANTINE:
                 self._write_quarantine(frame, offset)
+            if frame.replayed is not None:
+                self._write_replay(frame, frame.replayed)
             if frame.rejected_count:
                 rejections.append(frame)
         if rejections:
@@ -130,6 +146,19 @@ class Ledger:
         known.add(entry)
         return entry
 
+    def _write_replay(self, frame: Frame, replayed: Replayed) -> None:
+        """Count the quarantined frame as replayed, in the transaction of the frame that carries its readings."""
+        namespace, device, _ = frame.key
+        # Nothing to mark when newer quarantined frames pushed it out meanwhile.
+        self._connection.execute(
+            "UPDATE quarantine SET replayed_ns = ? WHERE offset = ?", (replayed.time_ns, replayed.offset)
+        )
+        self._connection.execute(
+            """INSERT INTO replay VALUES (?1,?2,?3,1,?4) ON CONFLICT DO UPDATE SET frames = frames + 1,
+            readings = readings + min(excluded.readings, ?5 - readings)""",
+            (namespace, device, replayed.stream, replayed.readings, INT_MAX),
+        )
+
     def _write_quarantine(self, frame: Frame, offset: int) -> None:
         """Add a raw frame, then delete the oldest until rows and bytes are within their caps."""
         if self._quarantined is None:
@@ -139,9 +168,12 @@ class Ledger:
         rows, size = self._quarantined
         rows, size = rows + 1, size + len(frame.body)
         self._connection.execute(
-            "INSERT INTO quarantine VALUES (?,?,?,?,?,?,?,?)",
-            (offset, *frame.key, frame.seq, text(frame.reason), frame.received_ns, frame.body),
-        )
+            "INSERT INTO quarantine VALUES (?,?,?,?,?,?,?,?,?,NULL)",
+            (
+                offset, *frame.key, frame.seq, text(frame.reason), frame.received_ns, frame.body,
+                min(frame.rejected_count, INT_MAX),
+            ),
+        )  # fmt: skip
         while rows > 1 and (rows > self._quarantine_rows or size > self._quarantine_bytes):
             oldest, body_bytes = self._connection.execute(
                 "SELECT offset, length(body) FROM quarantine ORDER BY offset LIMIT 1"
@@ -176,11 +208,45 @@ def read_rejections(connection: sqlite3.Connection, namespace: str, device: str 
 def read_quarantine(connection: sqlite3.Connection, namespace: str, device: str | None) -> list[QuarantineEntry]:
     """Return the raw frames still kept, oldest first."""
     rows = connection.execute(
-        """SELECT namespace, device, stream, seq, reason, received_ns, body FROM quarantine
-        WHERE namespace = ?1 AND (?2 IS NULL OR device = ?2) ORDER BY offset""",
+        f"""SELECT {_ENTRY} FROM quarantine
+        WHERE namespace = ?1 AND (?2 IS NULL OR device = ?2) ORDER BY offset""",  # noqa: S608
         (namespace, device),
     )
-    return [QuarantineEntry(StreamKey(*row[:3]), *row[3:]) for row in rows]
+    return [_entry(row) for row in rows]
+
+
+def read_quarantined(connection: sqlite3.Connection, namespace: str, offset: int) -> tuple[QuarantineEntry, bytes]:
+    """Return one raw frame with its bytes.
+
+    Raises:
+        NotFoundError: there is none at that offset in the namespace.
+    """
+    row = connection.execute(
+        f"SELECT {_ENTRY}, body FROM quarantine WHERE namespace = ? AND offset = ?",  # noqa: S608
+        (namespace, offset),
+    ).fetchone()
+    if row is None:
+        raise no_quarantined(offset)
+    return _entry(row[:-1]), row[-1]
+
+
+def read_replays(connection: sqlite3.Connection, namespace: str, device: str | None) -> dict[StreamKey, ReplayEntry]:
+    """Return how much of each stream's quarantine was replayed."""
+    rows = connection.execute(
+        """SELECT namespace, device, stream, frames, readings FROM replay
+        WHERE namespace = ?1 AND (?2 IS NULL OR device = ?2)""",
+        (namespace, device),
+    )
+    return {StreamKey(*row[:3]): ReplayEntry(*row[3:]) for row in rows}
+
+
+def no_quarantined(offset: int) -> NotFoundError:
+    """Return the error for an offset at which no raw frame is kept."""
+    return NotFoundError(f"no quarantined frame {offset}; see them with: hub quarantine ls")
+
+
+def _entry(row: tuple[Any, ...]) -> QuarantineEntry:
+    return QuarantineEntry(row[0], StreamKey(*row[1:4]), *row[4:])
 
 
 def _gap_details(body: bytes) -> tuple[int | None, dict[str, tuple[int, int]]]:

@@ -20,8 +20,17 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from hub.database import FULL, ReadPool, insert_rows, open_database, roll_back, used_bytes
-from hub.errors import DiskFullError, ExpiredError, HubError, JournalError
+from hub.database import (
+    FULL,
+    ReadPool,
+    insert_rows,
+    is_disk_failure,
+    is_disk_full,
+    open_database,
+    roll_back,
+    used_bytes,
+)
+from hub.errors import DiskFailedError, DiskFullError, ExpiredError, HubError, JournalError
 from hub.journal import catalog, ledger, mark, record
 from hub.journal.base import (
     RETAIN_BYTES,
@@ -30,11 +39,14 @@ from hub.journal.base import (
     JournalStatistics,
     QuarantineEntry,
     RejectionEntry,
+    ReplayEntry,
     Run,
 )
 from hub.model import Frame, Kind, Mark, Series, SeriesKey, StreamKey
+from hub.renewal import mark_suspect
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_UPGRADES = {1: ledger.UPGRADE_1}
 _SCHEMA = f"""
 CREATE TABLE "commit"(
     first_offset INTEGER PRIMARY KEY, n INTEGER NOT NULL, received_ns INTEGER NOT NULL, body BLOB NOT NULL);
@@ -89,8 +101,9 @@ class SqliteJournal:
         self._path = Path(path)
         self._row_bytes = row_bytes
         self._connection = open_database(
-            self._path, _SCHEMA, SCHEMA_VERSION, synchronous=FULL, error=JournalError, max_bytes=max_bytes
-        )
+            self._path, _SCHEMA, SCHEMA_VERSION, synchronous=FULL, error=JournalError, max_bytes=max_bytes,
+            upgrades=_UPGRADES,
+        )  # fmt: skip
         self._readers = ReadPool(self._path)
         self._write_lock = threading.Lock()
         self._marks = mark.MarkTable(self._connection)
@@ -103,6 +116,7 @@ class SqliteJournal:
         self._checkpoints: dict[str, int] = dict(self._connection.execute("SELECT consumer, offset FROM checkpoint"))
         self._are_checkpoints_changed = False
         self._broken: str | None = None
+        self._kind: type[JournalError] = JournalError
         self._commits = self._largest_group = 0
         self._commit_s = 0.0
         self.head, self._first = self._ends()
@@ -112,6 +126,7 @@ class SqliteJournal:
         """Commit frames, marks, side tables and series in one transaction; see `Journal.append`.
 
         Raises:
+            DiskFailedError: nothing is stored; the file must be renewed (`hub.renewal`) before it is opened again.
             JournalError: nothing is stored; the journal refuses further work until it is opened again.
             DiskFullError: nothing is stored; a later call may succeed.
             ValueError: a frame does not follow its stream's mark (a caller's bug); nothing is stored.
@@ -124,7 +139,7 @@ class SqliteJournal:
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._write_rows(frames, staged)
                 self._marks.write(staged)
-                if any(f.kind is not Kind.BATCH or f.rejected_count for f in frames):
+                if any(f.kind is not Kind.BATCH or f.rejected_count or f.replayed for f in frames):
                     self._ledger.write(frames, self.head + 1)
                 catalog.write_series(self._connection, series)
                 self._write_checkpoints()
@@ -218,6 +233,30 @@ class SqliteJournal:
         with self._readers.connection() as connection:
             return ledger.read_quarantine(connection, namespace, device)
 
+    def quarantined(self, namespace: str, offset: int) -> tuple[QuarantineEntry, bytes]:
+        """Return one quarantined frame and its bytes; see `Journal.quarantined`."""
+        with self._readers.connection() as connection:
+            return ledger.read_quarantined(connection, namespace, offset)
+
+    def delete_quarantined(self, namespace: str, offset: int) -> None:
+        """Delete one quarantined frame for good; see `Journal.delete_quarantined`."""
+        with self._write_lock:
+            self._check_usable()
+            try:
+                deleted = self._connection.execute(
+                    "DELETE FROM quarantine WHERE namespace = ? AND offset = ?", (namespace, offset)
+                ).rowcount
+            except sqlite3.Error as error:
+                raise self._failure(error) from error
+            self._ledger.forget()
+        if not deleted:
+            raise ledger.no_quarantined(offset)
+
+    def replays(self, namespace: str, device: str | None = None) -> dict[StreamKey, ReplayEntry]:
+        """Return how much of each stream's quarantine was replayed."""
+        with self._readers.connection() as connection:
+            return ledger.read_replays(connection, namespace, device)
+
     def statistics(self) -> JournalStatistics:
         """Return the figures of now; ``bytes`` are the file's pages in use."""
         with self._readers.connection() as connection:
@@ -233,6 +272,7 @@ class SqliteJournal:
                     self._write_checkpoints()
             except sqlite3.Error as error:
                 # Older checkpoints keep more rows: nothing is lost.
+                self._failure(error)
                 self._broken = str(error)
             finally:
                 self._broken = self._broken or "it is closed"
@@ -240,19 +280,22 @@ class SqliteJournal:
 
     def _check_usable(self) -> None:
         if self._broken is not None:
-            raise JournalError(f"the journal {self._path} takes nothing more: {self._broken}; start the hub again")
+            raise self._kind(f"the journal {self._path} takes nothing more: {self._broken}; start the hub again")
 
     def _failure(self, error: sqlite3.Error) -> HubError:
         """Undo the transaction and return what the caller shall raise."""
         code = getattr(error, "sqlite_errorcode", None)
         self._undo()
-        if code == sqlite3.SQLITE_FULL:
+        if is_disk_full(error):
             return DiskFullError(f"{self._path}: the disk is full; free space, devices keep their readings and retry")
         # After a failed fsync the kernel may drop the pages and report the next one as a success: stop for good.
         self._broken = str(error)
         if code in _PK_CONFLICTS:
             self._broken = "another process writes to it"
-        return JournalError(f"{self._path}: a commit failed and was undone: {self._broken}")
+        elif is_disk_failure(error):
+            self._kind = DiskFailedError
+            mark_suspect(self._path)
+        return self._kind(f"{self._path}: a commit failed and was undone: {self._broken}")
 
     def _undo(self) -> None:
         self._ledger.forget()
@@ -316,6 +359,8 @@ class SqliteJournal:
             self._connection.execute("INSERT INTO run(id, first_offset) VALUES (?,?)", (run.id, run.first_offset))
         except sqlite3.Error as error:
             self._connection.close()
+            if is_disk_failure(error):
+                mark_suspect(self._path)
             raise JournalError(f"cannot write to {self._path}: {error}; check the disk and the owner") from error
         return run
 
@@ -369,6 +414,9 @@ class SqliteJournal:
             pages = self._connection.execute("PRAGMA page_count").fetchone()[0]
             if free < _VACUUM_PAGES or free < pages * _FREE_SHARE:
                 return False
-            # `execute` would free one page only: it steps once, and each step frees one.
-            self._connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+            try:
+                # `execute` would free one page only: it steps once, and each step frees one.
+                self._connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+            except sqlite3.Error as error:
+                raise self._failure(error) from error
             return True

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hub.errors import ExpiredError
+from hub.errors import DiskFailedError, ExpiredError
 from hub.journal.base import Journal
 from hub.model import Frame
 from hub.store.base import Store
@@ -62,6 +62,7 @@ class StoreConsumer:
 
     Args:
         store, journal: `Store.write` and `Journal.read` are called from this thread.
+        on_failed: called once, from this thread, when the store's disk failed; the thread then ends.
         clock: monotonic seconds; paces checkpoints.
     """
 
@@ -70,6 +71,7 @@ class StoreConsumer:
         store: Store,
         journal: Journal,
         *,
+        on_failed: Callable[[Exception], None] | None = None,
         max_queue_bytes: int = MAX_QUEUE_BYTES,
         slice_readings: int = SLICE_READINGS,
         retry_first_s: float = _RETRY_FIRST_S,
@@ -78,6 +80,7 @@ class StoreConsumer:
     ) -> None:
         self._store = store
         self._journal = journal
+        self._on_failed = on_failed
         self._max_queue_bytes = max_queue_bytes
         self._slice_readings = slice_readings
         self._retry_first_s = retry_first_s
@@ -168,8 +171,16 @@ class StoreConsumer:
         while self._wait_for_work():
             try:
                 self._step()
+            except DiskFailedError as error:
+                # The store takes nothing more; the journal keeps it for the start on a fresh copy.
+                with self._condition:
+                    self._errors += 1
+                    self._last_error = str(error)
+                if self._on_failed is not None:
+                    self._on_failed(error)
+                return
             except Exception as error:
-                # Whatever the store raised, the frames are still in the journal: wait and try again, for ever.
+                # Whatever else the store raised, the frames are still in the journal: wait and try again, for ever.
                 self._note_error(error)
                 self._pause(delay_s)
                 delay_s = min(delay_s * 2, _RETRY_LAST_S)

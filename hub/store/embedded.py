@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from device_sdk.reading import Value
-from hub.database import NORMAL, ReadPool, insert_rows, open_database, roll_back, used_bytes
-from hub.errors import BadRequestError, StoreError
+from hub.database import NORMAL, ReadPool, insert_rows, is_disk_failure, open_database, roll_back, used_bytes
+from hub.errors import BadRequestError, DiskFailedError, StoreError
 from hub.model import Frame
+from hub.renewal import mark_suspect
 from hub.store.base import AGGREGATES, Bucket, Row, SeriesCounters, StoreStatistics
 
 SCHEMA_VERSION = 1
@@ -83,6 +84,7 @@ class EmbeddedStore:
         )
         self._readers = ReadPool(self._path)
         self._write_lock = threading.Lock()
+        self._failed: DiskFailedError | None = None
         # Newest time of each series written since start: a later reading is certainly new and needs no look-up.
         self._newest: dict[int, int] = {}
         self.applied: int = self._connection.execute("SELECT applied FROM progress").fetchone()[0]
@@ -91,9 +93,11 @@ class EmbeddedStore:
         """Store the readings of frames behind ``applied`` in one transaction; see `Store.write`.
 
         Raises:
+            DiskFailedError: nothing of this call or a later one is stored; the file must be renewed (`hub.renewal`).
             StoreError: nothing of this call is stored; try again later.
         """
         with self._write_lock:
+            self._check_usable()
             fresh = [frame for frame in frames if frame.offset > self.applied]
             if not fresh:
                 return
@@ -107,7 +111,7 @@ class EmbeddedStore:
                 self._connection.execute("COMMIT")
             except sqlite3.Error as error:
                 self._roll_back()
-                raise StoreError(f"{self._path}: a write failed and was undone: {error}") from error
+                raise self._failure("a write failed and was undone", error) from error
             except Exception:
                 self._roll_back()
                 raise
@@ -117,12 +121,18 @@ class EmbeddedStore:
     def sync(self) -> int:
         """Make all that was written durable with one fsync; return ``applied``."""
         with self._write_lock:
+            self._check_usable()
             try:
                 # One commit with FULL fsyncs the whole write-ahead log, earlier commits included.
                 self._connection.execute("PRAGMA synchronous=FULL")
+                self._connection.execute("BEGIN IMMEDIATE")
+                # Written twice, for SQLite leaves a page alone that would not change, and then fsyncs nothing.
+                self._connection.execute("UPDATE progress SET applied = -1")
                 self._connection.execute("UPDATE progress SET applied = ?", (self.applied,))
+                self._connection.execute("COMMIT")
             except sqlite3.Error as error:
-                raise StoreError(f"{self._path}: cannot make it durable: {error}") from error
+                self._roll_back()
+                raise self._failure("cannot make it durable", error) from error
             finally:
                 self._connection.execute("PRAGMA synchronous=NORMAL")
             return self.applied
@@ -231,8 +241,21 @@ class EmbeddedStore:
             self._readers.close()
             self._connection.close()
 
+    def _check_usable(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+
+    def _failure(self, what: str, error: sqlite3.Error) -> StoreError:
+        """Return what the caller shall raise; after a failed fsync another one may lie, so nothing more is written."""
+        if not is_disk_failure(error):
+            return StoreError(f"{self._path}: {what}: {error}")
+        mark_suspect(self._path)
+        self._failed = DiskFailedError(f"{self._path}: {what}: {error}; start the hub again")
+        return self._failed
+
     def _erase_slice(self, series: int) -> int:
         with self._write_lock:
+            self._check_usable()
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 deleted = self._connection.execute(
@@ -244,7 +267,7 @@ class EmbeddedStore:
                 self._connection.execute("COMMIT")
             except sqlite3.Error as error:
                 self._roll_back()
-                raise StoreError(f"{self._path}: cannot erase: {error}") from error
+                raise self._failure("cannot erase", error) from error
             self._newest.pop(series, None)
             return deleted
 

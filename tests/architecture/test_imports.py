@@ -24,7 +24,7 @@ _DOORS = {
     "cryptography": {"hub.tls"},
     "typer": {"hub.cli"},
     "psutil": {"simulators.host"},
-    "sqlite3": {"hub.auth", "hub.cli.source", "hub.database", "hub.journal", "hub.store"},
+    "sqlite3": {"hub.auth", "hub.backup", "hub.cli.source", "hub.database", "hub.journal", "hub.renewal", "hub.store"},
 }
 
 

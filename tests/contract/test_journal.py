@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from device_sdk.reading import ValueType
-from device_sdk.wire import CHAIN_START, CHAINS_KEPT, Rejection
-from hub.errors import ExpiredError
-from hub.journal.base import Journal, Run
+from device_sdk.wire import CHAIN_START, CHAINS_KEPT, HUB_STREAM, Rejection
+from hub.errors import ExpiredError, NotFoundError
+from hub.journal.base import Journal, ReplayEntry, Run
 from hub.journal.sqlite import SqliteJournal
-from hub.model import Frame, Kind, Mark, Series, StreamKey
+from hub.model import Frame, Kind, Mark, Replayed, Series, StreamKey
 from hub.streams import advance_mark
 from tests.support.frames import STREAM, T0, FrameMaker
 
@@ -344,10 +344,48 @@ def test_quarantine_keeps_raw_bytes(opener: Opener) -> None:
     journal, maker = opener(), FrameMaker()
     journal.append([maker.quarantined("pump", b"\x00\xff{", 4)], [])
 
-    (entry,) = opener().quarantine("default", "pump")
+    journal = opener()
+    (entry,) = journal.quarantine("default", "pump")
 
-    assert (entry.key, entry.seq, entry.body, entry.received_ns) == (KEY, 1, b"\x00\xff{", T0)
+    assert (entry.offset, entry.key, entry.seq, entry.received_ns, entry.count) == (1, KEY, 1, T0, 4)
+    assert (entry.size, entry.replayed_ns) == (3, None)
     assert entry.reason.startswith("malformed")
+    assert journal.quarantined("default", 1) == (entry, b"\x00\xff{")
+    with pytest.raises(NotFoundError):
+        journal.quarantined("other", 1)
+
+
+def test_replayed_frame_marks_its_entry_in_one_commit(opener: Opener) -> None:
+    """The frame that carries an entry's readings, the entry's mark and the stream's sum are stored together."""
+    journal, maker = opener(), FrameMaker()
+    raw = [maker.quarantined("pump", b"{", 4), maker.quarantined("pump", b"{", 3)]
+    journal.append(raw, [])
+    frame = maker.one("pump", 1.0, stream=HUB_STREAM)
+    frame.replayed = Replayed(1, STREAM, 4, T0 + 7)
+
+    journal.append([frame], maker.all_series())
+
+    journal = opener()
+    assert [entry.replayed_ns for entry in journal.quarantine("default")] == [T0 + 7, None]
+    assert journal.replays("default") == {KEY: ReplayEntry(1, 4)}
+    assert journal.replays("default", "door") == journal.replays("other") == {}
+    assert journal.marks()[KEY].rejected == 7
+
+
+def test_deleted_quarantined_frame_is_gone(opener: Opener) -> None:
+    """Deleting takes one entry of the caller's namespace, once; the counters stay."""
+    journal, maker = opener(), FrameMaker()
+    journal.append([maker.quarantined("pump", b"{", 4), maker.quarantined("pump", b"[", 1)], [])
+    with pytest.raises(NotFoundError):
+        journal.delete_quarantined("other", 1)
+
+    journal.delete_quarantined("default", 1)
+
+    with pytest.raises(NotFoundError, match="no quarantined frame 1"):
+        journal.delete_quarantined("default", 1)
+    journal = opener()
+    assert [entry.offset for entry in journal.quarantine("default")] == [2]
+    assert (journal.marks()[KEY].rejected, journal.marks()[KEY].quarantined) == (5, 2)
 
 
 def test_hostile_texts_and_counts_do_not_stop_it(opener: Opener) -> None:

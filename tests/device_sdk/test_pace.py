@@ -47,12 +47,12 @@ def test_hurry_lasts_until_nothing_is_left() -> None:
 
 
 def test_disk_that_gave_nothing_is_not_asked_in_a_hot_loop() -> None:
-    """Again after a second, or on a new connection."""
+    """Again after a second, or on a new connection and after an ack."""
     pace = Pace(is_metered=False)
     pace.hurry()
     pace.failed(100.0)
     assert not pace.is_due(100.5, CUT_READINGS)
     assert pace.deadline() == 100.0 + RETRY_S
-    pace.connected(100.5)
+    pace.again(100.5)
 
     assert pace.is_due(100.5, 1)

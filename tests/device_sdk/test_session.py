@@ -276,6 +276,20 @@ def test_a_spool_that_gives_no_frame_is_asked_again_a_second_later() -> None:
     assert play.session.cut_is_due(play.now + 1.0)
 
 
+def test_an_ack_lets_a_spool_that_gave_no_frame_be_asked_at_once() -> None:
+    """A small spool gives none while its frames in flight take their share: it drains as fast as acks come."""
+    play = running()
+    play.record(1.0)
+    assert play.session.cut(play.now)
+    assert not play.session.cut(play.now)
+    play.record(2.0)
+
+    play.step(2 * CUT_S)
+
+    assert play.hub.readings == play.produced[:1]
+    assert play.session.cut_is_due(play.now)
+
+
 def test_frames_to_send_ends_after_its_bytes() -> None:
     """A slow network gets a bounded burst, and the rest when it has room."""
     play = running()

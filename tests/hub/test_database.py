@@ -41,6 +41,22 @@ def test_open_refuses_a_newer_file(tmp_path: Path) -> None:
     opened(tmp_path / "a.sqlite3", version=3).close()
 
 
+def test_open_upgrades_an_older_file(tmp_path: Path) -> None:
+    """Each version's step runs once, in order, and what was stored stays; a new file gets the schema alone."""
+    steps = {1: "ALTER TABLE item ADD COLUMN c", 2: "ALTER TABLE item ADD COLUMN d"}
+    old = opened(tmp_path / "a.sqlite3")
+    old.execute("INSERT INTO item VALUES (1, 'kept')")
+    old.close()
+
+    for path, found in ((tmp_path / "a.sqlite3", [(1, "kept", None, None)]), (tmp_path / "b.sqlite3", [])):
+        for _ in range(2):
+            connection = open_database(
+                path, "CREATE TABLE item(a, b, c, d)", 3, synchronous=FULL, error=JournalError, upgrades=steps
+            )
+            assert connection.execute("SELECT * FROM item").fetchall() == found
+            connection.close()
+
+
 def test_open_refuses_what_is_no_database(tmp_path: Path) -> None:
     """A file of something else, and a directory that is not there, are clear errors of the caller's kind."""
     (tmp_path / "a.sqlite3").write_bytes(b"not a database" * 100)

@@ -1,6 +1,8 @@
 """``hub serve`` says where it is, refuses a taken port with words, and ends within two seconds."""
 
+import resource
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,10 @@ from hub.config import Config
 from hub.errors import ConfigError
 from hub.server import base_url, serve
 from tests.support.hub_process import HubProcess
+
+T0 = 1_790_000_000_000_000_000
+# Above the hub's log, below its journal and a copy of it.
+LIMIT_BYTES = 64 * 1024
 
 
 def test_base_url_names_scheme_host_and_port(tmp_path: Path) -> None:
@@ -47,3 +53,45 @@ def test_serve_ends_within_two_seconds(tmp_path: Path) -> None:
 
     assert f"● hub {hub.url}" in greeting
     assert f"page     {hub.url}/" in greeting
+
+
+@pytest.mark.slow
+def test_hub_whose_disk_failed_goes_on_by_itself(tmp_path: Path) -> None:
+    """Writes fail, a fresh copy too for a while; then the same process takes readings again: none lost, none doubled.
+
+    The fault is a limit on the size of files: a write beyond it fails with an error that is not "disk full".
+    """
+    with HubProcess(tmp_path / "data") as hub:
+        pid = hub.pid
+        identities = Identities(hub.data / "identities.sqlite3")
+        token = identities.add_device("d")
+        identities.close()
+        with Device("d", hub.ws_url, token=token, spool=tmp_path / "spool") as device:
+            for n in range(200):
+                device.record({"n": n, "text": "x" * 1000}, time=T0 + n)
+            device.flush(10)
+            _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (LIMIT_BYTES, most))
+            for n in range(200, 220):
+                device.record({"n": n, "text": "x" * 1000}, time=T0 + n)
+            wait_for_log(hub, "hub starts again in_s=2 ")
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
+            device.flush(30)
+
+        assert hub.get("/healthz")["status"] == "ok"
+        rows = hub.get("/v1/readings?match=d/n&from=0&limit=1000")["rows"]
+        assert [(int(row[0]), row[2]) for row in rows] == [(T0 + n, n) for n in range(220)]
+        (series,) = [s for s in hub.get("/v1/audit")["series"] if s["channel"] == "n"]
+        assert (series["accepted"], series["superseded"], series["rows"]) == (220, 0, 220)
+        assert not [*hub.data.glob("*-suspect"), *hub.data.glob("*-renewed"), *hub.data.glob("*-fresh")]
+        assert hub.pid == pid
+        hub.stop()
+        assert hub.exit_code == 0
+
+
+def wait_for_log(hub: HubProcess, text: str) -> None:
+    """Return when the hub has logged the text."""
+    limit = time.monotonic() + 20
+    while text not in hub.log.read_text():
+        assert time.monotonic() < limit, hub.log.read_text()[-3000:]
+        time.sleep(0.02)

@@ -20,8 +20,9 @@ from hub.auth import Identities
 from hub.devices import Registry
 from hub.journal.sqlite import SqliteJournal
 from hub.live.rooms import Live
-from hub.model import StreamKey
+from hub.model import Frame, StreamKey
 from hub.query import Query
+from hub.replay import Replays
 from hub.session import DeviceSession
 from hub.store.embedded import EmbeddedStore
 from hub.streams import Streams
@@ -31,6 +32,7 @@ from hub.streams import Streams
 class FixedSettings:
     """How the hub listens."""
 
+    data: Path = Path("no-such-folder")
     is_loopback: bool = True
     is_tls: bool = False
 
@@ -68,7 +70,7 @@ class HubParts:
     """One hub's parts; use `hub_parts`."""
 
     def __init__(self, folder: Path) -> None:
-        self.config = FixedSettings()
+        self.config = FixedSettings(folder)
         self.identities = Identities(folder / "identities.sqlite3")
         self.journal = SqliteJournal(folder / "journal.sqlite3")
         self.registry = Registry(self.journal.series())
@@ -76,6 +78,7 @@ class HubParts:
         self.store = EmbeddedStore(folder / "readings.sqlite3")
         self.consumer = StoreInStep()
         self.query = Query(self.registry, self.store)
+        self.replays = Replays(self.streams, self.registry, self.journal, self.store_frames, time.time_ns)
         self.live = Live(self.journal, (), NeverScheduler(), newest=self.registry.latest)
         self.started_ns = time.time_ns()
         self.failed: Exception | None = None
@@ -104,6 +107,10 @@ class HubParts:
         """Send one numbered frame and commit it."""
         session.receive(body, body.startswith(b"{"), time.time_ns())
         frames, session.frames = session.frames, []
+        self.store_frames(frames)
+
+    def store_frames(self, frames: list[Frame]) -> None:
+        """Commit frames and carry them everywhere."""
         changes = self.registry.take_changes()
         self.live.add_series(changes)
         self.journal.append(frames, changes)
@@ -111,6 +118,7 @@ class HubParts:
         self.registry.apply(frames)
         self.live.publish(frames)
         self.store.write(frames)
+        self.replays.committed(frames)
 
     def next_seq(self, session: DeviceSession) -> int:
         """The number of the session's next frame."""

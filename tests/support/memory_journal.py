@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hub.errors import ExpiredError
+from hub.errors import ExpiredError, NotFoundError
 from hub.journal.base import (
     RETAIN_BYTES,
     RETAIN_HOURS,
@@ -10,6 +10,7 @@ from hub.journal.base import (
     JournalStatistics,
     QuarantineEntry,
     RejectionEntry,
+    ReplayEntry,
     Run,
 )
 from hub.model import Frame, Mark, Series, StreamKey
@@ -105,6 +106,18 @@ class MemoryJournal:
     def quarantine(self, namespace: str, device: str | None = None) -> list[QuarantineEntry]:
         """Return none."""
         return []
+
+    def quarantined(self, namespace: str, offset: int) -> tuple[QuarantineEntry, bytes]:
+        """There is none."""
+        raise NotFoundError(f"no quarantined frame {offset}")
+
+    def delete_quarantined(self, namespace: str, offset: int) -> None:
+        """There is none."""
+        raise NotFoundError(f"no quarantined frame {offset}")
+
+    def replays(self, namespace: str, device: str | None = None) -> dict[StreamKey, ReplayEntry]:
+        """Return none."""
+        return {}
 
     def statistics(self) -> JournalStatistics:
         """Return the figures of now."""

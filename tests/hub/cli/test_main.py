@@ -10,7 +10,10 @@ from tests.hub.cli.conftest import Run
 from tests.support.hub_process import ROOT
 
 HEAVY = {"pydantic", "pydantic_settings", "rich", "uvicorn", "starlette", "cryptography", "asyncio", "sqlite3", "numpy"}
-COMMANDS = ["serve", "watch", "query", "export", "audit", "devices", "tokens", "simulate", "tls", "config"]
+COMMANDS = (
+    "serve", "watch", "query", "export", "audit", "quarantine", "backup", "devices", "tokens", "simulate", "tls",
+    "config",
+)  # fmt: skip
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -22,7 +22,7 @@ from tests.support.hub_parts import FixedSettings, HubParts, http_client, hub_pa
 def hub(tmp_path: Path) -> Iterator[HubParts]:
     """An empty hub that listens for everybody, so that a credential is needed."""
     with hub_parts(tmp_path) as parts:
-        parts.config = FixedSettings(is_loopback=False)
+        parts.config = FixedSettings(tmp_path, is_loopback=False)
         yield parts
 
 

@@ -2,12 +2,16 @@
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
+from device_sdk.reading import INT_MAX
 from device_sdk.wire import Rejection
 from hub.journal import ledger
-from tests.support.frames import T0, FrameMaker
+from hub.journal.base import ReplayEntry
+from hub.model import Replayed, StreamKey
+from tests.support.frames import STREAM, T0, FrameMaker
 
 
 @pytest.fixture
@@ -35,9 +39,10 @@ def test_quarantine_drops_the_oldest(connection: sqlite3.Connection, rows: int, 
         for i in range(start, start + 5):
             table.write([maker.quarantined("pump", b"%010d" % i)], i + 1)
 
-    found = ledger.read_quarantine(connection, "default", None)
+    found = [entry.offset - 1 for entry in ledger.read_quarantine(connection, "default", None)]
 
-    assert [int(entry.body) for entry in found] == kept
+    assert found == kept
+    assert [int(ledger.read_quarantined(connection, "default", i + 1)[1]) for i in kept] == kept
 
 
 def test_quarantine_counts_again_after_a_rollback(connection: sqlite3.Connection) -> None:
@@ -51,7 +56,21 @@ def test_quarantine_counts_again_after_a_rollback(connection: sqlite3.Connection
 
     table.write([maker.quarantined("pump", b"2")], 2)
 
-    assert [entry.body for entry in ledger.read_quarantine(connection, "default", "pump")] == [b"0", b"2"]
+    found = [entry.offset for entry in ledger.read_quarantine(connection, "default", "pump")]
+    assert [ledger.read_quarantined(connection, "default", offset)[1] for offset in found] == [b"0", b"2"]
+
+
+def test_replay_is_counted_when_its_entry_was_pushed_out(connection: sqlite3.Connection) -> None:
+    """The stream's sum is right although newer raw frames took the place of the replayed one; it saturates."""
+    table, maker = ledger.Ledger(connection), FrameMaker()
+    for count in (5, INT_MAX):
+        frame = maker.one("pump", 1.0)
+        frame.replayed = Replayed(77, STREAM, count, T0)
+        table.write([frame], 78)
+
+    assert ledger.read_replays(connection, "default", None) == {
+        StreamKey("default", "pump", STREAM): ReplayEntry(2, INT_MAX)
+    }
 
 
 def test_invented_channels_share_one_entry(connection: sqlite3.Connection) -> None:
@@ -90,3 +109,22 @@ def test_oldest_gaps_are_capped(connection: sqlite3.Connection) -> None:
         kept.append([gap.count for gap in ledger.read_gaps(connection, "default", None)])
 
     assert kept == [[1], [1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5], [4, 5, 6]]
+
+
+def test_upgraded_tables_are_those_of_a_new_file(connection: sqlite3.Connection) -> None:
+    """A journal of schema 1 gets the columns and the table it lacks, and keeps what was in quarantine."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as old:
+        old.execute(
+            """CREATE TABLE quarantine(
+            offset INTEGER PRIMARY KEY, namespace TEXT NOT NULL, device TEXT NOT NULL, stream TEXT NOT NULL,
+            seq INTEGER NOT NULL, reason TEXT NOT NULL, received_ns INTEGER NOT NULL, body BLOB NOT NULL)"""
+        )
+        old.execute("INSERT INTO quarantine VALUES (7, 'default', 'pump', ?, 3, 'malformed', 5, x'00')", (STREAM,))
+
+        old.executescript(ledger.UPGRADE_1)
+
+        for table in ("quarantine", "replay"):
+            columns = f"PRAGMA table_info({table})"
+            assert old.execute(columns).fetchall() == connection.execute(columns).fetchall()
+        (entry,) = ledger.read_quarantine(old, "default", "pump")
+        assert (entry.offset, entry.count, entry.size, entry.replayed_ns) == (7, 0, 1, None)

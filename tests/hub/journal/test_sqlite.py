@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from device_sdk.wire import CHAIN_START
-from hub.errors import DiskFullError, JournalError
+from hub.errors import DiskFailedError, DiskFullError, JournalError
 from hub.journal.sqlite import SCHEMA_VERSION, SqliteJournal
 from hub.model import Frame, Mark, StreamKey
+from hub.renewal import renew_if_suspect
 from hub.store.embedded import EmbeddedStore
 from hub.streams import advance_mark
+from tests.support.failing_disk import failing_disk
 from tests.support.frames import T0, FrameMaker
 from tests.support.memory_store import MemoryStore
 
@@ -85,6 +87,32 @@ def test_full_file_system_refuses_and_recovers(tmp_path: Path) -> None:
         journal.close()
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("work", ["append", "trim", "delete"])
+def test_failed_write_ends_the_journal_until_its_file_is_renewed(tmp_path: Path, work: str) -> None:
+    """Whatever write failed, nothing more is taken, also when the disk works again; a fresh copy has all of before."""
+    journal, maker = SqliteJournal(tmp_path / FILE, row_bytes=1), FrameMaker()
+    kept = [maker.one("pump", 1.0), maker.quarantined("pump", bytes(50_000))]
+    journal.append(kept, maker.all_series())
+    lost = maker.one("pump", 2.0)
+    do: dict[str, Callable[[], object]] = {
+        "append": lambda: journal.append([lost], []),
+        "trim": lambda: journal.trim(2),
+        "delete": lambda: journal.delete_quarantined("default", 2),
+    }
+
+    with failing_disk(tmp_path / f"{FILE}-wal"), pytest.raises(DiskFailedError, match="undone"):
+        do[work]()
+    with pytest.raises(DiskFailedError, match="takes nothing more"):
+        journal.append([lost], [])
+    journal.close()
+    assert renew_if_suspect(tmp_path / FILE)
+
+    journal = SqliteJournal(tmp_path / FILE)
+    assert [f.seq for f in journal.read(0, 10**6)] == [1, 2]
+    journal.append([lost], [])
+    journal.close()
 
 
 def test_second_writer_is_found_out(tmp_path: Path) -> None:
@@ -172,6 +200,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from hub.journal.sqlite import SqliteJournal
+from tests.support.failing_disk import failing_disk
 from tests.support.frames import FrameMaker
 
 journal, maker = SqliteJournal(Path(sys.argv[1])), FrameMaker()

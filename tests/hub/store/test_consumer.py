@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from hub.errors import DiskFailedError
 from hub.journal.sqlite import SqliteJournal
 from hub.model import Frame
 from hub.store.consumer import CONSUMER, StoreConsumer
@@ -117,6 +118,27 @@ async def test_store_errors_lose_nothing(line: Line, caplog: pytest.LogCaptureFi
     assert (consumer.statistics().errors, consumer.statistics().last_error) == (3, "odd")
     assert [r.levelname for r in caplog.records] == ["ERROR", "ERROR"]
     assert line.store.writes == [[1, 2, 3]]
+
+
+async def test_store_whose_disk_failed_is_not_asked_again(line: Line) -> None:
+    """Whoever runs the hub hears of it once; what the store lacks stays in the journal."""
+    line.store.errors += [DiskFailedError("fsync failed")]
+    failed: asyncio.Queue[Exception] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def tell(error: Exception) -> None:
+        loop.call_soon_threadsafe(failed.put_nowait, error)
+
+    consumer = StoreConsumer(line.store, line.journal, on_failed=tell)
+    consumer.start()
+
+    consumer.wake(line.commit(line.one(1)))
+
+    assert str(await asyncio.wait_for(failed.get(), WAIT_S)) == "fsync failed"
+    consumer.wake(line.commit(line.one(2)))
+    await asyncio.to_thread(consumer.stop)
+    assert (line.store.writes, consumer.statistics().errors, failed.qsize()) == ([], 1, 0)
+    assert line.journal.checkpoint(CONSUMER) == 0
 
 
 async def test_applied_times_out(line: Line) -> None:

@@ -5,13 +5,16 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from hub.errors import BadRequestError, StoreError
+from hub.errors import BadRequestError, DiskFailedError, StoreError
+from hub.renewal import renew_if_suspect
 from hub.store.base import Row, SeriesCounters
 from hub.store.embedded import SCHEMA_VERSION, EmbeddedStore
+from tests.support.failing_disk import failing_disk
 from tests.support.frames import T0, FrameMaker, numbered
 from tests.support.memory_store import MemoryStore
 
@@ -101,6 +104,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from hub.store.embedded import EmbeddedStore
+from tests.support.failing_disk import failing_disk
 from tests.support.frames import FrameMaker, numbered
 
 store = EmbeddedStore(Path(sys.argv[1]))
@@ -143,4 +147,45 @@ def test_aggregate_refuses_more_buckets_than_one_answer_may_hold(tmp_path: Path)
     assert len(store.aggregate([1, 2], T0, T0 + 2, 1, ["avg"])) == 4
     with pytest.raises(BadRequestError, match="fewer series"):
         store.aggregate([1, 2], T0, T0 + 3, 1, ["avg"])
+    store.close()
+
+
+def test_sync_writes_a_commit_each_time(tmp_path: Path) -> None:
+    """Only a commit that writes a page is fsynced: `sync` makes one also when its position has not moved."""
+    store = EmbeddedStore(tmp_path / FILE)
+    log = tmp_path / f"{FILE}-wal"
+    store.write(numbered([FrameMaker().one("pump", 1.0)]))
+
+    sizes = [log.stat().st_size]
+    for _ in range(2):
+        assert store.sync() == 1
+        sizes.append(log.stat().st_size)
+
+    assert sizes[0] < sizes[1] < sizes[2]
+    store.close()
+
+
+@pytest.mark.parametrize("work", ["write", "sync", "erase"])
+def test_failed_write_ends_the_store_until_its_file_is_renewed(tmp_path: Path, work: str) -> None:
+    """Nothing more is taken, and nothing called durable, until a fresh copy was made; then it goes on where it was."""
+    maker = FrameMaker()
+    frames = numbered([maker.one("pump", float(i), T0 + i) for i in range(2)])
+    store = EmbeddedStore(tmp_path / FILE)
+    store.write(frames[:1])
+    do: dict[str, Callable[[], object]] = {
+        "write": lambda: store.write(frames), "sync": store.sync, "erase": lambda: store.erase([1])
+    }  # fmt: skip
+
+    with failing_disk(tmp_path / f"{FILE}-wal"), pytest.raises(DiskFailedError):
+        do[work]()
+    for refused in do.values():
+        with pytest.raises(DiskFailedError, match="start the hub again"):
+            refused()
+    store.close()
+    assert renew_if_suspect(tmp_path / FILE)
+
+    store = EmbeddedStore(tmp_path / FILE)
+    assert store.applied == 1
+    store.write(frames)
+    assert len(store.read([1], 0, 2**62, 10)) == 2
     store.close()

@@ -1,0 +1,226 @@
+"""A backup is right as a whole whatever happens beside it, and takes its name only when it is whole."""
+
+import io
+import os
+import sqlite3
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from hub.app import Hub
+from hub.auth import Identities
+from hub.backup import (
+    FILES,
+    IDENTITIES,
+    JOURNAL,
+    READINGS,
+    Backup,
+    BackupError,
+    back_up,
+    make_sendable,
+    receive,
+    remove_unsent,
+    send,
+)
+from hub.config import Config
+from hub.errors import ConflictError, NotFoundError
+from hub.journal.sqlite import SqliteJournal
+from hub.store.consumer import CONSUMER
+from hub.store.embedded import EmbeddedStore
+from tests.support.frames import T0, FrameMaker
+
+
+def no_sleep(_: float) -> None:
+    """Go on at once."""
+
+
+class Files:
+    """A hub's files, written as a hub does, one reading a frame."""
+
+    def __init__(self, folder: Path, frames: int = 0) -> None:
+        folder.mkdir(parents=True)
+        self.folder = folder
+        self.maker = FrameMaker()
+        self.journal = SqliteJournal(folder / JOURNAL, row_bytes=1)
+        self.store = EmbeddedStore(folder / READINGS)
+        self.identities = Identities(folder / IDENTITIES)
+        for _ in range(frames):
+            self.add()
+
+    def add(self, *, is_stored: bool = True) -> None:
+        """Commit one frame; let the store take it and the journal forget what is before."""
+        frame = self.maker.one("pump", "x" * 1000, T0 + self.journal.head)
+        self.journal.append([frame], self.maker.all_series())
+        if is_stored:
+            self.store.write([frame])
+            self.journal.set_checkpoint(CONSUMER, self.store.sync())
+
+    def close(self) -> None:
+        """Close all files."""
+        self.store.close()
+        self.journal.close()
+        self.identities.close()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[Files]:
+    """Files with 20 frames, of which the store lacks the last two."""
+    with closing(Files(tmp_path / "data", 18)) as files:
+        files.add(is_stored=False)
+        files.add(is_stored=False)
+        yield files
+
+
+def test_copy_holds_what_was_committed_and_opens(files: Files, tmp_path: Path) -> None:
+    """Frames still in the write-ahead log are in it, nothing lies beside the three files, only the owner reads them."""
+    made = back_up(files.folder, tmp_path / "copies" / "monday", sleep=no_sleep)
+
+    target = tmp_path / "copies" / "monday"
+    assert made == Backup(sum((target / name).stat().st_size for name in FILES), 20, 18)
+    assert sorted(os.listdir(target)) == sorted(FILES)
+    assert os.listdir(target.parent) == ["monday"]
+    assert {(target / name).stat().st_mode & 0o777 for name in FILES} == {0o600}
+    with closing(SqliteJournal(target / JOURNAL)) as journal, closing(EmbeddedStore(target / READINGS)) as store:
+        assert (journal.head, store.applied, len(store.read([1], 0, 2**62, 100))) == (20, 18, 18)
+
+
+def test_hub_writes_on_during_a_copy(files: Files, tmp_path: Path) -> None:
+    """Between any two steps frames are committed, stored and trimmed: the copy is of its beginning, the hub of now."""
+
+    def write_meanwhile(_: float) -> None:
+        for _ in range(30):
+            files.add()
+        files.journal.trim(files.journal.head - 5)
+
+    made = back_up(files.folder, tmp_path / "copy", sleep=write_meanwhile)
+
+    assert (made.head, made.applied) == (20, 18)
+    assert files.journal.head > 60
+    with closing(SqliteJournal(tmp_path / "copy" / JOURNAL)) as journal:
+        assert [f.offset for f in journal.read(made.applied, 10**6)] == [19, 20]
+
+
+@pytest.mark.asyncio
+async def test_restored_copy_is_a_hub_that_lacks_only_what_came_later(tmp_path: Path) -> None:
+    """A hub on the copy has every row of the journal it was copied with, and goes on from there."""
+    with closing(Files(tmp_path / "data", 5)) as files:
+        files.add(is_stored=False)
+        back_up(files.folder, tmp_path / "copy", sleep=no_sleep)
+
+    async with Hub(Config(data=tmp_path / "copy")) as hub:
+        assert await hub.consumer.applied(6, 10)
+        assert [row.time_ns for row in hub.store.read([1], 0, 2**62, 100)] == [T0 + n for n in range(6)]
+
+
+def test_target_with_anything_in_it_is_refused(files: Files, tmp_path: Path) -> None:
+    """Nothing is overwritten: a folder with a file, or a file, stays as it is. An empty folder is fine."""
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "note").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "empty").mkdir()
+
+    for name in ("used", "file"):
+        with pytest.raises(ConflictError, match="not empty"):
+            back_up(files.folder, tmp_path / name, sleep=no_sleep)
+    back_up(files.folder, tmp_path / "empty", sleep=no_sleep)
+
+    assert os.listdir(tmp_path / "used") == ["note"]
+    assert sorted(os.listdir(tmp_path)) == ["data", "empty", "file", "used"]
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    """A folder that is no hub's is refused before anything is made."""
+    (tmp_path / "data").mkdir()
+
+    with pytest.raises(NotFoundError, match=r"readings\.sqlite3"):
+        back_up(tmp_path / "data", tmp_path / "copy", sleep=no_sleep)
+
+    assert os.listdir(tmp_path) == ["data"]
+
+
+def damage(path: Path) -> None:
+    """Overwrite the pages behind the first ones."""
+    with path.open("r+b") as file:
+        file.seek(8192)
+        file.write(b"\xff" * 8192)
+
+
+def put_ahead(path: Path) -> None:
+    """Make the store say that it holds frames the journal never had."""
+    with closing(sqlite3.connect(path.with_name(READINGS))) as connection, connection:
+        connection.execute("UPDATE progress SET applied = 99")
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        pytest.param(damage, "journal.sqlite3", id="damaged"),
+        pytest.param(put_ahead, "store is at 99", id="store-ahead"),
+    ],
+)
+def test_copy_that_is_not_right_takes_no_name(tmp_path: Path, fault: Callable[[Path], None], message: str) -> None:
+    """Damage and a store ahead of its journal are found by the check; there is no copy then."""
+    Files(tmp_path / "data", 20).close()
+    fault(tmp_path / "data" / JOURNAL)
+
+    with pytest.raises(BackupError, match=message):
+        back_up(tmp_path / "data", tmp_path / "copy", sleep=no_sleep)
+
+    assert os.listdir(tmp_path) == ["data"]
+
+
+def test_interrupted_copy_is_made_again(files: Files, tmp_path: Path) -> None:
+    """What a killed backup left beside the target is removed by the next one."""
+    (tmp_path / "copy.part").mkdir()
+    (tmp_path / "copy.part" / JOURNAL).write_bytes(b"half")
+
+    back_up(files.folder, tmp_path / "copy", sleep=no_sleep)
+
+    assert sorted(os.listdir(tmp_path)) == ["copy", "data"]
+
+
+def test_copy_travels_as_an_archive(files: Files, tmp_path: Path) -> None:
+    """What is received equals a copy made there."""
+    made = receive(io.BytesIO(b"".join(send(make_sendable(files.folder)))), tmp_path / "copy")
+
+    assert (made.head, made.applied) == (20, 18)
+    assert sorted(os.listdir(tmp_path / "copy")) == sorted(FILES)
+
+
+@pytest.mark.parametrize("kept", [0, 100, 70_000, -2000], ids=["nothing", "head", "a-part", "no-end"])
+def test_archive_that_ends_early_is_no_backup(files: Files, tmp_path: Path, kept: int) -> None:
+    """A connection that breaks leaves nothing behind."""
+    archive = b"".join(send(make_sendable(files.folder)))
+
+    with pytest.raises(BackupError):
+        receive(io.BytesIO(archive[:kept]), tmp_path / "copy")
+
+    assert os.listdir(tmp_path) == ["data"]
+
+
+def test_archive_of_something_else_writes_nothing(tmp_path: Path) -> None:
+    """Names in an archive never decide where files go."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("../evil"), io.BytesIO())
+
+    with pytest.raises(BackupError, match="no backup of a hub"):
+        receive(io.BytesIO(packed.getvalue()), tmp_path / "copy")
+
+    assert os.listdir(tmp_path) == []
+
+
+def test_one_copy_is_sent_at_a_time(files: Files) -> None:
+    """A second one is refused while the first is taken; when that is done, or a kill ended it, there is room."""
+    make_sendable(files.folder)
+    with pytest.raises(ConflictError, match="under way"):
+        make_sendable(files.folder)
+
+    remove_unsent(files.folder)
+    make_sendable(files.folder)
+    remove_unsent(files.folder)
+
+    assert not list(files.folder.glob("*.part"))
