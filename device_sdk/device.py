@@ -140,7 +140,7 @@ class Device:
         self.name = check_device_name(name)
         ca_path = None if ca is None else str(ca)
         self._clock = clock or Clock()
-        self._connector = make_connector(url, token=token, ca=ca_path, fingerprint=fingerprint)
+        self._connector = make_connector(url, token=token, ca=ca_path, fingerprint=fingerprint, clock=self._clock)
         self._place = spool
         self._max_bytes = parse_size("max_spool", max_spool)
         self._when_full: WhenFull = check_choice("when_full", when_full, ("oldest", "newest"))
