@@ -346,6 +346,8 @@ class Session:
         if self._suspect is not None and ack.stored >= self._suspect[1]:
             self._suspect = None
         self._settle(ack.stored, ack.chain, ack.pos)
+        # A cut that gave nothing may have lacked only the room that this ack has made.
+        self._no_cut_before = min(self._no_cut_before, now)
 
     def _on_error(self, error: wire.Error, now: float) -> None:
         if not self._spool.acked <= error.stored < self._spool.next:
