@@ -79,12 +79,13 @@ class UptimeLine:
         """Return readings from the front in real time, as many as are alike, and whether their times are estimated."""
         run: list[tuple[str, int, _Value]] = []
         is_exact = True
-        for channel, instant, value in readings:
-            placed = self.place(instant)
-            if placed is None or (run and placed[1] is not is_exact):
+        for reading in readings:
+            channel, instant, value = reading
+            placed = (instant, True) if instant < UPTIME else self.place(instant)
+            if placed is None or (placed[1] is not is_exact and run):
                 break
             is_exact = placed[1]
-            run.append((channel, placed[0], value))
+            run.append(reading if placed[0] == instant else (channel, placed[0], value))
         return run, not is_exact
 
     def place_ranges(self, ranges: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:

@@ -301,6 +301,18 @@ def test_unacked_frames_stay_as_they_were_stamped(machine: Machine) -> None:
     assert any(b'"again":true,"time_estimated":true' in body for body in hub.bodies[machine.spool.stream])
 
 
+def test_fsync_holds_for_readings_of_an_unset_clock(tmp_path: Path) -> None:
+    """``durability="fsync"`` leaves nothing to a power cut, whatever the clock says."""
+    synced: list[int] = []
+    spool = FileSpool(tmp_path / "spool", boot="boot-1", durability="fsync", sync_file=synced.append)
+    before = len(synced)
+
+    spool.record_at_uptime([("t", 1.0)], None, S)
+
+    assert len(synced) > before
+    spool.close()
+
+
 def test_damaged_state_makes_times_estimates(machine: Machine, tmp_path: Path) -> None:
     """Without the state nobody knows which boot a reading belongs to: it is placed before this one, and flagged."""
     machine.spool.record_at_uptime([("t", 1.0)], None, 10 * S)
