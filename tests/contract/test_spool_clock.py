@@ -431,5 +431,5 @@ class ClockModel(RuleBasedStateMachine):
         assert all(len(set(shifts)) == 1 for shifts in by_boot.values()), "spacing inside a boot is not kept"
 
 
-TestClockModel = ClockModel.TestCase
+TestClockModel = pytest.mark.slow(ClockModel.TestCase)
 TestClockModel.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
