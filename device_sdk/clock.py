@@ -13,13 +13,32 @@ from typing import NamedTuple
 
 _LINUX_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MACOS_BOOT_ID = ("sysctl", "-n", "kern.bootsessionuuid")
+# 2026-11-01, when this version was about to be released: a wall clock before it was never set, or lost its battery.
+RELEASED_NS = 1_793_491_200_000_000_000
+# Linux's monotonic clock stands still while the machine sleeps; this one does not.
+_BOOT_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", -1)
+
+
+def read_boot_ns() -> int:
+    """Return nanoseconds since the machine booted: the same for every process of one boot."""
+    return time.clock_gettime_ns(_BOOT_CLOCK) if _BOOT_CLOCK >= 0 else time.monotonic_ns()
 
 
 class Clock(NamedTuple):
-    """Two clocks as functions: ``monotonic_s`` for intervals, ``wall_ns`` (UTC epoch) for readings."""
+    """Three clocks as functions.
+
+    ``monotonic_s`` for intervals, ``wall_ns`` (UTC epoch) for readings, ``boot_ns`` (since
+    boot) for readings while the wall clock is not set.
+    """
 
     monotonic_s: Callable[[], float] = time.monotonic
     wall_ns: Callable[[], int] = time.time_ns
+    boot_ns: Callable[[], int] = read_boot_ns
+
+
+def is_set(wall_ns: int) -> bool:
+    """Say whether a wall clock shows a time that can be: not before this SDK was released."""
+    return wall_ns >= RELEASED_NS
 
 
 def read_boot_id(

@@ -22,6 +22,7 @@ from device_sdk.errors import ConnectionLostError, ProtocolError
 from device_sdk.outbox import CutFrame
 from device_sdk.session import Acknowledged, Closing, Session, SessionEvent, Welcomed
 from device_sdk.spool import Spool
+from device_sdk.timekeeper import Timekeeper
 from device_sdk.transport import LINK_ERRORS, Connection, Connector, LinkError, RetryPolicy, needs_person
 
 logger = logging.getLogger("device_sdk.courier")
@@ -84,7 +85,8 @@ class Courier:
         connector: makes connections.
         retry: how long to wait between them.
         device: for log lines.
-        clock: both clocks.
+        clock: for intervals.
+        timekeeper: learns the time before anything is cut.
         is_on_disk: the spool needs `sync`.
         offload: run steps in a worker thread (spool on disk inside a user's loop).
         on_frame, on_ack: the user's hooks; they run on this loop.
@@ -101,6 +103,7 @@ class Courier:
         *,
         device: str,
         clock: Clock,
+        timekeeper: Timekeeper,
         is_on_disk: bool,
         offload: bool,
         on_frame: FrameHook | None = None,
@@ -112,6 +115,7 @@ class Courier:
         self._retry = retry
         self._device = device
         self._clock = clock
+        self._timekeeper = timekeeper
         self._is_on_disk = is_on_disk
         self._offload = offload
         self._on_frame = on_frame
@@ -233,6 +237,7 @@ class Courier:
         """Let time pass: deadlines, cuts, the sync of each second."""
         session, spool = self._session, self._spool
         session.tick(now)
+        self._timekeeper.learn(session.hub_time_ns)
         while session.cut_is_due(now) and session.cut(now):
             pass
         if self._sync_at is not None and now >= self._sync_at:
@@ -338,7 +343,7 @@ class Courier:
         await connection.wait_closed()
 
     def _greet(self, now: float) -> None:
-        self._hello = self._session.connected(now, self._clock.wall_ns())
+        self._hello = self._session.connected(now, *self._timekeeper.reading(), self._timekeeper.clock)
 
     def _part(self, now: float) -> None:
         self._hello = None

@@ -40,6 +40,7 @@ from device_sdk.reading import (
 from device_sdk.session import Session
 from device_sdk.setting import check_choice, default_spool, parse_size
 from device_sdk.spool import FileSpool, MemorySpool, Spool
+from device_sdk.timekeeper import Timekeeper
 from device_sdk.transport import RetryPolicy, make_connector
 from device_sdk.wire import MAX_CHANNELS
 
@@ -60,7 +61,7 @@ class Status(NamedTuple):
     """What `Device.status` shows; counts are readings.
 
     ``pending``: recorded, not yet durable at the hub. ``oldest_age_s``: age of the
-    oldest of them, None when there is none. ``dropped``: lost to a full spool or
+    oldest of them, None when there is none or the clock is not set. ``dropped``: lost to a full spool or
     disk, each declared to the hub. ``no_value``: None or not finite, skipped.
     ``rejected``: refused by the hub for good. ``last_error``: why there is no
     connection, or why the disk refuses; None while all is well.
@@ -113,7 +114,7 @@ class Device:
         close_timeout_s: how long leaving the ``with`` block may wait for the last acks.
         on_frame: called with (seq, body, stream) before a frame is sent the first time by this process.
         on_ack: called with (stored, stream) when frames became durable at the hub.
-        clock: both clocks, for tests.
+        clock: all clocks, for tests.
         boot_id: the machine's boot id; None asks the machine.
 
     Raises:
@@ -148,7 +149,8 @@ class Device:
     ) -> None:
         self.name = check_device_name(name)
         ca_path = None if ca is None else str(ca)
-        self._connector = make_connector(url, token=token, ca=ca_path, fingerprint=fingerprint)
+        self._clock = clock or Clock()
+        self._connector = make_connector(url, token=token, ca=ca_path, fingerprint=fingerprint, clock=self._clock)
         self._place = spool
         self._max_bytes = parse_size("max_spool", max_spool)
         self._when_full: WhenFull = check_choice("when_full", when_full, ("oldest", "newest"))
@@ -157,7 +159,6 @@ class Device:
         self._link: Link = check_choice("link", link, ("normal", "metered"))
         self._close_timeout_s = close_timeout_s
         self._on_frame, self._on_ack = on_frame, on_ack
-        self._clock = clock or Clock()
         self._boot_id = boot_id
         self._closed_because = "is not open: use it in a `with` block, or call open()"
         self._channels: dict[str, Channel] = {}
@@ -165,6 +166,7 @@ class Device:
         self._spool: Spool | None = None
         self._session: Session | None = None
         self._courier: Courier | None = None
+        self._timekeeper: Timekeeper | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._thread: threading.Thread | None = None
@@ -236,8 +238,8 @@ class Device:
 
         Takes microseconds, from any thread; never waits for the network and never raises for it.
         """
-        spool, courier = self._spool, self._courier
-        if spool is None or courier is None:
+        spool, courier, timekeeper = self._spool, self._courier, self._timekeeper
+        if spool is None or courier is None or timekeeper is None:
             raise MisuseError(f"device {self.name} {self._closed_because}")
         if values is not None:
             named = {**values, **named}
@@ -252,20 +254,28 @@ class Device:
         if len(checked) < len(named):
             spool.skip_no_value(len(named) - len(checked))
         if checked:
-            spool.record(checked, time_ns, self._clock.wall_ns())
+            now_ns = self._clock.wall_ns()
+            if now_ns >= timekeeper.known_from_ns:
+                spool.record(checked, time_ns, now_ns)
+            else:
+                timekeeper.record(checked, time_ns, now_ns)
             courier.wake()
 
     def _record_one(self, name: str, raw: object, time: datetime | int | None) -> None:
         """Do as `record` for one declared channel, without building a mapping: the loop of most sensors."""
-        spool, courier = self._spool, self._courier
-        if spool is None or courier is None:
+        spool, courier, timekeeper = self._spool, self._courier, self._timekeeper
+        if spool is None or courier is None or timekeeper is None:
             raise MisuseError(f"device {self.name} {self._closed_because}")
         value = check_value(name, raw)
         time_ns = None if time is None else to_time_ns(time)
         if value is None:
             spool.skip_no_value(1)
             return
-        spool.record(((name, value),), time_ns, self._clock.wall_ns())
+        now_ns = self._clock.wall_ns()
+        if now_ns >= timekeeper.known_from_ns:
+            spool.record(((name, value),), time_ns, now_ns)
+        else:
+            timekeeper.record(((name, value),), time_ns, now_ns)
         courier.wake()
 
     # --- waiting and looking -------------------------------------------------------------------
@@ -294,12 +304,12 @@ class Device:
     @property
     def status(self) -> Status:
         """What goes on now; cheap enough for each second."""
-        spool, session, courier = self._spool, self._session, self._courier
-        if spool is None or session is None or courier is None:
+        spool, session, courier, timekeeper = self._spool, self._session, self._courier, self._timekeeper
+        if spool is None or session is None or courier is None or timekeeper is None:
             return Status(False, 0, None, 0, 0, 0, 0, self._max_bytes, f"device {self.name} {self._closed_because}")
         counts = spool.statistics()
         oldest = counts.oldest_time_ns
-        age_s = None if oldest is None else max(0.0, (self._clock.wall_ns() - oldest) / 1e9)
+        age_s = None if oldest is None else timekeeper.age_s(oldest)
         return Status(
             courier.is_online, counts.pending, age_s, counts.dropped, counts.no_value, session.rejected,
             counts.bytes, counts.limit_bytes, counts.disk_error or courier.last_error,
@@ -399,12 +409,13 @@ class Device:
             spool, device=self.name, boot=self._boot(), run=secrets.token_hex(8), sdk=f"python/{__version__}",
             link=self._link,
         )  # fmt: skip
+        timekeeper = Timekeeper(self._clock, spool)
         courier = Courier(
             session, spool, self._connector, RetryPolicy(random.random),
-            device=self.name, clock=self._clock, is_on_disk=self._is_on_disk,
+            device=self.name, clock=self._clock, timekeeper=timekeeper, is_on_disk=self._is_on_disk,
             offload=is_in_users_loop and self._is_on_disk, on_frame=self._on_frame, on_ack=self._on_ack,
         )  # fmt: skip
-        self._session, self._courier, self._spool = session, courier, spool
+        self._session, self._courier, self._timekeeper, self._spool = session, courier, timekeeper, spool
         _open_devices.add(self)
         return courier
 
@@ -413,7 +424,8 @@ class Device:
         assert spool is not None, "an open device has a spool"
         self._closed_because = because
         self._inherited = (spool, self._session, self._courier, self._loop, self._task, self._thread)
-        self._spool = self._session = self._courier = self._loop = self._task = self._thread = None
+        self._spool = self._session = self._courier = self._timekeeper = None
+        self._loop = self._task = self._thread = None
         _open_devices.discard(self)
         return spool
 

@@ -82,7 +82,7 @@ class FileSpool(SpoolBase):
             max_bytes=max_bytes,
             when_full=when_full,
             random_bytes=random_bytes,
-            last_ns=found.readings.last_ns,
+            last_ns=found.last_ns,
         )
         self._path: Final = path
         self._boot: Final = boot
@@ -123,7 +123,7 @@ class FileSpool(SpoolBase):
             entries = self._instants.stamp(values, time_ns, now_ns)
             log = self._readings
             if self._held or self._is_closed or log.bytes > self._limit_bytes:
-                self._record_in_trouble(entries, now_ns)
+                self._take(entries, now_ns)
             else:
                 try:
                     log.append(entries, now_ns)
@@ -132,7 +132,13 @@ class FileSpool(SpoolBase):
         if self._durability == "fsync":
             self.sync()
 
-    def _record_in_trouble(self, entries: list[Entry], now_ns: int) -> None:
+    def record_at_uptime(self, values: Sequence[tuple[str, Value]], time_ns: int | None, boot_ns: int) -> None:
+        super().record_at_uptime(values, time_ns, boot_ns)
+        if self._durability == "fsync":
+            self.sync()
+
+    def _take(self, entries: list[Entry], now_ns: int) -> None:
+        """Record in any trouble: `record` itself does without asking while there is none."""
         self._check_open()
         if not self._write_held(now_ns):
             self._hold(entries, None)
@@ -408,6 +414,9 @@ class FileSpool(SpoolBase):
 
     def _disk_error(self) -> str | None:
         return self._error
+
+    def _note_time(self, offset: int) -> None:
+        self._write(spool_event.time_event(offset))
 
     def _note(self, error: OSError) -> None:
         self._state.free_space(error)

@@ -135,6 +135,13 @@ class MemorySpool(SpoolBase):
         while self._kept_bytes > self._retain_bytes:
             self._kept_bytes -= len(self._kept.popleft()[1].body)
 
+    def _take(self, entries: list[Entry], now_ns: int) -> None:
+        size = sum(map(_size_of, entries))
+        if self._entry_bytes + size <= self._limit_bytes or self._make_room(entries):
+            self._entries.extend(entries)
+            self._entry_bytes += size
+            self._peak_bytes = max(self._peak_bytes, self._used_bytes())
+
     def _make_room(self, new: list[Entry]) -> bool:
         """Drop what the policy says; False when it says to drop ``new``."""
         if self._when_full == "newest":
@@ -148,6 +155,9 @@ class MemorySpool(SpoolBase):
         if dropped:
             self._outbox.lose(Reason.SPOOL_FULL, len(dropped), ranges_of(dropped))
         return True
+
+    def _note_time(self, offset: int) -> None:
+        """Do nothing: no later process needs it."""
 
     def _waiting(self) -> int:
         return len(self._entries)

@@ -24,12 +24,14 @@ from device_sdk import wire
 from device_sdk.columns import decode_batch, encode_batch, to_columns
 from device_sdk.errors import ChainConflictError, Reason
 from device_sdk.reading import Channel, Value
+from device_sdk.uptime import UPTIME, UptimeLine
 
 FrameKind = Literal["batch", "gap"]
 WhenFull = Literal["oldest", "newest"]
 Durability = Literal["second", "fsync"]
 
-# (channel, time_ns, value); a plain tuple because making a `Reading` costs a quarter of `record`.
+# (channel, time_ns, value); a plain tuple because making a `Reading` costs a quarter of `record`. The time is an
+# instant of `uptime` when the clock was not set.
 Entry = tuple[str, int, Value]
 
 # Times in one frame lie at most this far apart (146 years), so that every `dt` fits 64 bits.
@@ -162,6 +164,14 @@ class Instants:
             entries.append((channel, instant, value))
         return entries
 
+    def learn_time(self, uptime: UptimeLine) -> None:
+        """Go on in real time, behind every instant of uptime that was given, here or by an earlier process."""
+        newest = max((last for last in self._last.values() if last >= UPTIME), default=UPTIME)
+        placed = uptime.place(max(newest, UPTIME + uptime.floor))
+        assert placed is not None, "the time of this boot was just learnt"
+        self._floor_ns = max(self._floor_ns, placed[0])
+        self._last.clear()
+
 
 class Outbox:
     """The numbered side of a spool: one stream, its frames, and what waits to be numbered besides readings."""
@@ -172,6 +182,7 @@ class Outbox:
         self.next = 1
         self.pos: str | None = None
         self.channels: dict[str, Channel] = {}
+        self.uptime = UptimeLine()
         self.no_value = 0
         self.dropped = 0
         self.damaged = 0
@@ -220,7 +231,7 @@ class Outbox:
     # --- numbering -------------------------------------------------------------------------
 
     def next_frame(self, readings: Sequence[Entry], max_bytes: int) -> NextFrame | None:
-        """Build the next frame without numbering it; None when nothing waits.
+        """Build the next frame without numbering it; None when nothing waits, or the time of what waits is not known.
 
         Args:
             readings: the oldest un-numbered readings, at most as many as one frame may
@@ -308,13 +319,19 @@ class Outbox:
 
     def lose(self, reason: str, count: int | None, ranges: Mapping[str, tuple[int, int]]) -> None:
         """Note readings that will never be sent; the next gap frame of ``reason`` declares them all."""
-        self.losses.setdefault(reason, Loss()).add(count, ranges)
+        self.losses.setdefault(reason, Loss()).add(count, self.uptime.place_ranges(ranges))
         if reason in (Reason.SPOOL_FULL, Reason.DISK_FULL):
             self.dropped += count or 0
 
     def declare(self, channel: Channel) -> None:
         """Remember a channel; the same name again replaces it."""
         self.channels[channel.name] = channel
+
+    def learn_time(self, offset: int) -> None:
+        """Take what places this boot, and the boots before it that never learnt the time, in real time."""
+        self.uptime.offset = offset
+        for loss in self.losses.values():
+            loss.ranges = self.uptime.place_ranges(loss.ranges)
 
     # --- a snapshot without the bodies -----------------------------------------------------
 
@@ -323,6 +340,7 @@ class Outbox:
         return {
             "stream": self.stream, "acked": self.acked, "next": self.next, "pos": self.pos,
             "chains": {str(seq): chain.hex() for seq, chain in self._chains.items()},
+            "uptime": self.uptime.to_object(),
             "channels": {c.name: wire.channel_to_object(c) for c in self.channels.values()},
             "losses": {reason: [loss.count, loss.ranges] for reason, loss in self.losses.items()},
             "no_value": self.no_value, "dropped": self.dropped, "damaged": self.damaged, "ending": self.is_ending,
@@ -335,6 +353,7 @@ class Outbox:
         outbox = cls(obj["stream"])
         outbox.acked, outbox.next, outbox.pos = obj["acked"], obj["next"], obj["pos"]
         outbox._chains = {int(seq): bytes.fromhex(chain) for seq, chain in obj["chains"].items()}
+        outbox.uptime = UptimeLine.from_object(obj.get("uptime", {}))
         outbox.channels = {name: wire.channel_from_object(name, c) for name, c in obj["channels"].items()}
         for reason, (count, ranges) in obj["losses"].items():
             outbox.losses[reason] = Loss(count, {name: (low, high) for name, (low, high) in ranges.items()})
@@ -351,10 +370,15 @@ class Outbox:
             ended = wire.Earlier(self.stream, acked, acked + 1, chain.hex())
             self.earlier = (*self.earlier, ended)[-wire.MAX_EARLIER :]
 
-    def _batch(self, readings: Sequence[Entry], max_bytes: int) -> NextFrame:
+    def _batch(self, readings: Sequence[Entry], max_bytes: int) -> NextFrame | None:
+        is_estimated = False
+        if self.uptime.is_used:
+            readings, is_estimated = self.uptime.place_run(readings)
+            if not readings:
+                return None  # neither this machine nor a hub has known the time yet
         count = min(len(readings), wire.MAX_FRAME_READINGS)
         while True:
-            batch = to_columns(self.next, readings[:count])
+            batch = to_columns(self.next, readings[:count], time_estimated=is_estimated)
             if count == 1 or max(t for _, t, _ in readings[:count]) - batch.t0 <= MAX_SPAN_NS:
                 body = encode_batch(batch)
                 if count == 1 or len(body) <= max_bytes:
@@ -363,7 +387,8 @@ class Outbox:
 
     def _gap(self, reason: str) -> NextFrame:
         loss = self.losses[reason]
-        body = wire.encode(wire.Gap(self.next, loss.count, reason, loss.ranges))
+        ranges = {channel: ends for channel, ends in loss.ranges.items() if ends[1] < UPTIME}
+        body = wire.encode(wire.Gap(self.next, loss.count, reason, ranges))
         return self._numbered(body, "gap", 0, reason, None)
 
     def _again(self, held: NextFrame) -> NextFrame:

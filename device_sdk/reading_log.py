@@ -75,7 +75,8 @@ class ReadingLog:
         last_ns: latest instant given to a reading, as the state log knows it.
 
     After construction ``found_damage`` says, by segment base, how many places could
-    not be read, and ``is_missing`` that a file between others is not there.
+    not be read, ``is_missing`` that a file between others is not there, and ``last_uptime``
+    the last position on the line of uptime in any file, -1 for none.
     """
 
     def __init__(self, directory: Path, segment_bytes: int, head: int, last_ns: int) -> None:
@@ -83,6 +84,7 @@ class ReadingLog:
         self._segment_bytes = segment_bytes
         self.head = head
         self.last_ns = last_ns
+        self.last_uptime = -1
         self.segments: deque[Segment] = deque()
         self.left = 0
         self.bytes = 0
@@ -112,6 +114,8 @@ class ReadingLog:
 
     def append(self, entries: Sequence[Entry], now_ns: int) -> None:
         """Append readings; on return the operating system has them.
+
+        ``now_ns``: times beyond it were given by hand; 0 while the clock is not set.
 
         Raises:
             OSError: none of them was written.
@@ -359,6 +363,7 @@ class ReadingLog:
                 self._cached_to = segment.base + at
         self.left += segment.left
         self.last_ns = max(self.last_ns, decoder.last_ns)
+        self.last_uptime = max(self.last_uptime, decoder.last_uptime)
         if scan.damaged:
             self.found_damage[segment.base] = scan.damaged
         return not scan.damaged and not before.damaged

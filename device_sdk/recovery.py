@@ -11,6 +11,7 @@ the two logs, before `file_spool`. Must not: raise for damaged files.
                                        missing here, and its number must not be given again
 
 With durability ``fsync`` a power cut takes nothing, so it changes nothing.
+Another boot id also begins a new boot on the line of uptime (see `uptime`).
 """
 
 from collections.abc import Callable
@@ -22,13 +23,19 @@ from device_sdk.outbox import Outbox
 from device_sdk.reading_log import ReadingLog
 from device_sdk.spool_event import State, replay
 from device_sdk.state_log import StateLog
+from device_sdk.uptime import UPTIME
 
 
 class Recovered(NamedTuple):
-    """What a spool starts with. ``damage``: unreadable places by reading file, all declared now."""
+    """What a spool starts with.
+
+    ``last_ns``: no instant given from now on lies at or before it. ``damage``: unreadable places by reading file, all
+    declared now.
+    """
 
     outbox: Outbox
     readings: ReadingLog
+    last_ns: int
     state_log: StateLog
     damage: dict[int, int]
 
@@ -58,7 +65,21 @@ def recover(
     is_state_whole = was.is_coherent and (is_power_cut or not state_damage)
     if not is_state_whole or (outbox.is_ending and not outbox.frames):
         outbox.restart(new_stream(), None)
-    return Recovered(outbox, readings, state_log, dict(readings.found_damage))
+    last_ns = max(readings.last_ns, _resume_uptime(was, readings, boot))
+    return Recovered(outbox, readings, last_ns, state_log, dict(readings.found_damage))
+
+
+def _resume_uptime(was: State, readings: ReadingLog, boot: str) -> int:
+    """Find this boot's place on the line of uptime; return the last real time that earlier readings of it become."""
+    line = was.outbox.uptime
+    lost = (high for loss in was.outbox.losses.values() for _, high in loss.ranges.values() if high >= UPTIME)
+    last = max(readings.last_uptime, max(lost, default=UPTIME - 1) - UPTIME)
+    if was.boot == boot:
+        line.resume(last)
+    else:
+        line.begin_boot(last, is_empty=not readings.left)
+    placed = line.place(UPTIME + last) if last >= 0 else None
+    return 0 if placed is None else placed[0]
 
 
 def _new_damage(was: State, readings: ReadingLog) -> int:

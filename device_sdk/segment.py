@@ -8,6 +8,7 @@ Owns: records ↔ bytes, readings ↔ records. Place: before `reading_log` and
     reading = u8 kind | i64 time_ns | value | channel name          kind 1 float, 2 int (8 bytes), 3 bool (1 byte)
             | u8 kind | i64 time_ns | u8 name length | name | text  kind 4 str
     kind + 4: the time was given and lies in the future
+    kind + 8: the clock was not set; for the time stands the position on the line of `uptime`
     header  = u8 0 | u8 version | i64 last instant given to a reading before this file
 
 The seed differs from file to file, so bytes of a deleted file that a damaged
@@ -21,6 +22,7 @@ from zlib import crc32
 
 from device_sdk.outbox import Entry
 from device_sdk.reading import MAX_CHANNEL_NAME, MAX_STRING_BYTES, Value
+from device_sdk.uptime import UPTIME
 
 FORMAT_VERSION = 1
 MARK = b"\xa5\x1e"
@@ -33,6 +35,8 @@ _RECORD = struct.Struct("<2sII")
 RECORD_OVERHEAD = _RECORD.size
 _FLOAT, _INT, _BOOL, _STR = 1, 2, 3, 4
 _FUTURE = 4
+_AT_UPTIME = 8
+_LAST_KIND = _AT_UPTIME + _STR
 _HEADER_KIND = 0
 _pack_record = _RECORD.pack
 _pack_float = struct.Struct("<Bqd").pack
@@ -57,21 +61,23 @@ def encode_record(seed: int, payload: bytes) -> bytes:
 
 
 def encode_reading(seed: int, name: bytes, time_ns: int, value: Value, is_future: bool = False) -> bytes:
-    """Return one reading as a record; ``name`` is the channel in UTF-8."""
+    """Return one reading as a record; ``name`` is the channel in UTF-8, ``is_future`` also true of an uptime."""
     kind = type(value)
     if kind is float and not is_future:  # nearly all of them
         payload = _pack_float(_FLOAT, time_ns, value) + name
         length = len(payload)
         return _pack_record(MARK, length, crc32(payload, seed ^ length)) + payload
-    future = _FUTURE if is_future else 0
+    extra = _FUTURE if is_future else 0
+    if time_ns >= UPTIME:
+        extra, time_ns = _AT_UPTIME, time_ns - UPTIME
     if kind is float:
-        payload = _pack_float(_FLOAT + future, time_ns, value) + name
+        payload = _pack_float(_FLOAT + extra, time_ns, value) + name
     elif kind is bool:
-        payload = _pack_bool(_BOOL + future, time_ns, value) + name
+        payload = _pack_bool(_BOOL + extra, time_ns, value) + name
     elif kind is int:
-        payload = _pack_int(_INT + future, time_ns, value) + name
+        payload = _pack_int(_INT + extra, time_ns, value) + name
     else:
-        payload = _pack_str(_STR + future, time_ns, len(name)) + name + str(value).encode()
+        payload = _pack_str(_STR + extra, time_ns, len(name)) + name + str(value).encode()
     length = len(payload)
     return _pack_record(MARK, length, crc32(payload, seed ^ length)) + payload
 
@@ -126,19 +132,25 @@ class ReadingDecoder:
         self._names: dict[bytes, str] = {}
         # The latest instant that was not in the future when it was recorded: the next one must lie behind it.
         self.last_ns = 0
+        # The last position on the line of uptime.
+        self.last_uptime = -1
 
     def decode(self, payload: bytes) -> Entry | None:
         """Return the reading, or None for a header or a kind of a later version."""
         kind = payload[0] if payload else _HEADER_KIND
-        if kind == _HEADER_KIND or kind > 2 * _FUTURE:
+        if kind == _HEADER_KIND or kind > _LAST_KIND:
             self._header(payload)
             return None
         time_ns: int = _unpack_time(payload, 1)[0]
         if kind <= _FUTURE:
             if time_ns > self.last_ns:
                 self.last_ns = time_ns
-        else:
+        elif kind <= _AT_UPTIME:
             kind -= _FUTURE
+        else:
+            kind -= _AT_UPTIME
+            self.last_uptime = max(self.last_uptime, time_ns)
+            time_ns += UPTIME
         name, value = _VALUES[kind](payload)
         channel = self._names.get(name)
         if channel is None:

@@ -123,6 +123,7 @@ class Session:
         self._settled = 0
         # While a restored hub misses frames it had acked, only these are sent.
         self._restoring = Restoring(spool, device, run)
+        self._hub_time_ns: int | None = None
 
     @property
     def state(self) -> State:
@@ -149,8 +150,19 @@ class Session:
         """Readings that no longer need delivery, since this process began: durable at the hub, or declared lost."""
         return self._settled
 
-    def connected(self, now: float, wall_ns: int = 0) -> bytes:
+    @property
+    def hub_time_ns(self) -> int | None:
+        """The hub's wall clock as its last welcome said it; None before the first."""
+        return self._hub_time_ns
+
+    def connected(self, now: float, wall_ns: int = 0, boot_ns: int = 0, clock: str = "unknown") -> bytes:
         """Begin on a new connection; return the hello to send first.
+
+        Args:
+            now: monotonic seconds.
+            wall_ns: the device's wall clock, as it is.
+            boot_ns: ns since boot.
+            clock: ``synced``, or ``unknown`` when ``wall_ns`` was never set.
 
         Raises:
             ProtocolError: a connection is already in use.
@@ -172,7 +184,7 @@ class Session:
         assert chain is not None, "a spool knows the chain of its last cut frame"
         hello = wire.Hello(
             self._device, self._stream, self._boot, self._run, spool.acked, spool.next, chain.hex(),
-            sdk=self._sdk, seen=spool.pos, earlier=spool.earlier, mono_ns=int(now * 1e9), wall_ns=wall_ns,
+            sdk=self._sdk, seen=spool.pos, earlier=spool.earlier, mono_ns=boot_ns, wall_ns=wall_ns, clock=clock,
             link=self._link,
         )  # fmt: skip
         return wire.encode(self._restoring.hello(hello))
@@ -323,6 +335,7 @@ class Session:
         if not self._matches(welcome.stored, welcome.chain):
             self._start_new_stream(None, f"the hub's chain({welcome.stored}) is not ours: rolled back, or a twin")
             return
+        self._hub_time_ns = welcome.time_ns
         self._sent = welcome.stored
         self._settle(welcome.stored, welcome.chain, welcome.pos)
         self._events.append(Welcomed(welcome.time_ns, float(welcome.ping_s)))

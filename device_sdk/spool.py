@@ -103,6 +103,29 @@ class Spool(Protocol):
         """
         ...
 
+    def record_at_uptime(self, values: Sequence[tuple[str, Value]], time_ns: int | None, boot_ns: int) -> None:
+        """Do as `record` while the wall clock is not set.
+
+        Without ``time_ns`` the readings get their real time when they are cut, by
+        what `learn_time` says; until then none of them is cut.
+
+        Args:
+            boot_ns: ns since the machine booted, also when the process is a later one.
+        """
+        ...
+
+    def learn_time(self, wall_ns: int, boot_ns: int) -> None:
+        """Take, durably with the next cut, that it was ``wall_ns`` at ``boot_ns``; a boot learns it once.
+
+        Readings of earlier boots that never learnt the time then end where this boot
+        began, and their frames say ``time_estimated``.
+        """
+        ...
+
+    def uptime_at(self, boot_ns: int) -> int:
+        """Return the real time of ``boot_ns`` of this boot; until it is learnt, an instant of `uptime`."""
+        ...
+
     def skip_no_value(self, count: int) -> None:
         """Count values that were None or not finite."""
         ...

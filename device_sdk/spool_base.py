@@ -6,12 +6,13 @@ Owns: the lock that guards all state of a spool, statistics. Place: after
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from device_sdk.errors import MisuseError
-from device_sdk.outbox import Instants, Outbox, SpoolStatistics, WhenFull
-from device_sdk.reading import Channel
+from device_sdk.outbox import Entry, Instants, Outbox, SpoolStatistics, WhenFull
+from device_sdk.reading import Channel, Value
+from device_sdk.uptime import UPTIME
 from device_sdk.wire import Earlier
 
 # Below this the state of 200 channels and one window of frames would leave no room for readings.
@@ -81,6 +82,27 @@ class SpoolBase(ABC):
         with self._lock:
             self._outbox.no_value += count
 
+    def record_at_uptime(self, values: Sequence[tuple[str, Value]], time_ns: int | None, boot_ns: int) -> None:
+        with self._lock:
+            self._check_open()
+            now_ns = self._outbox.uptime.at(boot_ns)
+            # An unset clock cannot say whether a time given by hand lies in the future: it counts as if it did.
+            self._take(self._instants.stamp(values, time_ns, now_ns), now_ns if now_ns < UPTIME else 0)
+
+    def uptime_at(self, boot_ns: int) -> int:
+        with self._lock:
+            return self._outbox.uptime.at(boot_ns)
+
+    def learn_time(self, wall_ns: int, boot_ns: int) -> None:
+        with self._lock:
+            line = self._outbox.uptime
+            if line.offset is None and not self._is_closed:
+                offset = line.offset_at(wall_ns, boot_ns)
+                self._note_time(offset)
+                self._outbox.learn_time(offset)
+                if line.is_used:
+                    self._instants.learn_time(line)
+
     def statistics(self) -> SpoolStatistics:
         with self._lock:
             outbox = self._outbox
@@ -96,10 +118,14 @@ class SpoolBase(ABC):
                 peak_bytes=self._peak_bytes,
                 dropped=outbox.dropped,
                 no_value=outbox.no_value,
-                oldest_time_ns=self._oldest_waiting_ns() if oldest_ns is None else oldest_ns,
+                oldest_time_ns=self._placed(self._oldest_waiting_ns()) if oldest_ns is None else oldest_ns,
                 damaged=outbox.damaged,
                 disk_error=self._disk_error(),
             )
+
+    @abstractmethod
+    def _take(self, entries: list[Entry], now_ns: int) -> None:
+        """Take stamped readings as `record` does; times beyond ``now_ns`` lie in the future."""
 
     @abstractmethod
     def _waiting(self) -> int:
@@ -110,8 +136,16 @@ class SpoolBase(ABC):
         """Return the time of the first of them."""
 
     @abstractmethod
+    def _note_time(self, offset: int) -> None:
+        """Write down what `Outbox.learn_time` is about to be told."""
+
+    @abstractmethod
     def _used_bytes(self) -> int:
         """Return what counts against the limit."""
+
+    def _placed(self, instant: int | None) -> int | None:
+        placed = None if instant is None else self._outbox.uptime.place(instant)
+        return instant if placed is None else placed[0]
 
     def _disk_error(self) -> str | None:
         return None

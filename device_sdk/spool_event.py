@@ -15,7 +15,7 @@ from device_sdk.reading import Channel
 from device_sdk.state_log import COMPLETE, HELD, SNAPSHOT, Event
 
 FORMAT = 1
-FRAME, ACK, RESTART, LOSE, DECLARE, CLOSE = "frame", "ack", "restart", "lose", "declare", "close"
+FRAME, ACK, RESTART, LOSE, DECLARE, CLOSE, TIME = "frame", "ack", "restart", "lose", "declare", "close", "time"
 FORGET = "forget"
 
 
@@ -92,6 +92,11 @@ def declare_event(channel: Channel) -> Event:
     return Event(DECLARE, {"name": channel.name, "channel": wire.channel_to_object(channel)})
 
 
+def time_event(offset: int) -> Event:
+    """Return the event of learning how far real time lies behind the positions of this boot's uptime."""
+    return Event(TIME, {"offset": offset})
+
+
 def close_event(end: int, no_value: int) -> Event:
     """Return the event of a clean close."""
     return Event(CLOSE, {"end": end, "no_value": no_value})
@@ -152,8 +157,8 @@ def _apply(state: State, event: Event) -> State:
             outbox.restart(fields["new_stream"], fields["stored"], Loss(count, _ranges(ranges)))
         case "lose" | "forget":
             _apply_loss(state, fields)
-        case "declare":
-            outbox.declare(wire.channel_from_object(fields["name"], fields["channel"]))
+        case "declare" | "time":
+            _apply_knowledge(outbox, event)
         case "complete":
             pass
         case _:  # an event of another stream: the one that began it is lost
@@ -185,6 +190,14 @@ def _apply_ack(outbox: Outbox, fields: dict[str, Any]) -> None:
     outbox.acknowledge(fields["stored"], fields["pos"])
     if fields["new_stream"] is not None:
         outbox.restart(fields["new_stream"], fields["stored"])
+
+
+def _apply_knowledge(outbox: Outbox, event: Event) -> None:
+    fields = event.fields
+    if event.kind == TIME:
+        outbox.learn_time(fields["offset"])
+    else:
+        outbox.declare(wire.channel_from_object(fields["name"], fields["channel"]))
 
 
 def _apply_loss(state: State, fields: dict[str, Any]) -> None:

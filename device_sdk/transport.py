@@ -11,6 +11,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from device_sdk.backoff import Backoff
+from device_sdk.clock import Clock
 from device_sdk.errors import AuthenticationError, ConnectionLostError, MisuseError
 from device_sdk.wire import DEVICE_PATH
 
@@ -108,7 +109,9 @@ def needs_person(error: LinkError) -> bool:
     return error.code is not None and 4400 <= error.code < 4500
 
 
-def make_connector(url: str, *, token: str | None, ca: str | None, fingerprint: str | None) -> Connector:
+def make_connector(
+    url: str, *, token: str | None, ca: str | None, fingerprint: str | None, clock: Clock | None = None
+) -> Connector:
     """Return the connector for ``url`` by its scheme.
 
     Args:
@@ -116,6 +119,7 @@ def make_connector(url: str, *, token: str | None, ca: str | None, fingerprint: 
         token: sent as ``Authorization: Bearer``.
         ca: path to a PEM file of the CA to trust instead of the system's.
         fingerprint: SHA-256 of the hub's certificate in hex; it alone is trusted.
+        clock: whose wall clock says whether the dates of certificates can be checked.
 
     Raises:
         MisuseError: another scheme, no host, or TLS options without TLS.
@@ -137,7 +141,9 @@ def make_connector(url: str, *, token: str | None, ca: str | None, fingerprint: 
     path = parts.path.rstrip("/")
     path = path if path.endswith(DEVICE_PATH) else path + DEVICE_PATH
     target = Target(parts.hostname, port or (443 if is_secure else 80), path, is_secure)
-    return WebSocketConnector(target, token=token, ca=ca, fingerprint=_checked_fingerprint(fingerprint))
+    return WebSocketConnector(
+        target, token=token, ca=ca, fingerprint=_checked_fingerprint(fingerprint), clock=clock or Clock()
+    )
 
 
 def _checked_fingerprint(fingerprint: str | None) -> str | None:

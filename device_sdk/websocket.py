@@ -25,6 +25,7 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
+from device_sdk.clock import Clock, is_set
 from device_sdk.errors import AuthenticationError, ConnectionLostError
 from device_sdk.transport import LinkError, Receiver
 from device_sdk.wire import DEVICE_SUBPROTOCOL, MAX_FRAME_BYTES, PING_S, Close
@@ -40,6 +41,8 @@ SILENT_SWEEPS = 3
 # Two addresses of one name (IPv6 that leads nowhere, IPv4 that works) are tried this far apart. Source: RFC 8305.
 HAPPY_EYEBALLS_S = 0.25
 _REASON_CHARS = 200
+# X509_V_FLAG_NO_CHECK_TIME of OpenSSL ≥ 1.1.0, which `ssl` does not name.
+_NO_CHECK_TIME = ssl.VerifyFlags(0x200000)
 
 
 class Target(NamedTuple):
@@ -80,11 +83,14 @@ class _ResumingContext(ssl.SSLContext):
 class WebSocketConnector:
     """Makes WebSocket connections to one hub; see `transport.make_connector` for the arguments."""
 
-    def __init__(self, target: Target, *, token: str | None, ca: str | None, fingerprint: str | None) -> None:
+    def __init__(
+        self, target: Target, *, token: str | None, ca: str | None, fingerprint: str | None, clock: Clock
+    ) -> None:
         self._target = target
         self._token = token
         self._ca = ca
         self._fingerprint = fingerprint
+        self._clock = clock
         self._tls: _ResumingContext | None = None
 
     async def connect(self, receiver: Receiver) -> "WebSocketConnection":
@@ -98,7 +104,7 @@ class WebSocketConnector:
             raise ConnectionLostError(f"{self._name()} did not answer within {OPEN_TIMEOUT_S:g} s") from error
         except ssl.SSLCertVerificationError as error:
             raise ConnectionLostError(
-                f"{self._name()}: its certificate is not trusted ({error.verify_message}); pass ca= or fingerprint="
+                f"{self._name()}: its certificate is not trusted ({error.verify_message}); {self._advice()}"
             ) from error
         except (OSError, RuntimeError) as error:
             # RuntimeError: the interpreter is going down and takes no more name look-ups.
@@ -135,12 +141,22 @@ class WebSocketConnector:
                 # The pin is compared before a byte is sent, and trusts one certificate whoever signed it.
                 self._tls.check_hostname = False
                 self._tls.verify_mode = ssl.CERT_NONE
+        if self._fingerprint is not None:
+            # Without the time nobody can say whether a certificate is valid today; the pin names the one it must be.
+            has_dates = is_set(self._clock.wall_ns())
+            flags = self._tls.verify_flags
+            self._tls.verify_flags = flags & ~_NO_CHECK_TIME if has_dates else flags | _NO_CHECK_TIME
         return self._tls
 
     def _remember(self, tls: ssl.SSLObject) -> None:
         """Keep the session for the next connection; TLS 1.3 gives it after the first bytes of the hub."""
         if self._tls is not None and tls.session is not None:
             self._tls.last = tls.session
+
+    def _advice(self) -> str:
+        if not is_set(self._clock.wall_ns()):
+            return "this machine's clock is not set: set it, or pass fingerprint= to do without the certificate's dates"
+        return "pass ca= or fingerprint="
 
     def _name(self) -> str:
         return f"hub {self._target.host}:{self._target.port}"

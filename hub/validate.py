@@ -113,6 +113,7 @@ class _BatchModel(_Model):
     # Not a Literal: that takes 1000.0 and true as well, and times would become floats when the body is read again.
     tick: Annotated[int, Strict()] = 1
     again: bool = False
+    time_estimated: Annotated[bool, Strict()] = False
     c: Annotated[dict[str, _ColumnModel], Field(min_length=1)]
 
 
@@ -228,7 +229,7 @@ def _batch(data: bytes) -> Batch:
         if model.tick not in _TICKS:
             raise ValueError(f"tick {model.tick}: use 1, 1000, 1000000 or 1000000000 ns")
         t0 = int(model.t0)
-        batch = Batch(model.seq, model.count, t0, model.tick, tuple(_columns(model)), model.again)
+        batch = Batch(model.seq, model.count, t0, model.tick, tuple(_columns(model)), model.again, model.time_estimated)
         _check_count(batch)
     except ValueError as error:
         raise MalformedError(f"batch {model.seq}: {error}", model.seq, model.count) from error
@@ -328,7 +329,7 @@ def _without(column: Column, failed: dict[int, Reason]) -> Column | None:
 def _body_of(batch: Batch, good: list[SeriesColumn]) -> bytes:
     kept = tuple(c.column for c in good)
     count = sum(len(c.values) for c in kept)
-    return columns.encode_json(Batch(batch.seq, count, batch.t0, batch.tick, kept, batch.again))
+    return columns.encode_json(batch._replace(count=count, columns=kept))
 
 
 def _hello(obj: dict[str, Any]) -> Hello:

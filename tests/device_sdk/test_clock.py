@@ -1,27 +1,45 @@
 """The one place that asks the machine for time and boot id."""
 
+import re
+import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
-from device_sdk.clock import Clock, read_boot_id
+from device_sdk.clock import RELEASED_NS, Clock, read_boot_id
 
 NOTHING = ("false",)
 
 
 def test_clock_reads_the_machine_by_default() -> None:
-    """Monotonic seconds and UTC epoch nanoseconds."""
+    """Monotonic seconds, UTC epoch nanoseconds, and nanoseconds since boot, which every process counts alike."""
     clock = Clock()
 
     assert clock.monotonic_s() <= time.monotonic()
     assert abs(clock.wall_ns() - time.time_ns()) < 10**9
+    other = subprocess.run(
+        [sys.executable, "-c", "from device_sdk.clock import Clock; print(Clock().boot_ns())"],
+        capture_output=True, text=True, check=True, timeout=30, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert 0 <= clock.boot_ns() - int(other.stdout) < 30 * 10**9
 
 
 def test_clock_is_whatever_is_passed_in() -> None:
     """Tests and simulators bring their own time."""
-    clock = Clock(monotonic_s=lambda: 1.5, wall_ns=lambda: 7)
+    clock = Clock(monotonic_s=lambda: 1.5, wall_ns=lambda: 7, boot_ns=lambda: 9)
 
-    assert (clock.monotonic_s(), clock.wall_ns()) == (1.5, 7)
+    assert (clock.monotonic_s(), clock.wall_ns(), clock.boot_ns()) == (1.5, 7, 9)
+
+
+def test_release_is_no_later_than_any_release_in_the_changelog() -> None:
+    """A set clock is never taken for an unset one: the constant is a date before the first release."""
+    text = (Path(__file__).parents[2] / "CHANGELOG.md").read_text(encoding="utf-8")
+    days = re.findall(r"^## .*(\d{4}-\d\d-\d\d)", text, re.MULTILINE)
+    released = [datetime.fromisoformat(day).replace(tzinfo=UTC) for day in days]
+
+    assert datetime(2026, 11, 1, tzinfo=UTC).timestamp() * 10**9 == RELEASED_NS
+    assert all(RELEASED_NS <= day.timestamp() * 10**9 for day in released)
 
 
 def test_boot_id_comes_from_the_file(tmp_path: Path) -> None:

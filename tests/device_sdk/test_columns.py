@@ -44,6 +44,10 @@ def _readings(case: dict[str, Any]) -> list[Reading]:
     return [Reading(r["channel"], int(r["time_ns"]), kinds[r["type"]](r["value"])) for r in case["readings"]]
 
 
+def _flags(case: dict[str, Any]) -> dict[str, bool]:
+    return {"again": case["again"], "time_estimated": case.get("time_estimated", False)}
+
+
 def _by_channel(readings: list[Reading]) -> dict[str, list[tuple[int, type, Value]]]:
     out: dict[str, list[tuple[int, type, Value]]] = {}
     for channel, time_ns, value in readings:
@@ -56,11 +60,12 @@ def test_json_vector(case: dict[str, Any]) -> None:
     """The readings make exactly this body, and the body gives exactly these readings."""
     readings, body = _readings(case), case["body"].encode()
 
-    made = encode_json(to_columns(int(case["seq"]), readings, again=case["again"]))
+    made = encode_json(to_columns(int(case["seq"]), readings, **_flags(case)))
     batch = decode_batch(body)
 
     assert made == body
     assert (batch.seq, batch.count, batch.again) == (int(case["seq"]), len(readings), case["again"])
+    assert batch.time_estimated == case.get("time_estimated", False)
     assert _by_channel(batch.readings()) == _by_channel(readings)
 
 
@@ -69,11 +74,12 @@ def test_binary_vector(case: dict[str, Any]) -> None:
     """The same for binary frames, which the encoder chooses here by itself."""
     readings, body = _readings(case), bytes.fromhex(case["body_hex"])
 
-    made = encode_batch(to_columns(int(case["seq"]), readings, again=case["again"]))
+    made = encode_batch(to_columns(int(case["seq"]), readings, **_flags(case)))
     batch = decode_batch(body)
 
     assert made == body
     assert (batch.seq, batch.count, batch.again) == (int(case["seq"]), len(readings), case["again"])
+    assert batch.time_estimated == case.get("time_estimated", False)
     assert _by_channel(batch.readings()) == _by_channel(readings)
 
 
@@ -81,14 +87,18 @@ def test_binary_vector(case: dict[str, Any]) -> None:
     st.integers(1, INT_MAX),
     st.lists(st.tuples(_names, _times, _floats | _ints | st.booleans() | _texts), min_size=1, max_size=40),
     st.booleans(),
+    st.booleans(),
 )
-def test_any_readings_round_trip(seq: int, entries: list[tuple[str, int, Value]], again: bool) -> None:
+def test_any_readings_round_trip(
+    seq: int, entries: list[tuple[str, int, Value]], again: bool, time_estimated: bool
+) -> None:
     """Whatever mix of types, times and channels: nothing changes by value, type or order inside a channel."""
     readings = [Reading(*entry) for entry in entries]
 
-    batch = decode_batch(encode_batch(to_columns(seq, readings, again=again)))
+    batch = decode_batch(encode_batch(to_columns(seq, readings, again=again, time_estimated=time_estimated)))
 
-    assert (batch.seq, batch.count, batch.again) == (seq, len(readings), again)
+    assert (batch.seq, batch.count) == (seq, len(readings))
+    assert (batch.again, batch.time_estimated) == (again, time_estimated)
     assert _by_channel(batch.readings()) == _by_channel(readings)
 
 

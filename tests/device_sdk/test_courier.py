@@ -15,6 +15,7 @@ from device_sdk.courier import Courier
 from device_sdk.errors import AuthenticationError, ConnectionLostError
 from device_sdk.session import Session
 from device_sdk.spool import MemorySpool
+from device_sdk.timekeeper import Timekeeper
 from device_sdk.transport import Connection, LinkError, Receiver, RetryPolicy
 from tests.support.hub_model import HubConversation, HubModel
 
@@ -95,7 +96,8 @@ class Rig:
         self.session = Session(self.spool, device="d1", boot="b", run="r", sdk="test")
         self.courier = Courier(
             self.session, self.spool, network, RetryPolicy(lambda: random),
-            device="d1", clock=Clock(), is_on_disk=offload, offload=offload, **hooks,
+            device="d1", clock=Clock(), timekeeper=Timekeeper(Clock(), self.spool),
+            is_on_disk=offload, offload=offload, **hooks,
         )  # fmt: skip
         self.count = 0
 

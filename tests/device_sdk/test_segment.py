@@ -14,6 +14,7 @@ from device_sdk.segment import (
     encode_record,
     seed_of,
 )
+from device_sdk.uptime import UPTIME
 
 SEED = seed_of(7)
 
@@ -58,11 +59,24 @@ def test_decoder_knows_the_last_instant_that_was_not_in_the_future() -> None:
     assert decoder.last_ns == 60
 
 
+@pytest.mark.parametrize("value", [0.1, 7, True, "öpen"])
+def test_reading_of_an_unset_clock_round_trips_and_is_no_last_instant(value: Value) -> None:
+    """Its time is a position on the line of uptime; it must not make later real times wait behind it."""
+    (payload,) = payloads(encode_reading(SEED, b"t", UPTIME + 5, value, True))
+    decoder = ReadingDecoder()
+
+    entry = decoder.decode(payload)
+
+    assert entry == ("t", UPTIME + 5, value)
+    assert type(entry[2]) is type(value)
+    assert (decoder.last_ns, decoder.last_uptime) == (0, 5)
+
+
 def test_decoder_passes_over_kinds_it_does_not_know() -> None:
     """A record of a later version is no reading and no error."""
     decoder = ReadingDecoder()
 
-    assert [decoder.decode(payload) for payload in (b"", b"\x09rest", b"\xff")] == [None, None, None]
+    assert [decoder.decode(payload) for payload in (b"", b"\x0drest", b"\xff")] == [None, None, None]
 
 
 def test_record_of_another_file_is_damage() -> None:

@@ -26,7 +26,8 @@ from device_sdk.session import (
     Welcomed,
 )
 from device_sdk.spool import MemorySpool
-from tests.support.hub_model import HubConversation, HubModel
+from device_sdk.spool_base import MIN_LIMIT_BYTES
+from tests.support.hub_model import TIME_NS, HubConversation, HubModel
 
 T0_NS = 1_795_376_000_000_000_000
 
@@ -146,7 +147,7 @@ def test_hello_says_where_the_stream_stands() -> None:
     play.step(1)
     play.cut()
 
-    hello = json.loads(play.session.connected(play.now, wall_ns=5))
+    hello = json.loads(play.session.connected(play.now, wall_ns=5, boot_ns=7, clock="synced"))
 
     chain = play.spool.chain(1)
     assert chain is not None
@@ -154,7 +155,31 @@ def test_hello_says_where_the_stream_stands() -> None:
     assert hello["stream"] == play.spool.stream
     assert (hello["acked"], hello["next"], hello["chain"]) == (1, 2, chain.hex())
     assert hello["seen"] == "7f3a7f3a.1"
-    assert hello["wall_ns"] == "5"
+    assert (hello["wall_ns"], hello["mono_ns"], hello["clock"]) == ("5", "7", "synced")
+
+
+def test_ack_makes_room_for_the_next_cut_at_once() -> None:
+    """A small spool holds few bytes in flight: a backlog leaves as fast as acks come, not a window a second."""
+    play = Play(spool=MemorySpool(max_bytes=MIN_LIMIT_BYTES))
+    for n in range(1_500):
+        play.record(float(n))
+    play.connect()
+    began = play.now
+
+    while play.spool.pending:
+        play.step(0.1)
+
+    assert play.now - began <= 2.0
+
+
+def test_welcome_tells_the_hubs_time() -> None:
+    """Whoever has no clock of its own takes the time from there before the first cut."""
+    play = Play()
+    assert play.session.hub_time_ns is None
+
+    play.connect()
+
+    assert play.session.hub_time_ns == TIME_NS
 
 
 def test_nothing_is_sent_before_the_welcome() -> None:

@@ -10,6 +10,7 @@ from device_sdk.outbox import Entry, NextFrame, Outbox, loss_of
 from device_sdk.reading import Channel, ValueType
 from device_sdk.spool_event import State
 from device_sdk.state_log import Event
+from device_sdk.uptime import UPTIME
 
 ENTRIES: list[Entry] = [("t", 5, 1.0), ("t", 6, 2.0)]
 
@@ -42,6 +43,10 @@ def history(outbox: Outbox) -> list[Event]:
     outbox.acknowledge(1, "run.1")
     events.append(spool_event.lose_event(Reason.SPOOL_FULL, 2, {"t": (1, 2)}, 900))
     outbox.lose(Reason.SPOOL_FULL, 2, {"t": (1, 2)})
+    events.append(spool_event.lose_event(Reason.DISK_FULL, 2, {"t": (UPTIME + 1, UPTIME + 2)}, 900))
+    outbox.lose(Reason.DISK_FULL, 2, {"t": (UPTIME + 1, UPTIME + 2)})
+    events.append(spool_event.time_event(1_000))
+    outbox.learn_time(1_000)
     events.append(spool_event.restart_event("s2", 2, loss_of(ENTRIES)))
     outbox.restart("s2", 2, loss_of(ENTRIES))
     for _ in range(4):

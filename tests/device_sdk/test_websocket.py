@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
+from device_sdk.clock import RELEASED_NS, Clock
 from device_sdk.errors import AuthenticationError, ConnectionLostError
 from device_sdk.transport import LinkError, make_connector
 from device_sdk.websocket import WebSocketConnection
@@ -22,6 +24,12 @@ from tests.support.certificate import ServerCertificate, make_certificate
 pytestmark = pytest.mark.asyncio
 LIMIT_S = 5.0
 Handler = Callable[[ServerConnection], Awaitable[None]]
+
+
+@pytest.fixture(scope="module")
+def future(tmp_path_factory: pytest.TempPathFactory) -> ServerCertificate:
+    """A certificate that is not valid before a month has passed."""
+    return make_certificate(tmp_path_factory.mktemp("future"), after=timedelta(days=30))
 
 
 class Ear:
@@ -65,8 +73,8 @@ async def _server(handler: Handler = _echo, **options: Any) -> Any:
         yield server.sockets[0].getsockname()[1]
 
 
-async def _connect(url: str, ear: Ear, **options: str | None) -> WebSocketConnection:
-    settings: dict[str, str | None] = {"token": None, "ca": None, "fingerprint": None, **options}
+async def _connect(url: str, ear: Ear, **options: Any) -> WebSocketConnection:
+    settings: dict[str, Any] = {"token": None, "ca": None, "fingerprint": None, **options}
     connection = await asyncio.wait_for(make_connector(url, **settings).connect(ear), LIMIT_S)
     assert isinstance(connection, WebSocketConnection)
     return connection
@@ -373,6 +381,38 @@ async def test_tls_refuses_an_unknown_certificate(certificate: ServerCertificate
     async with _server(ssl=certificate.context) as port:
         with pytest.raises(ConnectionLostError, match="pass ca= or fingerprint="):
             await _connect(f"wss://127.0.0.1:{port}", Ear())
+
+
+async def test_pinned_certificate_needs_no_dates_while_the_clock_is_not_set(future: ServerCertificate) -> None:
+    """A board in 1970 reaches its hub; the same connector checks dates again once the clock is set."""
+    wall_ns = [0]
+    clock = Clock(wall_ns=lambda: wall_ns[0])
+    async with _server(ssl=future.context) as port:
+        connector = make_connector(
+            f"wss://127.0.0.1:{port}", token=None, ca=str(future.ca), fingerprint=future.fingerprint, clock=clock
+        )
+        unset = await connector.connect(Ear())
+        wall_ns[0] = RELEASED_NS
+        with pytest.raises(ConnectionLostError, match="not yet valid"):
+            await connector.connect(Ear())
+        unset.close()
+        await unset.wait_closed()
+
+
+async def test_unset_clock_relaxes_nothing_but_the_dates(
+    certificate: ServerCertificate, future: ServerCertificate
+) -> None:
+    """Not without a pin (the error names the clock), not for another certificate, not for one of another CA."""
+    cases = [
+        (str(future.ca), None, "clock is not set"),
+        (str(future.ca), "ab" * 32, "not the pinned one"),
+        (str(certificate.ca), future.fingerprint, "is not trusted"),
+    ]
+    clock = Clock(wall_ns=lambda: 0)
+    async with _server(ssl=future.context) as port:
+        for ca, fingerprint, refusal in cases:
+            with pytest.raises(ConnectionLostError, match=refusal):
+                await _connect(f"wss://127.0.0.1:{port}", Ear(), ca=ca, fingerprint=fingerprint, clock=clock)
 
 
 async def test_tls_refuses_another_fingerprint_before_the_token_is_sent(certificate: ServerCertificate) -> None:

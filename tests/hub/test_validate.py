@@ -137,6 +137,19 @@ def test_check_batch_rejects_times_no_sensor_has(when: int) -> None:
     assert checked.readings == 1
 
 
+def test_estimated_times_stay_flagged_in_both_encodings_and_after_a_rejection() -> None:
+    """The body that is kept says that its times are an estimate, also when it is not the one received."""
+    batch = Batch(3, 3, T0, 1, (Column("x", [0, 1], [1.0, 2.0]), Column("y", [0], [1.0])), time_estimated=True)
+    as_json, binary = columns.encode_json(batch), columns.encode_binary(batch)
+    assert binary is not None
+
+    checked = check_batch(batch, as_json, {"x": Series(1, "default", "d", "x", ValueType.FLOAT)}.get)
+
+    assert parse_message(as_json, True) == parse_message(binary, False) == batch
+    assert (checked.readings, checked.rejected_count) == (2, 1)
+    assert columns.decode_batch(checked.body).time_estimated
+
+
 def test_check_batch_rejects_channels_nobody_declared() -> None:
     """An undeclared name and a name outside the grammar are different faults; the declared channel is stored."""
     batch = Batch(1, 3, T0, 1, (Column("x", [0], [1.0]), Column("y", [0], [1.0]), Column("../etc", [0], [1.0])))

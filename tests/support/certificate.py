@@ -24,9 +24,9 @@ class ServerCertificate:
     context: ssl.SSLContext
 
 
-def make_certificate(folder: Path) -> ServerCertificate:
-    """Return a certificate for ``localhost`` and 127.0.0.1 signed by a CA of its own."""
-    now = datetime.datetime.now(datetime.UTC)
+def make_certificate(folder: Path, after: datetime.timedelta = datetime.timedelta()) -> ServerCertificate:
+    """Return a certificate for ``localhost`` and 127.0.0.1 signed by a CA of its own, valid around now + ``after``."""
+    now = datetime.datetime.now(datetime.UTC) + after
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test CA")])
     ca = (

@@ -34,13 +34,22 @@ class HubProcess:
         data: data directory, kept over restarts.
         options: further command-line options, e.g. ``--tls-cert``.
         ca: path of the certificate authority when the hub serves TLS.
+        environment: variables beside this process's own.
     """
 
-    def __init__(self, data: Path, *options: str, ca: Path | None = None, port: int | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *options: str,
+        ca: Path | None = None,
+        port: int | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.data = data
         self.port = port or free_port()
         self.ca = ca
         self._options = options
+        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self.log = data.with_name(data.name + ".log")
 
@@ -70,8 +79,9 @@ class HubProcess:
         command = [sys.executable, "-m", "hub", "serve", "--data", str(self.data), "--port", str(self.port)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, *self._options], stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT
-            )
+                [*command, *self._options], stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT,
+                env={**os.environ, **(self._environment or {})},
+            )  # fmt: skip
         limit = time.monotonic() + START_LIMIT_S
         while time.monotonic() < limit:
             if self._process.poll() is not None:
