@@ -1,6 +1,7 @@
 """All benchmarks one after the other, or those named: ``python -m tests.bench [frames] [journal] …`` (`make bench`).
 
-Each prints its own Markdown table; `docs/benchmarks.md` holds such a run with its date and machine.
+Each prints its own Markdown table; `docs/benchmarks.md` holds such a run with its date and machine. `outage` installs
+its peers from the package index, so it is run by itself: ``python -m tests.bench.outage``.
 """
 
 import subprocess
