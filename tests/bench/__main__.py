@@ -1,7 +1,7 @@
 """All benchmarks one after the other, or those named: ``python -m tests.bench [frames] [journal] …`` (`make bench`).
 
-Each prints its own Markdown table; `docs/benchmarks.md` holds such a run with its date and machine. `outage` installs
-its peers from the package index, so it is run by itself: ``python -m tests.bench.outage``.
+Each prints its own Markdown table; `docs/benchmarks.md` holds such a run with its date and machine. Two are run by
+themselves, as ``python -m tests.bench.NAME``: `outage` installs its peers, `data_budget` takes half an hour.
 """
 
 import subprocess
