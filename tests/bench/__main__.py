@@ -1,6 +1,7 @@
 """All benchmarks one after the other, or those named: ``python -m tests.bench [frames] [journal] …`` (`make bench`).
 
-Each prints its own Markdown table; `docs/benchmarks.md` holds such a run with its date and machine.
+Each prints its own Markdown table; `docs/benchmarks.md` holds such a run with its date and machine. Two are run by
+themselves, as ``python -m tests.bench.NAME``: `outage` installs its peers, `data_budget` takes half an hour.
 """
 
 import subprocess

@@ -13,23 +13,21 @@ import json
 import os
 import platform
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from hub.auth import Identities
 from tests.support.hub_process import ROOT, HubProcess, free_port
+from tests.support.mosquitto import PROGRAM, Mosquitto
 
 # readings, readings per second
 RUNS = ((20_000, 0), (5_000, 1_000), (500, 50))
-MOSQUITTO = "/usr/sbin/mosquitto"
 LIMIT_S = 120.0
 
 
@@ -72,12 +70,12 @@ def _clients(folder: Path) -> Iterator[Client]:
         yield Client("ours, spool on disk", "disk", hub.ws_url, str(token))
         yield Client("ours, spool in memory", "memory", hub.ws_url, str(token))
         yield Client("ours, async with, on disk", "async", hub.ws_url, str(token))
-    if not Path(MOSQUITTO).exists():
-        print(f"| paho-mqtt, aiomqtt: not measured, there is no {MOSQUITTO} |")
+    if PROGRAM is None:
+        print("| paho-mqtt, aiomqtt: not measured, there is no mosquitto |")
         return
-    with _mosquitto() as port:
-        yield Client("paho-mqtt, QoS 1", "paho", str(port))
-        yield Client("aiomqtt, QoS 1", "aiomqtt", str(port))
+    with Mosquitto(folder, free_port()) as broker:
+        yield Client("paho-mqtt, QoS 1", "paho", str(broker.port))
+        yield Client("aiomqtt, QoS 1", "aiomqtt", str(broker.port))
 
 
 def _measured(client: Client, readings: int, pace: float) -> str:
@@ -90,30 +88,6 @@ def _measured(client: Client, readings: int, pace: float) -> str:
         return f"failed: {(done.stderr.strip().splitlines() or ['?'])[-1][:60]}"
     result = json.loads(done.stdout.splitlines()[-1])
     return f"**{result['cpu_s'] / readings * 1e6:.1f}** ({readings / result['wall_s']:,.0f})"
-
-
-@contextmanager
-def _mosquitto() -> Iterator[int]:
-    port = free_port()
-    process = subprocess.Popen([MOSQUITTO, "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _wait_for_port(port)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _wait_for_port(port: int) -> None:
-    end = time.monotonic() + 10
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            assert time.monotonic() < end, "mosquitto did not start"
-            time.sleep(0.02)
-        else:
-            return
 
 
 # --- the clients, each in its own process -------------------------------------------------------
