@@ -353,7 +353,7 @@ class Outbox:
         outbox = cls(obj["stream"])
         outbox.acked, outbox.next, outbox.pos = obj["acked"], obj["next"], obj["pos"]
         outbox._chains = {int(seq): bytes.fromhex(chain) for seq, chain in obj["chains"].items()}
-        outbox.uptime = UptimeLine.from_object(obj.get("uptime", {}))
+        outbox.uptime = UptimeLine.from_object(obj["uptime"]) if "uptime" in obj else UptimeLine()
         outbox.channels = {name: wire.channel_from_object(name, c) for name, c in obj["channels"].items()}
         for reason, (count, ranges) in obj["losses"].items():
             outbox.losses[reason] = Loss(count, {name: (low, high) for name, (low, high) in ranges.items()})

@@ -18,7 +18,6 @@ oldest first, and send again what the spool has kept (`resend`). Nothing new is 
 """
 
 import logging
-from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple, assert_never
 
@@ -26,6 +25,7 @@ from device_sdk import wire
 from device_sdk.columns import decode_batch
 from device_sdk.conversation import Conversation, State, Trigger
 from device_sdk.errors import Reason
+from device_sdk.flight import UNREADABLE_TRIES, Flight
 from device_sdk.pace import Pace
 from device_sdk.reading import Channel, Reading
 from device_sdk.rejection import Rejections
@@ -42,8 +42,6 @@ WELCOME_TIMEOUT_S = 10.0
 ACK_TIMEOUT_S = 60.0
 # Longest pause a hub may ask for; a wrong number must not silence a device for good.
 MAX_RETRY_S = 900.0
-# How often the hub may fail to read one frame before the frame, not the line, is to blame.
-UNREADABLE_TRIES = 3
 
 
 _TRIGGERS: dict[type[wire.HubMessage], Trigger] = {
@@ -106,19 +104,12 @@ class Session:
         self._conversation = Conversation(device)
         self._events: list[SessionEvent] = []
         self._stream = ""
-        self._window = 1
-        self._sent = 0
-        # The highest seq of this stream that this process has sent.
-        self._sent_ever = 0
-        # Cut and unacked frames as (seq, readings): what is in flight without asking the spool for bodies.
-        self._unacked: deque[tuple[int, int]] = deque()
+        self._flight = Flight()
         self._declared: dict[str, Channel] = {}
         self._is_schema_due = True
         self._pace = Pace(is_metered=link == METERED)
         self._since = 0.0
         self._paused_until = 0.0
-        self._rewound: int | None = None
-        self._suspect = _Suspect()
         self._rejections = Rejections(device)
         self._settled = 0
         # While a restored hub misses frames it had acked, only these are sent.
@@ -138,7 +129,7 @@ class Session:
     @property
     def has_unacked(self) -> bool:
         """True while a frame waits for its ack (as far as this session knows of it)."""
-        return bool(self._unacked) or self._restoring.is_active
+        return bool(self._flight) or self._restoring.is_active
 
     @property
     def rejected(self) -> int:
@@ -171,15 +162,13 @@ class Session:
         spool = self._spool
         if spool.stream != self._stream:
             self._stream = spool.stream
-            self._sent_ever = 0
+            self._flight.sent_ever = 0
             self._rejections.new_stream()
         self._since = now
         self._declared = {}
         self._is_schema_due = True
-        self._rewound = None
         self._pace.again(now)
-        # Also the frames that an earlier process cut.
-        self._unacked = deque((frame.seq, frame.readings) for frame in spool.frames(spool.acked))
+        self._flight.begin(spool.frames(spool.acked))
         chain = spool.chain(spool.next - 1)
         assert chain is not None, "a spool knows the chain of its last cut frame"
         hello = wire.Hello(
@@ -268,15 +257,15 @@ class Session:
             return False
         if not self._spool.has_uncut:
             self._pace.is_empty()
-        if not self._unacked:
+        if not self._flight:
             self._since = now
-        self._unacked.append((frame.seq, frame.readings))
+        self._flight.add(frame)
         return True
 
     @property
     def has_more_to_send(self) -> bool:
         """True when `frames_to_send` stopped at its byte limit."""
-        return self._conversation.state is State.RUNNING and self._sent < self._send_limit()
+        return self._conversation.state is State.RUNNING and self._flight.sent < self._flight.limit(self._spool.acked)
 
     def frames_to_send(self, now: float, max_bytes: int = wire.MAX_FRAME_BYTES) -> list[Outgoing]:
         """Return what may be sent now, in order: a schema when channels were declared, then frames of the window.
@@ -290,19 +279,16 @@ class Session:
             self._add_schema(out)
         if self._restoring.is_active:
             return out + self._send_again()
-        limit = self._send_limit()
-        if self._sent >= limit:
+        flight, limit = self._flight, self._flight.limit(self._spool.acked)
+        if flight.sent >= limit:
             return out
         size = 0
-        for frame in self._spool.frames(self._sent):
+        for frame in self._spool.frames(flight.sent):
             if frame.seq > limit or size > max_bytes:
                 break
             size += len(frame.body)
-            is_first = frame.seq > self._sent_ever
             data = wire.pack(frame.body) if self._link == METERED else frame.body
-            out.append(Outgoing(data, frame, is_first))
-            self._sent = frame.seq
-            self._sent_ever = max(self._sent_ever, frame.seq)
+            out.append(Outgoing(data, frame, flight.note_sent(frame.seq)))
         return out
 
     def farewell(self) -> bytes:
@@ -323,7 +309,7 @@ class Session:
     # --- one handler per message ---------------------------------------------------------------
 
     def _on_welcome(self, welcome: wire.Welcome, now: float) -> None:
-        self._window = welcome.window
+        self._flight.window = welcome.window
         self._since = now
         if self._restoring.is_active:
             self._restoring.begin(welcome)
@@ -336,10 +322,10 @@ class Session:
             self._start_new_stream(None, f"the hub's chain({welcome.stored}) is not ours: rolled back, or a twin")
             return
         self._hub_time_ns = welcome.time_ns
-        self._sent = welcome.stored
+        self._flight.sent = welcome.stored
         self._settle(welcome.stored, welcome.chain, welcome.pos)
         self._events.append(Welcomed(welcome.time_ns, float(welcome.ping_s)))
-        self._suspect.keep_in(self._stream)
+        self._flight.keep_suspect_in(self._stream)
 
     def _on_new_stream(self, message: wire.NewStream) -> None:
         if self._restoring.is_active:
@@ -361,8 +347,6 @@ class Session:
             self._start_new_stream(None, f"an ack with another chain({ack.stored}): a twin writes this stream")
             return
         self._since = now
-        self._sent = max(self._sent, ack.stored)
-        self._suspect.clear(ack.stored)
         self._settle(ack.stored, ack.chain, ack.pos)
         # A small spool cuts nothing while the frames in flight fill their share of it: now there is room.
         self._pace.again(now)
@@ -377,9 +361,11 @@ class Session:
             return
         match error.reason:
             case Reason.OUT_OF_ORDER:
-                self._rewind(error.stored)
+                if not self._flight.rewind(error.stored):
+                    self.end(f"the hub repeats out_of_order after {error.stored}")
             case Reason.UNREADABLE:
-                self._on_unreadable(error.stored)
+                if self._flight.blame(self._stream, error.stored + 1):
+                    self._dead_letter(error.stored + 1)
             case _:
                 self.end(f"the hub refused a frame: {error.reason} {error.message}".rstrip())
         self._since = now
@@ -394,7 +380,7 @@ class Session:
         logger.info("slow device=%s reason=%s retry_s=%.1f", self._device, slow.why, retry_s)
         self._paused_until = now + retry_s
         # What was in flight may not have been taken: it goes again after the pause, and doubles are dropped.
-        self._sent = self._spool.acked
+        self._flight.sent = self._spool.acked
 
     # --- a hub that was restored ---------------------------------------------------------------
 
@@ -404,7 +390,7 @@ class Session:
             self.end(f"an ack with another chain({ack.stored}) while frames are sent again")
 
     def _send_again(self) -> list[Outgoing]:
-        out = [Outgoing(body) for body in self._restoring.take(self._window)]
+        out = [Outgoing(body) for body in self._restoring.take(self._flight.window)]
         over = self._restoring.over()
         if over is not None:
             self.end(over, 0.0)
@@ -419,8 +405,8 @@ class Session:
 
     def _start_new_stream(self, stored: int | None, why: str, lost: Sequence[Reading] = ()) -> None:
         logger.warning("new stream device=%s stream=%s reason=%s", self._device, self._stream, why)
-        self._count_settled(stored or 0)
-        self._unacked.clear()
+        self._settled += self._flight.settle(stored or 0)
+        self._flight.clear()
         self._spool.restart(stored, lost)
         self.end(why)
 
@@ -428,34 +414,14 @@ class Session:
         """Delete what is durable at the hub; a stream that ends with it needs a new hello."""
         is_news = stored > self._spool.acked
         self._spool.acknowledge(stored, bytes.fromhex(chain), pos)
-        self._count_settled(stored)
+        self._settled += self._flight.settle(stored)
         if is_news:
             self._events.append(Acknowledged(stored, self._stream))
         if self._spool.stream != self._stream:
-            self._unacked.clear()
+            self._flight.clear()
             self.end("the stream from before the power cut is complete; a new one begins", 0.0)
 
-    def _count_settled(self, stored: int) -> None:
-        while self._unacked and self._unacked[0][0] <= stored:
-            self._settled += self._unacked.popleft()[1]
-
-    def _rewind(self, stored: int) -> None:
-        if self._suspect.seq == stored + 1:
-            return  # the suspect is on its way alone already
-        if self._rewound == stored:
-            self.end(f"the hub repeats out_of_order after {stored}")
-            return
-        self._rewound = stored
-        self._sent = stored
-
-    def _on_unreadable(self, stored: int) -> None:
-        """Send the frame alone, so that the next verdict is surely about it; the third time set it aside."""
-        self._sent = stored
-        if self._suspect.blame(self._stream, stored + 1) >= UNREADABLE_TRIES:
-            self._dead_letter(stored + 1)
-
     def _dead_letter(self, seq: int) -> None:
-        self._suspect.clear(seq)
         frame = self._spool.frames(seq - 1)[0]
         lost = decode_batch(frame.body).readings() if frame.kind == "batch" else []
         self._start_new_stream(seq, f"frame {seq} was unreadable for the hub {UNREADABLE_TRIES} times", lost)
@@ -469,38 +435,9 @@ class Session:
             self._declared = dict(channels)
             out.append(Outgoing(wire.encode(wire.Schema(changed))))
 
-    def _send_limit(self) -> int:
-        last = self._unacked[-1][0] if self._unacked else 0
-        return min(last, self._spool.acked + (1 if self._suspect.seq else self._window))
-
     def _may_cut(self) -> bool:
-        is_free = not self._suspect.seq and not self._restoring.is_active
-        return self._conversation.state is State.RUNNING and is_free and len(self._unacked) < self._window
-
-
-class _Suspect:
-    """A frame that the hub could not read: it is sent alone, so that the next verdict is surely about it."""
-
-    def __init__(self) -> None:
-        self.seq = 0  # 0: there is none
-        self._stream = ""
-        self._tries = 0
-
-    def blame(self, stream: str, seq: int) -> int:
-        """Note another failure; return how often this frame has failed."""
-        is_same = (stream, seq) == (self._stream, self.seq)
-        self._stream, self.seq, self._tries = stream, seq, self._tries + 1 if is_same else 1
-        return self._tries
-
-    def clear(self, stored: int) -> None:
-        """Forget it when the hub has it."""
-        if stored >= self.seq:
-            self.seq = 0
-
-    def keep_in(self, stream: str) -> None:
-        """Forget it when another stream goes on."""
-        if stream != self._stream:
-            self.seq = 0
+        is_free = not self._flight.is_full and not self._restoring.is_active
+        return self._conversation.state is State.RUNNING and is_free
 
 
 def _retry_s(retry_ms: int) -> float:

@@ -144,8 +144,10 @@ class WebSocketConnector:
         if self._fingerprint is not None:
             # Without the time nobody can say whether a certificate is valid today; the pin names the one it must be.
             has_dates = is_set(self._clock.wall_ns())
-            flags = self._tls.verify_flags
-            self._tls.verify_flags = flags & ~_NO_CHECK_TIME if has_dates else flags | _NO_CHECK_TIME
+            before = self._tls.verify_flags
+            self._tls.verify_flags = before & ~_NO_CHECK_TIME if has_dates else before | _NO_CHECK_TIME
+            if self._tls.verify_flags != before:
+                self._tls.last = None  # a resumed session would rest on a check without dates
         return self._tls
 
     def _remember(self, tls: ssl.SSLObject) -> None:
