@@ -178,7 +178,7 @@ def main(arguments: list[str]) -> int:
         herd = run_herd(Path(folder), options.devices)
     print(herd.histogram())
     print(herd)
-    print(*herd.faults, sep="\n", end="")
+    print("".join(f"{fault}\n" for fault in herd.faults), end="")
     return bool(herd.faults)
 
 

@@ -351,3 +351,35 @@ def test_counters_of_declared_losses_stay_within_64_bits() -> None:
     rig.commit()
 
     assert [mark.dropped for mark in rig.streams.marks("default")] == [2**63 - 1]
+
+
+def test_a_stored_frame_keeps_no_rejections() -> None:
+    """The newest frames stay in memory, weighed without them: a device that sends only nonsense must not fill it."""
+    rig = Rig()
+    session = rig.running()
+    rig.say(session, batch(1, 1.5))
+    rig.commit()
+    session.take_output()
+    rig.say(session, batch(2, "text"))
+    rig.say(session, batch(3, "text"))
+    frames = list(rig.uncommitted)
+    assert all(frame.rejected for frame in frames)
+
+    rig.commit()
+    (ack,) = [json.loads(message) for message in session.take_output()]
+
+    assert len(ack["rejected"]) == 2
+    assert [frame.rejected for frame in frames] == [(), ()]
+
+
+def test_a_device_with_all_its_channels_is_told_so() -> None:
+    """A reading of a channel beyond the cap is refused for the cap."""
+    rig = Rig()
+    session = rig.running()
+    rig.say(session, wire.encode(wire.Schema(tuple(Channel(f"c{n}") for n in range(wire.MAX_CHANNELS)))))
+    rig.say(session, batch(1, channel="one-more"))
+    rig.commit()
+
+    (ack,) = [json.loads(message) for message in session.take_output()]
+
+    assert [rejection["reason"] for rejection in ack["rejected"]] == [Reason.CHANNEL_LIMIT]

@@ -74,7 +74,7 @@ class RawDevice:
     """
 
     def __init__(self, hub: HubProcess, name: str, token: str) -> None:
-        self.seq = 0
+        self.seq = self.rejected = 0
         self._socket = connect(
             hub.ws_url + wire.DEVICE_PATH, subprotocols=[Subprotocol(wire.DEVICE_SUBPROTOCOL)], compression=None,
             additional_headers={"Authorization": f"Bearer {token}"}, max_size=wire.MAX_FRAME_BYTES, proxy=None,
