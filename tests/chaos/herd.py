@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import logging
 import re
-import resource
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from hub.cli.rest import RestClient
 from simulators.ledger import Ledger
 from simulators.link import Link, SimulatedLink, drain, open_devices
 from simulators.verdict import Verdict
+from tests.chaos.limits import raise_handle_limit
 from tests.support.hub_process import HubProcess, wait_for
 
 DEVICES = 2000
@@ -82,7 +82,7 @@ class Herd:
 
 def run_herd(folder: Path, devices: int) -> Herd:
     """Run the whole of it with everything below ``folder``."""
-    _raise_handle_limit(2 * devices + _SPARE_HANDLES)
+    raise_handle_limit(2 * devices + _SPARE_HANDLES)
     names = [f"herd-{n}" for n in range(devices)]
     ledger = Ledger(folder / "ledger")
     with _Returns() as returns, HubProcess(folder / "data") as hub:
@@ -161,12 +161,6 @@ class _Returns(logging.Handler):
         logger = logging.getLogger("device_sdk.courier")
         logger.removeHandler(self)
         logger.level, logger.propagate = self._before
-
-
-def _raise_handle_limit(wanted: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert hard == resource.RLIM_INFINITY or hard >= wanted, f"ulimit -Hn is {hard}; {wanted} are needed"
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
 def main(arguments: list[str]) -> int:
