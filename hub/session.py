@@ -268,13 +268,13 @@ class DeviceSession:
     def _take_batch(self, batch: Batch, data: bytes, now_ns: int) -> None:
         state = self._running_stream()
         channels = self._registry.device(self.namespace, self.device).channels
-        checked = check_batch(batch, data, channels.get)
+        checked = check_batch(batch, data, channels.get, has_all_channels=len(channels) >= wire.MAX_CHANNELS)
         for series in checked.retyped:
             self._registry.changed(series)
         self._accept(
             state, batch.seq, data, now_ns, Kind.BATCH, body=checked.body, t0=batch.t0, tick=batch.tick,
             columns=checked.columns, readings=checked.readings, rejected=checked.rejected,
-            rejected_count=checked.rejected_count,
+            rejected_count=checked.rejected_count, reason=checked.reason,
         )  # fmt: skip
 
     def _take_gap(self, gap: wire.Gap, data: bytes, now_ns: int) -> None:

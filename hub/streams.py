@@ -157,6 +157,8 @@ class Streams:
                 self._born(state.mark)
             if frame.rejected:
                 state.rejected += frame.rejected[: MAX_REJECTIONS_NAMED - len(state.rejected)]
+                # The journal has counted them; the ring, which keeps the frame for minutes, does not weigh them.
+                frame.rejected = ()
         self.head = frames[-1].offset if frames else self.head
         owners = []
         for state in touched.values():

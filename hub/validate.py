@@ -136,7 +136,10 @@ class MalformedError(ProtocolError):
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A batch after validation: what is taken, what is refused, and the body that tells exactly that."""
+    """A batch after validation: what is taken, what is refused, and the body that tells exactly that.
+
+    ``reason`` is of all refused readings, "" when they differ: only `MAX_REJECTIONS_NAMED` of them are named.
+    """
 
     columns: tuple[SeriesColumn, ...]
     readings: int
@@ -144,6 +147,7 @@ class Checked:
     body: bytes
     rejected_count: int = 0
     retyped: tuple[Series, ...] = ()
+    reason: str = ""
 
 
 def unpacked(data: bytes) -> bytes:
@@ -182,13 +186,16 @@ def parse_message(data: bytes, is_text: bool) -> Hello | Schema | Gap | Bye | Ba
         raise MalformedError(_first(error, op), seq if _is_seq(seq) else None) from error
 
 
-def check_batch(batch: Batch, body: bytes, find: Callable[[str], Series | None]) -> Checked:
+def check_batch(
+    batch: Batch, body: bytes, find: Callable[[str], Series | None], *, has_all_channels: bool = False
+) -> Checked:
     """Check every reading of a batch against its series.
 
     Args:
         batch: structurally sound, from `parse_message`.
         body: the bytes as received.
         find: channel name → its declared series, or None.
+        has_all_channels: the device has as many channels as it may; a further one is refused for that.
 
     Returns:
         Accepted columns in order. ``retyped`` names series whose type this batch settled: declared without one,
@@ -197,11 +204,13 @@ def check_batch(batch: Batch, body: bytes, find: Callable[[str], Series | None])
     good: list[SeriesColumn] = []
     bad: list[Rejection] = []
     retyped: list[Series] = []
+    reasons: set[Reason] = set()
+    unknown = Reason.CHANNEL_LIMIT if has_all_channels else Reason.UNKNOWN_CHANNEL
     refused = readings = 0
     for column in batch.columns:
         series = find(column.channel)
         if series is None:
-            reason = Reason.UNKNOWN_CHANNEL if CHANNEL_NAME.fullmatch(column.channel) else Reason.BAD_NAME
+            reason = unknown if CHANNEL_NAME.fullmatch(column.channel) else Reason.BAD_NAME
             failed = dict.fromkeys(range(len(column.values)), reason)
         else:
             failed = _check_values(series, column.values, retyped)
@@ -212,11 +221,13 @@ def check_batch(batch: Batch, body: bytes, find: Callable[[str], Series | None])
                 readings += len(kept.values)
         if failed:
             refused += len(failed)
+            reasons.update(failed.values())
             room = MAX_REJECTIONS_NAMED - len(bad)
             bad += [Rejection(batch.seq, column.channel[:128], i, r) for i, r in sorted(failed.items())[:room]]
     # Readers tell JSON from binary by the first byte; space in front of an object is legal JSON.
     body = _body_of(batch, good) if refused else body.lstrip(_SPACE)
-    return Checked(tuple(good), readings, tuple(bad), body, refused, tuple(retyped))
+    shared = next(iter(reasons)).value if len(reasons) == 1 else ""
+    return Checked(tuple(good), readings, tuple(bad), body, refused, tuple(retyped), shared)
 
 
 def _batch(data: bytes) -> Batch:

@@ -13,7 +13,7 @@ MIRRORED = ("tests/device_sdk", "tests/hub", "tests/simulators")
 # Of a function, the body counts: a command's options and a long docstring are no complexity.
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 50
-MAX_CLASS_LINES = 375
+MAX_CLASS_LINES = 400
 # Interfaces are tested by the contract suites, `__main__` by running the program; `errors` and `model` only declare.
 _WITHOUT_OWN_TEST = re.compile(r"(.*/)?(__init__|__main__|base|errors|model)\.py")
 # Implementations of one interface are tested by one suite over all of them.

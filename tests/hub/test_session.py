@@ -428,3 +428,35 @@ def test_the_hubs_own_stream_is_no_devices() -> None:
     assert rig.say(session, greet(stream=wire.HUB_STREAM)) == []
     assert session.closing is not None
     assert session.closing[0] == Close.BAD_MESSAGE
+
+
+def test_a_stored_frame_keeps_no_rejections() -> None:
+    """The newest frames stay in memory, weighed without them: a device that sends only nonsense must not fill it."""
+    rig = Rig()
+    session = rig.running()
+    rig.say(session, batch(1, 1.5))
+    rig.commit()
+    session.take_output()
+    rig.say(session, batch(2, "text"))
+    rig.say(session, batch(3, "text"))
+    frames = list(rig.uncommitted)
+    assert all(frame.rejected for frame in frames)
+
+    rig.commit()
+    (ack,) = [json.loads(message) for message in session.take_output()]
+
+    assert len(ack["rejected"]) == 2
+    assert [frame.rejected for frame in frames] == [(), ()]
+
+
+def test_a_device_with_all_its_channels_is_told_so() -> None:
+    """A reading of a channel beyond the cap is refused for the cap."""
+    rig = Rig()
+    session = rig.running()
+    rig.say(session, wire.encode(wire.Schema(tuple(Channel(f"c{n}") for n in range(wire.MAX_CHANNELS)))))
+    rig.say(session, batch(1, channel="one-more"))
+    rig.commit()
+
+    (ack,) = [json.loads(message) for message in session.take_output()]
+
+    assert [rejection["reason"] for rejection in ack["rejected"]] == [Reason.CHANNEL_LIMIT]

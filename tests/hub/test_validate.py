@@ -162,6 +162,15 @@ def test_check_batch_rejects_channels_nobody_declared() -> None:
     assert checked.readings == 1
 
 
+def test_check_batch_says_that_a_device_has_all_its_channels() -> None:
+    """Beyond the cap a new name is refused for the cap: declaring it, which `unknown_channel` asks for, cannot help."""
+    batch = Batch(1, 2, T0, 1, (Column("new", [0], [1.0]), Column("../etc", [0], [1.0])))
+    others: dict[str, Series] = {}
+    checked = check_batch(batch, b"", others.get, has_all_channels=True)
+
+    assert [r.reason for r in checked.rejected] == [Reason.CHANNEL_LIMIT, Reason.BAD_NAME]
+
+
 def test_check_batch_widens_an_int_series_that_meets_a_float() -> None:
     """21 and then 21.5 is one sensor, not a type conflict; true is still refused."""
     series = Series(1, "default", "d", "x", ValueType.INT)
@@ -186,6 +195,19 @@ def test_check_batch_names_a_hundred_rejections_and_counts_all() -> None:
     checked = check(["no"] * 500)
 
     assert (len(checked.rejected), checked.rejected_count, checked.readings) == (100, 500, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        pytest.param(["no"] * 500, "type_conflict", id="all-alike"),
+        pytest.param(["no", None] * 250, "", id="different"),
+        pytest.param([1.5], "", id="none"),
+    ],
+)
+def test_check_batch_keeps_the_reason_of_rejections_it_does_not_name(values: list[Any], reason: str) -> None:
+    """The audit counts the rest under the reason they share; where they differ it says that they are not itemised."""
+    assert check(values).reason == reason
 
 
 @pytest.mark.parametrize(

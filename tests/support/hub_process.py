@@ -11,9 +11,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import psutil
 
 START_LIMIT_S = 20.0
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +38,8 @@ class HubProcess:
         options: further command-line options, e.g. ``--tls-cert``.
         ca: path of the certificate authority when the hub serves TLS.
         environment: variables beside this process's own.
+        host: address it listens on; beyond loopback say ``--insecure-lan`` too.
+        runner: command that runs it elsewhere and then becomes it, e.g. ``ip netns exec NAME``.
     """
 
     def __init__(
@@ -44,10 +49,14 @@ class HubProcess:
         ca: Path | None = None,
         port: int | None = None,
         environment: dict[str, str] | None = None,
+        host: str = "127.0.0.1",
+        runner: Sequence[str] = (),
     ) -> None:
         self.data = data
         self.port = port or free_port()
         self.ca = ca
+        self.host = host
+        self._runner = runner
         self._options = options
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
@@ -56,12 +65,12 @@ class HubProcess:
     @property
     def url(self) -> str:
         """Base URL of HTTP."""
-        return f"{'https' if self.ca else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self.ca else 'http'}://{self.host}:{self.port}"
 
     @property
     def ws_url(self) -> str:
         """Base URL of WebSocket."""
-        return f"{'wss' if self.ca else 'ws'}://127.0.0.1:{self.port}"
+        return f"{'wss' if self.ca else 'ws'}://{self.host}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -70,13 +79,24 @@ class HubProcess:
         return self._process.pid
 
     @property
+    def rss_bytes(self) -> int:
+        """Resident memory of the running hub."""
+        return int(psutil.Process(self.pid).memory_info().rss)
+
+    @property
+    def handle_count(self) -> int:
+        """Open file descriptors of the running hub."""
+        return int(psutil.Process(self.pid).num_fds())
+
+    @property
     def exit_code(self) -> int | None:
         """Exit code of the ended hub, None while it runs."""
         return None if self._process is None else self._process.poll()
 
     def start(self) -> "HubProcess":
         """Start and wait until it answers; raise with its log when it does not."""
-        command = [sys.executable, "-m", "hub", "serve", "--data", str(self.data), "--port", str(self.port)]
+        serve = [sys.executable, "-m", "hub", "serve", "--data", str(self.data)]
+        command = [*self._runner, *serve, "--host", self.host, "--port", str(self.port)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, *self._options], stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT,

@@ -2,7 +2,10 @@
 
 import asyncio
 import inspect
+import socket
 import ssl
+import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +26,7 @@ from hub.gateway.websocket import (
     CLOSE_S,
     MAX_BUFFER_BYTES,
     PONG_S,
+    TURN_BYTES,
     Accept,
     Connection,
     Refuse,
@@ -182,6 +186,99 @@ async def test_answers_to_one_read_leave_in_one_write() -> None:
 
     assert opened.handler.messages == [(b"a", True), (b"b", False)]
     assert opened.transport.writes == [text_frame(b"re a") + b"\x8a\x01p" + text_frame(b"re b")]
+
+
+@pytest.mark.asyncio
+async def test_a_long_read_gives_the_others_a_turn() -> None:
+    """After much data the connection is read again in the next turn of the loop, not in this one."""
+    opened = Opened()
+
+    opened.connection.data_received(client_frame(Opcode.BINARY, bytes(TURN_BYTES)))
+    paused = opened.transport.is_reading_paused
+    await asyncio.sleep(0)
+
+    assert paused
+    assert not opened.transport.is_reading_paused
+    assert len(opened.handler.messages) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_long_read_does_not_reopen_a_full_connection() -> None:
+    """What is paused because the peer takes nothing stays paused until it does."""
+    opened = Opened()
+
+    opened.connection.data_received(client_frame(Opcode.BINARY, bytes(TURN_BYTES)))
+    opened.connection.pause_writing()
+    await asyncio.sleep(0)
+    was_paused = opened.transport.is_reading_paused
+    opened.connection.resume_writing()
+
+    assert was_paused
+    assert not opened.transport.is_reading_paused
+
+
+@pytest.mark.slow
+def test_a_flood_on_one_socket_delays_the_others_by_one_read() -> None:
+    """uvloop would take up to 32 full reads from one socket; the others are heard after one of 256 KiB.
+
+    Slow: only a socket that fills while its messages are handled shows it, so each is handled for 2 ms.
+    """
+    uvloop = pytest.importorskip("uvloop")
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        heard = runner.run(_flooded())
+
+    assert heard <= 2 * 256 * 1024
+
+
+async def _flooded() -> int:
+    """Let one socket send 8 MiB and another a word; return how many bytes were heard before the word."""
+    flood, count = client_frame(Opcode.BINARY, bytes(32 * 1024)), 256
+    heard, heard_before_word = 0, -1
+    is_flooding, all_heard = threading.Event(), asyncio.Event()
+
+    def hear(connection: Connection, data: bytes, is_text: bool) -> None:
+        nonlocal heard, heard_before_word
+        if is_text:
+            heard_before_word = heard - heard_at_word
+        else:
+            time.sleep(0.002)
+            heard += len(data)
+            is_flooding.set()
+        if heard_before_word >= 0 and heard == count * 32 * 1024:
+            all_heard.set()
+
+    heard_at_word = 0
+
+    def say_word(port: int) -> None:
+        nonlocal heard_at_word
+        with _upgraded(port) as speaker:
+            assert is_flooding.wait(10)
+            # The receive buffer has grown by now: the kernel's first window is smaller than one read.
+            while heard < 2 * 1024 * 1024:
+                time.sleep(0.001)
+            heard_at_word = heard
+            speaker.sendall(client_frame(Opcode.TEXT, b"word"))
+            speaker.recv(1)
+
+    def send_flood(port: int) -> None:
+        with _upgraded(port) as flooder:
+            flooder.sendall(flood * count)
+
+    async with serving(ws=make_protocol(lambda request: Accept(RecordingHandler(hear)))) as port, asyncio.timeout(20):
+        speaking = asyncio.create_task(asyncio.to_thread(say_word, port))
+        await asyncio.to_thread(send_flood, port)
+        await all_heard.wait()
+    await speaking
+    return heard_before_word
+
+
+def _upgraded(port: int) -> socket.socket:
+    """Return a blocking socket after its handshake."""
+    upgraded = socket.create_connection(("127.0.0.1", port), timeout=10)
+    upgraded.sendall(HANDSHAKE)
+    assert b" 101 " in upgraded.recv(4096)
+    return upgraded
 
 
 @pytest.mark.asyncio
