@@ -102,6 +102,8 @@ class Device:
             milliseconds for each `record`.
         ca: PEM file of the CA to trust instead of the system's (see ``hub tls init``).
         fingerprint: SHA-256 of the hub's certificate; it alone is trusted.
+        connect_to: (host, port) where TCP is opened instead of the URL's, such as the near end of a tunnel;
+            the certificate is still checked against the URL's host.
         close_timeout_s: how long leaving the ``with`` block may wait for the last acks.
         on_frame: called with (seq, body, stream) before a frame is sent the first time by this process.
         on_ack: called with (stored, stream) when frames became durable at the hub.
@@ -130,6 +132,7 @@ class Device:
         durability: Durability = "second",
         ca: Path | str | None = None,
         fingerprint: str | None = None,
+        connect_to: tuple[str, int] | None = None,
         close_timeout_s: float = CLOSE_TIMEOUT_S,
         on_frame: FrameHook | None = None,
         on_ack: AckHook | None = None,
@@ -138,7 +141,7 @@ class Device:
     ) -> None:
         self.name = check_device_name(name)
         ca_path = None if ca is None else str(ca)
-        self._connector = make_connector(url, token=token, ca=ca_path, fingerprint=fingerprint)
+        self._connector = make_connector(url, token=token, ca=ca_path, fingerprint=fingerprint, connect_to=connect_to)
         self._place = spool
         self._max_bytes = parse_size("max_spool", max_spool)
         self._when_full: WhenFull = check_choice("when_full", when_full, ("oldest", "newest"))

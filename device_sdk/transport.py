@@ -108,7 +108,14 @@ def needs_person(error: LinkError) -> bool:
     return error.code is not None and 4400 <= error.code < 4500
 
 
-def make_connector(url: str, *, token: str | None, ca: str | None, fingerprint: str | None) -> Connector:
+def make_connector(
+    url: str,
+    *,
+    token: str | None,
+    ca: str | None,
+    fingerprint: str | None,
+    connect_to: tuple[str, int] | None = None,
+) -> Connector:
     """Return the connector for ``url`` by its scheme.
 
     Args:
@@ -116,6 +123,7 @@ def make_connector(url: str, *, token: str | None, ca: str | None, fingerprint: 
         token: sent as ``Authorization: Bearer``.
         ca: path to a PEM file of the CA to trust instead of the system's.
         fingerprint: SHA-256 of the hub's certificate in hex; it alone is trusted.
+        connect_to: (host, port) where TCP is opened instead; all else is as the URL says.
 
     Raises:
         MisuseError: another scheme, no host, or TLS options without TLS.
@@ -137,7 +145,8 @@ def make_connector(url: str, *, token: str | None, ca: str | None, fingerprint: 
     path = parts.path.rstrip("/")
     path = path if path.endswith(DEVICE_PATH) else path + DEVICE_PATH
     target = Target(parts.hostname, port or (443 if is_secure else 80), path, is_secure)
-    return WebSocketConnector(target, token=token, ca=ca, fingerprint=_checked_fingerprint(fingerprint))
+    fingerprint = _checked_fingerprint(fingerprint)
+    return WebSocketConnector(target, token=token, ca=ca, fingerprint=fingerprint, connect_to=connect_to)
 
 
 def _checked_fingerprint(fingerprint: str | None) -> str | None:

@@ -1,5 +1,7 @@
 """Tests of `device_sdk.transport`."""
 
+from typing import Any
+
 import pytest
 
 from device_sdk.errors import AuthenticationError, ConnectionLostError, MisuseError
@@ -60,7 +62,7 @@ def test_pause_is_what_the_hub_wishes() -> None:
 )
 def test_make_connector_refuses_what_cannot_work(url: str, options: dict[str, str], message: str) -> None:
     """A wrong URL, TLS options without TLS and a broken token are misuse, said at once."""
-    settings = {"token": None, "ca": None, "fingerprint": None, **options}
+    settings: dict[str, Any] = {"token": None, "ca": None, "fingerprint": None, **options}
 
     with pytest.raises(MisuseError, match=message):
         make_connector(url, **settings)

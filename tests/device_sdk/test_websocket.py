@@ -65,8 +65,8 @@ async def _server(handler: Handler = _echo, **options: Any) -> Any:
         yield server.sockets[0].getsockname()[1]
 
 
-async def _connect(url: str, ear: Ear, **options: str | None) -> WebSocketConnection:
-    settings: dict[str, str | None] = {"token": None, "ca": None, "fingerprint": None, **options}
+async def _connect(url: str, ear: Ear, **options: Any) -> WebSocketConnection:
+    settings: dict[str, Any] = {"token": None, "ca": None, "fingerprint": None, **options}
     connection = await asyncio.wait_for(make_connector(url, **settings).connect(ear), LIMIT_S)
     assert isinstance(connection, WebSocketConnection)
     return connection
@@ -362,6 +362,22 @@ async def test_tls_refuses_another_fingerprint_before_the_token_is_sent(certific
             await _connect(f"wss://127.0.0.1:{port}", Ear(), fingerprint="ab" * 32, token="secret")
 
     assert seen == []
+
+
+async def test_connection_opened_elsewhere_is_checked_against_the_url(certificate: ServerCertificate) -> None:
+    """With ``connect_to`` only TCP goes another way: certificate and Host header are still those of the URL."""
+    hosts: list[str] = []
+
+    def look(_: ServerConnection, request: Request) -> None:
+        hosts.append(request.headers["Host"])
+
+    async with _server(ssl=certificate.context, process_request=look) as port:
+        elsewhere: dict[str, Any] = {"ca": str(certificate.ca), "connect_to": ("127.0.0.1", port)}
+        await _leave(await _connect("wss://localhost:9", Ear(), **elsewhere))
+        with pytest.raises(ConnectionLostError, match=r"hub\.invalid:443: its certificate is not trusted"):
+            await _connect("wss://hub.invalid", Ear(), **elsewhere)
+
+    assert hosts == ["localhost:9"]
 
 
 async def test_tls_says_when_the_ca_file_is_missing(tmp_path: Path) -> None:
