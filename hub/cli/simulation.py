@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from simulators.ledger import Ledger
     from simulators.link import Link, Summary
     from simulators.replay import Scan
+    from simulators.verdict import Verdict
 
 app = typer.Typer(help="Devices that are not there, and this machine as one.", no_args_is_help=True)
 
@@ -158,17 +159,25 @@ def host(
     _run(work, target, [device], ledger, as_json)
 
 
-@app.command("check")
-def check(
-    ledger: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder of earlier --ledger runs.")],
+@app.command("verdict")
+def verdict(
+    ledger: Annotated[
+        Path, typer.Option("--ledger", exists=True, file_okay=False, help="Folder of earlier --ledger runs.")
+    ],
     url: options.Url = options.DEFAULT_URL,
-    token: Token = None,
+    token: options.Token = None,
     ca: options.Ca = None,
-    data: Data = None,
+    data: options.Data = None,
     as_json: options.Json = False,
 ) -> None:
-    """Compare a ledger with what the hub holds now."""
-    _check_ledger(_Target(url, token, ca, data), ledger, as_json)
+    """Compare a ledger with what the hub holds now; exit 1 when it does not balance."""
+    from hub.cli.check import compare_with_files, compare_with_hub
+
+    if data is not None:
+        found = compare_with_files(data, ledger)
+    else:
+        found = compare_with_hub(options.open_client(url, token, ca), ledger)
+    _show_verdict(found, ledger, as_json)
 
 
 class _Target:
@@ -199,6 +208,7 @@ def _run(
     """Do the work with a witness where one is wanted, show the summary, and fail when something is missing."""
     import asyncio
 
+    from hub.cli.check import compare_with_hub
     from simulators.ledger import Ledger, write_baseline
 
     witness = None
@@ -213,7 +223,7 @@ def _run(
             witness.close()
     _show_summary(summary, as_json)
     if folder is not None:
-        _check_ledger(target, folder, as_json)
+        _show_verdict(compare_with_hub(target.client, folder), folder, as_json)
     if not summary.is_drained:
         raise CliError(f"{summary.pending} readings were not acked in time; {'; '.join(summary.last_errors)}")
 
@@ -229,10 +239,8 @@ def _show_summary(summary: "Summary", as_json: bool) -> None:
     )
 
 
-def _check_ledger(target: _Target, folder: Path, as_json: bool) -> None:
-    from hub.cli.check import compare_with_hub
-
-    verdict = compare_with_hub(target.client, folder)
+def _show_verdict(verdict: "Verdict", folder: Path, as_json: bool) -> None:
+    """Show it, and fail when it does not balance."""
     rows = [{**asdict(finding), "balanced": finding.is_balanced} for finding in verdict.findings]
     if as_json:
         output.show_json({"balanced": verdict.is_balanced, "devices": rows})
