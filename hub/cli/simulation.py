@@ -4,14 +4,15 @@ Place: a command module; see `hub.cli`. The work is done by `simulators`.
 """
 
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hub.cli import options, output
+from hub.cli import faults, options, output
 from hub.cli.exit_code import CliError, ExitCode
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from simulators.verdict import Verdict
 
 app = typer.Typer(help="Devices that are not there, and this machine as one.", no_args_is_help=True)
+app.command("proxy")(faults.proxy)
 
 LedgerFolder = Annotated[
     Path | None, typer.Option("--ledger", help="Witness all readings and acks here; exit 1 when it does not balance.")
@@ -42,6 +44,8 @@ def fleet(
     prefix: Annotated[str, typer.Option(help="Names are the prefix and a number.")] = "sim-",
     seed: Annotated[int, typer.Option(help="Other seed, other readings.")] = 1,
     drain: Annotated[float, typer.Option(min=0, help="Seconds to wait for the last acks.")] = 60.0,
+    chaos: faults.Chaos = None,
+    chaos_every: faults.Every = faults.EVERY_S,
     ledger: LedgerFolder = None,
     spool: Spool = None,
     url: options.Url = options.DEFAULT_URL,
@@ -51,7 +55,13 @@ def fleet(
     replace_tokens: Replace = False,
     as_json: options.Json = False,
 ) -> None:
-    """Run many simulated devices in this process."""
+    """Run many simulated devices in this process.
+
+    With --chaos their connections are cut, reset, stalled and half-closed on the way to the hub until the drain
+    begins; a ledger is kept and must balance.
+    """
+    from functools import partial
+
     from simulators.fleet import run_fleet
     from simulators.progress import show_progress
     from simulators.sensor import numbered_fleet
@@ -62,11 +72,20 @@ def fleet(
 
     async def work(witness: "Ledger | None") -> "Summary":
         with show_progress("fleet", round(devices * rate * duration)) as progress:
-            return await run_fleet(
-                link, cast, rate_hz=rate, duration_s=duration, ledger=witness, progress=progress, drain_s=drain
+            play = partial(
+                run_fleet, devices=cast, rate_hz=rate, duration_s=duration, ledger=witness, progress=progress,
+                drain_s=drain,
+            )  # fmt: skip
+            if chaos is None or folder is None:
+                return await play(link)
+            summary, carrier = await faults.run_through_chaos(
+                link, lambda link, weather: play(link, faults=weather), chaos, chaos_every, folder
             )
+        faults.show_faults(carrier, chaos, as_json)
+        return summary
 
-    _run(work, target, [device.name for device in cast], ledger, as_json)
+    with _ledger_folder(ledger, is_needed=chaos is not None) as folder:
+        _run(work, target, [device.name for device in cast], folder, as_json)
 
 
 @app.command("replay")
@@ -226,6 +245,24 @@ def _run(
         _show_verdict(compare_with_hub(target.client, folder), folder, as_json)
     if not summary.is_drained:
         raise CliError(f"{summary.pending} readings were not acked in time; {'; '.join(summary.last_errors)}")
+
+
+@contextmanager
+def _ledger_folder(given: Path | None, *, is_needed: bool) -> Iterator[Path | None]:
+    """Give the ledger's folder; one that nobody named lies with the temporary files, and stays when something fails."""
+    import shutil
+    import tempfile
+
+    if given is not None or not is_needed:
+        yield given
+        return
+    folder = Path(tempfile.mkdtemp(prefix="hub-ledger-"))
+    try:
+        yield folder
+    except BaseException:
+        output.tell(f"note: the ledger of this run stays in {folder}")
+        raise
+    shutil.rmtree(folder)
 
 
 def _show_summary(summary: "Summary", as_json: bool) -> None:
