@@ -111,6 +111,8 @@ class Device:
         fingerprint: SHA-256 of the hub's certificate; it alone is trusted.
         link: ``normal``, or ``metered``: bytes cost money. Readings are gathered for five minutes, compressed, and the
             line is probed each quarter of an hour; `flush` still sends at once.
+        connect_to: (host, port) where TCP is opened instead of the URL's, such as the near end of a tunnel;
+            the certificate is still checked against the URL's host.
         close_timeout_s: how long leaving the ``with`` block may wait for the last acks.
         on_frame: called with (seq, body, stream) before a frame is sent the first time by this process.
         on_ack: called with (stored, stream) when frames became durable at the hub.
@@ -141,6 +143,7 @@ class Device:
         ca: Path | str | None = None,
         fingerprint: str | None = None,
         link: Link = "normal",
+        connect_to: tuple[str, int] | None = None,
         close_timeout_s: float = CLOSE_TIMEOUT_S,
         on_frame: FrameHook | None = None,
         on_ack: AckHook | None = None,
@@ -150,7 +153,9 @@ class Device:
         self.name = check_device_name(name)
         ca_path = None if ca is None else str(ca)
         self._clock = clock or Clock()
-        self._connector = make_connector(url, token=token, ca=ca_path, fingerprint=fingerprint, clock=self._clock)
+        self._connector = make_connector(
+            url, token=token, ca=ca_path, fingerprint=fingerprint, connect_to=connect_to, clock=self._clock
+        )
         self._place = spool
         self._max_bytes = parse_size("max_spool", max_spool)
         self._when_full: WhenFull = check_choice("when_full", when_full, ("oldest", "newest"))

@@ -110,7 +110,13 @@ def needs_person(error: LinkError) -> bool:
 
 
 def make_connector(
-    url: str, *, token: str | None, ca: str | None, fingerprint: str | None, clock: Clock | None = None
+    url: str,
+    *,
+    token: str | None,
+    ca: str | None,
+    fingerprint: str | None,
+    connect_to: tuple[str, int] | None = None,
+    clock: Clock | None = None,
 ) -> Connector:
     """Return the connector for ``url`` by its scheme.
 
@@ -119,6 +125,7 @@ def make_connector(
         token: sent as ``Authorization: Bearer``.
         ca: path to a PEM file of the CA to trust instead of the system's.
         fingerprint: SHA-256 of the hub's certificate in hex; it alone is trusted.
+        connect_to: (host, port) where TCP is opened instead; all else is as the URL says.
         clock: whose wall clock says whether the dates of certificates can be checked.
 
     Raises:
@@ -142,8 +149,9 @@ def make_connector(
     path = path if path.endswith(DEVICE_PATH) else path + DEVICE_PATH
     target = Target(parts.hostname, port or (443 if is_secure else 80), path, is_secure)
     return WebSocketConnector(
-        target, token=token, ca=ca, fingerprint=_checked_fingerprint(fingerprint), clock=clock or Clock()
-    )
+        target, token=token, ca=ca, fingerprint=_checked_fingerprint(fingerprint), connect_to=connect_to,
+        clock=clock or Clock(),
+    )  # fmt: skip
 
 
 def _checked_fingerprint(fingerprint: str | None) -> str | None:

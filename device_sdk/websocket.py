@@ -84,9 +84,17 @@ class WebSocketConnector:
     """Makes WebSocket connections to one hub; see `transport.make_connector` for the arguments."""
 
     def __init__(
-        self, target: Target, *, token: str | None, ca: str | None, fingerprint: str | None, clock: Clock
+        self,
+        target: Target,
+        *,
+        token: str | None,
+        ca: str | None,
+        fingerprint: str | None,
+        connect_to: tuple[str, int] | None = None,
+        clock: Clock,
     ) -> None:
         self._target = target
+        self._address = connect_to or (target.host, target.port)
         self._token = token
         self._ca = ca
         self._fingerprint = fingerprint
@@ -118,8 +126,7 @@ class WebSocketConnector:
         loop, target = asyncio.get_running_loop(), self._target
         await loop.create_connection(
             lambda: connection,
-            target.host,
-            target.port,
+            *self._address,
             ssl=self._tls_context(),
             server_hostname=target.host if target.is_secure else None,
             happy_eyeballs_delay=HAPPY_EYEBALLS_S,

@@ -6,6 +6,7 @@ Owns: the schedule. Place: after `link` and `sensor`.
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from simulators.ledger import Ledger
 from simulators.link import Link, SimulatedLink, Summary, drain, open_devices, summarise
@@ -27,19 +28,22 @@ async def run_fleet(
     ledger: Ledger | None = None,
     progress: Progress | None = None,
     drain_s: float = DRAIN_S,
+    faults: AbstractAsyncContextManager[None] | None = None,
 ) -> Summary:
     """Record ``rate_hz`` samples a second on every device for ``duration_s``, then wait for the acks.
 
     A sample is one value of each of the device's channels. Devices take turns,
     so the load is even within each second. When this machine is too slow the
-    rate falls behind, never the count.
+    rate falls behind, never the count. ``faults`` is entered while samples are
+    recorded and left before the drain: see `FaultProxy.chaos`.
 
     Cancellation: may be cancelled; un-acked readings in memory are lost with the process, and say so in no summary.
     """
     started = time.monotonic()
     async with open_devices(link, (device.name for device in devices), ledger) as links:
         declare_channels(devices, links, every_s=1.0 / rate_hz)
-        await _record_all(devices, links, rate_hz, duration_s, progress or NoProgress())
+        async with faults or nullcontext():
+            await _record_all(devices, links, rate_hz, duration_s, progress or NoProgress())
         opened = list(links.values())
         await drain(opened, drain_s)
         summary = summarise(opened, time.monotonic() - started)

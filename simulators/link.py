@@ -25,7 +25,8 @@ _WAIT_S = 0.005
 class Link:
     """Where the hub is and with which tokens.
 
-    ``spool`` None keeps un-acked readings in memory only; ``close_timeout_s`` is how long the end may wait for acks.
+    ``spool`` None keeps un-acked readings in memory only; ``close_timeout_s`` is how long the end may wait for acks;
+    ``connect_to`` is where TCP is opened instead of the URL's host and port: a proxy in front of the hub.
     """
 
     url: str
@@ -34,6 +35,7 @@ class Link:
     fingerprint: str | None = None
     spool: Path | None = None
     close_timeout_s: float = 2.0
+    connect_to: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ async def open_devices(
                 spool=":memory:" if link.spool is None else link.spool / name,
                 ca=link.ca,
                 fingerprint=link.fingerprint,
+                connect_to=link.connect_to,
                 on_frame=ledger.frame_hook(name) if ledger else None,
                 on_ack=ledger.ack_hook(name) if ledger else None,
                 close_timeout_s=link.close_timeout_s,

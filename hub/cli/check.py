@@ -1,6 +1,6 @@
-"""The ledger of a simulation against the hub: waits until the store has all, then compares.
+"""The ledger of a simulation against a hub, or against its files: waits until the store has all, then compares.
 
-Place: after `rest`, before `simulation`.
+Place: after `rest` and `source`, before `simulation`.
 """
 
 import json
@@ -11,6 +11,7 @@ from typing import Any
 
 from hub.cli.exit_code import CliError
 from hub.cli.rest import RestClient
+from hub.cli.source import FilesSource, RestSource, Source
 from simulators.ledger import load, load_baseline
 from simulators.verdict import Verdict, compare
 
@@ -26,7 +27,24 @@ def compare_with_hub(client: RestClient, folder: Path) -> Verdict:
         CliError: the store did not catch up within `STORE_LIMIT_S`.
     """
     _wait_for_store(client)
-    return compare(load(folder), _exported(client), client.get("/v1/audit"), load_baseline(folder))
+    return _compare_with(RestSource(client), folder)
+
+
+def compare_with_files(data: Path, folder: Path) -> Verdict:
+    """Return the verdict on a ledger's folder by the files of a data folder; no hub need run.
+
+    Raises:
+        CliError: these are not the files of a hub.
+    """
+    source = FilesSource(data)
+    try:
+        return _compare_with(source, folder)
+    finally:
+        source.close()
+
+
+def _compare_with(source: Source, folder: Path) -> Verdict:
+    return compare(load(folder), _exported(source), source.audit(None), load_baseline(folder))
 
 
 def _wait_for_store(client: RestClient) -> None:
@@ -43,7 +61,10 @@ def _offset(value: int | str) -> int:
     return int(str(value).rpartition(".")[2])
 
 
-def _exported(client: RestClient) -> Iterator[dict[str, Any]]:
-    with client.stream("/v1/export", {"format": "ndjson", "match": ["**"]}) as answer:
-        for line in answer:
-            yield json.loads(line)
+def _exported(source: Source) -> Iterator[dict[str, Any]]:
+    torn = b""
+    with source.export({"format": "ndjson", "match": ["**"]}) as chunks:
+        for chunk in chunks:
+            *lines, torn = (torn + chunk).split(b"\n")
+            for line in lines:
+                yield json.loads(line)

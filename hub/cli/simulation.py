@@ -4,22 +4,25 @@ Place: a command module; see `hub.cli`. The work is done by `simulators`.
 """
 
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hub.cli import options, output
+from hub.cli import faults, options, output
 from hub.cli.exit_code import CliError, ExitCode
 
 if TYPE_CHECKING:
     from simulators.ledger import Ledger
     from simulators.link import Link, Summary
     from simulators.replay import Scan
+    from simulators.verdict import Verdict
 
 app = typer.Typer(help="Devices that are not there, and this machine as one.", no_args_is_help=True)
+app.command("proxy")(faults.proxy)
 
 LedgerFolder = Annotated[
     Path | None, typer.Option("--ledger", help="Witness all readings and acks here; exit 1 when it does not balance.")
@@ -41,6 +44,8 @@ def fleet(
     prefix: Annotated[str, typer.Option(help="Names are the prefix and a number.")] = "sim-",
     seed: Annotated[int, typer.Option(help="Other seed, other readings.")] = 1,
     drain: Annotated[float, typer.Option(min=0, help="Seconds to wait for the last acks.")] = 60.0,
+    chaos: faults.Chaos = None,
+    chaos_every: faults.Every = faults.EVERY_S,
     ledger: LedgerFolder = None,
     spool: Spool = None,
     url: options.Url = options.DEFAULT_URL,
@@ -50,7 +55,13 @@ def fleet(
     replace_tokens: Replace = False,
     as_json: options.Json = False,
 ) -> None:
-    """Run many simulated devices in this process."""
+    """Run many simulated devices in this process.
+
+    With --chaos their connections are cut, reset, stalled and half-closed on the way to the hub until the drain
+    begins; a ledger is kept and must balance.
+    """
+    from functools import partial
+
     from simulators.fleet import run_fleet
     from simulators.progress import show_progress
     from simulators.sensor import numbered_fleet
@@ -61,11 +72,20 @@ def fleet(
 
     async def work(witness: "Ledger | None") -> "Summary":
         with show_progress("fleet", round(devices * rate * duration)) as progress:
-            return await run_fleet(
-                link, cast, rate_hz=rate, duration_s=duration, ledger=witness, progress=progress, drain_s=drain
+            play = partial(
+                run_fleet, devices=cast, rate_hz=rate, duration_s=duration, ledger=witness, progress=progress,
+                drain_s=drain,
+            )  # fmt: skip
+            if chaos is None or folder is None:
+                return await play(link)
+            summary, carrier = await faults.run_through_chaos(
+                link, lambda link, weather: play(link, faults=weather), chaos, chaos_every, folder
             )
+        faults.show_faults(carrier, chaos, as_json)
+        return summary
 
-    _run(work, target, [device.name for device in cast], ledger, as_json)
+    with _ledger_folder(ledger, is_needed=chaos is not None) as folder:
+        _run(work, target, [device.name for device in cast], folder, as_json)
 
 
 @app.command("replay")
@@ -158,17 +178,25 @@ def host(
     _run(work, target, [device], ledger, as_json)
 
 
-@app.command("check")
-def check(
-    ledger: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder of earlier --ledger runs.")],
+@app.command("verdict")
+def verdict(
+    ledger: Annotated[
+        Path, typer.Option("--ledger", exists=True, file_okay=False, help="Folder of earlier --ledger runs.")
+    ],
     url: options.Url = options.DEFAULT_URL,
-    token: Token = None,
+    token: options.Token = None,
     ca: options.Ca = None,
-    data: Data = None,
+    data: options.Data = None,
     as_json: options.Json = False,
 ) -> None:
-    """Compare a ledger with what the hub holds now."""
-    _check_ledger(_Target(url, token, ca, data), ledger, as_json)
+    """Compare a ledger with what the hub holds now; exit 1 when it does not balance."""
+    from hub.cli.check import compare_with_files, compare_with_hub
+
+    if data is not None:
+        found = compare_with_files(data, ledger)
+    else:
+        found = compare_with_hub(options.open_client(url, token, ca), ledger)
+    _show_verdict(found, ledger, as_json)
 
 
 class _Target:
@@ -199,6 +227,7 @@ def _run(
     """Do the work with a witness where one is wanted, show the summary, and fail when something is missing."""
     import asyncio
 
+    from hub.cli.check import compare_with_hub
     from simulators.ledger import Ledger, write_baseline
 
     witness = None
@@ -213,9 +242,27 @@ def _run(
             witness.close()
     _show_summary(summary, as_json)
     if folder is not None:
-        _check_ledger(target, folder, as_json)
+        _show_verdict(compare_with_hub(target.client, folder), folder, as_json)
     if not summary.is_drained:
         raise CliError(f"{summary.pending} readings were not acked in time; {'; '.join(summary.last_errors)}")
+
+
+@contextmanager
+def _ledger_folder(given: Path | None, *, is_needed: bool) -> Iterator[Path | None]:
+    """Give the ledger's folder; one that nobody named lies with the temporary files, and stays when something fails."""
+    import shutil
+    import tempfile
+
+    if given is not None or not is_needed:
+        yield given
+        return
+    folder = Path(tempfile.mkdtemp(prefix="hub-ledger-"))
+    try:
+        yield folder
+    except BaseException:
+        output.tell(f"note: the ledger of this run stays in {folder}")
+        raise
+    shutil.rmtree(folder)
 
 
 def _show_summary(summary: "Summary", as_json: bool) -> None:
@@ -229,10 +276,8 @@ def _show_summary(summary: "Summary", as_json: bool) -> None:
     )
 
 
-def _check_ledger(target: _Target, folder: Path, as_json: bool) -> None:
-    from hub.cli.check import compare_with_hub
-
-    verdict = compare_with_hub(target.client, folder)
+def _show_verdict(verdict: "Verdict", folder: Path, as_json: bool) -> None:
+    """Show it, and fail when it does not balance."""
     rows = [{**asdict(finding), "balanced": finding.is_balanced} for finding in verdict.findings]
     if as_json:
         output.show_json({"balanced": verdict.is_balanced, "devices": rows})

@@ -32,14 +32,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from simulators.faults import Effect, Fault, Way
+from simulators.proxy import FaultProxy
 from tests.bench.outage_clients import DRAIN_S, PERIOD_S
 from tests.bench.outage_stores import Side, running_broker, running_hub
 from tests.support import mosquitto
-from tests.support.cut_proxy import CutProxy
 from tests.support.hub_process import ROOT
 
 READINGS = 200
@@ -239,7 +240,7 @@ class DeviceProcess:
 def _run(scenario: str, side: Side, command: Sequence[str]) -> Outcome:
     """Run one scenario and count."""
     with ExitStack() as ending:
-        link = ending.enter_context(_link(side.port)) if scenario in "BC" else None
+        link = ending.enter_context(FaultProxy(("127.0.0.1", side.port))) if scenario in "BC" else None
         port = link.port if link else side.port
         device = DeviceProcess(command, 0, port, side.arguments)
         ending.callback(device.kill)
@@ -260,22 +261,12 @@ def _run(scenario: str, side: Side, command: Sequence[str]) -> Outcome:
         return _count([device, again], side, again.finish())
 
 
-def _lose(begun: float, link: CutProxy, scenario: str) -> None:
-    """Lose the bytes of one direction twice, each time until a cut."""
+def _lose(begun: float, link: FaultProxy, scenario: str) -> None:
+    """Let acks (B) or readings (C) vanish twice, each time until a cut."""
+    way = Way.DOWN if scenario == "B" else Way.UP
     for first, last in ((50, 70), (140, 160)):
-        _at(begun, first, lambda: _swallow(link, scenario, True))
-        _at(begun, last, lambda: _swallow(link, scenario, False))
-        link.cut()
-
-
-def _link(port: int) -> AbstractContextManager[CutProxy]:
-    """Return the link to be cut: a proxy in front of ``port``."""
-    return CutProxy(port)
-
-
-def _swallow(link: CutProxy, scenario: str, is_on: bool) -> None:
-    """Let acks (B) or readings (C) vanish, or no more."""
-    setattr(link, "swallow_down" if scenario == "B" else "swallow_up", is_on)
+        _at(begun, first, lambda: link.arm(Fault(Effect.SWALLOW, way)))
+        _at(begun, last, link.abort)
 
 
 def _at(begun: float, n: int, act: Callable[[], object]) -> None:

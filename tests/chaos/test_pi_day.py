@@ -12,9 +12,9 @@ from device_sdk.columns import decode_batch
 from device_sdk.wire import MIN_TIME_NS
 from hub.journal.sqlite import SqliteJournal
 from hub.model import Kind
+from simulators.proxy import FaultProxy
 from tests.end_to_end.conftest import enrol
 from tests.support.board import Board, Recorded, S, TrueTime, can_fake_time, faked
-from tests.support.cut_proxy import CutProxy
 from tests.support.hub_process import HubProcess, free_port
 
 # What a time may be off: the way of a welcome and the moments between two clocks read one after the other, each
@@ -64,11 +64,11 @@ def test_a_day_without_a_battery_is_stored_right_to_the_reading(tmp_path: Path) 
     """Every reading is stored once at its true time, or is in a gap that says why; estimates are flagged."""
     true_time = TrueTime(tmp_path / "true.time")
     hub = HubProcess(tmp_path / "data", environment=faked(true_time.file))
-    with hub, CutProxy(hub.port) as proxy:
+    with hub, FaultProxy(("127.0.0.1", hub.port)) as proxy:
 
         def set_network(is_up: bool) -> None:
-            proxy.target_port = hub.port if is_up else free_port()
-            proxy.cut()
+            proxy.target = ("127.0.0.1", hub.port if is_up else free_port())
+            proxy.abort()
 
         set_network(False)
         token = enrol(hub, "board")["board"]

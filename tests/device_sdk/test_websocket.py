@@ -429,6 +429,22 @@ async def test_tls_refuses_another_fingerprint_before_the_token_is_sent(certific
     assert seen == []
 
 
+async def test_connection_opened_elsewhere_is_checked_against_the_url(certificate: ServerCertificate) -> None:
+    """With ``connect_to`` only TCP goes another way: certificate and Host header are still those of the URL."""
+    hosts: list[str] = []
+
+    def look(_: ServerConnection, request: Request) -> None:
+        hosts.append(request.headers["Host"])
+
+    async with _server(ssl=certificate.context, process_request=look) as port:
+        elsewhere: dict[str, Any] = {"ca": str(certificate.ca), "connect_to": ("127.0.0.1", port)}
+        await _leave(await _connect("wss://localhost:9", Ear(), **elsewhere))
+        with pytest.raises(ConnectionLostError, match=r"hub\.invalid:443: its certificate is not trusted"):
+            await _connect("wss://hub.invalid", Ear(), **elsewhere)
+
+    assert hosts == ["localhost:9"]
+
+
 async def test_tls_says_when_the_ca_file_is_missing(tmp_path: Path) -> None:
     """A wrong path is a lost connection with the path in it: the file may yet appear."""
     with pytest.raises(ConnectionLostError, match=r"nowhere\.pem"):

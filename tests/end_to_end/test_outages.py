@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from device_sdk import Device
+from simulators.faults import Effect, Fault, Way
+from simulators.proxy import FaultProxy
 from tests.end_to_end.conftest import enrol
-from tests.support.cut_proxy import CutProxy
 from tests.support.hub_process import ROOT, HubProcess
 
 READINGS = 200
@@ -69,22 +70,19 @@ def test_hub_gone_for_a_while(hub: HubProcess, tmp_path: Path) -> None:
     check(hub, took)
 
 
-@pytest.mark.parametrize("direction", ["swallow_down", "swallow_up"], ids=["acks", "frames"])
-def test_bytes_vanish_before_a_cut(hub: HubProcess, tmp_path: Path, direction: str) -> None:
+@pytest.mark.parametrize("way", [Way.DOWN, Way.UP], ids=["acks", "frames"])
+def test_bytes_vanish_before_a_cut(hub: HubProcess, tmp_path: Path, way: Way) -> None:
     """B: frames are stored but their acks vanish. C: frames leave the device and never arrive. Twice, then a cut."""
     token = enrol(hub, "d")["d"]
-    with CutProxy(hub.port) as proxy, device(hub, proxy.port, token, tmp_path) as under_test:
+    with FaultProxy(("127.0.0.1", hub.port)) as proxy, device(hub, proxy.port, token, tmp_path) as under_test:
 
         def lose() -> None:
-            setattr(proxy, direction, True)
+            proxy.arm(Fault(Effect.SWALLOW, way))
 
-        def cut() -> None:
-            setattr(proxy, direction, False)
-            proxy.cut()
-
-        took = record_all(under_test, {50: lose, 70: cut, 120: lose, 140: cut})
+        took = record_all(under_test, {50: lose, 70: proxy.abort, 120: lose, 140: proxy.abort})
         under_test.flush(20)
 
+    assert proxy.statistics().faults == {"swallow": 2}
     check(hub, took)
 
 

@@ -21,8 +21,9 @@ import pytest
 from device_sdk import Device
 from device_sdk.client import Client
 from device_sdk.reading import Value
+from simulators.faults import Effect, Fault
+from simulators.proxy import FaultProxy
 from tests.end_to_end.conftest import admin_token, enrol
-from tests.support.cut_proxy import CutProxy
 from tests.support.hub_process import ROOT, HubProcess
 
 CSV = Path(os.environ.get("TELEMETRY_TEST_DATA", ROOT.parent / "shared" / "data" / "home-energy.csv"))
@@ -150,17 +151,16 @@ def test_hub_killed_twice_and_connections_cut_ten_times(secure_hub: HubProcess, 
     """kill -9 of the hub twice and ten cuts at random bytes change nothing: ledger balanced, 0 lost, 0 doubled."""
     token = admin_token(secure_hub)
     watcher = Watcher(secure_hub.url, token, secure_hub.ca)
-    with CutProxy(secure_hub.port) as proxy:
-        proxy.cuts_after = [random.randrange(1_500, 30_000) for _ in range(10)]
+    cuts = [Fault(Effect.CUT, after_bytes=random.randrange(1_500, 30_000)) for _ in range(10)]
+    with FaultProxy(("127.0.0.1", secure_hub.port), cuts) as proxy:
         killer = threading.Thread(target=kill_twice, args=(secure_hub, proxy), name="killer")
         killer.start()
         try:
             replay(secure_hub, tmp_path, f"wss://127.0.0.1:{proxy.port}", token)
         finally:
             killer.join(LIMIT_S)  # else it would start a hub that nobody ends
-        assert not proxy.cuts_after
-        assert proxy.cuts == 10
-        assert proxy.bytes_up > 1_000_000
+        assert proxy.statistics().faults == {"cut": 10}
+        assert proxy.statistics().bytes_up > 1_000_000
     watcher.wait(lambda: watcher.count >= READINGS)
 
     wanted = expected()
@@ -168,11 +168,11 @@ def test_hub_killed_twice_and_connections_cut_ten_times(secure_hub: HubProcess, 
     assert watcher.seen == queried(secure_hub, token) == wanted
 
 
-def kill_twice(hub: HubProcess, proxy: CutProxy) -> None:
+def kill_twice(hub: HubProcess, proxy: FaultProxy) -> None:
     """Kill the hub after a quarter and after a half of about 2 MB have gone up; start it again each time."""
     limit = time.monotonic() + LIMIT_S
     for sent in (500_000, 1_000_000):
-        while proxy.bytes_up < sent and time.monotonic() < limit:
+        while proxy.statistics().bytes_up < sent and time.monotonic() < limit:
             time.sleep(0.002)
         hub.kill()
         hub.start()

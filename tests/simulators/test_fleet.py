@@ -2,9 +2,11 @@
 
 import asyncio
 
+from simulators.faults import Effect, Fault, Way
 from simulators.fleet import run_fleet
 from simulators.link import Link
 from simulators.progress import NoProgress
+from simulators.proxy import FaultProxy
 from simulators.sensor import numbered_fleet
 from tests.support.fake_hub import FakeHub
 
@@ -46,3 +48,21 @@ def test_fleet_declares_units_ranges_and_rate() -> None:
     declared = hub.model.channels["temperature"]
     assert (declared["unit"], declared["every_s"]) == ("Cel", 0.05)
     assert declared["range"] == [12.0, 27.5]
+
+
+def test_fleet_delivers_all_after_faults_that_end_before_the_drain() -> None:
+    """Devices reach the hub through ``connect_to``; what faults held up is acked when the run ends."""
+    devices = numbered_fleet(4, "sim-")
+
+    async def run(hub: FakeHub) -> tuple[int, int]:
+        swallowed = [Fault(Effect.SWALLOW, Way.DOWN, 400) for _ in devices]
+        async with FaultProxy(("127.0.0.1", hub.port), swallowed) as proxy:
+            link = Link("ws://hub.invalid", {d.name: "x" for d in devices}, connect_to=("127.0.0.1", proxy.port))
+            summary = await run_fleet(link, devices, rate_hz=50, duration_s=0.2, faults=proxy.chaos(1, every_s=1e9))
+            return summary.pending, proxy.statistics().struck
+
+    with FakeHub() as hub:
+        assert asyncio.run(run(hub)) == (0, 4)
+
+    per_round = sum(len(device.sensors) for device in devices)
+    assert len(hub.model.readings) == len(set(hub.model.readings)) == 10 * per_round

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from hub.cli.check import compare_with_hub
+import pytest
+
+from hub.cli.check import compare_with_files, compare_with_hub
+from hub.cli.exit_code import CliError
 from hub.cli.rest import RestClient
 from simulators.ledger import Ledger
 from tests.hub.cli.conftest import T0
@@ -42,3 +45,19 @@ def test_reading_nobody_witnessed_is_found(hub: HubProcess, recorded: str, tmp_p
     witness(tmp_path, recorded, 9)
 
     assert compare_with_hub(RestClient(hub.url), tmp_path).total("unwitnessed") == 1
+
+
+def test_files_say_what_the_hub_says(hub: HubProcess, recorded: str, tmp_path: Path) -> None:
+    """The same verdict by the data folder alone: stored, and lost when one was never there."""
+    witness(tmp_path / "sound", recorded, 10)
+    witness(tmp_path / "one more", recorded, 11)
+    compare_with_hub(RestClient(hub.url), tmp_path / "sound")  # waits until the store has all
+
+    assert compare_with_files(hub.data, tmp_path / "sound").is_balanced
+    assert compare_with_files(hub.data, tmp_path / "one more").total("lost") == 1
+
+
+def test_folder_without_a_hub_is_no_witness(tmp_path: Path) -> None:
+    """Files that are not there prove nothing."""
+    with pytest.raises(CliError, match="must be the folder of a hub"):
+        compare_with_files(tmp_path, tmp_path)

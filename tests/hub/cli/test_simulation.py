@@ -31,7 +31,22 @@ def test_fleet_balances_its_ledger(run: Run, hub: HubProcess, name: str) -> None
 
     assert outcome.code == 0, outcome.err
     assert "ledger balanced: 56 produced, 56 stored, 0 lost, 0 doubled, 0 altered" in outcome.out
-    assert run("simulate", "check", "l", *where).code == 0
+
+
+@pytest.mark.parametrize("where", ["url", "data"])
+def test_verdict_turns_red_when_a_reading_is_missing(run: Run, hub: HubProcess, name: str, where: str) -> None:
+    """A ledger balances later, too, against the hub or its files; with one reading the hub never got it fails."""
+    run("simulate", "fleet", "--devices", 1, "--duration", 1, "--prefix", name, "--ledger", "l",
+        "--url", hub.url, "--data", hub.data)  # fmt: skip
+    ask = ("simulate", "verdict", "--ledger", "l", f"--{where}", hub.url if where == "url" else hub.data)
+
+    sound = run(*ask)
+    Path("l", "more.ledger").write_text(f"R\t{name}0001\ttemperature\t1795376000000000000\t20.5\n")
+    red = run(*ask)
+
+    assert sound.code == 0, sound.err
+    assert (red.code, "ledger NOT balanced" in red.out, " 1 lost, 0 doubled" in red.out) == (1, True, True)
+    assert "the ledger in l does not balance" in red.err
 
 
 def test_replay_balances_its_ledger(run: Run, hub: HubProcess, admin: str, csv_map: Path, name: str) -> None:

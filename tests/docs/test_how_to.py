@@ -1,0 +1,29 @@
+"""The commands of how-to pages run as printed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.test_readme import commands
+from tests.support.hub_process import ROOT, HubProcess, free_port
+
+
+@pytest.mark.slow
+def test_commands_that_inject_faults_run(tmp_path: Path) -> None:
+    """Each ends with exit code 0 against a hub with its files in ./hub-data; only ports are other ones."""
+    told = commands((ROOT / "docs" / "how-to" / "inject-faults.md").read_text(encoding="utf-8"))
+    assert len(told) == 5
+    with HubProcess(tmp_path / "hub-data") as hub:
+        environment = {**os.environ, "HUB_URL": hub.url, "PYTHONPATH": str(ROOT)}
+        for command in told:
+            assert command.startswith("hub simulate "), command
+            line = command.replace("9000", str(free_port())).replace("127.0.0.1:8000", f"127.0.0.1:{hub.port}")
+            done = subprocess.run(
+                line.replace("hub", f"{sys.executable} -m hub", 1), shell=True, capture_output=True, text=True,
+                timeout=60, cwd=tmp_path, env=environment,
+            )  # fmt: skip
+            assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+            assert done.stdout.strip(), command
