@@ -178,7 +178,9 @@ class Courier:
             self._nudge.set_result(None)
         deadline = loop.time() + timeout_s
         self.kick()
-        while not self._is_drained(base, pending):
+        while self._spool.backlog or not self._is_drained(base, pending):
+            if self._spool.backlog:  # live readings overtake it: what is left once it is cut leaves in order again
+                base, pending = self._progress(), self._spool.pending
             left_s = deadline - loop.time()
             is_hopeless = not self.is_online and (self._is_told_to_wait or self._failures > failures)
             if left_s <= 0 or (give_up_offline and is_hopeless):
@@ -241,7 +243,7 @@ class Courier:
         # readings waiting there is a timer or an ack to come, and a wake for each of them would only cost.
         self._wants_wake = True
         if spool.has_uncut:
-            self._wants_wake = False
+            self._wants_wake = session.waits_for_live
             if self._is_on_disk and self._sync_at is None:
                 self._sync_at = now + SYNC_S
 

@@ -42,6 +42,7 @@ class Reason(StrEnum):
     STORE_BEHIND = "store_behind"
     # declared gaps
     SPOOL_FULL = "spool_full"
+    THINNED = "thinned"  # left out by ``when_full="thin"``: what is around them is there
     POWER_CUT = "power_cut"
     SPOOL_DAMAGED = "spool_damaged"
     HUB_RESTORED = "hub_restored"

@@ -8,7 +8,7 @@ Owns: records ↔ bytes, readings ↔ records. Place: before `reading_log` and
     reading = u8 kind | i64 time_ns | value | channel name          kind 1 float, 2 int (8 bytes), 3 bool (1 byte)
             | u8 kind | i64 time_ns | u8 name length | name | text  kind 4 str
     kind + 4: the time was given and lies in the future
-    header  = u8 0 | u8 version | i64 last instant given to a reading before this file
+    header  = u8 0 | u8 version | i64 last instant given to a reading before this file | u8 1 when times were given
 
 The seed differs from file to file, so bytes of a deleted file that a damaged
 disk shows again are no records of a new one. Every reading names its channel:
@@ -45,9 +45,10 @@ _unpack_time = struct.Struct("<q").unpack_from
 _unpack_float = struct.Struct("<d").unpack_from
 
 
-def seed_of(number: int) -> int:
-    """Return the CRC seed of the file with this number."""
-    return crc32(number.to_bytes(8, "little"))
+def seed_of(number: int, level: int = 0) -> int:
+    """Return the CRC seed of the file with this number; ``level``: how often its readings were thinned."""
+    seed = crc32(number.to_bytes(8, "little"))
+    return crc32(level.to_bytes(4, "little"), seed) if level else seed
 
 
 def encode_record(seed: int, payload: bytes) -> bytes:
@@ -76,9 +77,15 @@ def encode_reading(seed: int, name: bytes, time_ns: int, value: Value, is_future
     return _pack_record(MARK, length, crc32(payload, seed ^ length)) + payload
 
 
-def encode_header(seed: int, last_ns: int) -> bytes:
-    """Return the first record of a file of readings."""
-    return encode_record(seed, _pack_header(_HEADER_KIND, FORMAT_VERSION, last_ns))
+def encode_header(seed: int, last_ns: int, is_explicit: bool = False) -> bytes:
+    """Return the first record of a file of readings; ``is_explicit``: some of them may have a given time."""
+    flag = b"\x01" if is_explicit else b""
+    return encode_record(seed, _pack_header(_HEADER_KIND, FORMAT_VERSION, last_ns) + flag)
+
+
+def is_header(payload: bytes) -> bool:
+    """Say whether a record is a file's first one."""
+    return payload[:1] == b"\x00"
 
 
 class Scan:
@@ -126,6 +133,8 @@ class ReadingDecoder:
         self._names: dict[bytes, str] = {}
         # The latest instant that was not in the future when it was recorded: the next one must lie behind it.
         self.last_ns = 0
+        # True when the file may hold readings with a given time; those must stay in order among themselves.
+        self.is_explicit = False
 
     def decode(self, payload: bytes) -> Entry | None:
         """Return the reading, or None for a header or a kind of a later version."""
@@ -148,6 +157,7 @@ class ReadingDecoder:
     def _header(self, payload: bytes) -> None:
         if len(payload) >= 10 and payload[0] == _HEADER_KIND:
             self.last_ns = max(self.last_ns, _unpack_header(payload)[2])
+            self.is_explicit = self.is_explicit or payload[10:11] == b"\x01"
 
 
 def _float(payload: bytes) -> tuple[bytes, Value]:

@@ -15,7 +15,7 @@ doubled ack costs nothing. Whatever cannot be continued ends the *connection*
 
 import logging
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple, assert_never
 
@@ -25,6 +25,8 @@ from device_sdk.conversation import Conversation, State, Trigger
 from device_sdk.errors import Reason
 from device_sdk.reading import Channel, Reading
 from device_sdk.spool import CutFrame, Spool
+from device_sdk.tally import Tally
+from device_sdk.turn import Turns
 
 logger = logging.getLogger("device_sdk.session")
 
@@ -112,6 +114,7 @@ class Session:
         self._unacked: deque[tuple[int, int]] = deque()
         self._declared: dict[str, Channel] = {}
         self._is_schema_due = True
+        self._turns = Turns(spool)
         self._last_cut = -math.inf
         self._no_cut_before = -math.inf
         self._since = 0.0
@@ -119,10 +122,7 @@ class Session:
         self._rewound: int | None = None
         self._suspect: tuple[str, int] | None = None
         self._suspect_tries = 0
-        self._rejected_before = 0
-        self._rejected_total = 0
-        self._warned: Counter[tuple[str, str]] = Counter()
-        self._settled = 0
+        self._tally = Tally(device)
 
     @property
     def state(self) -> State:
@@ -142,12 +142,17 @@ class Session:
     @property
     def rejected(self) -> int:
         """Readings the hub refused for good, over all streams of this session."""
-        return self._rejected_before + self._rejected_total
+        return self._tally.rejected
 
     @property
     def settled(self) -> int:
         """Readings that no longer need delivery, since this process began: durable at the hub, or declared lost."""
-        return self._settled
+        return self._tally.settled
+
+    @property
+    def tally(self) -> Tally:
+        """What was acked, refused and welcomed since this process began."""
+        return self._tally
 
     def connected(self, now: float, wall_ns: int = 0) -> bytes:
         """Begin on a new connection; return the hello to send first.
@@ -160,12 +165,12 @@ class Session:
         if spool.stream != self._stream:
             self._stream = spool.stream
             self._sent_ever = 0
-            self._rejected_before += self._rejected_total
-            self._rejected_total = 0
+            self._tally.new_stream()
         self._since = now
         self._declared = {}
         self._is_schema_due = True
         self._rewound = None
+        self._turns.begin()
         self._no_cut_before = now
         # Also the frames that an earlier process cut.
         self._unacked = deque((frame.seq, frame.readings) for frame in spool.frames(spool.acked))
@@ -219,6 +224,7 @@ class Session:
         if self._conversation.state is State.PAUSED and now >= self._paused_until:
             self._conversation.apply(Trigger.RESUME)
             self._since = now
+            self._turns.prefer_live()
         elif self._conversation.state is State.GREETING and now >= self._since + WELCOME_TIMEOUT_S:
             self.end(f"no welcome within {WELCOME_TIMEOUT_S:g} s")
         elif self._conversation.state is State.RUNNING and self._unacked and now >= self._since + ACK_TIMEOUT_S:
@@ -232,7 +238,7 @@ class Session:
             case State.PAUSED:
                 return self._paused_until
             case State.RUNNING:
-                if self._may_cut() and self._spool.has_uncut:
+                if self._may_cut() and self._spool.has_uncut and not self.waits_for_live:
                     return max(self._last_cut + CUT_S, self._no_cut_before)
                 return self._since + ACK_TIMEOUT_S if self._unacked else None
             case State.OFFLINE | State.ENDING:
@@ -242,18 +248,28 @@ class Session:
         """Say whether a frame should be cut now: at once after a pause, else gathered to be worth its cost."""
         if now < self._no_cut_before or not self._may_cut() or not self._spool.has_uncut:
             return False
-        return now - self._last_cut >= CUT_S or self._spool.unnumbered >= CUT_READINGS
+        return self._turns.may_cut_backlog or self._is_live_due(now)
+
+    @property
+    def waits_for_live(self) -> bool:
+        """True while all that waits is a backlog whose last frame is not acked: the next reading is to be cut at once.
+
+        Its `record` must wake the shell: there is no deadline for it.
+        """
+        return self._turns.waits_for_live
 
     def cut(self, now: float) -> bool:
         """Cut one frame of the spool (durable: this is the step that may fsync); False when it gave none."""
+        from_backlog = self._turns.is_backlogs(self._is_live_due(now))
         self._last_cut = now
-        frame = self._spool.cut()
+        frame = self._spool.cut(from_backlog=from_backlog)
         if frame is None:
             self._no_cut_before = now + CUT_RETRY_S
             return False
         if not self._unacked:
             self._since = now
         self._unacked.append((frame.seq, frame.readings))
+        self._turns.took(frame.seq, from_backlog)
         return True
 
     @property
@@ -310,7 +326,9 @@ class Session:
         self._window = welcome.window
         self._since = now
         self._settle(welcome.stored, welcome.chain, welcome.pos)
+        self._tally.welcomes += 1
         self._events.append(Welcomed(welcome.time_ns, float(welcome.ping_s)))
+        self._turns.prefer_live()
         if self._suspect is not None and self._suspect[0] != self._stream:
             self._suspect = None
 
@@ -320,9 +338,9 @@ class Session:
         self._start_new_stream(message.stored if is_equal else None, f"the hub asks for a new stream: {message.why}")
 
     def _on_ack(self, ack: wire.Ack, now: float) -> None:
-        self._rejected_total = max(self._rejected_total, ack.rejected_total)
+        self._tally.rejected_in_stream(ack.rejected_total)
         for rejection in ack.rejected:
-            self._report_rejection(rejection)
+            self._tally.report(rejection)
         if ack.stored <= self._spool.acked:
             return
         if not self._matches(ack.stored, ack.chain):
@@ -384,7 +402,7 @@ class Session:
 
     def _count_settled(self, stored: int) -> None:
         while self._unacked and self._unacked[0][0] <= stored:
-            self._settled += self._unacked.popleft()[1]
+            self._tally.acked(self._unacked.popleft()[1])
 
     def _rewind(self, stored: int) -> None:
         if self._suspect is not None and self._suspect[1] == stored + 1:
@@ -410,18 +428,6 @@ class Session:
         lost = decode_batch(frame.body).readings() if frame.kind == "batch" else []
         self._start_new_stream(seq, f"frame {seq} was unreadable for the hub {UNREADABLE_TRIES} times", lost)
 
-    def _report_rejection(self, rejection: wire.Rejection) -> None:
-        key = (rejection.channel, rejection.reason)
-        # Peers choose channel and reason: past this many kinds everything is DEBUG, and memory stays bounded.
-        is_first = key not in self._warned and len(self._warned) < 2 * wire.MAX_CHANNELS
-        if is_first:
-            self._warned[key] = 1
-        logger.log(
-            logging.WARNING if is_first else logging.DEBUG,
-            "rejected device=%s channel=%s reason=%s seq=%d index=%d",
-            self._device, rejection.channel, rejection.reason, rejection.seq, rejection.index,
-        )  # fmt: skip
-
     def _add_schema(self, out: list[Outgoing]) -> None:
         # First the flag, then the look: a channel declared meanwhile sets it again.
         self._is_schema_due = False
@@ -434,6 +440,10 @@ class Session:
     def _send_limit(self) -> int:
         last = self._unacked[-1][0] if self._unacked else 0
         return min(last, self._spool.acked + (self._window if self._suspect is None else 1))
+
+    def _is_live_due(self, now: float) -> bool:
+        live = self._turns.live
+        return live is not None and (now - self._last_cut >= CUT_S or live >= CUT_READINGS)
 
     def _may_cut(self) -> bool:
         return self._conversation.state is State.RUNNING and self._suspect is None and len(self._unacked) < self._window

@@ -69,6 +69,11 @@ class SpoolBase(ABC):
         with self._lock:
             return self._waiting() + self._outbox.readings_returned
 
+    @property
+    def backlog(self) -> int:
+        with self._lock:
+            return self._backlog()
+
     def chain(self, seq: int) -> bytes | None:
         return self._outbox.chain(seq)
 
@@ -94,11 +99,17 @@ class SpoolBase(ABC):
                 oldest_time_ns=self._oldest_waiting_ns() if oldest_ns is None else oldest_ns,
                 damaged=outbox.damaged,
                 disk_error=self._disk_error(),
+                backlog=self._backlog(),
+                dropped_by=dict(outbox.dropped_by),
             )
 
     @abstractmethod
     def _waiting(self) -> int:
         """Return how many readings are not in a frame, cut or returned."""
+
+    @abstractmethod
+    def _backlog(self) -> int:
+        """Return how many of them are older than the live lane."""
 
     @abstractmethod
     def _oldest_waiting_ns(self) -> int | None:

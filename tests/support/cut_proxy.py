@@ -12,6 +12,7 @@ class CutProxy:
 
     ``swallow_up`` / ``swallow_down``: while True, bytes of that direction vanish, as on a dead link.
     `cut` aborts every connection; `cuts_after` aborts each new connection after so many bytes upward.
+    ``bytes_per_s``: how fast bytes go up, None: as they come.
     """
 
     def __init__(self, target_port: int, port: int = 0) -> None:
@@ -19,6 +20,7 @@ class CutProxy:
         self.port = port
         self.swallow_up = False
         self.swallow_down = False
+        self.bytes_per_s: float | None = None
         self.cuts_after: list[int] = []
         self.connections = 0
         self.cuts = 0
@@ -103,6 +105,8 @@ class CutProxy:
                         self.cuts += 1
                         return
                     budget -= len(data)
+                if swallow == "swallow_up" and self.bytes_per_s is not None:
+                    await asyncio.sleep(len(data) / self.bytes_per_s)
                 if not getattr(self, swallow):
                     writer.write(data)
                     await writer.drain()
