@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from device_sdk.client import Client
-    from device_sdk.device import ChannelRecorder, Device, Status
+    from device_sdk.device import ChannelRecorder, Device
     from device_sdk.errors import (
         AuthenticationError,
         ConnectionLostError,
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         TelemetryError,
     )
     from device_sdk.reading import Channel, Reading
+    from device_sdk.status import DeviceStatistics, Status
     from device_sdk.watch import WatchedReading
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ __all__ = [
     "Client",
     "ConnectionLostError",
     "Device",
+    "DeviceStatistics",
     "FlushTimeoutError",
     "MisuseError",
     "Reading",
@@ -46,8 +48,9 @@ _HOMES = {
     "ChannelRecorder": "device_sdk.device",
     "Client": "device_sdk.client",
     "Device": "device_sdk.device",
+    "DeviceStatistics": "device_sdk.status",
     "Reading": "device_sdk.reading",
-    "Status": "device_sdk.device",
+    "Status": "device_sdk.status",
     "WatchedReading": "device_sdk.watch",
 }
 

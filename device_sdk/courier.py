@@ -183,7 +183,9 @@ class Courier:
         deadline = loop.time() + timeout_s
         self._session.hurry()
         self.kick()
-        while not self._is_drained(base, pending):
+        while self._spool.backlog or not self._is_drained(base, pending):
+            if self._spool.backlog:  # live readings overtake it: what is left once it is cut leaves in order again
+                base, pending = self._progress(), self._spool.pending
             left_s = deadline - loop.time()
             is_hopeless = not self.is_online and (self._is_told_to_wait or self._failures > failures)
             if left_s <= 0 or (give_up_offline and is_hopeless):
@@ -247,7 +249,7 @@ class Courier:
         # readings waiting there is a timer or an ack to come, and a wake for each of them would only cost.
         self._wants_wake = True
         if spool.has_uncut:
-            self._wants_wake = False
+            self._wants_wake = session.waits_for_live
             if self._is_on_disk and self._sync_at is None:
                 self._sync_at = now + SYNC_S
 

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 from device_sdk import __version__
 from device_sdk.clock import Clock, read_boot_id
@@ -40,6 +40,7 @@ from device_sdk.reading import (
 from device_sdk.session import Session
 from device_sdk.setting import check_choice, default_spool, parse_size
 from device_sdk.spool import FileSpool, MemorySpool, Spool
+from device_sdk.status import DeviceStatistics, Status, count
 from device_sdk.timekeeper import Timekeeper
 from device_sdk.transport import RetryPolicy, make_connector
 from device_sdk.wire import MAX_CHANNELS
@@ -55,27 +56,6 @@ MEMORY_RETAIN_BYTES = 256 * 1024
 CLOSE_TIMEOUT_S = 2.0
 # Beyond the drain: bye, the closing handshake, a disk that is slow to sync. Then the thread is left to die.
 _JOIN_EXTRA_S = 5.0
-
-
-class Status(NamedTuple):
-    """What `Device.status` shows; counts are readings.
-
-    ``pending``: recorded, not yet durable at the hub. ``oldest_age_s``: age of the
-    oldest of them, None when there is none or the clock is not set. ``dropped``: lost to a full spool or
-    disk, each declared to the hub. ``no_value``: None or not finite, skipped.
-    ``rejected``: refused by the hub for good. ``last_error``: why there is no
-    connection, or why the disk refuses; None while all is well.
-    """
-
-    online: bool
-    pending: int
-    oldest_age_s: float | None
-    dropped: int
-    no_value: int
-    rejected: int
-    spool_bytes: int
-    spool_limit_bytes: int
-    last_error: str | None
 
 
 class ChannelRecorder:
@@ -102,7 +82,9 @@ class Device:
         spool: directory of the outbox, or ``":memory:"`` (lost with the process). None:
             ``$XDG_STATE_HOME/telemetry/<name>``, else ``~/.local/state/telemetry/<name>``.
         max_spool: bytes as an int, or ``"64MB"``; 64 MB hold about a month of four channels a minute.
-        when_full: which readings go when the spool is full: ``oldest`` or ``newest``. The hub is told.
+        when_full: which readings go when the spool is full: ``oldest``, ``newest``, or ``thin``: every second one
+            of each channel, of the oldest stretch first, so that a coarser picture of all of it stays. The hub
+            is told.
         retain_acked: bytes of acked frames kept besides, at most a day of them: they are sent again to a hub
             that was restored from a backup. 0 keeps none.
         durability: ``second``: a power cut takes at most the last second; ``fsync``: nothing, at
@@ -158,7 +140,7 @@ class Device:
         )
         self._place = spool
         self._max_bytes = parse_size("max_spool", max_spool)
-        self._when_full: WhenFull = check_choice("when_full", when_full, ("oldest", "newest"))
+        self._when_full: WhenFull = check_choice("when_full", when_full, ("oldest", "newest", "thin"))
         self._retain_bytes = parse_size("retain_acked", retain_acked)
         self._durability: Durability = check_choice("durability", durability, ("second", "fsync"))
         self._link: Link = check_choice("link", link, ("normal", "metered"))
@@ -319,6 +301,17 @@ class Device:
             courier.is_online, counts.pending, age_s, counts.dropped, counts.no_value, session.rejected,
             counts.bytes, counts.limit_bytes, counts.disk_error or courier.last_error,
         )  # fmt: skip
+
+    def statistics(self) -> DeviceStatistics:
+        """Return everything that spool and conversation count; from any thread, some 10 µs.
+
+        Raises:
+            MisuseError: the device is not open; `status` answers then, too.
+        """
+        spool, session, courier = self._spool, self._session, self._courier
+        if spool is None or session is None or courier is None:
+            raise MisuseError(f"device {self.name} {self._closed_because}")
+        return count(spool.statistics(), session, courier)
 
     # --- opening and closing -------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ class Reason(StrEnum):
     TOO_MANY_STREAMS = "too_many_streams"
     # declared gaps
     SPOOL_FULL = "spool_full"
+    THINNED = "thinned"  # left out by ``when_full="thin"``: what is around them is there
     POWER_CUT = "power_cut"
     SPOOL_DAMAGED = "spool_damaged"
     HUB_RESTORED = "hub_restored"

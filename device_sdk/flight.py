@@ -63,11 +63,11 @@ class Flight:
         self.sent, self.sent_ever = seq, max(self.sent_ever, seq)
         return is_first
 
-    def settle(self, stored: int) -> int:
-        """Take an ack (or what counts as one); return how many readings it covers."""
-        readings = 0
+    def settle(self, stored: int) -> list[int]:
+        """Take an ack (or what counts as one); return the readings of each frame it covers."""
+        readings = []
         while self._unacked and self._unacked[0][0] <= stored:
-            readings += self._unacked.popleft()[1]
+            readings.append(self._unacked.popleft()[1])
         self.sent = max(self.sent, stored)
         if stored >= self.suspect:
             self.suspect = 0

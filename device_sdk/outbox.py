@@ -18,6 +18,7 @@ the owner makes it durable, so that a replay of what is on disk (`add`,
 import json
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from device_sdk import wire
@@ -27,7 +28,7 @@ from device_sdk.reading import Channel, Value
 from device_sdk.uptime import UPTIME, UptimeLine
 
 FrameKind = Literal["batch", "gap"]
-WhenFull = Literal["oldest", "newest"]
+WhenFull = Literal["oldest", "newest", "thin"]
 Durability = Literal["second", "fsync"]
 
 # (channel, time_ns, value); a plain tuple because making a `Reading` costs a quarter of `record`. The time is an
@@ -36,8 +37,13 @@ Entry = tuple[str, int, Value]
 
 # Times in one frame lie at most this far apart (146 years), so that every `dt` fits 64 bits.
 MAX_SPAN_NS = 2**62
+# Each outage with a backlog adds a lane of readings, at most so many: a link that flaps must not grow the state.
+# Beyond it everything joins the last one, in order.
+MAX_LANES = 8
 # Losses that a new stream declares in its first frames, before anything else.
 LEADING_LOSSES = (Reason.POWER_CUT, Reason.UNREADABLE, Reason.HUB_RESTORED)
+# Losses that a policy or a full disk decided on: what `dropped` counts.
+DROP_REASONS = (Reason.SPOOL_FULL, Reason.DISK_FULL, Reason.THINNED)
 # A gap frame names at most this many channels; the count stays exact beyond it.
 MAX_LOSS_CHANNELS = wire.MAX_CHANNELS
 
@@ -55,8 +61,10 @@ class CutFrame(NamedTuple):
 class SpoolStatistics(NamedTuple):
     """What a spool holds and what it lost (readings are counted, not records).
 
-    ``pending``: not acked; ``unnumbered``: of these, not yet in a frame.
-    ``frames``: cut and not acked. ``dropped``: ever, for a full spool or disk.
+    ``pending``: not acked; ``unnumbered``: of these, not yet in a frame; ``backlog``: of
+    these, older than the live lane (0 while there is only one).
+    ``frames``: cut and not acked. ``dropped``: ever, for a full spool or disk;
+    ``dropped_by``: the same by reason (``spool_full``, ``disk_full``, ``thinned``).
     ``damaged``: places in the files that could not be read, ever.
     ``oldest_time_ns``: time of the oldest pending reading, None when empty.
     ``disk_error``: why the last write failed; None while the disk works.
@@ -73,6 +81,8 @@ class SpoolStatistics(NamedTuple):
     oldest_time_ns: int | None
     damaged: int = 0
     disk_error: str | None = None
+    backlog: int = 0
+    dropped_by: Mapping[str, int] = MappingProxyType({})
 
 
 class Loss:
@@ -185,6 +195,7 @@ class Outbox:
         self.uptime = UptimeLine()
         self.no_value = 0
         self.dropped = 0
+        self.dropped_by: dict[str, int] = {}
         self.damaged = 0
         # True from an unclean boot until the frames from before it are acked; then a new stream begins.
         self.is_ending = False
@@ -320,8 +331,9 @@ class Outbox:
     def lose(self, reason: str, count: int | None, ranges: Mapping[str, tuple[int, int]]) -> None:
         """Note readings that will never be sent; the next gap frame of ``reason`` declares them all."""
         self.losses.setdefault(reason, Loss()).add(count, self.uptime.place_ranges(ranges))
-        if reason in (Reason.SPOOL_FULL, Reason.DISK_FULL):
+        if reason in DROP_REASONS:
             self.dropped += count or 0
+            self.dropped_by[str(reason)] = self.dropped_by.get(reason, 0) + (count or 0)
 
     def declare(self, channel: Channel) -> None:
         """Remember a channel; the same name again replaces it."""
@@ -345,6 +357,7 @@ class Outbox:
             "losses": {reason: [loss.count, loss.ranges] for reason, loss in self.losses.items()},
             "no_value": self.no_value, "dropped": self.dropped, "damaged": self.damaged, "ending": self.is_ending,
             "earlier": [list(e) for e in self.earlier],
+            "dropped_by": dict(self.dropped_by),
         }  # fmt: skip
 
     @classmethod
@@ -360,6 +373,7 @@ class Outbox:
         outbox.no_value, outbox.dropped, outbox.damaged = obj["no_value"], obj["dropped"], obj["damaged"]
         outbox.is_ending = obj["ending"]
         outbox.earlier = tuple(wire.Earlier(*e) for e in obj.get("earlier", ()))
+        outbox.dropped_by = dict(obj.get("dropped_by", {}))
         return outbox
 
     # --- private ---------------------------------------------------------------------------

@@ -34,9 +34,13 @@ class Pace:
         """Gather no more until everything recorded by now is cut. Safe from any thread."""
         self._is_hurried = True
 
+    def is_held(self, now: float) -> bool:
+        """Say whether the spool is not to be asked now, whatever waits."""
+        return now < self._not_before
+
     def is_due(self, now: float, unnumbered: int) -> bool:
         """Say whether to cut now; ``unnumbered`` readings wait (0: only a gap does)."""
-        if now < self._not_before:
+        if self.is_held(now):
             return False
         return self._is_hurried or unnumbered >= CUT_READINGS or now >= self._last + self._gather_s
 

@@ -1,119 +1,63 @@
-"""Un-numbered readings on disk: append-only segments, deleted from the front.
+"""Un-numbered readings on disk: append-only segments, deleted when their readings are numbered.
 
-Owns: the files ``readings-<position>.log``, the cache of their oldest readings.
-Place: after `segment` and `disk`, before `file_spool`, whose record lock guards
-it. Must not: number, acknowledge, or decide what to drop.
+Owns: the files ``readings-….log``: appending, reading back, and which of them stand at a
+start. Place: after `lane`, which keeps count, before `file_spool`, whose record lock
+guards it. Must not: number, acknowledge, or decide when to drop.
 
 A position is the count of bytes ever appended; a file is named by the position
-of its first byte, so damage or a lost file shifts nothing. Readings before
-`head` are numbered or dropped. The cache holds the oldest of the others: all of them
-while `_is_caching`, else those up to `_cached_to`; newer ones stay on disk until they
-are read back (`next_piece`, `read`, `install`).
+of its first byte, so damage, a thinned or a lost file shifts nothing.
 """
 
 import contextlib
 import errno
 import os
-from bisect import bisect_right
-from collections import deque
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from device_sdk import disk
-from device_sdk.outbox import Entry
-from device_sdk.segment import ReadingDecoder, Scan, encode_header, encode_reading, seed_of
+from device_sdk.lane import CACHE_READINGS, Found, Lane, Marks, Piece, ReadingLanes
+from device_sdk.outbox import MAX_LANES, Entry
+from device_sdk.reading_file import FileName, Segment, choose_standing, list_files
+from device_sdk.segment import ReadingDecoder, Scan, encode_header, encode_reading
 
-# Readings kept in memory; 20,000 are about 4 MB and ten seconds of a very fast device.
-CACHE_READINGS = 20_000
-_PREFIX, _SUFFIX = "readings-", ".log"
 # Closed files whose fsync is still owed; beyond this the oldest is left to the kernel's own write-back.
 _MAX_UNSYNCED = 8
 
 
-class Segment:
-    """One file: its first position, the one behind its last, and how many of its readings are un-numbered."""
-
-    __slots__ = ("base", "end", "left", "path")
-
-    def __init__(self, path: Path, base: int, end: int, left: int = 0) -> None:
-        self.path = path
-        self.base = base
-        self.end = end
-        self.left = left
-
-    @property
-    def size(self) -> int:
-        """Its bytes."""
-        return self.end - self.base
-
-
-class Piece(NamedTuple):
-    """A stretch of one segment to read back, and how many readings must be in it."""
-
-    segment: Segment
-    start: int
-    end: int
-    expected: int
-
-
-class Found(NamedTuple):
-    """What `ReadingLog.read` found: readings and the position behind each."""
-
-    entries: list[Entry]
-    ends: list[int]
-
-
-class ReadingLog:
+class ReadingLog(ReadingLanes):
     """The un-numbered readings of one spool.
 
     Args:
         directory: exists and is locked.
         segment_bytes: a new file begins beyond this size; also the unit of dropping.
-        head: position from which readings are un-numbered, as the state log knows it.
+        marks: which positions are un-numbered, as the state log knows it.
         last_ns: latest instant given to a reading, as the state log knows it.
+        thinned: thinned files the state log knows.
 
     After construction ``found_damage`` says, by segment base, how many places could
     not be read, ``is_missing`` that a file between others is not there, and ``last_uptime``
     the last position on the line of uptime in any file, -1 for none.
     """
 
-    def __init__(self, directory: Path, segment_bytes: int, head: int, last_ns: int) -> None:
+    def __init__(
+        self, directory: Path, segment_bytes: int, marks: Marks, last_ns: int, thinned: Collection[FileName] = ()
+    ) -> None:
+        super().__init__(segment_bytes, marks)
         self._directory = directory
-        self._segment_bytes = segment_bytes
-        self.head = head
         self.last_ns = last_ns
         self.last_uptime = -1
-        self.segments: deque[Segment] = deque()
-        self.left = 0
-        self.bytes = 0
         self.found_damage: dict[int, int] = {}
         self.is_missing = False
         self._names: dict[str, bytes] = {}
         self._fd = -1
         self._seed = 0
-        self._current: Segment | None = None
         self._unsynced: list[int] = []
-        self._cache: deque[Entry] = deque()
-        self._ends: deque[int] = deque()
-        self._cached_to = head
-        self._is_caching = True
-        self._load()
-
-    @property
-    def end(self) -> int:
-        """Position behind the last reading written."""
-        return self.segments[-1].end if self.segments else self.head
-
-    def oldest_ns(self) -> int | None:
-        """Return the time of the oldest un-numbered reading in memory."""
-        return self._cache[0][1] if self._cache else None
+        self._load(thinned)
 
     # --- appending -------------------------------------------------------------------------
 
-    def append(self, entries: Sequence[Entry], now_ns: int) -> None:
-        """Append readings; on return the operating system has them.
+    def append(self, entries: Sequence[Entry], now_ns: int, is_explicit: bool = False) -> None:
+        """Append readings; on return the operating system has them. ``is_explicit``: their time was given.
 
         ``now_ns``: times beyond it were given by hand; 0 while the clock is not set.
 
@@ -121,7 +65,9 @@ class ReadingLog:
             OSError: none of them was written.
         """
         current = self._current
-        if current is None or current.end - current.base >= self._segment_bytes:
+        if is_explicit:
+            current = self._file_for_given()
+        elif current is None or current.end - current.base >= self._segment_bytes:
             current = self.rotate()
         if len(entries) == 1:
             self._append_one(current, entries[0], now_ns)
@@ -147,11 +93,12 @@ class ReadingLog:
         current.left += count
         self.left += count
         self.bytes += size
-        if self._is_caching:
-            self._cache.extend(entries)
-            self._ends.extend(ends)
-            if len(self._cache) >= CACHE_READINGS:
-                self._is_caching, self._cached_to = False, current.end
+        live = self._live
+        if live.is_caching:
+            live.cache.extend(entries)
+            live.ends.extend(ends)
+            if len(live.cache) >= CACHE_READINGS:
+                live.is_caching, live.cached_to = False, current.end
 
     def _append_one(self, current: Segment, entry: Entry, now_ns: int) -> None:
         """Do as `append` for one reading, without its loop and lists: the loop of most sensors."""
@@ -171,35 +118,46 @@ class ReadingLog:
         current.left += 1
         self.left += 1
         self.bytes += size
-        if self._is_caching:
-            self._cache.append(entry)
-            self._ends.append(end)
-            if len(self._ends) >= CACHE_READINGS:
-                self._is_caching, self._cached_to = False, end
+        live = self._live
+        if live.is_caching:
+            live.cache.append(entry)
+            live.ends.append(end)
+            if len(live.ends) >= CACHE_READINGS:
+                live.is_caching, live.cached_to = False, end
 
-    def rotate(self) -> Segment:
+    def _file_for_given(self) -> Segment:
+        """Return the file for a reading with a given time: one whose header says that it may hold such."""
+        current = self._current
+        if current is None or current.end - current.base >= self._segment_bytes or not current.given_to:
+            current = self.rotate(is_explicit=True)
+        current.given_to = current.end + 1
+        return current
+
+    def rotate(self, is_explicit: bool = False) -> Segment:
         """Begin a new file; the old one is fsynced with the next `take_unsynced`.
+
+        ``is_explicit``: it may hold readings with a given time; the header says so, and nothing else has to.
 
         Raises:
             OSError: it cannot be made; the old one stays.
         """
-        base = max(self.end, self.head)
-        path = self._directory / f"{_PREFIX}{base:020d}{_SUFFIX}"
-        seed = seed_of(base)
-        header = encode_header(seed, self.last_ns)
-        fd = disk.open_append(path)
+        base = max(self.end, self._live.head)
+        segment = Segment(FileName(base).path_in(self._directory), base, base)
+        header = encode_header(segment.seed, self.last_ns, is_explicit)
+        fd = disk.open_append(segment.path)
         try:
             disk.append(fd, header)
         except OSError:
             os.close(fd)
-            path.unlink(missing_ok=True)
+            segment.path.unlink(missing_ok=True)
             raise
+        segment.end += len(header)
+        segment.given_to = segment.end if is_explicit else 0
         if self._fd >= 0:
             self._unsynced.append(self._fd)
             if len(self._unsynced) > _MAX_UNSYNCED:
                 os.close(self._unsynced.pop(0))
-        segment = Segment(path, base, base + len(header))
-        self._fd, self._seed, self._current = fd, seed, segment
+        self._fd, self._seed, self._current = fd, segment.seed, segment
         self.segments.append(segment)
         self.bytes += segment.size
         return segment
@@ -218,44 +176,29 @@ class ReadingLog:
                 os.close(fd)
         self._unsynced, self._fd = [], -1
 
-    # --- taking from the front -------------------------------------------------------------
+    # --- lanes, reading back, dropping -----------------------------------------------------
 
-    def first(self, count: int) -> list[Entry]:
-        """Return up to ``count`` of the oldest readings without taking them; only what the cache holds."""
-        return list(islice(self._cache, count))
+    def split(self) -> bool:
+        """Close the open lane here, so that what is appended next can be cut before it; False when it must not be.
 
-    def position_after(self, count: int) -> int:
-        """Return the position behind the ``count`` oldest readings of the cache."""
-        return self._ends[count - 1] if count else self.head
+        It must not while readings with a given time wait in it, which stay in order among themselves, nor beyond
+        `MAX_LANES`.
 
-    def consume(self, count: int) -> None:
-        """Take the ``count`` oldest readings of the cache: they are numbered now. No file is deleted yet."""
-        if not count:
-            return
-        ends = [self._ends.popleft() for _ in range(count)]
-        for _ in range(count):
-            self._cache.popleft()
-        self.head = ends[-1]
-        self.left -= count
-        taken = 0
-        for segment in self.segments:
-            upto = bisect_right(ends, segment.end)
-            segment.left -= upto - taken
-            taken = upto
-            if taken == count:
-                break
-
-    def delete_before(self, head: int) -> None:
-        """Delete the files that end at or before ``head``: a position durable in the state log."""
-        while self.segments and self.segments[0].end <= head and self.segments[0] is not self._current:
-            self._delete(self.segments[0])
-
-    def next_piece(self) -> Piece | None:
-        """Return what to read back next, or None while the cache holds readings or nothing is left on disk."""
-        if self._cache or not self.left:
-            return None
-        segment = next(s for s in self.segments if s.left)
-        return Piece(segment, max(self._cached_to, segment.base), segment.end, segment.left)
+        Raises:
+            OSError: the new file cannot be made; nothing changed.
+        """
+        is_explicit = any(s.left and s.given_to > self._lane_of(s.base).head for s in self.segments)
+        left = self.left_of(self._live)
+        if is_explicit or not left or len(self.lanes) >= MAX_LANES:
+            return False
+        border = self.rotate().base
+        closed = self._live
+        closed.close(border, left)
+        if closed is not self.lanes[0]:
+            closed.forget_from(closed.head)
+        self._live = Lane(border)
+        self.lanes.append(self._live)
+        return True
 
     def read(self, piece: Piece) -> Found:
         """Return the readings of a piece that are whole; needs no lock."""
@@ -267,28 +210,12 @@ class ReadingLog:
             data = b""
         entries, ends = [], []
         decoder = ReadingDecoder()
-        for payload, at in Scan(data, seed_of(segment.base), start=piece.start - segment.base):
+        for payload, at in Scan(data, segment.seed, start=piece.start - segment.base):
             entry = decoder.decode(payload)
             if entry is not None:
                 entries.append(entry)
                 ends.append(segment.base + at)
         return Found(entries, ends)
-
-    def install(self, piece: Piece, found: Found) -> int:
-        """Put what `read` found into the cache; return how many readings damage took.
-
-        Nothing happens when readings were dropped in the meantime.
-        """
-        if self.next_piece() is None or piece.segment not in self.segments or not piece.segment.left:
-            return 0
-        missing = piece.expected - len(found.entries)
-        piece.segment.left -= missing
-        self.left -= missing
-        self._cache.extend(found.entries)
-        self._ends.extend(found.ends)
-        self._cached_to = piece.end
-        self._is_caching = piece.end == self.end and len(self._cache) < CACHE_READINGS
-        return missing
 
     def to_drop(self) -> Piece:
         """Return the oldest un-numbered readings, one file of them; begins a new file when all are in the current one.
@@ -299,69 +226,80 @@ class ReadingLog:
         segment = next(s for s in self.segments if s.left)
         if segment is self._current:
             self.rotate()
-        return Piece(segment, max(self.head, segment.base), segment.end, segment.left)
-
-    def drop(self, piece: Piece) -> None:
-        """Forget the readings that `to_drop` named and delete their file."""
-        segment = piece.segment
-        while self._ends and self._ends[0] <= segment.end:
-            self._ends.popleft()
-            self._cache.popleft()
-        self.left -= segment.left
-        segment.left = 0
-        self.head = segment.end
-        self._cached_to = max(self._cached_to, segment.end)
-        if not self.left:
-            self._is_caching = True
-        self._delete(segment)
+        lane = self._lane_of(segment.base)
+        return Piece(lane, segment, max(lane.head, segment.base), segment.end, segment.left)
 
     # --- private ---------------------------------------------------------------------------
 
-    def _load(self) -> None:
+    def _load(self, thinned: Collection[FileName]) -> None:
         is_whole = True
-        for path, base in self._files():
-            segment = Segment(path, base, base)
-            is_whole = self._scan(segment)
-            self.is_missing = self.is_missing or base > max(self.end, self.head)
+        for path, name in self._standing(thinned):
+            lane = self._lane_of(name.base)
+            segment = Segment(path, name.base, name.base if name.end is None else name.end, level=name.level)
+            is_whole = self._scan(segment, lane)
+            self.is_missing = self.is_missing or self._is_hole(self.end if self.segments else 0, segment.base)
             self.segments.append(segment)
             self.bytes += segment.size
-        self._is_caching = len(self._cache) == self.left
-        if is_whole and self.segments and self.head <= self.end:
+        for lane in self.lanes:
+            lane.is_caching = lane is self._live and len(lane.cache) == self.left_of(lane)
+        for lane in [lane for lane in self.lanes[:-1] if not lane.left]:
+            self.lanes.remove(lane)
+        if is_whole and self.segments and self._live.head <= self.end and not self.segments[-1].level:
             self._resume(self.segments[-1])
-        self.delete_before(self.head)
+        self.delete_numbered(self.marks())
 
     def _resume(self, segment: Segment) -> None:
         """Append to the last file again, so that a program that restarts each second does not leave a file each."""
+        if self._lane_of(segment.base) is not self._live:
+            return
         with contextlib.suppress(OSError):
             self._fd = disk.open_append(segment.path)
-            self._seed, self._current = seed_of(segment.base), segment
+            self._seed, self._current = segment.seed, segment
 
-    def _files(self) -> Iterator[tuple[Path, int]]:
-        for path in sorted(self._directory.glob(f"{_PREFIX}*{_SUFFIX}")):
-            number = path.name[len(_PREFIX) : -len(_SUFFIX)]
-            if number.isascii() and number.isdigit():
-                yield path, int(number)
+    def _standing(self, thinned: Collection[FileName]) -> list[tuple[Path, FileName]]:
+        """Return the files that count, in order; delete what a kill left beside them."""
+        found = list_files(self._directory)
+        standing = choose_standing([name for _, name in found], thinned)
+        for path, name in found:
+            if name not in standing:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        return [(path, name) for path, name in found if name in standing]
 
-    def _scan(self, segment: Segment) -> bool:
+    def _is_hole(self, end: int, base: int) -> bool:
+        """Say whether something un-numbered lay between two files."""
+        return any(max(lane.head, end) < min(base, base if lane.end is None else lane.end) for lane in self.lanes)
+
+    def _scan(self, segment: Segment, lane: Lane) -> bool:
         """Count and cache what is un-numbered in a file; return True when all of it could be read."""
         data = self._bytes_of(segment)
-        segment.end = segment.base + len(data)
-        seed, numbered = seed_of(segment.base), max(0, self.head - segment.base)
+        if segment.level:
+            segment.saved = segment.size - len(data)
+        else:
+            segment.end = segment.base + len(data)
+        numbered = max(0, lane.head - segment.base)
         decoder = ReadingDecoder()
-        before = Scan(data[:numbered], seed)
+        before = Scan(data[:numbered], segment.seed)
         for payload, _ in before:
             decoder.decode(payload)
-        scan = Scan(data, seed, start=numbered)
+        scan = Scan(data, segment.seed, start=numbered)
+        # Only the oldest readings are cached: those of the first lane that has any, as far as they reach.
+        cache = lane.cache if self.left == self.left_of(lane) == len(lane.cache) else None
         for payload, at in scan:
             entry = decoder.decode(payload)
             if entry is None:
                 continue
             segment.left += 1
-            if len(self._cache) < CACHE_READINGS and len(self._cache) == self.left + segment.left - 1:
-                self._cache.append(entry)
-                self._ends.append(segment.base + at)
-                self._cached_to = segment.base + at
+            if segment.first_ns is None:
+                segment.first_ns = entry[1]
+            if cache is not None and len(cache) < CACHE_READINGS:
+                cache.append(entry)
+                lane.ends.append(segment.base + at)
+                lane.cached_to = segment.base + at
         self.left += segment.left
+        if lane is not self._live:
+            lane.left += segment.left
+        segment.given_to = segment.end if decoder.is_explicit else 0
         self.last_ns = max(self.last_ns, decoder.last_ns)
         self.last_uptime = max(self.last_uptime, decoder.last_uptime)
         if scan.damaged:
@@ -374,13 +312,6 @@ class ReadingLog:
         except OSError:
             self.is_missing = True
             return b""
-
-    def _delete(self, segment: Segment) -> None:
-        self.segments.remove(segment)
-        self.bytes -= segment.size
-        # A file that cannot be deleted now (an open one on Windows) is deleted at the next start.
-        with contextlib.suppress(OSError):
-            segment.path.unlink()
 
     def _name(self, channel: str) -> bytes:
         name = self._names[channel] = channel.encode()

@@ -52,7 +52,7 @@ def recover(
     state_log = StateLog(path, retain_bytes)
     loaded = state_log.load()
     was = State(Outbox(new_stream())) if loaded is None else replay(loaded.events)
-    readings = ReadingLog(path, segment_bytes, was.head, was.last_ns)
+    readings = ReadingLog(path, segment_bytes, was.marks, was.last_ns, was.thinned)
     outbox = was.outbox
     is_power_cut = not was.is_closed and was.boot not in ("", boot) and was.durability == "second"
     state_damage = 0 if loaded is None else loaded.damaged

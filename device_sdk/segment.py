@@ -9,7 +9,7 @@ Owns: records ↔ bytes, readings ↔ records. Place: before `reading_log` and
             | u8 kind | i64 time_ns | u8 name length | name | text  kind 4 str
     kind + 4: the time was given and lies in the future
     kind + 8: the clock was not set; for the time stands the position on the line of `uptime`
-    header  = u8 0 | u8 version | i64 last instant given to a reading before this file
+    header  = u8 0 | u8 version | i64 last instant given to a reading before this file | u8 1 when times were given
 
 The seed differs from file to file, so bytes of a deleted file that a damaged
 disk shows again are no records of a new one. Every reading names its channel:
@@ -49,9 +49,10 @@ _unpack_time = struct.Struct("<q").unpack_from
 _unpack_float = struct.Struct("<d").unpack_from
 
 
-def seed_of(number: int) -> int:
-    """Return the CRC seed of the file with this number."""
-    return crc32(number.to_bytes(8, "little"))
+def seed_of(number: int, level: int = 0) -> int:
+    """Return the CRC seed of the file with this number; ``level``: how often its readings were thinned."""
+    seed = crc32(number.to_bytes(8, "little"))
+    return crc32(level.to_bytes(4, "little"), seed) if level else seed
 
 
 def encode_record(seed: int, payload: bytes) -> bytes:
@@ -82,9 +83,15 @@ def encode_reading(seed: int, name: bytes, time_ns: int, value: Value, is_future
     return _pack_record(MARK, length, crc32(payload, seed ^ length)) + payload
 
 
-def encode_header(seed: int, last_ns: int) -> bytes:
-    """Return the first record of a file of readings."""
-    return encode_record(seed, _pack_header(_HEADER_KIND, FORMAT_VERSION, last_ns))
+def encode_header(seed: int, last_ns: int, is_explicit: bool = False) -> bytes:
+    """Return the first record of a file of readings; ``is_explicit``: some of them may have a given time."""
+    flag = b"\x01" if is_explicit else b""
+    return encode_record(seed, _pack_header(_HEADER_KIND, FORMAT_VERSION, last_ns) + flag)
+
+
+def is_header(payload: bytes) -> bool:
+    """Say whether a record is a file's first one."""
+    return payload[:1] == b"\x00"
 
 
 class Scan:
@@ -134,6 +141,8 @@ class ReadingDecoder:
         self.last_ns = 0
         # The last position on the line of uptime.
         self.last_uptime = -1
+        # True when the file may hold readings with a given time; those must stay in order among themselves.
+        self.is_explicit = False
 
     def decode(self, payload: bytes) -> Entry | None:
         """Return the reading, or None for a header or a kind of a later version."""
@@ -160,6 +169,7 @@ class ReadingDecoder:
     def _header(self, payload: bytes) -> None:
         if len(payload) >= 10 and payload[0] == _HEADER_KIND:
             self.last_ns = max(self.last_ns, _unpack_header(payload)[2])
+            self.is_explicit = self.is_explicit or payload[10:11] == b"\x01"
 
 
 def _float(payload: bytes) -> tuple[bytes, Value]:

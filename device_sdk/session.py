@@ -28,9 +28,10 @@ from device_sdk.errors import Reason
 from device_sdk.flight import UNREADABLE_TRIES, Flight
 from device_sdk.pace import Pace
 from device_sdk.reading import Channel, Reading
-from device_sdk.rejection import Rejections
 from device_sdk.resend import Restoring
 from device_sdk.spool import CutFrame, Spool
+from device_sdk.tally import Tally
+from device_sdk.turn import Turns
 
 logger = logging.getLogger("device_sdk.session")
 
@@ -108,10 +109,10 @@ class Session:
         self._declared: dict[str, Channel] = {}
         self._is_schema_due = True
         self._pace = Pace(is_metered=link == METERED)
+        self._turns = Turns(spool)
         self._since = 0.0
         self._paused_until = 0.0
-        self._rejections = Rejections(device)
-        self._settled = 0
+        self._tally = Tally(device)
         # While a restored hub misses frames it had acked, only these are sent.
         self._restoring = Restoring(spool, device, run)
         self._hub_time_ns: int | None = None
@@ -134,12 +135,17 @@ class Session:
     @property
     def rejected(self) -> int:
         """Readings the hub refused for good, over all streams of this session."""
-        return self._rejections.total
+        return self._tally.rejected
 
     @property
     def settled(self) -> int:
         """Readings that no longer need delivery, since this process began: durable at the hub, or declared lost."""
-        return self._settled
+        return self._tally.settled
+
+    @property
+    def tally(self) -> Tally:
+        """What was acked, refused and welcomed since this process began."""
+        return self._tally
 
     @property
     def hub_time_ns(self) -> int | None:
@@ -163,10 +169,11 @@ class Session:
         if spool.stream != self._stream:
             self._stream = spool.stream
             self._flight.sent_ever = 0
-            self._rejections.new_stream()
+            self._tally.new_stream()
         self._since = now
         self._declared = {}
         self._is_schema_due = True
+        self._turns.begin()
         self._pace.again(now)
         self._flight.begin(spool.frames(spool.acked))
         chain = spool.chain(spool.next - 1)
@@ -221,6 +228,7 @@ class Session:
         if self._conversation.state is State.PAUSED and now >= self._paused_until:
             self._conversation.apply(Trigger.RESUME)
             self._since = now
+            self._turns.prefer_live()
         elif self._conversation.state is State.GREETING and now >= self._since + WELCOME_TIMEOUT_S:
             self.end(f"no welcome within {WELCOME_TIMEOUT_S:g} s")
         elif self._conversation.state is State.RUNNING and self.has_unacked and now >= self._since + ACK_TIMEOUT_S:
@@ -234,7 +242,7 @@ class Session:
             case State.PAUSED:
                 return self._paused_until
             case State.RUNNING:
-                if self._may_cut() and self._spool.has_uncut:
+                if self._may_cut() and self._spool.has_uncut and not self.waits_for_live:
                     return self._pace.deadline()
                 return self._since + ACK_TIMEOUT_S if self.has_unacked else None
             case State.OFFLINE | State.ENDING:
@@ -246,12 +254,23 @@ class Session:
 
     def cut_is_due(self, now: float) -> bool:
         """Say whether a frame should be cut now: at once after a pause, else gathered to be worth its cost."""
-        return self._may_cut() and self._spool.has_uncut and self._pace.is_due(now, self._spool.unnumbered)
+        if not self._may_cut() or not self._spool.has_uncut or self._pace.is_held(now):
+            return False
+        return self._turns.may_cut_backlog or self._is_live_due(now)
+
+    @property
+    def waits_for_live(self) -> bool:
+        """True while all that waits is a backlog whose last frame is not acked: the next reading is to be cut at once.
+
+        Its `record` must wake the shell: there is no deadline for it.
+        """
+        return self._turns.waits_for_live
 
     def cut(self, now: float) -> bool:
         """Cut one frame of the spool (durable: this is the step that may fsync); False when it gave none."""
+        from_backlog = self._turns.is_backlogs(self._is_live_due(now))
         self._pace.cut(now)
-        frame = self._spool.cut()
+        frame = self._spool.cut(from_backlog=from_backlog)
         if frame is None:
             self._pace.failed(now)
             return False
@@ -260,6 +279,7 @@ class Session:
         if not self._flight:
             self._since = now
         self._flight.add(frame)
+        self._turns.took(frame.seq, from_backlog)
         return True
 
     @property
@@ -324,7 +344,9 @@ class Session:
         self._hub_time_ns = welcome.time_ns
         self._flight.sent = welcome.stored
         self._settle(welcome.stored, welcome.chain, welcome.pos)
+        self._tally.welcomes += 1
         self._events.append(Welcomed(welcome.time_ns, float(welcome.ping_s)))
+        self._turns.prefer_live()
         self._flight.keep_suspect_in(self._stream)
 
     def _on_new_stream(self, message: wire.NewStream) -> None:
@@ -337,7 +359,7 @@ class Session:
         self._start_new_stream(message.stored if is_equal else None, f"the hub asks for a new stream: {message.why}")
 
     def _on_ack(self, ack: wire.Ack, now: float) -> None:
-        self._rejections.add(ack)
+        self._tally.add(ack)
         if self._restoring.is_active:
             self._ack_again(ack, now)
             return
@@ -405,7 +427,7 @@ class Session:
 
     def _start_new_stream(self, stored: int | None, why: str, lost: Sequence[Reading] = ()) -> None:
         logger.warning("new stream device=%s stream=%s reason=%s", self._device, self._stream, why)
-        self._settled += self._flight.settle(stored or 0)
+        self._count_settled(stored or 0)
         self._flight.clear()
         self._spool.restart(stored, lost)
         self.end(why)
@@ -414,12 +436,16 @@ class Session:
         """Delete what is durable at the hub; a stream that ends with it needs a new hello."""
         is_news = stored > self._spool.acked
         self._spool.acknowledge(stored, bytes.fromhex(chain), pos)
-        self._settled += self._flight.settle(stored)
+        self._count_settled(stored)
         if is_news:
             self._events.append(Acknowledged(stored, self._stream))
         if self._spool.stream != self._stream:
             self._flight.clear()
             self.end("the stream from before the power cut is complete; a new one begins", 0.0)
+
+    def _count_settled(self, stored: int) -> None:
+        for readings in self._flight.settle(stored):
+            self._tally.acked(readings)
 
     def _dead_letter(self, seq: int) -> None:
         frame = self._spool.frames(seq - 1)[0]
@@ -434,6 +460,10 @@ class Session:
         if changed:
             self._declared = dict(channels)
             out.append(Outgoing(wire.encode(wire.Schema(changed))))
+
+    def _is_live_due(self, now: float) -> bool:
+        live = self._turns.live
+        return live is not None and self._pace.is_due(now, live)
 
     def _may_cut(self) -> bool:
         is_free = not self._flight.is_full and not self._restoring.is_active

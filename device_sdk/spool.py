@@ -65,6 +65,11 @@ class Spool(Protocol):
         """True when `cut` has something to do besides the window: readings, or a gap to declare."""
         ...
 
+    @property
+    def backlog(self) -> int:
+        """Of these, readings from before the last `split` that took place; 0 when all are in order."""
+        ...
+
     def chain(self, seq: int) -> bytes | None:
         """Return chain(seq) for 0 and for acked - CHAINS_KEPT … next - 1, else None."""
         ...
@@ -130,8 +135,24 @@ class Spool(Protocol):
         """Count values that were None or not finite."""
         ...
 
-    def cut(self, max_readings: int = 1000, max_bytes: int = 200 * 1024) -> CutFrame | None:
+    def split(self) -> bool:
+        """Let readings recorded from now on be cut before those that wait now, which become backlog.
+
+        Returns False, and all stay in order, while readings with a given time wait (they stay in
+        order among themselves: the same time again is a correction), when nothing waits, beyond
+        `outbox.MAX_LANES`, or when the disk fails. A kill before the next `cut` forgets the split.
+        """
+        ...
+
+    def cut(
+        self, max_readings: int = 1000, max_bytes: int = 200 * 1024, *, from_backlog: bool = False
+    ) -> CutFrame | None:
         """Number one frame, durably, and return it; its bytes never change again.
+
+        Args:
+            max_readings: at most so many readings.
+            max_bytes: at most so many bytes, unless one reading alone exceeds it.
+            from_backlog: take the oldest backlog before live readings; the other way round by default.
 
         Returns None when there is nothing un-numbered, the window (MAX_WINDOW) is
         full, frames from before a power cut are still unacked, or the disk fails

@@ -71,6 +71,11 @@ class SpoolBase(ABC):
         with self._lock:
             return self._waiting() + self._outbox.readings_returned
 
+    @property
+    def backlog(self) -> int:
+        with self._lock:
+            return self._backlog()
+
     def chain(self, seq: int) -> bytes | None:
         return self._outbox.chain(seq)
 
@@ -87,7 +92,9 @@ class SpoolBase(ABC):
             self._check_open()
             now_ns = self._outbox.uptime.at(boot_ns)
             # An unset clock cannot say whether a time given by hand lies in the future: it counts as if it did.
-            self._take(self._instants.stamp(values, time_ns, now_ns), now_ns if now_ns < UPTIME else 0)
+            entries = self._instants.stamp(values, time_ns, now_ns)
+            is_over = self._take(entries, now_ns if now_ns < UPTIME else 0, time_ns is not None)
+        self._recorded(is_over)
 
     def uptime_at(self, boot_ns: int) -> int:
         with self._lock:
@@ -121,15 +128,28 @@ class SpoolBase(ABC):
                 oldest_time_ns=self._placed(self._oldest_waiting_ns()) if oldest_ns is None else oldest_ns,
                 damaged=outbox.damaged,
                 disk_error=self._disk_error(),
+                backlog=self._backlog(),
+                dropped_by=dict(outbox.dropped_by),
             )
 
     @abstractmethod
-    def _take(self, entries: list[Entry], now_ns: int) -> None:
-        """Take stamped readings as `record` does; times beyond ``now_ns`` lie in the future."""
+    def _take(self, entries: list[Entry], now_ns: int, is_explicit: bool) -> bool:
+        """Take stamped readings as `record` does; times beyond ``now_ns`` lie in the future.
+
+        True: room must be made now, which waits for the lock's end (`_recorded`).
+        """
+
+    @abstractmethod
+    def _recorded(self, is_over: bool) -> None:
+        """Do what had to wait for the end of the lock."""
 
     @abstractmethod
     def _waiting(self) -> int:
         """Return how many readings are not in a frame, cut or returned."""
+
+    @abstractmethod
+    def _backlog(self) -> int:
+        """Return how many of them are older than the live lane."""
 
     @abstractmethod
     def _oldest_waiting_ns(self) -> int | None:

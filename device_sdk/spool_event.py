@@ -10,8 +10,10 @@ from typing import Any
 
 from device_sdk import wire
 from device_sdk.errors import SpoolError
+from device_sdk.lane import NOTHING_NUMBERED, Marks
 from device_sdk.outbox import CutFrame, Loss, NextFrame, Outbox
 from device_sdk.reading import Channel
+from device_sdk.reading_file import FileName
 from device_sdk.state_log import COMPLETE, HELD, SNAPSHOT, Event
 
 FORMAT = 1
@@ -22,24 +24,27 @@ FORGET = "forget"
 class State:
     """Everything the state log of one spool says.
 
-    ``head``: readings from this position are un-numbered. ``end``: where the readings
-    ended at a clean close. ``damage``: places of each reading file that are declared
-    already. ``is_coherent``: every event fitted to the one before.
+    ``marks``: which readings are un-numbered. ``thinned``: the thinned files that stand.
+    ``end``: where the readings ended at a clean close. ``damage``: places of each
+    reading file that are declared already. ``is_coherent``: every event fitted to the
+    one before.
     """
 
     def __init__(
         self,
         outbox: Outbox,
-        head: int = 0,
+        marks: Marks = NOTHING_NUMBERED,
         last_ns: int = 0,
         *,
+        thinned: Iterable[FileName] = (),
         boot: str = "",
         durability: str = "second",
         damage: dict[int, int] | None = None,
         is_coherent: bool = True,
     ) -> None:
         self.outbox = outbox
-        self.head = head
+        self.marks = marks
+        self.thinned = set(thinned)
         self.last_ns = last_ns
         self.end = 0
         self.boot = boot
@@ -52,8 +57,9 @@ class State:
 def snapshot(state: State) -> Iterator[Event]:
     """Yield the events that begin a state file."""
     fields = {
-        "format": FORMAT, "head": state.head, "last_ns": state.last_ns, "boot": state.boot,
+        "format": FORMAT, **_marks_fields(state.marks), "last_ns": state.last_ns, "boot": state.boot,
         "durability": state.durability, "damage": {str(base): n for base, n in state.damage.items()},
+        "thinned": sorted(state.thinned),
     }  # fmt: skip
     yield Event(SNAPSHOT, {**fields, **state.outbox.to_object()})
     for is_returned, queue in ((False, state.outbox.frames), (True, state.outbox.returned)):
@@ -62,9 +68,9 @@ def snapshot(state: State) -> Iterator[Event]:
     yield Event(COMPLETE, {})
 
 
-def frame_event(stream: str, made: NextFrame, head: int) -> Event:
-    """Return the event of a cut: the frame, and the position from which readings are un-numbered after it."""
-    return Event(FRAME, {"stream": stream, "head": head, **_frame_fields(made)}, made.frame.body)
+def frame_event(stream: str, made: NextFrame, marks: Marks) -> Event:
+    """Return the event of a cut: the frame, and which readings are un-numbered after it."""
+    return Event(FRAME, {"stream": stream, **_marks_fields(marks), **_frame_fields(made)}, made.frame.body)
 
 
 def ack_event(stream: str, stored: int, pos: str, new_stream: str | None) -> Event:
@@ -77,9 +83,25 @@ def restart_event(new_stream: str, stored: int | None, lost: Loss) -> Event:
     return Event(RESTART, {"new_stream": new_stream, "stored": stored, "lost": [lost.count, lost.ranges]})
 
 
-def lose_event(reason: str, count: int | None, ranges: Mapping[str, tuple[int, int]], head: int) -> Event:
-    """Return the event of a loss; readings before ``head`` are gone with it."""
-    return Event(LOSE, {"reason": reason, "count": count, "ranges": dict(ranges), "head": head})
+def lose_event(
+    reason: str,
+    count: int | None,
+    ranges: Mapping[str, tuple[int, int]],
+    *,
+    marks: Marks | None = None,
+    file: FileName | None = None,
+) -> Event:
+    """Return the event of a loss.
+
+    ``marks``: what is un-numbered when the lost readings are gone with it. ``file``: the thinned file that
+    stands from now on, without them.
+    """
+    fields: dict[str, Any] = {"reason": reason, "count": count, "ranges": dict(ranges)}
+    if marks is not None:
+        fields.update(_marks_fields(marks))
+    if file is not None:
+        fields["file"] = file
+    return Event(LOSE, fields)
 
 
 def forget_event(stream: str) -> Event:
@@ -171,8 +193,9 @@ def _from_snapshot(fields: dict[str, Any]) -> State:
         raise SpoolError("the spool was written by a newer device_sdk; update this one, or give it another directory")
     damage = {int(base): n for base, n in fields["damage"].items()}
     return State(
-        Outbox.from_object(fields), fields["head"], fields["last_ns"],
+        Outbox.from_object(fields), _marks(NOTHING_NUMBERED, fields), fields["last_ns"],
         boot=fields["boot"], durability=fields["durability"], damage=damage,
+        thinned=(FileName(*name) for name in fields.get("thinned", ())),
     )  # fmt: skip
 
 
@@ -183,7 +206,7 @@ def _apply_frame(state: State, fields: dict[str, Any], body: bytes) -> None:
     else:
         state.is_coherent = False
         outbox.hold(made, is_returned=True)
-    state.head = max(state.head, fields["head"])
+    state.marks = _marks(state.marks, fields)
 
 
 def _apply_ack(outbox: Outbox, fields: dict[str, Any]) -> None:
@@ -205,7 +228,26 @@ def _apply_loss(state: State, fields: dict[str, Any]) -> None:
         state.outbox.forget(fields["stream"])
         return
     state.outbox.lose(fields["reason"], fields["count"], _ranges(fields["ranges"]))
-    state.head = max(state.head, fields["head"])
+    state.marks = _marks(state.marks, fields)
+    if "file" in fields:
+        _stand(state, FileName(*fields["file"]))
+
+
+def _stand(state: State, name: FileName) -> None:
+    """Let a thinned file stand for those it was made of; their damage is not in it."""
+    state.thinned = {other for other in state.thinned if not name.covers(other)} | {name}
+    for base in [base for base in state.damage if name.covers(FileName(base))]:
+        del state.damage[base]
+
+
+def _marks_fields(marks: Marks) -> dict[str, Any]:
+    return {"head": marks.head, "lanes": marks.lanes}
+
+
+def _marks(before: Marks, fields: dict[str, Any]) -> Marks:
+    """Return the marks an event names; an older SDK named no lanes, and 0 or nothing where a loss moved none."""
+    lanes = [(head, end) for head, end in fields.get("lanes", before.lanes)]
+    return Marks(max(before.head, fields.get("head", 0)), lanes)
 
 
 def _ranges(fields: dict[str, Any]) -> dict[str, tuple[int, int]]:

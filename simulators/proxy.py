@@ -41,10 +41,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """How late bytes of one way arrive: ``latency_s`` and up to ``jitter_s`` more; order is kept."""
+    """How late bytes of one way arrive: ``latency_s`` and up to ``jitter_s`` more; order is kept.
+
+    ``bytes_per_s``: how fast each connection takes them; None: as they come.
+    """
 
     latency_s: float = 0.0
     jitter_s: float = 0.0
+    bytes_per_s: float | None = None
 
 
 class Incident(NamedTuple):
@@ -347,6 +351,8 @@ class _Connection:
                 self.close(is_reset=True)
                 return
             due = max(due, self._loop.time() + delay.latency_s + random.uniform(0.0, delay.jitter_s))
+            if delay.bytes_per_s is not None:
+                due += len(data) / delay.bytes_per_s
             await queue.put((due, data))
 
     async def _forward(self, way: Way, queue: "asyncio.Queue[tuple[float, bytes]]") -> None:

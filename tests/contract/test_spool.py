@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from device_sdk import wire
 from device_sdk.columns import decode_batch
 from device_sdk.errors import ChainConflictError, MisuseError
-from device_sdk.outbox import WhenFull
+from device_sdk.outbox import MAX_LANES, WhenFull
 from device_sdk.reading import Channel, ValueType
 from device_sdk.spool import FileSpool, MemorySpool, Spool
 from device_sdk.spool_base import MIN_LIMIT_BYTES
@@ -268,6 +269,186 @@ def test_full_spool_declares_every_dropped_reading(make: Make, when_full: WhenFu
     assert len(values) - 1 + statistics.dropped == produced
     kept = range(produced - len(values) + 1, produced) if when_full == "oldest" else range(len(values) - 1)
     assert sorted(float(v) for v in values[1:]) == [float(i) for i in kept]
+
+
+def test_thin_leaves_a_coarser_picture_of_all_of_it(make: Make) -> None:
+    """An outage 10 to 40 times longer than the spool leaves a part of it, evenly; every drop is declared, exactly."""
+    spool = make(max_bytes=MIN_LIMIT_BYTES, when_full="thin")
+    produced = 60_000
+    spool.record([("t", -1.0)], None, T - 1)
+    first = spool.cut()
+    for i in range(produced):
+        spool.record([("t" if i % 3 else "other", float(i))], None, T + i)
+        if i % 500 == 0:
+            spool.sync()
+
+    statistics = spool.statistics()
+    hub = drain(spool)
+
+    assert first is not None
+    assert [r.value for r in hub.readings[:1]] == [-1.0]
+    found = sorted(int(r.value) for r in hub.readings[1:])
+    assert len(found) + statistics.dropped == produced
+    assert statistics.dropped_by == {"thinned": statistics.dropped}
+    assert [(gap["reason"], gap["count"]) for gap in hub.gaps] == [("thinned", statistics.dropped)]
+    assert set(hub.gaps[0]["ranges"]) == {"t", "other"}
+    assert statistics.peak_bytes <= statistics.limit_bytes == MIN_LIMIT_BYTES
+    tenths = [sum(tenth * 6_000 <= i < (tenth + 1) * 6_000 for i in found) for tenth in range(10)]
+    assert min(tenths) * 5 > max(tenths), tenths
+    assert max(b - a for a, b in pairwise(found)) <= 200
+
+
+def test_thin_keeps_rare_channels(make: Make) -> None:
+    """The last reading of each channel in a stretch survives: rare states are not lost between busy channels."""
+    spool = make(max_bytes=MIN_LIMIT_BYTES, when_full="thin")
+    for i in range(20_000):
+        spool.record([("busy", float(i))], None, T + i)
+        if i in (3_000, 9_000):
+            spool.record([("door", i == 9_000), (f"state-{i}", "öpen")], None, T + i)
+        if i % 500 == 0:
+            spool.sync()
+
+    hub = drain(spool)
+
+    assert {r[:] for r in hub.readings if r.channel != "busy"} >= {
+        ("door", T + 9_000, True), ("state-3000", T + 3_000, "öpen"), ("state-9000", T + 9_000, "öpen"),
+    }  # fmt: skip
+    assert {gap["reason"] for gap in hub.gaps} == {"thinned"}
+
+
+def test_thin_drops_the_oldest_where_nothing_can_be_thinned(make: Make) -> None:
+    """One large reading of each channel leaves no second one to leave out: the limit holds all the same."""
+    spool = make(max_bytes=MIN_LIMIT_BYTES, when_full="thin")
+    produced = 1_000
+    for i in range(produced):
+        spool.record([(f"c{i % 200}", f"{i:04d}" + "x" * 1_000)], None, T + i)
+
+    statistics = spool.statistics()
+    hub = drain(spool)
+
+    assert statistics.peak_bytes <= statistics.limit_bytes
+    assert len(hub.readings) + statistics.dropped == produced
+    assert sum(gap["count"] for gap in hub.gaps) == statistics.dropped == sum(statistics.dropped_by.values())
+    assert statistics.dropped_by["spool_full"] > 0
+
+
+# --- the live lane ----------------------------------------------------------------------------
+
+
+def live_values(spool: Spool, **cut: bool) -> list[float]:
+    """Cut one frame and return its values."""
+    frame = spool.cut(**cut)
+    return [] if frame is None else [float(r.value) for r in decode_batch(frame.body).readings()]
+
+
+def test_split_lets_new_readings_go_first(make: Make) -> None:
+    """After a split the live lane is cut first, the backlog when asked for or when nothing is live; seq just counts."""
+    spool = make()
+    for i in range(2_000):
+        spool.record([("t", float(i))], None, T + i)
+
+    assert spool.split()
+    for i in range(2_000, 2_003):
+        spool.record([("t", float(i))], None, T + i)
+
+    assert (spool.backlog, spool.unnumbered) == (2_000, 2_003)
+    assert live_values(spool) == [2_000.0, 2_001.0, 2_002.0]
+    spool.record([("t", 2_003.0)], None, T + 2_003)
+    assert live_values(spool, from_backlog=True) == [float(i) for i in range(1_000)]
+    assert live_values(spool) == [2_003.0]
+    assert live_values(spool) == [float(i) for i in range(1_000, 2_000)]
+    statistics = spool.statistics()
+    assert (statistics.backlog, statistics.unnumbered, spool.next) == (0, 0, 5)
+    assert sorted(r.value for r in drain(spool).readings) == [float(i) for i in range(2_004)]
+
+
+def test_each_outage_adds_a_lane_and_the_oldest_drains_first(make: Make) -> None:
+    """What was left of an earlier outage goes before what a later one added, and behind what is live."""
+    spool = make()
+    for lane in range(4):
+        for i in range(10):
+            spool.record([("t", float(10 * lane + i))], None, T + 10 * lane + i)
+        assert spool.split()
+    spool.record([("t", 99.0)], None, T + 99)
+
+    values = [r.value for r in drain(spool).readings]
+
+    assert values == [99.0, *(float(i) for i in range(40))]
+
+
+def test_lanes_are_bounded(make: Make) -> None:
+    """A link that flaps joins later outages to the last lane, in order; nothing is lost."""
+    spool = make()
+    splits = 0
+    for i in range(30):
+        spool.record([("t", float(i))], None, T + i)
+        splits += spool.split()
+
+    values = [r.value for r in drain(spool).readings]
+
+    assert splits == MAX_LANES - 1
+    assert values == [*(float(i) for i in range(splits, 30)), *(float(i) for i in range(splits))]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["in the backlog", "in an earlier frame"])
+def test_given_times_stay_in_order(make: Make, first: bool) -> None:
+    """No lane opens while a reading with ``time=`` waits: the same time again is a correction, the last one wins."""
+    spool = make()
+    spool.record([("t", 1.0)], T, T)
+    if not first:
+        spool.cut()
+    spool.record([("t", 2.0)], None, T + 5)
+
+    is_split = spool.split()
+    spool.record([("t", 3.0)], T, T + 6)
+
+    assert is_split is not first
+    values = [r.value for r in drain(spool).readings]
+    assert values == ([1.0, 2.0, 3.0] if first else [1.0, 3.0, 2.0])
+    assert not spool.split()
+
+
+def test_full_spool_drops_from_the_oldest_backlog(make: Make) -> None:
+    """Live readings are the last to go."""
+    spool = make(max_bytes=MIN_LIMIT_BYTES)
+    for i in range(1_000):
+        spool.record([("t", float(i))], None, T + i)
+    spool.split()
+    for i in range(1_000, 9_000):
+        spool.record([("t", float(i))], None, T + i)
+        if i == 3_000:
+            spool.split()
+
+    dropped = spool.statistics().dropped
+    hub = drain(spool)
+
+    assert dropped > 0
+    assert sorted(r.value for r in hub.readings) == [float(i) for i in range(dropped, 9_000)]
+
+
+@pytest.mark.parametrize("when_full", ["oldest", "newest", "thin"])
+def test_lanes_and_a_full_spool_lose_nothing_silently(make: Make, when_full: WhenFull) -> None:
+    """Outage after outage with a full spool: delivered + dropped = produced, and no reading comes twice."""
+    spool, hub, produced = make(max_bytes=MIN_LIMIT_BYTES, when_full=when_full), SpoolHub(), 0
+    for outage in range(12):
+        for _ in range(1_500):
+            spool.record([("t", float(produced))], None, T + produced)
+            produced += 1
+        spool.sync()
+        spool.split()
+        for turn in range(2):
+            spool.record([("t", float(produced))], None, T + produced)
+            produced += 1
+            spool.cut(300, from_backlog=bool((outage + turn) % 2))
+        hub.take(spool)
+        hub.acknowledge(spool)
+    drain(spool, hub)
+
+    statistics = spool.statistics()
+    values = [r.value for r in hub.readings]
+    assert len(set(values)) == len(values) == produced - statistics.dropped
+    assert sum(gap["count"] for gap in hub.gaps) == statistics.dropped > 0
+    assert statistics.peak_bytes <= statistics.limit_bytes
 
 
 def test_full_spool_takes_readings_again_after_acks(make: Make) -> None:

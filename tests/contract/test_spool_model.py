@@ -43,7 +43,7 @@ class SpoolModel(RuleBasedStateMachine):
         self.produced = 0
         self.declared: dict[str, Channel] = {}
 
-    @initialize(when_full=st.sampled_from(["oldest", "newest"]))
+    @initialize(when_full=st.sampled_from(["oldest", "newest", "thin"]))
     def begin(self, when_full: WhenFull) -> None:
         self.when_full = when_full
         self.spool = self.make()
@@ -71,9 +71,22 @@ class SpoolModel(RuleBasedStateMachine):
             self.spool.record([("burst", self.number())], None, self.now_ns)
         self.now_ns += 10**6
 
-    @rule(max_readings=st.integers(1, 700), max_bytes=st.sampled_from([200, 4_000, 200_000]))
-    def cut(self, max_readings: int, max_bytes: int) -> None:
-        self.spool.cut(max_readings, max_bytes)
+    @rule(
+        max_readings=st.integers(1, 700), max_bytes=st.sampled_from([200, 4_000, 200_000]), from_backlog=st.booleans()
+    )
+    def cut(self, max_readings: int, max_bytes: int, from_backlog: bool) -> None:
+        self.spool.cut(max_readings, max_bytes, from_backlog=from_backlog)
+
+    @rule()
+    def split(self) -> None:
+        self.spool.split()
+
+    @rule(count=st.integers(1, 5), back_ns=st.integers(0, 10**6))
+    def record_given_times(self, count: int, back_ns: int) -> None:
+        for _ in range(count):
+            # The number keeps the instants apart: the same one again would be a correction.
+            number = self.number()
+            self.spool.record([("given", number)], self.now_ns - back_ns * 10**6 + number, self.now_ns)
 
     @rule()
     def transmit(self) -> None:
@@ -120,12 +133,14 @@ class SpoolModel(RuleBasedStateMachine):
         statistics = self.spool.statistics()
         self.spool.close()
         numbers = [_number(r.value) for r in self.hub.readings]
-        declared = [gap["count"] for gap in self.hub.gaps if gap["reason"] == "spool_full"]
+        declared = [gap["count"] for gap in self.hub.gaps if gap["reason"] in ("spool_full", "thinned")]
         assert len(set(numbers)) == len(numbers)
         assert sum(declared) == statistics.dropped
         assert len(numbers) + statistics.dropped == self.produced
         keys = {(r.channel, r.time_ns) for r in self.hub.readings}
         assert len(keys) == len(numbers), "two readings share an instant"
+        given = [_number(r.value) for r in self.hub.readings if r.channel == "given"]
+        assert given == sorted(given), "readings with given times changed places"
 
     def number(self) -> int:
         self.produced += 1

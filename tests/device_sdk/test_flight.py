@@ -22,7 +22,7 @@ def test_window_limits_what_may_be_sent_and_cut() -> None:
     flight = flying(4)
     assert (flight.limit(0), flight.is_full) == (4, True)
 
-    assert flight.settle(3) == 30
+    assert flight.settle(3) == [10, 10, 10]
     flight.add(frame(5))
     assert (flight.limit(3), flight.is_full) == (5, False)
 
@@ -43,7 +43,7 @@ def test_ack_of_what_was_not_sent_here_moves_sent_along() -> None:
     flight.settle(2)
 
     assert flight.sent == 2
-    assert flight.settle(1) == 0
+    assert flight.settle(1) == []
 
 
 def test_second_rewind_to_one_place_does_not_help() -> None:

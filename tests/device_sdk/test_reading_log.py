@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from device_sdk.lane import CACHE_READINGS, Marks, Piece
 from device_sdk.outbox import Entry
-from device_sdk.reading_log import CACHE_READINGS, Piece, ReadingLog
+from device_sdk.reading_log import ReadingLog
 
 T = 1_795_376_000_000_000_000
 
 
 def make(path: Path, segment_bytes: int = 400, head: int = 0) -> ReadingLog:
-    return ReadingLog(path, segment_bytes, head, last_ns=0)
+    return ReadingLog(path, segment_bytes, Marks(head, []), last_ns=0)
 
 
 def fill(log: ReadingLog, count: int, first: int = 0) -> list[Entry]:
@@ -47,7 +48,7 @@ def test_consume_moves_the_head_and_deletes_nothing_yet(tmp_path: Path) -> None:
     assert (log.left, len(log.segments)) == (5, files)
     assert log.first(10) == entries[35:]
     assert log.oldest_ns() == T + 35
-    log.delete_before(log.head)
+    log.delete_numbered(log.marks())
     assert len(log.segments) < files
     assert len(list(tmp_path.iterdir())) == len(log.segments)
     log.close()
@@ -58,7 +59,7 @@ def test_current_file_is_never_deleted(tmp_path: Path) -> None:
     log = make(tmp_path)
     fill(log, 3)
     log.consume(3)
-    log.delete_before(log.head)
+    log.delete_numbered(log.marks())
 
     entries = fill(log, 1, first=3)
 
@@ -70,7 +71,7 @@ def test_load_continues_at_the_head_in_the_last_file(tmp_path: Path) -> None:
     """Readings before the head are numbered already; the last file is appended to."""
     log = make(tmp_path)
     entries = fill(log, 20)
-    head = log.position_after(12)
+    head = log.marks_after(12).head
     log.close()
 
     found = make(tmp_path, head=head)
@@ -152,7 +153,7 @@ def test_install_ignores_a_piece_that_was_dropped_meanwhile(tmp_path: Path) -> N
     for at in range(0, len(entries), 500):
         log.append(entries[at : at + 500], T + len(entries))
     log.consume(CACHE_READINGS)
-    log.delete_before(log.head)
+    log.delete_numbered(log.marks())
     piece = log.next_piece()
     assert isinstance(piece, Piece)
     found = log.read(piece)

@@ -27,6 +27,7 @@ from device_sdk.session import (
 )
 from device_sdk.spool import MemorySpool
 from device_sdk.spool_base import MIN_LIMIT_BYTES
+from device_sdk.turn import BACKLOG_READINGS
 from tests.support.hub_model import TIME_NS, HubConversation, HubModel
 
 T0_NS = 1_795_376_000_000_000_000
@@ -767,3 +768,135 @@ def test_hurry_cuts_at_once_on_a_metered_link() -> None:
     play.record(9.0)
     play.step(1)
     assert play.spool.pending == 1
+
+
+# --- live readings before a backlog -------------------------------------------------------------
+
+
+def after_outage(readings: int, **hub: Any) -> Play:
+    """Return a play whose device has recorded so many readings without a connection, and now is welcomed."""
+    play = Play(HubModel(**hub))
+    for n in range(readings):
+        record_now(play, float(n))
+    play.connect()
+    return play
+
+
+def record_now(play: Play, value: float) -> None:
+    """Record one value without a given time, a millisecond after the one before."""
+    time_ns = T0_NS + len(play.produced) * 1_000_000
+    play.spool.record([("t", value)], None, time_ns)
+    play.produced.append(Reading("t", time_ns, value))
+
+
+def test_a_new_reading_overtakes_the_backlog() -> None:
+    """With 100,000 waiting, a reading is in the next frame and acked long before the backlog is through."""
+    play = after_outage(100_000)
+    play.step()
+    for n in range(20):
+        record_now(play, 1e6 + n)
+        play.step(CUT_S + 0.001)
+        assert 1e6 + n in [r.value for r in play.hub.readings[-1_001:]], "in the last frame of either lane"
+        assert play.spool.backlog > 70_000
+
+    play.drain()
+
+    stored_once(play)
+    assert play.spool.backlog == 0
+    assert [r.value for r in play.hub.readings if float(r.value) < 1e6] == [float(n) for n in range(100_000)]
+
+
+def test_at_most_one_frame_of_the_backlog_is_in_flight() -> None:
+    """On a slow link a live reading waits behind one frame of the backlog, not behind a window of them."""
+    play = after_outage(20_000)
+    cuts = 0
+    while play.session.cut_is_due(play.now) and play.session.cut(play.now):
+        cuts += 1
+    assert cuts == 1
+    is_waiting = play.session.waits_for_live
+    assert is_waiting
+    assert play.session.next_deadline() == play.now + ACK_TIMEOUT_S
+
+    record_now(play, -1.0)
+    is_waiting = play.session.waits_for_live
+    assert not is_waiting
+    play.now += CUT_S + 0.001
+    assert play.session.cut_is_due(play.now)
+    assert play.session.cut(play.now)
+
+    assert not play.session.cut_is_due(play.now + 10)
+    sent = [item.frame.readings for item in play.session.frames_to_send(play.now) if item.frame is not None]
+    assert sent == [1_000, 1]
+
+
+def test_a_device_that_never_pauses_still_drains_its_backlog() -> None:
+    """Lanes take turns: 500 new readings at every look do not keep the backlog from being heard."""
+    play = after_outage(20_000)
+    looks = 0
+    while play.spool.backlog:
+        for n in range(CUT_READINGS):
+            record_now(play, float(n))
+        play.step()
+        looks += 1
+        assert looks < 25
+
+    play.drain()
+    stored_once(play)
+
+
+def test_a_short_backlog_keeps_its_order() -> None:
+    """What fits in one flight anyway is not overtaken."""
+    play = after_outage(BACKLOG_READINGS)
+    record_now(play, -1.0)
+
+    assert play.spool.backlog == 0
+    play.drain()
+    assert play.hub.readings == play.produced
+
+
+def test_given_times_keep_the_order_of_a_backlog() -> None:
+    """A device that records ``time=`` is drained in order: a correction never arrives before what it corrects."""
+    play = Play()
+    for n in range(BACKLOG_READINGS + 500):
+        play.record(float(n))
+    play.connect()
+    play.record(-1.0)
+
+    assert play.spool.backlog == 0
+    play.drain()
+    assert play.hub.readings == play.produced
+
+
+def test_an_outage_within_the_backlog_adds_to_it() -> None:
+    """Lost connections in between: every reading once, and the newest still first."""
+    play = after_outage(10_000)
+    for outage in range(3):
+        for _ in range(2):
+            play.step(0.1)
+        play.cut()
+        for n in range(6_000):
+            record_now(play, float(n))
+        play.connect()
+        record_now(play, 1e6 + outage)
+        play.step(0.1)
+        assert 1e6 + outage in [r.value for r in play.hub.readings[-1_001:]]
+
+    play.drain()
+    stored_once(play)
+
+
+def test_a_hub_that_was_slow_leaves_a_backlog_too() -> None:
+    """After ``slow`` the live lane opens as after a reconnect."""
+    play = running()
+    play.say(wire.Slow("disk_full", 5_000))
+    for n in range(BACKLOG_READINGS + 1):
+        record_now(play, float(n))
+    play.step(6)
+
+    record_now(play, -1.0)
+    play.step(CUT_S + 0.001)
+
+    assert -1.0 in [r.value for r in play.hub.readings]
+    assert play.spool.backlog > 0
+    play.drain()
+    stored_once(play)

@@ -6,8 +6,10 @@ import pytest
 
 from device_sdk import spool_event
 from device_sdk.errors import Reason, SpoolError
+from device_sdk.lane import Marks
 from device_sdk.outbox import Entry, NextFrame, Outbox, loss_of
 from device_sdk.reading import Channel, ValueType
+from device_sdk.reading_file import FileName
 from device_sdk.spool_event import State
 from device_sdk.state_log import Event
 from device_sdk.uptime import UPTIME
@@ -16,7 +18,9 @@ ENTRIES: list[Entry] = [("t", 5, 1.0), ("t", 6, 2.0)]
 
 
 def snapshot_of(outbox: Outbox) -> list[Event]:
-    return list(spool_event.snapshot(State(outbox, head=7, last_ns=6, boot="b", durability="fsync", damage={3: 1})))
+    return list(
+        spool_event.snapshot(State(outbox, Marks(7, []), last_ns=6, boot="b", durability="fsync", damage={3: 1}))
+    )
 
 
 def cut(outbox: Outbox) -> NextFrame:
@@ -31,7 +35,7 @@ def history(outbox: Outbox) -> list[Event]:
 
     def number() -> None:
         made = cut(outbox)
-        events.append(spool_event.frame_event(outbox.stream, made, len(events)))
+        events.append(spool_event.frame_event(outbox.stream, made, Marks(len(events), [(1, 2)])))
         outbox.add(made)
 
     channel = Channel("t", "Cel", ValueType.FLOAT, 1.0, 0.0, 9.0, "Temperature")
@@ -41,9 +45,9 @@ def history(outbox: Outbox) -> list[Event]:
         number()
     events.append(spool_event.ack_event(outbox.stream, 1, "run.1", None))
     outbox.acknowledge(1, "run.1")
-    events.append(spool_event.lose_event(Reason.SPOOL_FULL, 2, {"t": (1, 2)}, 900))
+    events.append(spool_event.lose_event(Reason.SPOOL_FULL, 2, {"t": (1, 2)}, marks=Marks(900, [(3, 4)])))
     outbox.lose(Reason.SPOOL_FULL, 2, {"t": (1, 2)})
-    events.append(spool_event.lose_event(Reason.DISK_FULL, 2, {"t": (UPTIME + 1, UPTIME + 2)}, 900))
+    events.append(spool_event.lose_event(Reason.DISK_FULL, 2, {"t": (UPTIME + 1, UPTIME + 2)}))
     outbox.lose(Reason.DISK_FULL, 2, {"t": (UPTIME + 1, UPTIME + 2)})
     events.append(spool_event.time_event(1_000))
     outbox.learn_time(1_000)
@@ -68,7 +72,7 @@ def test_replay_rebuilds_the_outbox() -> None:
     assert state.is_coherent
     assert state.outbox.to_object() == live.to_object()
     assert (state.outbox.frames, state.outbox.returned) == (live.frames, live.returned)
-    assert (state.head, state.last_ns, state.boot, state.durability) == (900, 6, "b", "fsync")
+    assert (state.marks, state.last_ns, state.boot, state.durability) == (Marks(900, [(1, 2)]), 6, "b", "fsync")
     assert (state.damage, state.is_closed) == ({3: 1}, False)
 
 
@@ -134,3 +138,34 @@ def test_newer_format_is_refused() -> None:
 
     with pytest.raises(SpoolError, match="newer"):
         spool_event.replay([Event(first.kind, {**first.fields, "format": 2}), *rest])
+
+
+def test_log_of_an_older_sdk_is_read() -> None:
+    """It knows no lanes, no thinned files, no drops by reason; a loss that moved nothing said position 0."""
+    first, *rest = snapshot_of(Outbox("s1"))
+    fields = {name: value for name, value in first.fields.items() if name not in ("lanes", "thinned", "dropped_by")}
+    loss = Event("lose", {"reason": "disk_full", "count": 3, "ranges": {}, "head": 0})
+    drop = Event("lose", {"reason": "spool_full", "count": 2, "ranges": {}, "head": 50})
+
+    state = spool_event.replay([Event(first.kind, fields), *rest, loss, drop])
+
+    assert state.is_coherent
+    assert (state.marks, state.thinned) == (Marks(50, []), set())
+    assert (state.outbox.dropped, state.outbox.dropped_by) == (5, {"disk_full": 3, "spool_full": 2})
+
+
+def test_thinned_file_stands_for_those_before_it() -> None:
+    """Also through a snapshot; damage in what it replaces is not looked for any more."""
+    once, other, twice = FileName(0, 200, 1), FileName(300, 400, 1), FileName(0, 250, 2)
+    events = snapshot_of(Outbox("s1"))
+    for file in (once, other, twice):
+        events.append(spool_event.lose_event(Reason.THINNED, 7, {"t": (1, 2)}, file=file))
+
+    state = spool_event.replay(events)
+    again = spool_event.replay(spool_event.snapshot(state))
+
+    assert state.thinned == again.thinned == {other, twice}
+    assert state.damage == {}
+    assert state.marks == Marks(7, []), "nothing was numbered by that"
+    assert (state.outbox.dropped, again.outbox.dropped_by) == (21, {"thinned": 21})
+    assert state.outbox.losses[Reason.THINNED].count == 21

@@ -2,7 +2,9 @@
 
 import asyncio
 import threading
+import time
 import urllib.request
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from device_sdk import Client, Device
 from device_sdk.watch import WatchedReading
+from simulators.proxy import Delay, FaultProxy
 from tests.end_to_end.conftest import enrol
 from tests.support.hub_process import HubProcess
 
@@ -77,3 +80,55 @@ def test_hub_with_open_streams_stops_quickly(hub: HubProcess) -> None:
 
     assert took < 2
     assert b"event: bye\n" in text
+
+
+@pytest.mark.asyncio
+async def test_new_readings_are_live_at_once_after_a_long_outage(hub: HubProcess, tmp_path: Path) -> None:
+    """20,000 readings wait when a slow link returns: a watcher sees the next one within a second, all arrive once.
+
+    At 50 KB/s the backlog takes four seconds, which is what the new reading would wait behind it.
+    """
+    token = enrol(hub, "d")["d"]
+    client = Client(hub.url)
+    seen: dict[object, float] = {}
+
+    async def look() -> None:
+        watch = client.watch("d/n")
+        while 19_999 not in seen or 1_000_000 not in seen:
+            seen.update((reading.value, time.monotonic()) for reading in await watch.batch())
+        await watch.close()
+
+    async def until(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not condition():  # noqa: ASYNC110 what a status shows has no event
+                await asyncio.sleep(0.01)
+
+    watching = asyncio.create_task(look())
+    with FaultProxy(("127.0.0.1", hub.port)) as line:
+        port = line.port
+        device = Device("d", f"ws://127.0.0.1:{port}", token=token, spool=tmp_path / "spool")
+        await device.__aenter__()
+        await until(lambda: device.status.online)
+        while not seen:  # until the watch has begun
+            device.record(n=-1)
+            await asyncio.sleep(0.1)
+    await until(lambda: not device.status.online)
+    for n in range(20_000):
+        device.record(n=n)
+
+    with FaultProxy(("127.0.0.1", hub.port), up=Delay(bytes_per_s=50_000), port=port):
+        await until(lambda: device.status.online)
+        recorded = time.monotonic()
+        device.record(n=1_000_000)
+        await until(lambda: 1_000_000 in seen)
+        await device.flush_async(60)
+        async with asyncio.timeout(30):
+            await watching
+        took_s = time.monotonic() - recorded
+        await device.__aexit__(None, None, None)
+
+    assert seen[1_000_000] - recorded < 1.0
+    assert took_s > 2.0
+    assert set(seen) == {-1, 1_000_000, *range(20_000)}
+    [series] = hub.get("/v1/audit?device=d")["series"]
+    assert series["rows"] == series["accepted"] >= 20_002

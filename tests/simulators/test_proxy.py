@@ -205,6 +205,21 @@ async def test_latency_and_jitter_delay_each_way_by_its_own() -> None:
         assert loop.time() - begun >= 0.03
 
 
+async def test_slow_line_takes_so_many_bytes_a_second() -> None:
+    """20 KB at 200 KB/s are a tenth of a second on their way, in order."""
+    data = bytes(range(200)) * 100
+    async with (
+        far_end() as far,
+        FaultProxy(far.target, up=Delay(bytes_per_s=200_000)) as proxy,
+        connected(proxy, far) as (near, other),
+    ):
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        near[1].write(data)
+        assert await other[0].readexactly(len(data)) == data
+        assert loop.time() - begun >= len(data) / 200_000
+
+
 async def test_hub_that_is_away_is_a_reset_and_counted() -> None:
     """A connection that leads nowhere ends at once."""
     async with far_end() as far:
