@@ -7,7 +7,7 @@ connections. Place: after `errors`, used by `journal.sqlite` and
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -42,6 +42,7 @@ def open_database(
     error: type[HubError],
     busy_timeout_s: float = _BUSY_TIMEOUT_S,
     max_bytes: int | None = None,
+    upgrades: Mapping[int, str] | None = None,
 ) -> sqlite3.Connection:
     """Open or create the file for its one writer and check that SQLite took the settings.
 
@@ -52,9 +53,10 @@ def open_database(
         synchronous: `FULL` (a commit is durable on return) or `NORMAL` (durable at the next checkpoint).
         error: raised for whatever is wrong.
         max_bytes: the file may not grow beyond; then writes fail as on a full disk.
+        upgrades: version → statements that bring a file of that version to the next one.
 
     Raises:
-        error: the file cannot be opened, is damaged, is of a newer hub, or refuses a setting.
+        error: the file cannot be opened, is damaged, is of a newer hub or of one too old, or refuses a setting.
     """
     try:
         connection = sqlite3.connect(
@@ -64,7 +66,7 @@ def open_database(
         raise error(f"cannot open {path}: {cause}; check the directory and its owner") from cause
     try:
         _configure(connection, path, synchronous, error, max_bytes)
-        _apply_schema(connection, path, schema, version, error)
+        _apply_schema(connection, path, schema, version, error, upgrades or {})
     except sqlite3.Error as cause:
         connection.close()
         raise error(f"cannot use {path}: {cause}; restore a backup or use another data directory") from cause
@@ -98,7 +100,14 @@ def _configure(
         )
 
 
-def _apply_schema(connection: sqlite3.Connection, path: Path, schema: str, version: int, error: type[HubError]) -> None:
+def _apply_schema(
+    connection: sqlite3.Connection,
+    path: Path,
+    schema: str,
+    version: int,
+    error: type[HubError],
+    upgrades: Mapping[int, str],
+) -> None:
     found = connection.execute("PRAGMA user_version").fetchone()[0]
     if found == version:
         return
@@ -107,8 +116,14 @@ def _apply_schema(connection: sqlite3.Connection, path: Path, schema: str, versi
             f"{path} was written by a newer hub (schema {found}, this one knows {version}): "
             "upgrade the hub or use another data directory"
         )
-    # One transaction: a kill in between leaves an empty file, not half a schema.
-    connection.executescript(f"BEGIN IMMEDIATE; {schema}; PRAGMA user_version={version}; COMMIT;")
+    steps = [schema] if found == 0 else [upgrades.get(old, "") for old in range(found, version)]
+    if not all(steps):
+        raise error(
+            f"{path} was written by an older hub (schema {found}), which this one (schema {version}) cannot bring up "
+            "to date: open it with a hub between the two first, or use another data directory"
+        )
+    # One transaction: a kill in between leaves the file as it was, not half a schema.
+    connection.executescript(f"BEGIN IMMEDIATE; {';'.join(steps)}; PRAGMA user_version={version}; COMMIT;")
 
 
 def insert_rows(

@@ -13,6 +13,10 @@ from device_sdk.columns import Column
 from device_sdk.reading import Value, ValueType
 from device_sdk.wire import Rejection
 
+# A reading is late when it is older by more than this than the newest of its series that came in earlier frames.
+# Not zero: threads of a device may swap two readings, and a clock that is being set steps back by milliseconds.
+LATE_TOLERANCE_NS = 10_000_000
+
 
 class Kind(IntEnum):
     """What a journal record is."""
@@ -71,7 +75,8 @@ class Frame:
     accepted readings encoded again; for a gap the gap's JSON; for a quarantined
     frame the raw bytes. ``chain`` is chain(seq) over the bytes *as received*.
     ``readings`` counts the accepted readings; ``dropped`` what a gap declares
-    (0 when unknown).
+    (0 when unknown). ``late``: index of a column → the instant before which its
+    readings are late; columns without late readings are left out.
     """
 
     key: StreamKey
@@ -89,6 +94,7 @@ class Frame:
     dropped: int = 0
     reason: str = ""
     offset: int = 0
+    late: dict[int, int] = field(default_factory=dict)
 
     def rows(self) -> Iterator[tuple[Series, int, Value]]:
         """Yield (series, time_ns, value) of each accepted reading, column by column."""

@@ -77,6 +77,7 @@ def export(
     start: From = None,
     to: To = None,
     format: Annotated[ExportFormat, typer.Option(help="csv or ndjson.")] = ExportFormat.CSV,
+    received: Annotated[bool, typer.Option(help="Also say when the hub received each reading.")] = False,
     output_path: Annotated[Path, typer.Option("--output", "-o", help="File to write; - is stdout.")] = Path("-"),
     url: options.Url = options.DEFAULT_URL,
     token: options.Token = None,
@@ -85,6 +86,8 @@ def export(
 ) -> None:
     """Write all stored readings: device, channel, time (ISO 8601), time_unix_ms, value, unit."""
     parameters = {"match": pattern or ["**"], "last": last, "from": start, "to": to, "format": format.value}
+    if received:
+        parameters["received"] = "true"
     with (
         _open_source(url, token, ca, data) as source,
         source.export(parameters) as chunks,

@@ -106,7 +106,9 @@ class FilesSource:
         """Give the export a page of rows at a time."""
         series = self._series(parameters)
         start_ns, end_ns = _range(parameters)
-        yield export_chunks(series, self._query.dump(series, start_ns, end_ns), str(parameters["format"]))
+        received = parameters.get("received") is not None
+        pages = self._query.dump(series, start_ns, end_ns, received=received)
+        yield export_chunks(series, pages, str(parameters["format"]), received=received)
 
     def audit(self, device: str | None) -> dict[str, Any]:
         """Return both ledgers and what was declared or refused."""

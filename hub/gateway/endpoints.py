@@ -140,11 +140,13 @@ async def list_readings(call: Call, query: resources.ReadingsQuery) -> JsonObjec
     """Give history: raw rows page by page, or aggregates in buckets."""
     series = call.series(query.match)
     start_ns, end_ns = time_range(query.start, query.end, query.last, time.time_ns())
+    if query.received and query.bucket is not None:
+        raise BadRequestError("received is of single readings: leave out bucket, or received")
     await wait_for_store(call.hub)
     if query.bucket is None:
         answer = await asyncio.to_thread(
             call.hub.query.readings, series, start_ns, end_ns, query.limit,
-            descending=query.order == "desc", page=query.page,
+            descending=query.order == "desc", page=query.page, received=query.received,
         )  # fmt: skip
     else:
         # Without an end the range would reach to the end of time, and no bucket be small enough.
@@ -169,7 +171,8 @@ async def export(call: Call, query: resources.ExportQuery) -> Response:
     series = call.series(query.match)
     start_ns, end_ns = time_range(query.start, query.end, query.last, time.time_ns())
     await wait_for_store(call.hub)
-    return export_response(series, call.hub.query.dump(series, start_ns, end_ns), query.format)
+    pages = call.hub.query.dump(series, start_ns, end_ns, received=query.received)
+    return export_response(series, pages, query.format, received=query.received)
 
 
 async def audit(call: Call, query: resources.AuditQuery) -> JsonObject:

@@ -31,6 +31,10 @@ When = Annotated[
 ]
 Duration = Annotated[str | None, Field(max_length=32, description="A number with ms, s, m, h, d or w, e.g. `15m`.")]
 
+Received = Annotated[
+    bool, Field(description="Also say when the hub received each reading: exact, or up to a second too early.")
+]
+
 
 def json_value(value: Value | None) -> Value | None:
     """Return a value as it stands in JSON: integers beyond 2**53 as text."""
@@ -68,6 +72,7 @@ class ReadingsQuery(Question):
     bucket: Duration = None
     agg: Annotated[str, Field(max_length=100, description=f"With `bucket`: some of {', '.join(AGGREGATES)}.")] = "avg"
     page: Annotated[str | None, Field(max_length=40, description="`next` of the answer before.")] = None
+    received: Received = False
 
 
 class ExportQuery(Question):
@@ -79,6 +84,7 @@ class ExportQuery(Question):
     start: When = Field(default=None, alias="from")
     end: When = Field(default=None, alias="to")
     format: Literal["csv", "ndjson"] = "csv"
+    received: Received = False
 
 
 class AuditQuery(Question):

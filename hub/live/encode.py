@@ -141,7 +141,7 @@ def _rows_message(rows: Sequence[Row], cursor: str) -> Message:
     t0 = min(row.time_ns for row in rows)
     common = gcd(*(row.time_ns - t0 for row in rows))
     tick = next(t for t in TICKS if common % t == 0)
-    return _message([(s, (time_ns - t0) // tick, value) for s, time_ns, value in rows], t0, tick, cursor)
+    return _message([(s, (time_ns - t0) // tick, value) for s, time_ns, value, _ in rows], t0, tick, cursor)
 
 
 def _message(rows: list[_Row], t0: int, tick: int, cursor: str) -> Message:

@@ -71,6 +71,14 @@ def test_export_ndjson_keeps_types(run: Run, where: list[object], recorded: str,
     assert {row["channel"]: row["value"] for row in rows} == {"temperature": 20.0, "state": 'on, "really"'}
 
 
+def test_export_says_when_readings_were_received(run: Run, where: list[object], recorded: str) -> None:
+    """With --received, from a hub and from its files alike."""
+    rows = list(csv.DictReader(run("export", recorded, "--received", *where).out.splitlines()))
+
+    assert len(rows) == 11
+    assert all(row["received"].startswith("20") for row in rows)
+
+
 def test_audit_says_complete(run: Run, where: list[object], recorded: str) -> None:
     """A stream without losses is complete, and the series' ledger is shown."""
     outcome = run("audit", recorded, *where)

@@ -1,5 +1,6 @@
 """`hub.gateway.endpoints`: what each question answers, over real parts; every answer fits its declared model."""
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,20 @@ async def test_readings_in_range_and_descending(admin: httpx.AsyncClient) -> Non
     )
 
     assert answer["rows"] == [[str(T0 + S), 0, 31.5]]
+
+
+@pytest.mark.asyncio
+async def test_readings_say_when_they_were_received(admin: httpx.AsyncClient) -> None:
+    """Asked for, each row ends with its receive time; of a bucket there is none to say."""
+    begun = time.time_ns()
+    answer = await get(admin, "/v1/readings", match="pump-2/temperature", received=True)
+    export = await admin.get("/v1/export", params={"match": "pump-10", "received": "true"})
+    bucket = await admin.get("/v1/readings", params={"received": "true", "bucket": "1m"})
+
+    assert answer["columns"] == ["time_ns", "series", "value", "received_ns"]
+    assert all(begun - 60 * S < int(row[3]) <= begun for row in answer["rows"])
+    assert export.text.splitlines()[0].endswith(",unit,received")
+    assert bucket.status_code == 400
 
 
 @pytest.mark.asyncio
