@@ -115,8 +115,10 @@ def _close_codes() -> str:
 
 
 def _reasons() -> str:
-    words = ", ".join(f"`{reason}`" for reason in errors.Reason)
-    return f"One word each, the same on wire, page, audit and in `device_sdk.errors.Reason`: {words}.\n"
+    rows = ["| reason | what it means |", "| --- | --- |"]
+    rows += [f"| `{reason}` | {errors.explain(reason)} |" for reason in errors.Reason]
+    words = "One word each, the same on wire, page, audit and in `device_sdk.errors.Reason`.\n\n"
+    return words + "\n".join(rows) + "\n"
 
 
 def architecture() -> str:

@@ -20,6 +20,7 @@ from starlette.responses import Response
 
 from device_sdk.errors import MisuseError
 from device_sdk.reading import check_device_name
+from hub.audit import audit_object, take_books
 from hub.auth import Identity, Role
 from hub.devices import DeviceState, natural_key
 from hub.errors import BadRequestError, UnavailableError
@@ -176,55 +177,25 @@ async def export(call: Call, query: resources.ExportQuery) -> Response:
 
 
 async def audit(call: Call, query: resources.AuditQuery) -> JsonObject:
-    """Say what arrived, what was lost, and why."""
+    """Say what arrived, what was lost, and why, and whether the ledgers balance."""
     hub, namespace, device = call.hub, call.identity.namespace, query.device
     if device is not None:
         _check_device(device)
-    marks = hub.streams.marks(namespace, device)
-    gaps = await asyncio.to_thread(hub.journal.gaps, namespace, device)
-    rejections = await asyncio.to_thread(hub.journal.rejections, namespace, device)
-    names = [*(m.key.device for m in marks), *(r.device for r in rejections)]
+    # A store further behind than it can catch up is said, not waited for.
+    await hub.consumer.applied(hub.streams.head, STORE_WAIT_S)
+    known = [s.id for s in hub.registry.by_id.values() if s.namespace == namespace and device in (None, s.device)]
+    books = await asyncio.to_thread(
+        take_books, lambda after: hub.journal.account(namespace, device, after), hub.store.account, known
+    )
+    names = [*(m.key.device for m in books.journal.marks), *(r.device for r in books.journal.rejections)]
     visible = visible_devices(call, () if device is None else (device,), names)
-    series = [s for channels in visible.values() for s in channels]
-    await wait_for_store(hub)
-    counters = await asyncio.to_thread(hub.store.counters, [s.id for s in series])
-    gapped = {(gap.key.device, gap.key.stream) for gap in gaps}
-    by_id = {s.id: s for s in series}
     granted = PatternSet(call.identity.match)
-    return {
-        "streams": [
-            {
-                "device": m.key.device, "stream": m.key.stream, "stored": m.stored, "accepted": m.accepted,
-                "rejected": m.rejected, "dropped": m.dropped, "quarantined": m.quarantined,
-                "complete": not (m.dropped or m.quarantined or (m.key.device, m.key.stream) in gapped),
-                "first_ns": _time(m.first_ns), "last_ns": _time(m.last_ns),
-            }
-            for m in sorted(marks, key=lambda m: (natural_key(m.key.device), m.first_ns)) if m.key.device in visible
-        ],
-        "gaps": [
-            {
-                "device": g.key.device, "stream": g.key.stream, "seq": g.seq, "count": g.count, "reason": g.reason,
-                "ranges": {
-                    name: [str(first), str(last)]
-                    for name, (first, last) in g.ranges.items() if granted.matches(g.key.device, name)
-                },
-            }
-            for g in gaps if g.key.device in visible
-        ],
-        "rejections": [
-            {"device": r.device, "channel": r.channel, "reason": r.reason, "count": r.count, "last_ns": str(r.last_ns)}
-            for r in rejections
-            # Counts without a channel's name belong to the device.
-            if r.device in visible and (r.channel in ("", OTHER) or granted.matches(r.device, r.channel))
-        ],
-        "series": [
-            {
-                "device": by_id[c.series].device, "channel": by_id[c.series].channel,
-                "accepted": c.accepted, "superseded": c.superseded, "rows": c.rows,
-            }
-            for c in counters
-        ],
-    }  # fmt: skip
+
+    def sees(name: str, channel: str) -> bool:
+        # Counts without a channel's name belong to the device.
+        return name in visible and (channel in ("", OTHER) or granted.matches(name, channel))
+
+    return await asyncio.to_thread(audit_object, books, sees, natural_key)
 
 
 async def list_tokens(call: Call, _: resources.Nothing) -> JsonObject:

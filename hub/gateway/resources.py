@@ -248,29 +248,62 @@ class Readings(Answer):
     next: str | None
 
 
+class DeviceAudit(Answer):
+    """A device's two ledgers in sum.
+
+    ``produced = accepted + rejected + dropped`` as far as the device has said; ``in_flight`` are accepted readings
+    that the store has not taken yet. ``balanced`` false: ``findings`` say what does not add up; null: not known now.
+    """
+
+    device: str
+    balanced: bool | None
+    summary: str
+    findings: list[str]
+    streams: int
+    produced: int
+    accepted: int
+    rejected: int
+    dropped: int
+    unknown_gaps: int
+    quarantined: int
+    in_flight: int | None
+    superseded: int
+    erased: int
+    late: int
+    rows: int
+
+
 class StreamAudit(Answer):
-    """One stream's ledger; ``complete``: frames 1…stored hold every reading the device ever sent on it."""
+    """One stream's ledger; ``complete``: frames 1…stored hold every reading the device ever sent on it.
+
+    ``unknown_gaps``: declared losses whose count nobody knows; they are in no sum.
+    """
 
     device: str
     stream: str
     stored: int
+    produced: int
     accepted: int
     rejected: int
     dropped: int
+    unknown_gaps: int
     quarantined: int
     complete: bool
+    balanced: bool
     first_ns: str | None
     last_ns: str | None
 
 
 class GapAudit(Answer):
-    """A declared loss; ``count`` null = unknown."""
+    """A declared loss; ``count`` null = unknown; ``ranges``: channel → event times of the first and last lost."""
 
     device: str
     stream: str
     seq: int
     count: int | None
     reason: str
+    explanation: str
+    received_ns: str
     ranges: dict[str, tuple[str, str]]
 
 
@@ -280,23 +313,33 @@ class RejectionAudit(Answer):
     device: str
     channel: str
     reason: str
+    explanation: str
     count: int
     last_ns: str
 
 
 class SeriesAudit(Answer):
-    """The second ledger: accepted − superseded = rows."""
+    """The second ledger: accepted − superseded − erased = rows; ``late``: came behind a newer one."""
 
     device: str
     channel: str
     accepted: int
     superseded: int
+    erased: int
+    late: int
     rows: int
+    balanced: bool
 
 
 class Audit(Answer):
-    """What arrived, what did not, and why."""
+    """What arrived, what did not, and why, as of one position while readings come in.
 
+    ``behind``: frames that are durable in the journal and not yet in the store; what they hold is ``in_flight``.
+    """
+
+    balanced: bool | None
+    behind: int
+    devices: list[DeviceAudit]
     streams: list[StreamAudit]
     gaps: list[GapAudit]
     rejections: list[RejectionAudit]

@@ -23,10 +23,12 @@ from pathlib import Path
 from hub.database import FULL, ReadPool, insert_rows, open_database, roll_back, used_bytes
 from hub.errors import DiskFullError, ExpiredError, HubError, JournalError
 from hub.journal import catalog, ledger, mark, record
+from hub.journal.account import read_account
 from hub.journal.base import (
     RETAIN_BYTES,
     RETAIN_HOURS,
     GapEntry,
+    JournalAccount,
     JournalStatistics,
     QuarantineEntry,
     RejectionEntry,
@@ -217,6 +219,11 @@ class SqliteJournal:
         """Return the quarantined frames that are still kept, oldest first."""
         with self._readers.connection() as connection:
             return ledger.read_quarantine(connection, namespace, device)
+
+    def account(self, namespace: str, device: str | None, after: int) -> JournalAccount:
+        """Return the account of a device, or of all, from one state of the file."""
+        with self._readers.connection() as connection:
+            return read_account(connection, namespace, device, after)
 
     def statistics(self) -> JournalStatistics:
         """Return the figures of now; ``bytes`` are the file's pages in use."""

@@ -326,7 +326,7 @@ def test_late_readings_never_become_the_newest(store: Store) -> None:
 def test_receive_time_is_kept_beside_event_time(store: Store) -> None:
     """Each row says when it was received, to a second: also a late one, and a correction when that came."""
     s, maker = 10**9, FrameMaker()
-    received = {}
+    received: dict[int, int] = {}
     for at, times in enumerate([[0, 1, 2], [3], [4, 5], [1], [6], [2, 7], [9, 8]]):
         sent: list[tuple[str, int, Value]] = [("t", T0 + n * s, float(n)) for n in times]
         store.write(numbered([maker.batch("pump", sent, received_ns=T0 + at * 7 * s // 10)], store.applied + 1))

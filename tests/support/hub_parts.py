@@ -109,7 +109,8 @@ class HubParts:
         self.streams.committed(frames)
         self.registry.apply(frames)
         self.live.publish(frames)
-        self.store.write(frames)
+        if not self.consumer.is_behind:
+            self.store.write(frames)
 
     def next_seq(self, session: DeviceSession) -> int:
         """The number of the session's next frame."""

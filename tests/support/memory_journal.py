@@ -7,6 +7,7 @@ from hub.journal.base import (
     RETAIN_BYTES,
     RETAIN_HOURS,
     GapEntry,
+    JournalAccount,
     JournalStatistics,
     QuarantineEntry,
     RejectionEntry,
@@ -105,6 +106,10 @@ class MemoryJournal:
     def quarantine(self, namespace: str, device: str | None = None) -> list[QuarantineEntry]:
         """Return none."""
         return []
+
+    def account(self, namespace: str, device: str | None, after: int) -> JournalAccount:
+        """Return an empty account."""
+        return JournalAccount(self.head, [], [], [], {}, True, [], {})
 
     def statistics(self) -> JournalStatistics:
         """Return the figures of now."""

@@ -210,14 +210,30 @@ async def test_audit_names_losses_and_refusals(hub: HubParts, admin: httpx.Async
     first, second = answer["streams"]
     assert (first["device"], first["stored"], first["accepted"], first["dropped"]) == ("pump-2", 3, 5, 7)
     assert (first["rejected"], first["complete"], second["complete"]) == (1, False, True)
-    assert answer["gaps"] == [
-        {"device": "pump-2", "stream": "00000000000000aa", "seq": 2, "count": 7, "reason": "spool_full",
-         "ranges": {"temperature": [str(T0), str(T0 + S)]}},
-    ]  # fmt: skip
+    (gap,) = answer["gaps"]
+    assert int(gap.pop("received_ns")) > T0 - 10**18
+    assert gap == {
+        "device": "pump-2", "stream": "00000000000000aa", "seq": 2, "count": 7, "reason": "spool_full",
+        "explanation": "the device's spool was full while it could not send",
+        "ranges": {"temperature": [str(T0), str(T0 + S)]},
+    }  # fmt: skip
     (rejection,) = answer["rejections"]
     assert (rejection["channel"], rejection["reason"], rejection["count"]) == ("temperature", "time_out_of_range", 1)
     counters = {s["channel"]: (s["accepted"], s["superseded"], s["rows"]) for s in answer["series"]}
     assert counters["temperature"] == (4, 1, 3)
+    assert (answer["balanced"], answer["behind"]) == (True, 0)
+
+
+@pytest.mark.asyncio
+async def test_audit_of_a_store_that_is_behind_says_so(hub: HubParts, admin: httpx.AsyncClient) -> None:
+    """What is safe in the journal and not yet in the store is in flight: no imbalance, and no reason to fail."""
+    pump2 = hub.connect("pump-2")
+    hub.consumer.is_behind = True
+    hub.feed(pump2, ("temperature", T0 + 100 * S, 1.0), ("temperature", T0 + 101 * S, 2.0))
+
+    answer = await get(admin, "/v1/audit", device="pump-2")
+
+    assert (answer["balanced"], answer["behind"], answer["devices"][0]["in_flight"]) == (True, 1, 2)
 
 
 @pytest.mark.asyncio
