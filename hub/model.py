@@ -75,8 +75,8 @@ class Frame:
     accepted readings encoded again; for a gap the gap's JSON; for a quarantined
     frame the raw bytes. ``chain`` is chain(seq) over the bytes *as received*.
     ``readings`` counts the accepted readings; ``dropped`` what a gap declares
-    (0 when unknown). ``late``: index of a column → the instant before which its
-    readings are late; columns without late readings are left out.
+    (0 when unknown). ``late``: (index of a column, instant before which its
+    readings are late); columns without late readings are left out.
     """
 
     key: StreamKey
@@ -94,7 +94,7 @@ class Frame:
     dropped: int = 0
     reason: str = ""
     offset: int = 0
-    late: dict[int, int] = field(default_factory=dict)
+    late: tuple[tuple[int, int], ...] = ()
 
     def rows(self) -> Iterator[tuple[Series, int, Value]]:
         """Yield (series, time_ns, value) of each accepted reading, column by column."""

@@ -303,6 +303,9 @@ def _device_object(call: Call, name: str, series: Sequence[Series], now_ns: int)
         "alert": any(registry.is_alert(s) for s in series),
         "last_ns": _time(state.last_time_ns),
         "rate_hz": round(state.rate_hz, 3),
+        "late": state.late,
+        "skew_s": None if state.skew_ns is None else round(state.skew_ns / 1e9, 3),
+        "skewed": state.is_skewed,
         "channels": channels,
     }
 

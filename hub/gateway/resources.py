@@ -164,7 +164,11 @@ class Channel(Answer):
 
 
 class Device(Answer):
-    """A device as the hub sees it now."""
+    """A device as the hub sees it now.
+
+    ``late``: readings since the hub's start that came behind a newer one. ``skew_s``: its clock minus the hub's when it
+    connected, null when it did not say; ``skewed``: by more than 2 s, so its times are to be doubted.
+    """
 
     device: str
     state: Literal["online", "stale", "offline"]
@@ -172,6 +176,9 @@ class Device(Answer):
     alert: bool
     last_ns: str | None
     rate_hz: float
+    late: int
+    skew_s: float | None
+    skewed: bool
     channels: list[Channel]
 
 

@@ -36,7 +36,7 @@ from hub.journal.base import (
 )
 from hub.model import Frame, Kind, Mark, Series, SeriesKey, StreamKey
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = f"""
 CREATE TABLE "commit"(
     first_offset INTEGER PRIMARY KEY, n INTEGER NOT NULL, received_ns INTEGER NOT NULL, body BLOB NOT NULL);
@@ -46,6 +46,8 @@ CREATE TABLE checkpoint(consumer TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITH
 {mark.SCHEMA};
 {ledger.SCHEMA}
 """
+# Records of schema 2 may name late columns; those of schema 1 name none, so its files are read as they are.
+_UPGRADES = {1: "SELECT 1"}
 # A reader takes a row whole: the bound of what a page of a few frames costs. A larger group becomes several rows.
 ROW_BYTES = 1024 * 1024
 # A trim holds the writer's lock for one slice: at most this much, then appends go first.
@@ -91,8 +93,9 @@ class SqliteJournal:
         self._path = Path(path)
         self._row_bytes = row_bytes
         self._connection = open_database(
-            self._path, _SCHEMA, SCHEMA_VERSION, synchronous=FULL, error=JournalError, max_bytes=max_bytes
-        )
+            self._path, _SCHEMA, SCHEMA_VERSION, synchronous=FULL, error=JournalError, max_bytes=max_bytes,
+            upgrades=_UPGRADES,
+        )  # fmt: skip
         self._readers = ReadPool(self._path)
         self._write_lock = threading.Lock()
         self._marks = mark.MarkTable(self._connection)

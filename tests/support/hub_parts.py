@@ -105,6 +105,7 @@ class HubParts:
         frames, session.frames = session.frames, []
         changes = self.registry.take_changes()
         self.live.add_series(changes)
+        self.registry.mark_late(frames)
         self.journal.append(frames, changes)
         self.streams.committed(frames)
         self.registry.apply(frames)

@@ -100,6 +100,17 @@ async def test_devices_come_in_natural_order_with_newest_values(hub: HubParts, a
 
 
 @pytest.mark.asyncio
+async def test_wrong_clocks_are_flagged(hub: HubParts, admin: httpx.AsyncClient) -> None:
+    """Beyond 2 s a device's clock is said to be wrong, and by how much; a clock that said nothing is null."""
+    hub.registry.device("default", "pump-2").skew_ns = -3_200_400_000
+
+    pump2, pump10 = (await get(admin, "/v1/devices"))["devices"]
+
+    assert (pump2["skew_s"], pump2["skewed"]) == (-3.2, True)
+    assert (pump10["skew_s"], pump10["skewed"]) == (None, False)
+
+
+@pytest.mark.asyncio
 async def test_channels_and_latest_follow_the_pattern(admin: httpx.AsyncClient) -> None:
     """`match` selects; integers beyond 2**53 travel as text."""
     channels = await get(admin, "/v1/channels", match="pump-2")
@@ -234,6 +245,24 @@ async def test_audit_of_a_store_that_is_behind_says_so(hub: HubParts, admin: htt
     answer = await get(admin, "/v1/audit", device="pump-2")
 
     assert (answer["balanced"], answer["behind"], answer["devices"][0]["in_flight"]) == (True, 1, 2)
+
+
+@pytest.mark.asyncio
+async def test_backlog_drained_newest_first_is_late_and_latest_stays(hub: HubParts, admin: httpx.AsyncClient) -> None:
+    """What comes behind something newer is stored, counted as late, and never the newest."""
+    pump2 = hub.connect("pump-2")
+    for first in (140, 120, 100):
+        hub.feed(pump2, *(("temperature", T0 + (first + n) * S, float(first + n)) for n in range(20)))
+
+    devices, latest = await get(admin, "/v1/devices", match="pump-2"), await get(admin, "/v1/latest", match="pump-2/t*")
+    audit = await get(admin, "/v1/audit", device="pump-2")
+
+    assert latest["readings"][0]["value"] == 159.0
+    assert [d["late"] for d in devices["devices"]] == [40]
+    assert {s["channel"]: (s["late"], s["rows"]) for s in audit["series"]} == {
+        "counter": (0, 1),
+        "temperature": (40, 63),
+    }
 
 
 @pytest.mark.asyncio
