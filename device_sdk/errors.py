@@ -1,7 +1,7 @@
 """Error tree of the SDK and the reason codes shared with the wire.
 
-Owns: every exception the SDK raises and the one enum of reason codes.
-Place: leftmost; imports nothing of ours. Must not: hold behaviour.
+Owns: every exception the SDK raises, the one enum of reason codes and what
+each means in words. Place: leftmost; imports nothing of ours.
 
 Subclasses say what the caller can *do*: fix the call, fix the credential,
 wait, or look at the disk. ``record()`` raises only `MisuseError`.
@@ -49,6 +49,44 @@ class Reason(StrEnum):
     HUB_RESTORED = "hub_restored"
     # counted at the device, never sent
     NO_VALUE = "no_value"
+
+
+# What each word means to a person; `hub audit`, REST, the page and the protocol reference take it from here.
+EXPLANATIONS: dict[str, str] = {
+    Reason.TYPE_CONFLICT: "the channel has values of another type",
+    Reason.NOT_FINITE: "the value was no finite number",
+    Reason.OUT_OF_RANGE: "the number does not fit 64 bits",
+    Reason.TOO_LONG: "the text was longer than a value may be",
+    Reason.TIME_OUT_OF_RANGE: "the time lies too far in the past or the future",
+    Reason.UNKNOWN_CHANNEL: "the channel was not declared",
+    Reason.BAD_NAME: "the name breaks the rules for names",
+    Reason.CHANNEL_LIMIT: "the device has as many channels as it may have",
+    Reason.MALFORMED: "the frame could not be taken apart; its bytes are in quarantine",
+    Reason.OUT_OF_ORDER: "the frame did not follow the one before it",
+    Reason.UNREADABLE: "the frame could not be read at all",
+    Reason.UNAUTHENTICATED: "the credential is missing or wrong",
+    Reason.FORBIDDEN: "the credential does not allow it",
+    Reason.UNKNOWN_DEVICE: "the device is not enrolled",
+    Reason.TAKEN_OVER: "another connection continues the stream",
+    Reason.TOO_LARGE: "the message was larger than a frame may be",
+    Reason.BAD_MESSAGE: "the message breaks the protocol",
+    Reason.GOING_AWAY: "the hub was stopping",
+    Reason.SEQ_REUSE: "the device's spool was set back to an older state",
+    Reason.CHAIN_CONFLICT: "two devices, or two copies of a spool, used the same stream",
+    Reason.DISK_FULL: "the hub's disk was full",
+    Reason.STORE_BEHIND: "the hub could not keep up",
+    Reason.SPOOL_FULL: "the device's spool was full while it could not send",
+    Reason.POWER_CUT: "the device lost power before its last readings were on its disk",
+    Reason.SPOOL_DAMAGED: "the device's spool was damaged on its disk",
+    Reason.HUB_RESTORED: "the hub was restored from an older copy",
+    Reason.NO_VALUE: "the sensor gave no value",
+}
+
+
+def explain(reason: str) -> str:
+    """Return what a reason means in words; one that this version does not know becomes words itself."""
+    word = reason.partition(":")[0]
+    return EXPLANATIONS.get(word) or word.replace("_", " ")
 
 
 class TelemetryError(Exception):

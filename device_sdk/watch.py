@@ -24,13 +24,17 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class WatchedReading:
-    """One reading of one series as a watcher gets it (``time_ns``: UTC epoch nanoseconds, exact)."""
+    """One reading of one series as a watcher gets it (``time_ns``: UTC epoch nanoseconds, exact).
+
+    ``late``: it is older than what the hub had of its series when it came, e.g. from a device that was offline.
+    """
 
     device: str
     channel: str
     time_ns: int
     value: Value
     unit: str | None = None
+    late: bool = False
 
     @property
     def time(self) -> datetime:
@@ -130,13 +134,16 @@ class Subscription:
 
     def _readings(self, message: dict[str, Any]) -> list[WatchedReading]:
         t0, tick, series = int(message["t0"]), int(message["tick"]), self._series
+        late = {row for begin, end in message.get("late", ()) for row in range(begin, min(end, len(message["u"])))}
         readings = []
-        for number, dt, value in message["u"]:
+        for row, (number, dt, value) in enumerate(message["u"]):
             info = series[number]
             # Integers beyond 2**53 travel as text; a series of strings says so.
             if isinstance(value, str) and info.get("type") != "str":
                 value = int(value)
             readings.append(
-                WatchedReading(info["device"], info["channel"], t0 + int(dt) * tick, value, info.get("unit"))
+                WatchedReading(
+                    info["device"], info["channel"], t0 + int(dt) * tick, value, info.get("unit"), row in late
+                )
             )
         return readings

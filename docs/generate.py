@@ -15,6 +15,8 @@ from typing import Any
 from device_sdk import columns, errors, reading, wire
 from device_sdk.columns import Batch, Column
 from hub import session
+from hub.live import encode
+from hub.model import Frame, Kind, Series, SeriesColumn, StreamKey
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -61,6 +63,37 @@ def protocol() -> str:
     parts += ["## Close codes\n", inspect.cleandoc(wire.Close.__doc__ or "") + "\n", _close_codes()]
     parts += ["## Reasons\n", _reasons()]
     return "\n".join(parts)
+
+
+def watching() -> str:
+    """Return docs/reference/watch.md."""
+    doc = inspect.cleandoc(encode.__doc__ or "").split("shared:\n", 1)[1]
+    fields, words = doc.split("\n", 1)
+    return "\n".join([
+        "# Readings as watchers get them: `watch.v1`\n",
+        "*Generated from `hub/live/encode.py` by `python -m docs.generate`.*\n",
+        f"WebSocket at `{wire.WATCH_PATH}`, subprotocol `{wire.WATCH_SUBPROTOCOL}`; the same by server-sent events at "
+        "`GET /v1/watch?match=…`. Before the first `data` of a series comes a `series` message that names it:\n",
+        '```json\n{"op":"series","sub":"s1",' + encode.encode_series(_WATCHED).decode() + "\n```\n",
+        "## data\n",
+        f"`{{\"op\":\"data\",\"sub\":\"s1\",{fields.strip()}`\n",
+        f"{words}\n",
+        '```json\n{"op":"data","sub":"s1",' + _data_example() + "\n```\n",
+    ])  # fmt: skip
+
+
+_WATCHED = [Series(12, "default", "greenhouse-7", "temperature", reading.ValueType.FLOAT, "Cel")]
+
+
+def _data_example() -> str:
+    """Return a message of a live reading and of a minute that the device had kept back."""
+    key = StreamKey("default", "greenhouse-7", _STREAM)
+    frames = []
+    for offset, t0, dt, late in ((1, _T0, [0], ()), (2, _T0 - 60 * 10**9, [0, 1000], ((0, _T0 - 10**7),))):
+        column = SeriesColumn(_WATCHED[0], Column("temperature", dt, [21.5 + n / 5000 for n in dt]))
+        frames.append(Frame(key, offset, Kind.BATCH, _T0, b"", b"", t0, 10**6, (column,), len(dt), late=late))
+    (message,) = encode.encode_frames(frames, {12}, 2, lambda _: _POS)
+    return message.tail.decode()
 
 
 def _message(direction: str, op: str, kind: type[tuple[Any, ...]], example: bytes) -> str:
@@ -115,8 +148,10 @@ def _close_codes() -> str:
 
 
 def _reasons() -> str:
-    words = ", ".join(f"`{reason}`" for reason in errors.Reason)
-    return f"One word each, the same on wire, page, audit and in `device_sdk.errors.Reason`: {words}.\n"
+    rows = ["| reason | what it means |", "| --- | --- |"]
+    rows += [f"| `{reason}` | {errors.explain(reason)} |" for reason in errors.Reason]
+    words = "One word each, the same on wire, page, audit and in `device_sdk.errors.Reason`.\n\n"
+    return words + "\n".join(rows) + "\n"
 
 
 def architecture() -> str:
@@ -135,7 +170,7 @@ def architecture() -> str:
     return f"{before}{_TABLE_BEGIN}\n\n" + "\n".join(rows) + f"\n\n{_TABLE_END}{after}"
 
 
-FILES = {REFERENCE / "protocol.md": protocol, ROOT / "ARCHITECTURE.md": architecture}
+FILES = {REFERENCE / "protocol.md": protocol, REFERENCE / "watch.md": watching, ROOT / "ARCHITECTURE.md": architecture}
 
 
 def main() -> int:

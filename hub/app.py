@@ -135,6 +135,7 @@ class Hub:
         changes = self.registry.take_changes()
         if changes:
             self.live.add_series(changes)
+        self.registry.mark_late(frames)
         self.writer.submit(frames, changes)
 
     def _upgrade_device(self, request: UpgradeRequest) -> Accept | Refuse:
@@ -177,6 +178,7 @@ class Hub:
         self.replays.committed(frames)
 
     def _refused(self, frames: Sequence[Frame]) -> None:
+        self.registry.forget_arriving()
         for session in self.streams.refused(frames):
             session.flush()
         self.replays.refused(frames)

@@ -14,7 +14,7 @@ from enum import StrEnum
 from device_sdk.columns import Column
 from device_sdk.reading import CHANNEL_NAME, Channel, Value, ValueType
 from device_sdk.wire import MAX_CHANNELS
-from hub.model import Frame, Series, SeriesKey
+from hub.model import LATE_TOLERANCE_NS, Frame, Series, SeriesKey
 
 # Before a device declared or showed its interval, this is assumed.
 DEFAULT_INTERVAL_S = 10.0
@@ -24,6 +24,8 @@ MIN_STALE_S = 5.0
 # A device that is not connected and silent for this long (and 10 intervals) is offline.
 OFFLINE_S = 60.0
 _RATE_WINDOW_S = 10.0
+# A device's clock that differs more from the hub's is flagged; less may be the way of its hello through a slow network.
+SKEW_FLAG_S = 2.0
 
 
 class Presence(StrEnum):
@@ -45,7 +47,11 @@ class Latest:
 
 @dataclass(slots=True)
 class DeviceState:
-    """One device as the hub sees it now."""
+    """One device as the hub sees it now.
+
+    ``late`` readings are counted since the hub started. ``skew_ns``: its wall clock minus the hub's at its last hello
+    (None: it did not say); times are never corrected by it.
+    """
 
     namespace: str
     name: str
@@ -55,6 +61,13 @@ class DeviceState:
     last_time_ns: int = 0
     interval_s: float | None = None
     rate_hz: float = 0.0
+    late: int = 0
+    skew_ns: int | None = None
+
+    @property
+    def is_skewed(self) -> bool:
+        """Whether its clock is so wrong that its times should not be trusted."""
+        return self.skew_ns is not None and abs(self.skew_ns) > SKEW_FLAG_S * 1e9
 
     def expected_interval_s(self) -> float:
         """Return the shortest declared interval, else the learnt one, else the default."""
@@ -92,6 +105,8 @@ class Registry:
         self.by_id: dict[int, Series] = {}
         self.devices: dict[tuple[str, str], DeviceState] = {}
         self.latest: dict[int, Latest] = {}
+        # Newest time of each series on its way to the journal: what a reading is late against.
+        self._arriving: dict[int, int] = {}
         # Above every id the store has rows of, or a journal restored from an older copy would give them out again.
         self._next_id = ids_from
         self._changed: dict[int, Series] = {}
@@ -139,6 +154,27 @@ class Registry:
             state = self.device(series.namespace, series.device)
             state.last_time_ns = max(state.last_time_ns, time_ns)
 
+    def mark_late(self, frames: Sequence[Frame]) -> None:
+        """Mark the late readings of frames on their way to the journal; call in the order of their offsets."""
+        for frame in frames:
+            late = []
+            for at, series_column in enumerate(frame.columns):
+                series, times = series_column.series.id, series_column.column.dt
+                newest = self._newest_arriving(series)
+                last_ns = frame.t0 + max(times) * frame.tick
+                if newest is not None:
+                    before_ns = newest - LATE_TOLERANCE_NS
+                    if frame.t0 + min(times) * frame.tick < before_ns:
+                        late.append((at, before_ns))
+                if newest is None or last_ns > newest:
+                    self._arriving[series] = last_ns
+            if late:
+                frame.late = tuple(late)
+
+    def forget_arriving(self) -> None:
+        """Take `mark_late` back for frames that were not stored: none on their way was; they come again."""
+        self._arriving.clear()
+
     def apply(self, frames: Sequence[Frame]) -> None:
         """Take committed frames: newest values by event time, presence, rates."""
         for frame in frames:
@@ -146,7 +182,9 @@ class Registry:
             for series_column in frame.columns:
                 newest = max(newest, self._newest(frame, series_column.series.id, series_column.column))
             if frame.columns:
-                self.device(frame.key.namespace, frame.key.device).heard(frame.received_ns, frame.readings, newest)
+                state = self.device(frame.key.namespace, frame.key.device)
+                state.heard(frame.received_ns, frame.readings, newest)
+                state.late += late_count(frame) if frame.late else 0
 
     def is_alert(self, series: Series) -> bool:
         """Return whether the newest value lies outside the declared range."""
@@ -154,6 +192,13 @@ class Registry:
         if latest is None or series.low is None or series.high is None or isinstance(latest.value, str):
             return False
         return not series.low <= latest.value <= series.high
+
+    def _newest_arriving(self, series_id: int) -> int | None:
+        newest = self._arriving.get(series_id)
+        if newest is None:
+            known = self.latest.get(series_id)
+            newest = None if known is None else known.time_ns
+        return newest
 
     def _newest(self, frame: Frame, series_id: int, column: Column) -> int:
         times = column.dt
@@ -187,6 +232,12 @@ def _update(series: Series, channel: Channel) -> bool:
         series.low, series.high = channel.low, channel.high
     series.label = channel.label if channel.label is not None else series.label
     return before != (series.type, series.unit, series.every_s, series.low, series.high, series.label)
+
+
+def late_count(frame: Frame) -> int:
+    """Return how many readings of a frame are late."""
+    t0, tick = frame.t0, frame.tick
+    return sum(t0 + dt * tick < before_ns for at, before_ns in frame.late for dt in frame.columns[at].column.dt)
 
 
 _NUMBERS = re.compile(r"(\d+)")

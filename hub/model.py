@@ -13,6 +13,10 @@ from device_sdk.columns import Column
 from device_sdk.reading import Value, ValueType
 from device_sdk.wire import Rejection
 
+# A reading is late when it is older by more than this than the newest of its series that came in earlier frames.
+# Not zero: threads of a device may swap two readings, and a clock that is being set steps back by milliseconds.
+LATE_TOLERANCE_NS = 10_000_000
+
 
 class Kind(IntEnum):
     """What a journal record is."""
@@ -85,7 +89,8 @@ class Frame:
     frame the raw bytes. ``chain`` is chain(seq) over the bytes *as received*.
     ``readings`` counts the accepted readings; ``dropped`` what a gap declares
     (0 when unknown). ``replayed`` is set until the commit, on the hub's own
-    stream only.
+    stream only. ``late``: (index of a column, instant before which its
+    readings are late); columns without late readings are left out.
     """
 
     key: StreamKey
@@ -104,6 +109,7 @@ class Frame:
     reason: str = ""
     offset: int = 0
     replayed: Replayed | None = None
+    late: tuple[tuple[int, int], ...] = ()
 
     def rows(self) -> Iterator[tuple[Series, int, Value]]:
         """Yield (series, time_ns, value) of each accepted reading, column by column."""

@@ -28,7 +28,10 @@ _BEGIN_OF_TIME_NS, _END_OF_TIME_NS = -(2**63), 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Rows of several series: ``rows[i] = (time_ns, index into series, value…)``; ``next_page`` None at the end."""
+    """Rows of several series: ``rows[i] = (time_ns, index into series, value…)``; ``next_page`` None at the end.
+
+    A column ``received_ns`` holds ints, or None where it is not known.
+    """
 
     series: list[Series]
     columns: tuple[str, ...]
@@ -69,22 +72,36 @@ class Query:
         return [(s, known[s.id].time_ns, known[s.id].value) for s in series if s.id in known]
 
     def readings(
-        self, series: Sequence[Series], start_ns: int, end_ns: int, limit: int, *, descending: bool, page: str | None
+        self,
+        series: Sequence[Series],
+        start_ns: int,
+        end_ns: int,
+        limit: int,
+        *,
+        descending: bool,
+        page: str | None,
+        received: bool = False,
     ) -> Answer:
-        """Return raw rows of [start_ns, end_ns), a page at a time, ordered by time."""
+        """Return raw rows of [start_ns, end_ns), a page at a time, by time; ``received``: with receive times."""
         if not 1 <= limit <= MAX_LIMIT:
             raise BadRequestError(f"limit {limit}: use 1 to {MAX_LIMIT}, or export for more")
         if page is not None:
             edge = _page_edge(page)
             start_ns, end_ns = (start_ns, min(end_ns, edge)) if descending else (max(start_ns, edge), end_ns)
         index = {s.id: i for i, s in enumerate(series)}
-        rows = self._store.read(list(index), start_ns, end_ns, limit, descending=descending) if index else []
+        rows: list[Row] = []
+        if index:
+            rows = self._store.read(list(index), start_ns, end_ns, limit, descending=descending, received=received)
         next_page = None
         if len(rows) >= limit:
             last = rows[-1].time_ns
             next_page = str(last if descending else last + 1)
-        named: list[tuple[Value | None, ...]] = [(r.time_ns, index[r.series], r.value) for r in rows]
-        return Answer(list(series), ("time_ns", "series", "value"), named, next_page)
+        columns: tuple[str, ...] = ("time_ns", "series", "value")
+        if received:
+            columns += ("received_ns",)
+        width = len(columns)
+        named = [(r.time_ns, index[r.series], r.value, r.received_ns)[:width] for r in rows]
+        return Answer(list(series), columns, named, next_page)
 
     def aggregate(
         self, series: Sequence[Series], start_ns: int, end_ns: int, step_ns: int, functions: Sequence[str]
@@ -106,9 +123,11 @@ class Query:
         rows: list[tuple[Value | None, ...]] = [(b.start_ns, index[b.series], *b.values) for b in buckets]
         return Answer(list(series), ("time_ns", "series", *functions), rows)
 
-    def dump(self, series: Sequence[Series], start_ns: int, end_ns: int) -> Iterator[list[Row]]:
-        """Yield pages of rows ordered by time, in bounded memory."""
-        return self._store.dump([s.id for s in series], start_ns, end_ns)
+    def dump(
+        self, series: Sequence[Series], start_ns: int, end_ns: int, *, received: bool = False
+    ) -> Iterator[list[Row]]:
+        """Yield pages of rows ordered by time, in bounded memory; ``received``: with receive times."""
+        return self._store.dump([s.id for s in series], start_ns, end_ns, received=received)
 
 
 def parse_duration(text: str) -> int:

@@ -178,6 +178,7 @@ class DeviceSession:
         self._take_over(state)
         self._send(answer)
         self._complained_at, self._slow = -1, False
+        self._registry.device(self.namespace, self.device).skew_ns = hello.wall_ns - now_ns if hello.wall_ns else None
         if self.state is State.AWAIT_HELLO:
             self._registry.device(self.namespace, self.device).connections += 1
             self._set(State.RUNNING)

@@ -59,11 +59,14 @@ def ls(
         return
     shown: list[dict[str, Any]] = [
         {**d, "last": output.show_time(d.get("last_ns")), "channels": len(d.get("channels", ())),
-         "alert": "alert" if d.get("alert") else ""}
+         "alert": "alert" if d.get("alert") else "", "clock": clock_text(d)}
         for d in found
     ]  # fmt: skip
     output.show_rows(
-        shown, ["device", "state", "alert", "last", "rate_hz", "channels"], as_json=False, empty="no device yet"
+        shown,
+        ["device", "state", "alert", "clock", "last", "rate_hz", "channels"],
+        as_json=False,
+        empty="no device yet",
     )
 
 
@@ -100,6 +103,11 @@ def rotate(
     else:
         secret = options.open_client(url, token, ca).post(f"/v1/devices/{name}/rotate", {})["token"]
     _show_token(name, secret, as_json, url)
+
+
+def clock_text(device: dict[str, Any]) -> str:
+    """Return how wrong a flagged device's clock is, e.g. ``+3.2 s``; empty when it is not flagged."""
+    return f"{device['skew_s']:+,.1f} s" if device.get("skewed") else ""
 
 
 def _show_token(name: str, secret: str, as_json: bool, url: str) -> None:

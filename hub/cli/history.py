@@ -15,6 +15,7 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 from hub.cli import options, output
+from hub.cli.exit_code import ExitCode
 
 _COPY_BYTES = 256 * 1024
 
@@ -74,6 +75,7 @@ def export(
     start: From = None,
     to: To = None,
     format: Annotated[ExportFormat, typer.Option(help="csv or ndjson.")] = ExportFormat.CSV,
+    received: Annotated[bool, typer.Option(help="Also say when the hub received each reading.")] = False,
     output_path: Annotated[Path, typer.Option("--output", "-o", help="File to write; - is stdout.")] = Path("-"),
     url: options.Url = options.DEFAULT_URL,
     token: options.Token = None,
@@ -82,6 +84,8 @@ def export(
 ) -> None:
     """Write all stored readings: device, channel, time (ISO 8601), time_unix_ms, value, unit."""
     parameters = {"match": pattern or ["**"], "last": last, "from": start, "to": to, "format": format.value}
+    if received:
+        parameters["received"] = "true"
     with (
         options.open_source(url, token, ca, data) as source,
         source.export(parameters) as chunks,
@@ -106,31 +110,79 @@ def audit(
     data: options.Data = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show both ledgers: each stream complete 1…N or what is missing and why; each series' counts."""
+    """Show both ledgers: each stream complete 1…N or what is missing and why; each series' counts.
+
+    Ends with code 1 when they do not balance. A declared loss does: it is accounted for.
+    """
     with options.open_source(url, token, ca, data) as source:
         answer = source.audit(device)
     if as_json:
         output.show_json(answer)
+    else:
+        _show_audit(answer)
+    if answer["balanced"] is False:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _show_audit(answer: dict[str, Any]) -> None:
+    for line in headlines(answer):
+        typer.echo(line)
+    if not answer["devices"]:
         return
+    typer.echo("")
     streams = [
-        {**stream, "frames": _completeness(stream), "last": output.show_time(stream.get("last_ns"))}
+        {**stream, "frames": _completeness(stream), "last": output.show_time(stream["last_ns"])}
         for stream in answer["streams"]
     ]
     columns = ["device", "stream", "frames", "accepted", "rejected", "dropped", "quarantined", "replayed", "last"]
-    output.show_rows(streams, columns, as_json=False, empty="no stream yet")
+    output.show_rows(streams, columns, as_json=False)
     for title, rows, columns in (
-        ("declared gaps", answer["gaps"], ["device", "stream", "seq", "count", "reason"]),
-        ("rejections", answer["rejections"], ["device", "channel", "reason", "count"]),
-        ("series", answer["series"], ["device", "channel", "accepted", "superseded", "rows"]),
-    ):
+        ("declared losses", list(map(_gap_row, answer["gaps"])),
+         ["device", "stream", "seq", "count", "why", "told", "channel", "from", "to"]),
+        ("rejected", [{**r, "why": r["explanation"], "last": output.show_time(r["last_ns"])}
+                      for r in answer["rejections"]],
+         ["device", "channel", "count", "reason", "why", "last"]),
+        ("series", answer["series"], ["device", "channel", "accepted", "superseded", "erased", "late", "rows"]),
+    ):  # fmt: skip
         if rows:
             typer.echo(f"\n{title}")
             output.show_rows(rows, columns, as_json=False)
 
 
+def headlines(answer: dict[str, Any]) -> list[str]:
+    """Return what an audit says in a few lines: the sum, each device of which there is more to say, the store."""
+    devices = answer["devices"]
+    if not devices:
+        return ["nothing was ever received"]
+    lines = [f"{d['device']}: {d['summary']}" for d in devices if len(devices) == 1 or not _is_plain(d)]
+    if len(devices) > 1:
+        readings = sum(d["accepted"] for d in devices)
+        plain = len(devices) - len(lines)
+        all_of = "all accounted for" if not lines else f"{plain:,} of them without a loss; of the others:"
+        lines.insert(0, f"{len(devices):,} devices, {readings:,} readings, {all_of}")
+    if answer["behind"]:
+        lines.append(f"the store is {answer['behind']:,} frames behind; what they hold is safe in the journal")
+    return lines
+
+
+def _is_plain(device: dict[str, Any]) -> bool:
+    return device["balanced"] is not False and not (device["dropped"] or device["rejected"] or device["unknown_gaps"])
+
+
+def _gap_row(gap: dict[str, Any]) -> dict[str, Any]:
+    channels = list(gap["ranges"].items())
+    first = min((int(times[0]) for _, times in channels), default=None)
+    last = max((int(times[1]) for _, times in channels), default=None)
+    return {
+        **gap, "count": "unknown" if gap["count"] is None else gap["count"], "why": gap["explanation"],
+        "told": output.show_time(gap["received_ns"]), "channel": ", ".join(name for name, _ in channels),
+        "from": output.show_time(first), "to": output.show_time(last),
+    }  # fmt: skip
+
+
 def _completeness(stream: dict[str, Any]) -> str:
-    stored = stream["stored"]
-    return f"1…{stored} complete" if stream.get("complete", True) else f"1…{stored}, see gaps"
+    word = "complete" if stream["complete"] else "see losses"
+    return f"1…{stream['stored']} {word}" if stream["balanced"] else f"1…{stream['stored']} does not balance"
 
 
 def _named_rows(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -8,28 +8,27 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from hub.audit import audit_object, take_books
 from hub.auth import DEFAULT_NAMESPACE
 from hub.cli.exit_code import CliError, ExitCode
 from hub.cli.output import tell
 from hub.cli.rest import Parameters, RestClient
 from hub.database import ReadPool
-from hub.devices import Registry
+from hub.devices import Registry, natural_key
 from hub.gateway.export import export_chunks
 from hub.gateway.quarantine import quarantine_object, raw_object
-from hub.journal.base import ReplayEntry
+from hub.journal.account import read_account
+from hub.journal.base import JournalAccount
 from hub.journal.catalog import load_series
-from hub.journal.ledger import read_gaps, read_quarantine, read_quarantined, read_rejections, read_replays
-from hub.journal.mark import read_marks
+from hub.journal.ledger import read_quarantine, read_quarantined
 from hub.model import Series
 from hub.query import Query, parse_duration, time_range
 from hub.store.embedded import EmbeddedStore
 
 _CHUNK_BYTES = 256 * 1024
-_NOT_REPLAYED = ReplayEntry(0, 0)
 
 
 class Source(Protocol):
@@ -124,43 +123,15 @@ class FilesSource:
         """Give the export a page of rows at a time."""
         series = self._series(parameters)
         start_ns, end_ns = _range(parameters)
-        yield export_chunks(series, self._query.dump(series, start_ns, end_ns), str(parameters["format"]))
+        received = parameters.get("received") is not None
+        pages = self._query.dump(series, start_ns, end_ns, received=received)
+        yield export_chunks(series, pages, str(parameters["format"]), received=received)
 
     def audit(self, device: str | None) -> dict[str, Any]:
-        """Return both ledgers and what was declared or refused."""
-        with self._reading() as connection:
-            marks = read_marks(connection)
-            gaps = read_gaps(connection, DEFAULT_NAMESPACE, device)
-            rejections = read_rejections(connection, DEFAULT_NAMESPACE, device)
-            replays = read_replays(connection, DEFAULT_NAMESPACE, device)
-        series = [s for s in self._registry.by_id.values() if device is None or s.device == device]
-        names = {s.id: s for s in series}
-        gapped = {gap.key for gap in gaps}
-        return {
-            "streams": [
-                {"device": key.device, "stream": key.stream, "stored": mark.stored, "accepted": mark.accepted,
-                 "rejected": mark.rejected, "dropped": mark.dropped, "quarantined": mark.quarantined,
-                 "replayed": replays.get(key, _NOT_REPLAYED).readings,
-                 "complete": not (
-                     mark.dropped or mark.quarantined > replays.get(key, _NOT_REPLAYED).frames or key in gapped
-                 ),
-                 "first_ns": str(mark.first_ns), "last_ns": str(mark.last_ns)}
-                for key, mark in sorted(marks.items()) if device is None or key.device == device
-            ],
-            "gaps": [
-                {"device": gap.key.device, "stream": gap.key.stream, "seq": gap.seq, "count": gap.count,
-                 "reason": gap.reason, "ranges": {c: [str(a), str(b)] for c, (a, b) in gap.ranges.items()}}
-                for gap in gaps
-            ],
-            "rejections": [
-                {**asdict(entry), "last_ns": str(entry.last_ns)} for entry in rejections
-            ],
-            "series": [
-                {"device": names[c.series].device, "channel": names[c.series].channel, "accepted": c.accepted,
-                 "superseded": c.superseded, "rows": c.rows}
-                for c in self._store.counters(list(names))
-            ],
-        }  # fmt: skip
+        """Return both ledgers, what was declared or refused, and whether they balance."""
+        known = [s.id for s in self._registry.by_id.values() if device in (None, s.device)]
+        books = take_books(lambda after: self._account(device, after), self._store.account, known)
+        return audit_object(books, lambda *_: True, natural_key)
 
     def quarantine(self, device: str | None) -> list[dict[str, Any]]:
         """Return quarantined frames."""
@@ -175,6 +146,10 @@ class FilesSource:
     def close(self) -> None:
         """Close the files."""
         self._store.close()
+
+    def _account(self, device: str | None, after: int) -> JournalAccount:
+        with self._reading() as connection:
+            return read_account(connection, DEFAULT_NAMESPACE, device, after)
 
     def _series(self, parameters: Parameters) -> list[Series]:
         match = parameters["match"]

@@ -47,14 +47,20 @@ async def _tell_and_wait(wait_s: float) -> None:
     await asyncio.sleep(wait_s)
 
 
+def line_of(reading: WatchedReading) -> str:
+    """Return a reading as a line for people; one that came behind a newer one says so."""
+    where = f"{reading.device}/{reading.channel}"
+    text = f"{show_time(reading.time_ns)} {where} {show_value(reading.value)} {reading.unit or ''}".rstrip()
+    return f"{text}  (late)" if reading.late else text
+
+
 @contextmanager
 def _as_lines(*, as_json: bool) -> Iterator[Callable[[WatchedReading], None]]:
     def take(reading: WatchedReading) -> None:
         if as_json:
             text = json.dumps({**asdict(reading), "time_ns": str(reading.time_ns)}, ensure_ascii=False)
         else:
-            where = f"{reading.device}/{reading.channel}"
-            text = f"{show_time(reading.time_ns)} {where} {show_value(reading.value)} {reading.unit or ''}".rstrip()
+            text = line_of(reading)
         sys.stdout.write(text + "\n")
         # Whoever reads the pipe wants it now; a line costs a write, as with any `tail -f`.
         sys.stdout.flush()

@@ -20,6 +20,7 @@ from starlette.responses import Response
 
 from device_sdk.errors import MisuseError
 from device_sdk.reading import check_device_name
+from hub.audit import audit_object, take_books
 from hub.auth import Identity, Role
 from hub.backup import make_sendable
 from hub.devices import DeviceState, natural_key
@@ -30,10 +31,9 @@ from hub.gateway.archive import BackupResponse
 from hub.gateway.export import export_response
 from hub.gateway.quarantine import quarantine_object, raw_object
 from hub.gateway.resources import json_value
-from hub.journal.base import ReplayEntry
 from hub.journal.ledger import OTHER
 from hub.live.patterns import PatternSet
-from hub.model import Mark, Series
+from hub.model import Series
 from hub.query import iso_time, parse_duration, time_range
 
 # History must hold what was acked before the question; a store this far behind is better said than waited for.
@@ -41,7 +41,6 @@ STORE_WAIT_S = 10.0
 _ID_DIGITS = 18
 
 JsonObject = dict[str, Any]
-_NOT_REPLAYED = ReplayEntry(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +145,13 @@ async def list_readings(call: Call, query: resources.ReadingsQuery) -> JsonObjec
     """Give history: raw rows page by page, or aggregates in buckets."""
     series = call.series(query.match)
     start_ns, end_ns = time_range(query.start, query.end, query.last, time.time_ns())
+    if query.received and query.bucket is not None:
+        raise BadRequestError("received is of single readings: leave out bucket, or received")
     await wait_for_store(call.hub)
     if query.bucket is None:
         answer = await asyncio.to_thread(
             call.hub.query.readings, series, start_ns, end_ns, query.limit,
-            descending=query.order == "desc", page=query.page,
+            descending=query.order == "desc", page=query.page, received=query.received,
         )  # fmt: skip
     else:
         # Without an end the range would reach to the end of time, and no bucket be small enough.
@@ -175,66 +176,30 @@ async def export(call: Call, query: resources.ExportQuery) -> Response:
     series = call.series(query.match)
     start_ns, end_ns = time_range(query.start, query.end, query.last, time.time_ns())
     await wait_for_store(call.hub)
-    return export_response(series, call.hub.query.dump(series, start_ns, end_ns), query.format)
+    pages = call.hub.query.dump(series, start_ns, end_ns, received=query.received)
+    return export_response(series, pages, query.format, received=query.received)
 
 
 async def audit(call: Call, query: resources.AuditQuery) -> JsonObject:
-    """Say what arrived, what was lost, and why."""
+    """Say what arrived, what was lost, and why, and whether the ledgers balance."""
     hub, namespace, device = call.hub, call.identity.namespace, query.device
     if device is not None:
         _check_device(device)
-    marks = hub.streams.marks(namespace, device)
-    gaps = await asyncio.to_thread(hub.journal.gaps, namespace, device)
-    rejections = await asyncio.to_thread(hub.journal.rejections, namespace, device)
-    replays = await asyncio.to_thread(hub.journal.replays, namespace, device)
-    names = [*(m.key.device for m in marks), *(r.device for r in rejections)]
+    # A store further behind than it can catch up is said, not waited for.
+    await hub.consumer.applied(hub.streams.head, STORE_WAIT_S)
+    known = [s.id for s in hub.registry.by_id.values() if s.namespace == namespace and device in (None, s.device)]
+    books = await asyncio.to_thread(
+        take_books, lambda after: hub.journal.account(namespace, device, after), hub.store.account, known
+    )
+    names = [*(m.key.device for m in books.journal.marks), *(r.device for r in books.journal.rejections)]
     visible = visible_devices(call, () if device is None else (device,), names)
-    series = [s for channels in visible.values() for s in channels]
-    await wait_for_store(hub)
-    counters = await asyncio.to_thread(hub.store.counters, [s.id for s in series])
-    gapped = {(gap.key.device, gap.key.stream) for gap in gaps}
-    by_id = {s.id: s for s in series}
     granted = PatternSet(call.identity.match)
-    return {
-        "streams": [
-            {
-                "device": m.key.device, "stream": m.key.stream, "stored": m.stored, "accepted": m.accepted,
-                "rejected": m.rejected, "dropped": m.dropped, "quarantined": m.quarantined,
-                "replayed": replays.get(m.key, _NOT_REPLAYED).readings,
-                "complete": (m.key.device, m.key.stream) not in gapped and _is_whole(m, replays.get(m.key)),
-                "first_ns": _time(m.first_ns), "last_ns": _time(m.last_ns),
-            }
-            for m in sorted(marks, key=lambda m: (natural_key(m.key.device), m.first_ns)) if m.key.device in visible
-        ],
-        "gaps": [
-            {
-                "device": g.key.device, "stream": g.key.stream, "seq": g.seq, "count": g.count, "reason": g.reason,
-                "ranges": {
-                    name: [str(first), str(last)]
-                    for name, (first, last) in g.ranges.items() if granted.matches(g.key.device, name)
-                },
-            }
-            for g in gaps if g.key.device in visible
-        ],
-        "rejections": [
-            {"device": r.device, "channel": r.channel, "reason": r.reason, "count": r.count, "last_ns": str(r.last_ns)}
-            for r in rejections
-            # Counts without a channel's name belong to the device.
-            if r.device in visible and (r.channel in ("", OTHER) or granted.matches(r.device, r.channel))
-        ],
-        "series": [
-            {
-                "device": by_id[c.series].device, "channel": by_id[c.series].channel,
-                "accepted": c.accepted, "superseded": c.superseded, "rows": c.rows,
-            }
-            for c in counters
-        ],
-    }  # fmt: skip
 
+    def sees(name: str, channel: str) -> bool:
+        # Counts without a channel's name belong to the device.
+        return name in visible and (channel in ("", OTHER) or granted.matches(name, channel))
 
-def _is_whole(mark: Mark, replay: ReplayEntry | None) -> bool:
-    """Whether every reading of the stream's frames was taken, at once or by a replay."""
-    return not mark.dropped and mark.quarantined <= (0 if replay is None else replay.frames)
+    return await asyncio.to_thread(audit_object, books, sees, natural_key)
 
 
 async def list_quarantine(call: Call, query: resources.AuditQuery) -> JsonObject:
@@ -387,6 +352,9 @@ def _device_object(call: Call, name: str, series: Sequence[Series], now_ns: int)
         "alert": any(registry.is_alert(s) for s in series),
         "last_ns": _time(state.last_time_ns),
         "rate_hz": round(state.rate_hz, 3),
+        "late": state.late,
+        "skew_s": None if state.skew_ns is None else round(state.skew_ns / 1e9, 3),
+        "skewed": state.is_skewed,
         "channels": channels,
     }
 

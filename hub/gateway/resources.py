@@ -32,6 +32,10 @@ When = Annotated[
 ]
 Duration = Annotated[str | None, Field(max_length=32, description="A number with ms, s, m, h, d or w, e.g. `15m`.")]
 
+Received = Annotated[
+    bool, Field(description="Also say when the hub received each reading: exact, or up to a second too early.")
+]
+
 
 def json_value(value: Value | None) -> Value | None:
     """Return a value as it stands in JSON: integers beyond 2**53 as text."""
@@ -69,6 +73,7 @@ class ReadingsQuery(Question):
     bucket: Duration = None
     agg: Annotated[str, Field(max_length=100, description=f"With `bucket`: some of {', '.join(AGGREGATES)}.")] = "avg"
     page: Annotated[str | None, Field(max_length=40, description="`next` of the answer before.")] = None
+    received: Received = False
 
 
 class ExportQuery(Question):
@@ -80,6 +85,7 @@ class ExportQuery(Question):
     start: When = Field(default=None, alias="from")
     end: When = Field(default=None, alias="to")
     format: Literal["csv", "ndjson"] = "csv"
+    received: Received = False
 
 
 class AuditQuery(Question):
@@ -165,7 +171,11 @@ class Channel(Answer):
 
 
 class Device(Answer):
-    """A device as the hub sees it now."""
+    """A device as the hub sees it now.
+
+    ``late``: readings since the hub's start that came behind a newer one. ``skew_s``: its clock minus the hub's when it
+    connected, null when it did not say; ``skewed``: by more than 2 s, so its times are to be doubted.
+    """
 
     device: str
     state: Literal["online", "stale", "offline"]
@@ -173,6 +183,9 @@ class Device(Answer):
     alert: bool
     last_ns: str | None
     rate_hz: float
+    late: int
+    skew_s: float | None
+    skewed: bool
     channels: list[Channel]
 
 
@@ -249,34 +262,67 @@ class Readings(Answer):
     next: str | None
 
 
+class DeviceAudit(Answer):
+    """A device's two ledgers in sum.
+
+    ``produced = accepted + rejected - replayed + dropped`` as far as the device has said; ``in_flight``: accepted
+    readings that the store has not taken yet. ``balanced`` false: ``findings`` say what does not add up; null: not
+    known now.
+    """
+
+    device: str
+    balanced: bool | None
+    summary: str
+    findings: list[str]
+    streams: int
+    produced: int
+    accepted: int
+    rejected: int
+    dropped: int
+    unknown_gaps: int
+    quarantined: int
+    replayed: int
+    in_flight: int | None
+    superseded: int
+    erased: int
+    late: int
+    rows: int
+
+
 class StreamAudit(Answer):
     """One stream's ledger; ``complete``: frames 1…stored hold every reading the device ever sent on it.
 
     ``replayed``: of ``rejected``, what was replayed from quarantine and is counted on the hub's own stream
     (sixteen zeros) instead.
+    ``unknown_gaps``: declared losses whose count nobody knows; they are in no sum.
     """
 
     device: str
     stream: str
     stored: int
+    produced: int
     accepted: int
     rejected: int
     dropped: int
+    unknown_gaps: int
     quarantined: int
     replayed: int
     complete: bool
+    balanced: bool
     first_ns: str | None
     last_ns: str | None
 
 
 class GapAudit(Answer):
-    """A declared loss; ``count`` null = unknown."""
+    """A declared loss; ``count`` null = unknown; ``ranges``: channel → event times of the first and last lost."""
 
     device: str
     stream: str
     seq: int
     count: int | None
     reason: str
+    explanation: str
+    received_ns: str
     ranges: dict[str, tuple[str, str]]
 
 
@@ -286,23 +332,33 @@ class RejectionAudit(Answer):
     device: str
     channel: str
     reason: str
+    explanation: str
     count: int
     last_ns: str
 
 
 class SeriesAudit(Answer):
-    """The second ledger: accepted − superseded = rows."""
+    """The second ledger: accepted − superseded − erased = rows; ``late``: came behind a newer one."""
 
     device: str
     channel: str
     accepted: int
     superseded: int
+    erased: int
+    late: int
     rows: int
+    balanced: bool
 
 
 class Audit(Answer):
-    """What arrived, what did not, and why."""
+    """What arrived, what did not, and why, as of one position while readings come in.
 
+    ``behind``: frames that are durable in the journal and not yet in the store; what they hold is ``in_flight``.
+    """
+
+    balanced: bool | None
+    behind: int
+    devices: list[DeviceAudit]
     streams: list[StreamAudit]
     gaps: list[GapAudit]
     rejections: list[RejectionAudit]

@@ -7,7 +7,7 @@ frames are numbered 1, 2, 3 … in commit order, across all streams.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from hub.model import Frame, Mark, Series, StreamKey
 
@@ -85,6 +85,34 @@ class ReplayEntry:
     readings: int
 
 
+class Losses(NamedTuple):
+    """Declared losses of a stream for one reason: readings known to be lost, and gaps of unknown count."""
+
+    reason: str
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs of a record
+    unknown: int
+
+
+@dataclass(frozen=True, slots=True)
+class JournalAccount:
+    """What the journal says at one position.
+
+    ``gaps``: the newest, oldest first; ``losses`` sums up all that are kept, and ``are_gaps_whole`` says whether that
+    is every one there ever was. ``replays``: what of a stream's quarantine was replayed. ``tail``: stream → accepted
+    readings behind the offset that was asked for; None when those frames are too many to look through, or trimmed.
+    """
+
+    head: int
+    marks: list[Mark]
+    series: list[Series]
+    gaps: list[GapEntry]
+    losses: dict[StreamKey, list[Losses]]
+    are_gaps_whole: bool
+    rejections: list[RejectionEntry]
+    replays: dict[StreamKey, ReplayEntry]
+    tail: dict[StreamKey, int] | None
+
+
 class Journal(Protocol):
     """Blocking; called from one writer thread (`append`) and any reader threads (the rest)."""
 
@@ -156,6 +184,9 @@ class Journal(Protocol):
 
     def replays(self, namespace: str, device: str | None = None) -> dict[StreamKey, ReplayEntry]:
         """Return how much of each stream's quarantine was replayed: its readings are counted on the hub's stream."""
+
+    def account(self, namespace: str, device: str | None, after: int) -> JournalAccount:
+        """Return marks, losses, refusals and what was accepted behind ``after``, all of one position."""
 
     def statistics(self) -> JournalStatistics:
         """Return the figures of now."""

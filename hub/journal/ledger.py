@@ -183,12 +183,14 @@ class Ledger:
         self._quarantined = (rows, size)
 
 
-def read_gaps(connection: sqlite3.Connection, namespace: str, device: str | None) -> list[GapEntry]:
-    """Return declared losses, oldest first."""
+def read_gaps(
+    connection: sqlite3.Connection, namespace: str, device: str | None, limit: int = GAPS_KEPT
+) -> list[GapEntry]:
+    """Return declared losses, oldest first; the newest ``limit`` of them."""
     rows = connection.execute(
-        """SELECT namespace, device, stream, seq, count, reason, ranges, received_ns FROM gap
-        WHERE namespace = ?1 AND (?2 IS NULL OR device = ?2) ORDER BY offset""",
-        (namespace, device),
+        """SELECT namespace, device, stream, seq, count, reason, ranges, received_ns FROM (SELECT * FROM gap
+        WHERE namespace = ?1 AND (?2 IS NULL OR device = ?2) ORDER BY offset DESC LIMIT ?3) ORDER BY offset""",
+        (namespace, device, limit),
     )
     return [
         GapEntry(StreamKey(*r[:3]), r[3], r[4], r[5], {c: (a, b) for c, (a, b) in json.loads(r[6]).items()}, r[7])

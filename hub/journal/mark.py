@@ -143,6 +143,15 @@ def read_marks(connection: sqlite3.Connection) -> dict[StreamKey, Mark]:
     return {row.key: row.mark() for row in rows}
 
 
+def read_mark_rows(connection: sqlite3.Connection, namespace: str, device: str | None) -> list[MarkRow]:
+    """Return the marks of one device, or of the whole namespace."""
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM mark WHERE namespace = ?1 AND (?2 IS NULL OR device = ?2)",  # noqa: S608
+        (namespace, device),
+    )
+    return [_from_values(values) for values in rows]
+
+
 class StreamNames:
     """Row id of a mark → stream key, for reading records; safe from any thread."""
 

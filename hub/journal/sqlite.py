@@ -32,10 +32,12 @@ from hub.database import (
 )
 from hub.errors import DiskFailedError, DiskFullError, ExpiredError, HubError, JournalError
 from hub.journal import catalog, ledger, mark, record
+from hub.journal.account import read_account
 from hub.journal.base import (
     RETAIN_BYTES,
     RETAIN_HOURS,
     GapEntry,
+    JournalAccount,
     JournalStatistics,
     QuarantineEntry,
     RejectionEntry,
@@ -46,7 +48,6 @@ from hub.model import Frame, Kind, Mark, Series, SeriesKey, StreamKey
 from hub.renewal import mark_suspect
 
 SCHEMA_VERSION = 2
-_UPGRADES = {1: ledger.UPGRADE_1}
 _SCHEMA = f"""
 CREATE TABLE "commit"(
     first_offset INTEGER PRIMARY KEY, n INTEGER NOT NULL, received_ns INTEGER NOT NULL, body BLOB NOT NULL);
@@ -56,6 +57,8 @@ CREATE TABLE checkpoint(consumer TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITH
 {mark.SCHEMA};
 {ledger.SCHEMA}
 """
+# Schema 2 has tables for replays; its records may name late columns, those of schema 1 name none and stay as they are.
+_UPGRADES = {1: ledger.UPGRADE_1}
 # A reader takes a row whole: the bound of what a page of a few frames costs. A larger group becomes several rows.
 ROW_BYTES = 1024 * 1024
 # A trim holds the writer's lock for one slice: at most this much, then appends go first.
@@ -256,6 +259,11 @@ class SqliteJournal:
         """Return how much of each stream's quarantine was replayed."""
         with self._readers.connection() as connection:
             return ledger.read_replays(connection, namespace, device)
+
+    def account(self, namespace: str, device: str | None, after: int) -> JournalAccount:
+        """Return the account of a device, or of all, from one state of the file."""
+        with self._readers.connection() as connection:
+            return read_account(connection, namespace, device, after)
 
     def statistics(self) -> JournalStatistics:
         """Return the figures of now; ``bytes`` are the file's pages in use."""

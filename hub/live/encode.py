@@ -6,6 +6,9 @@ before `room`. Pure.
 A message is everything behind the opening brace except ``op`` and ``sub``
 (those differ per connection), so its bytes are shared:
     "o":"<cursor>","t0":"<ns>","tick":1000000,"u":[[series,dt,value],…]}
+When some rows are late, ``"late":[[begin,end],…]`` comes before ``u``: the rows begin … end - 1 are older than what the
+hub had of their series when they came, so a chart inserts them instead of appending. Other rows may be older by 10 ms
+at most, or out of order among rows of the same frame. History has no marks: it is ordered by time.
 The time of a row is t0 + dt * tick ns, exact. Integers beyond 2**53 (values,
 and dt where one frame spans more than 104 days in ns) are decimal strings,
 because JavaScript would round them.
@@ -61,7 +64,8 @@ def encode_frames(
         if group:
             joined = _join_tick(tick, frame, t0)
             if abs(frame.t0 - t0) // joined > _MAX_SHIFT:
-                messages.append(_message(_rows(group, t0, tick), t0, tick, cursor(frame.offset - 1)))
+                late = _late_runs(group, members)
+                messages.append(_message(_rows(group, t0, tick), t0, tick, cursor(frame.offset - 1), late))
                 group, t0, tick = [], frame.t0, frame.tick
             else:
                 tick = joined
@@ -69,7 +73,7 @@ def encode_frames(
             t0, tick = frame.t0, frame.tick
         group.append((frame, columns))
     if group:
-        messages.append(_message(_rows(group, t0, tick), t0, tick, cursor(upto)))
+        messages.append(_message(_rows(group, t0, tick), t0, tick, cursor(upto), _late_runs(group, members)))
     return messages
 
 
@@ -130,6 +134,34 @@ def _rows(group: list[_Item], t0: int, tick: int) -> list[_Row]:
     return rows
 
 
+def _late_runs(group: list[_Item], members: Collection[int]) -> list[list[int]]:
+    """Return [begin, end) of the rows of `_rows` that are late; costs a look at each frame when there are none."""
+    runs: list[list[int]] = []
+    if not any(frame.late for frame, _ in group):
+        return runs
+    row = 0
+    for frame, columns in group:
+        if not frame.late:
+            row += sum(len(c.column.values) for c in columns)
+            continue
+        edges = dict(frame.late)
+        for at, series_column in enumerate(frame.columns):
+            if series_column.series.id in members:
+                edge_ns = edges.get(at)
+                for dt in series_column.column.dt:
+                    if edge_ns is not None and frame.t0 + dt * frame.tick < edge_ns:
+                        _extend(runs, row)
+                    row += 1
+    return runs
+
+
+def _extend(runs: list[list[int]], row: int) -> None:
+    if runs and runs[-1][1] == row:
+        runs[-1][1] = row + 1
+    else:
+        runs.append([row, row + 1])
+
+
 def _is_cut(rows: Sequence[Row], begin: int, at: int) -> bool:
     time_ns = rows[at].time_ns
     if time_ns == rows[at - 1].time_ns:
@@ -141,15 +173,16 @@ def _rows_message(rows: Sequence[Row], cursor: str) -> Message:
     t0 = min(row.time_ns for row in rows)
     common = gcd(*(row.time_ns - t0 for row in rows))
     tick = next(t for t in TICKS if common % t == 0)
-    return _message([(s, (time_ns - t0) // tick, value) for s, time_ns, value in rows], t0, tick, cursor)
+    return _message([(s, (time_ns - t0) // tick, value) for s, time_ns, value, _ in rows], t0, tick, cursor)
 
 
-def _message(rows: list[_Row], t0: int, tick: int, cursor: str) -> Message:
+def _message(rows: list[_Row], t0: int, tick: int, cursor: str, late: Sequence[Sequence[int]] = ()) -> Message:
     try:
         body = orjson.dumps(rows, option=orjson.OPT_STRICT_INTEGER)
     except orjson.JSONEncodeError:
         body = orjson.dumps([(s, _exact(dt), _exact(value)) for s, dt, value in rows])
-    return Message(b'"o":"%s","t0":"%d","tick":%d,"u":%s}' % (cursor.encode(), t0, tick, body), cursor)
+    marks = b'"late":%s,' % orjson.dumps(late) if late else b""
+    return Message(b'"o":"%s","t0":"%d","tick":%d,%s"u":%s}' % (cursor.encode(), t0, tick, marks, body), cursor)
 
 
 def _exact(value: Value) -> Value:

@@ -4,10 +4,21 @@
  * @typedef {{channel: string, label: string | null, unit: string | null, type: string | null, every_s: number | null,
  *   range: [number, number] | null, latest: {time_ns: string, value: unknown} | null}} ChannelAnswer
  * @typedef {{device: string, state: "online" | "stale" | "offline", connected: boolean, alert: boolean,
- *   last_ns: string | null, rate_hz: number, channels: ChannelAnswer[]}} DeviceAnswer
+ *   last_ns: string | null, rate_hz: number, late: number, skew_s: number | null, skewed: boolean,
+ *   channels: ChannelAnswer[]}} DeviceAnswer
  * @typedef {{devices: DeviceAnswer[], head: string, time_ns: string}} DevicesAnswer
  * @typedef {{series: {device: string, channel: string, unit: string | null}[], columns: string[],
  *   rows: any[][], next: string | null}} ReadingsAnswer
+ * @typedef {{device: string, balanced: boolean | null, summary: string, findings: string[], accepted: number,
+ *   rejected: number, dropped: number, unknown_gaps: number, in_flight: number | null, superseded: number,
+ *   erased: number, late: number, rows: number}} DeviceAudit
+ * @typedef {{stream: string, stored: number, accepted: number, complete: boolean, balanced: boolean,
+ *   last_ns: string | null}} StreamAudit
+ * @typedef {{count: number | null, reason: string, explanation: string, received_ns: string,
+ *   ranges: Record<string, [string, string]>}} GapAudit
+ * @typedef {{channel: string, reason: string, explanation: string, count: number, last_ns: string}} RejectionAudit
+ * @typedef {{balanced: boolean | null, behind: number, devices: DeviceAudit[], streams: StreamAudit[],
+ *   gaps: GapAudit[], rejections: RejectionAudit[], series: {channel: string}[]}} AuditAnswer
  */
 
 /** The hub answered, but not with what was asked for. */
@@ -36,6 +47,11 @@ async function ask(path, query = [], signal) {
 /** @param {AbortSignal} [signal] @returns {Promise<DevicesAnswer>} */
 export function fetchDevices(signal) {
   return ask("/v1/devices", [], signal);
+}
+
+/** @param {string} device @param {AbortSignal} [signal] @returns {Promise<AuditAnswer>} */
+export function fetchAudit(device, signal) {
+  return ask("/v1/audit", [["device", device]], signal);
 }
 
 /**

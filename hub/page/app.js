@@ -9,6 +9,7 @@ import { readAddress, writeAddress } from "./address.js";
 import { fetchBuckets, fetchDevices, HttpError } from "./api.js";
 import { fromEpoch, fromMs, HubClock, toEpoch, toMs } from "./clock.js";
 import { Connection } from "./connection.js";
+import { Delivery } from "./delivery.js";
 import { byId } from "./dom.js";
 import { exposeState } from "./expose.js";
 import { Fleet } from "./fleet.js";
@@ -41,6 +42,7 @@ class App {
     this.session = new WatchSession();
     this.connection = new Connection(this.session, (state, why) => this._connectionChanged(state, why));
     this.watch = new Watch(this.session, this.clock, () => this._remember());
+    this.delivery = new Delivery(() => this.clock.now());
     this.rail = new Rail((name) => this.choose(name), () => this._remember());
     this.topBar = new TopBar({ toggleTheme: () => this._toggleTheme(), back: () => this.back() });
     this.palette = readPalette();
@@ -67,6 +69,7 @@ class App {
       back: () => this.back(),
       help: () => this.topBar.openHelp(),
       theme: () => this._toggleTheme(),
+      delivery: () => this.delivery.toggle(),
     });
     const frame = () => {
       this._frame();
@@ -96,6 +99,7 @@ class App {
     this.wanted.device = name;
     this.rail.list.select(name);
     this.watch.show(this.fleet.devices.get(name) ?? null);
+    this.delivery.show(this.watch.device?.name ?? "");
   }
 
   /** @param {import("./address.js").Place} place */

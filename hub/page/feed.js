@@ -148,7 +148,7 @@ export class Feed {
         this._infos.set(id, info);
         this.track(info.channel);
       },
-      reading: (id, time, value) => this._reading(id, time, value),
+      reading: (id, time, value, isLate) => this._reading(id, time, value, isLate),
       frame: () => this._frame(),
       live: () => {
         this.isLive = true;
@@ -160,8 +160,8 @@ export class Feed {
     };
   }
 
-  /** @param {number} id @param {number} time @param {unknown} value */
-  _reading(id, time, value) {
+  /** @param {number} id @param {number} time @param {unknown} value @param {boolean} isLate */
+  _reading(id, time, value, isLate) {
     const info = this._infos.get(id);
     if (!info) return;
     const { buffer, texts } = this.track(info.channel);
@@ -174,7 +174,8 @@ export class Feed {
       if (texts.length > MOST_TEXTS) texts.shift();
     }
     if (isNew) this.received++;
-    if (time > this._newest) this._newest = time;
+    // What a device kept back says nothing of how long a reading takes.
+    if (!isLate && time > this._newest) this._newest = time;
   }
 
   _frame() {

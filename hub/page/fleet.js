@@ -35,6 +35,7 @@ const MIN_STALE = 5 * SECOND;
  * @property {number} rate readings per second
  * @property {Channel[]} channels
  * @property {Channel | null} lead the channel that stands for the device in the list
+ * @property {number | null} skew seconds its clock is wrong by, null when it is not flagged
  * @property {string} alert why it is in alert, "" when it is not
  * @property {Spark} spark
  */
@@ -112,6 +113,7 @@ export class Fleet {
       device.presence = found.state;
       if (found.state === "online") device.arrived = now;
       device.rate = found.rate_hz;
+      device.skew = found.skewed ? found.skew_s : null;
       device.heard = found.last_ns === null ? NaN : Math.max(fromEpoch(found.last_ns), device.heard || -Infinity);
       device.channels = found.channels.map((channel) => update(device.channels.find((c) => c.channel === channel.channel), channel));
       device.channels.sort(channelOrder);
@@ -192,7 +194,7 @@ export class Fleet {
   _device(name) {
     let device = this.devices.get(name);
     if (!device) {
-      device = { name, state: "offline", presence: "offline", heard: NaN, arrived: -Infinity, rate: 0, channels: [], lead: null, alert: "", spark: new Spark() };
+      device = { name, state: "offline", presence: "offline", heard: NaN, arrived: -Infinity, rate: 0, channels: [], lead: null, skew: null, alert: "", spark: new Spark() };
       this.devices.set(name, device);
     }
     return device;

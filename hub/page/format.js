@@ -128,6 +128,15 @@ export function durationText(seconds) {
 }
 
 /**
+ * @param {number} seconds a clock is ahead of the hub's, or behind when negative
+ * @returns {string} "clock +3.2 s", "clock −2 h"
+ */
+export function skewText(seconds) {
+  const size = Math.abs(seconds);
+  return `clock ${seconds < 0 ? "−" : "+"}${size < 60 ? `${numberText(size, 1)} s` : durationText(size)}`;
+}
+
+/**
  * @param {number} rate readings per second
  * @returns {string} "10 readings/s", "6 readings/min"
  */

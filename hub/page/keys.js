@@ -9,6 +9,7 @@
  * @property {() => void} back
  * @property {() => void} help
  * @property {() => void} theme
+ * @property {() => void} delivery
  */
 
 /** @param {Actions} actions */
@@ -50,5 +51,6 @@ function actionOf(key, actions) {
     Escape: actions.back,
     "?": actions.help,
     t: actions.theme,
+    d: actions.delivery,
   })[key];
 }

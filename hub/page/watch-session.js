@@ -13,7 +13,8 @@ import { fromEpoch } from "./clock.js";
  * @typedef {{device: string, channel: string, unit: string | null, type: string | null, label: string | null}} SeriesInfo
  * @typedef {object} Sink what a subscription does with what arrives
  * @property {(id: number, info: SeriesInfo) => void} series a series joined the subscription
- * @property {(id: number, time: number, value: unknown) => void} reading time in relative ns
+ * @property {(id: number, time: number, value: unknown, isLate: boolean) => void} reading time in relative ns; late:
+ *   older than what the hub had of its series when it came
  * @property {() => void} [frame] a frame was applied
  * @property {(isLive: boolean) => void} [live] history ended, live begins
  * @property {(why: string) => void} [reset] forget what was received; it is sent again
@@ -118,7 +119,11 @@ export class WatchSession {
     const { sink } = subscription;
     const start = message.t0 == null ? 0 : fromEpoch(message.t0);
     const tick = message.tick ?? 1;
-    for (const [id, dt, value] of message.u ?? []) sink.reading(id, start + dt * tick, value);
+    const late = new Set();
+    for (const [begin, end] of message.late ?? []) for (let row = begin; row < end; row++) late.add(row);
+    (message.u ?? []).forEach((/** @type {[number, number, unknown]} */ [id, dt, value], /** @type {number} */ row) =>
+      sink.reading(id, start + dt * tick, value, late.has(row)),
+    );
     // Only now: a cursor names what was applied, never what merely arrived.
     subscription.cursor = message.o ?? subscription.cursor;
     sink.frame?.();

@@ -11,7 +11,7 @@ import { SECOND, toEpoch } from "./clock.js";
 import { byId, element, setAttribute, setText } from "./dom.js";
 import { Feed } from "./feed.js";
 import { isNumeric, STATES } from "./fleet.js";
-import { clockText, dayText, durationText, rateText } from "./format.js";
+import { clockText, dayText, durationText, rateText, skewText } from "./format.js";
 import { Strip } from "./strip.js";
 import { MOST_TILES, Tiles } from "./tiles.js";
 import { RANGES, Viewport } from "./viewport.js";
@@ -174,6 +174,8 @@ export class Watch {
     setAttribute(byId("watch"), "data-state", device.state);
     setText(byId("badge-glyph"), glyph);
     setText(byId("badge-text"), isConnected ? word : `${word} as of ${clockText(now)}`);
+    byId("skew").hidden = device.skew === null;
+    setText(byId("skew"), device.skew === null ? "" : skewText(device.skew));
   }
 
   _buildRanges() {

@@ -17,11 +17,16 @@ AGGREGATES = ("avg", "min", "max", "count", "sum", "first", "last")
 
 
 class Row(NamedTuple):
-    """One stored reading."""
+    """One stored reading.
+
+    ``received_ns``: when the hub received it (of a correction, when that came), exact or up to a second too early;
+    None when it was not asked for, or not known because the hub did not keep it then.
+    """
 
     series: int
     time_ns: int
     value: Value
+    received_ns: int | None = None
 
 
 class Bucket(NamedTuple):
@@ -34,13 +39,25 @@ class Bucket(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SeriesCounters:
-    """The second ledger: accepted − superseded − erased = rows, where rows are counted, not computed."""
+    """The second ledger: accepted − superseded − erased = rows, where rows are counted, not computed.
+
+    ``late``: accepted readings that were older than the newest of the series when their frame came.
+    """
 
     series: int
     accepted: int
     superseded: int
     rows: int
     erased: int = 0
+    late: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAccount:
+    """Counters of series as of one position: every frame ≤ ``applied`` is in them, none above."""
+
+    applied: int
+    series: list[SeriesCounters]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +91,19 @@ class Store(Protocol):
         """Return the newest reading *by event time* of each series that has one."""
 
     def read(
-        self, series: Sequence[int], start_ns: int, end_ns: int, limit: int, *, descending: bool = False
+        self,
+        series: Sequence[int],
+        start_ns: int,
+        end_ns: int,
+        limit: int,
+        *,
+        descending: bool = False,
+        received: bool = False,
     ) -> list[Row]:
         """Return rows with start_ns <= time < end_ns, ordered by (time, series), at most about ``limit``.
 
-        Descending is the exact reverse. Fewer than ``limit`` rows mean that there are no more.
+        Descending is the exact reverse. Fewer than ``limit`` rows mean that there are no more. ``received``: say of
+        each row when the hub received it.
 
         When there are more, the answer ends at a time border: every row of the last time given is in it, so
         the next page starts at that time + 1 (or ends there, descending). It may thus exceed ``limit`` by the rows
@@ -96,11 +121,14 @@ class Store(Protocol):
             BadRequestError: more buckets than may be held in memory for one answer.
         """
 
-    def dump(self, series: Sequence[int], start_ns: int, end_ns: int) -> Iterator[list[Row]]:
-        """Yield pages of rows ordered by (time, series), in bounded memory."""
+    def dump(self, series: Sequence[int], start_ns: int, end_ns: int, *, received: bool = False) -> Iterator[list[Row]]:
+        """Yield pages of rows ordered by (time, series), in bounded memory; ``received`` as in `read`."""
 
     def counters(self, series: Sequence[int]) -> list[SeriesCounters]:
-        """Return the ledger's counters of each series."""
+        """Return the ledger's counters of each series that ever had a reading."""
+
+    def account(self, series: Sequence[int]) -> StoreAccount:
+        """Return counters together with the position they are of, while writes go on."""
 
     def largest_series(self) -> int:
         """Return the largest series id that ever had a reading; 0 when there is none."""

@@ -7,6 +7,9 @@ Values keep their type exactly: INTEGER = int, REAL = float, TEXT = str, a BLOB
 of one byte = bool; the column has no affinity, so 1.0 stays a float and -0.0
 keeps its sign.
 
+When readings were received: a ``receipt`` holds for the readings of its series from its time on, up to the next
+one; an ``older_receipt`` for one reading that came out of order. Rows before the first are older than schema 2.
+
 Durability. ``synchronous=NORMAL``: a commit survives a kill at once and a power
 cut after the next `sync` or checkpoint. That is enough, because ``applied`` is
 written in the transaction of the rows: after a power cut both fall back
@@ -17,28 +20,39 @@ journal keeps every frame above what `sync` returned.
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from device_sdk.reading import Value
-from hub.database import NORMAL, ReadPool, insert_rows, is_disk_failure, open_database, roll_back, used_bytes
+from hub.database import NORMAL, ReadPool, is_disk_failure, open_database, roll_back, used_bytes
 from hub.errors import BadRequestError, DiskFailedError, StoreError
 from hub.model import Frame
 from hub.renewal import mark_suspect
-from hub.store.base import AGGREGATES, Bucket, Row, SeriesCounters, StoreStatistics
+from hub.store.base import AGGREGATES, Bucket, Row, SeriesCounters, StoreAccount, StoreStatistics
+from hub.store.batch import TRUE, Batch
 
-SCHEMA_VERSION = 1
-_SCHEMA = """
+SCHEMA_VERSION = 2
+_RECEIPTS = """
+CREATE TABLE receipt(series INTEGER NOT NULL, time_ns INTEGER NOT NULL, received_ns INTEGER NOT NULL,
+    PRIMARY KEY(series, time_ns)) WITHOUT ROWID;
+CREATE TABLE older_receipt(series INTEGER NOT NULL, time_ns INTEGER NOT NULL, received_ns INTEGER NOT NULL,
+    PRIMARY KEY(series, time_ns)) WITHOUT ROWID
+"""
+_SCHEMA = f"""
 CREATE TABLE reading(series INTEGER NOT NULL, time_ns INTEGER NOT NULL, value NOT NULL,
     PRIMARY KEY(series, time_ns)) WITHOUT ROWID;
 CREATE TABLE counter(series INTEGER PRIMARY KEY, accepted INTEGER NOT NULL DEFAULT 0,
-    superseded INTEGER NOT NULL DEFAULT 0, erased INTEGER NOT NULL DEFAULT 0);
+    superseded INTEGER NOT NULL DEFAULT 0, erased INTEGER NOT NULL DEFAULT 0, late INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE progress(id INTEGER PRIMARY KEY CHECK(id = 1), applied INTEGER NOT NULL);
-INSERT INTO progress VALUES (1, 0)
-"""
+INSERT INTO progress VALUES (1, 0);
+{_RECEIPTS}
+"""  # noqa: S608
+_UPGRADES = {1: f"ALTER TABLE counter ADD COLUMN late INTEGER NOT NULL DEFAULT 0; {_RECEIPTS}"}
+_RECEIVED = """coalesce(
+    (SELECT o.received_ns FROM older_receipt o WHERE o.series = reading.series AND o.time_ns = reading.time_ns),
+    (SELECT p.received_ns FROM receipt p WHERE p.series = reading.series AND p.time_ns <= reading.time_ns
+        ORDER BY p.time_ns DESC LIMIT 1))"""
 # Rows of a page of `dump`: about 2 MB in memory.
 _DUMP_ROWS = 10_000
 # Buckets of one answer, over all series: about 400 B each in memory, and half a second of the hub's time to write out.
@@ -47,7 +61,6 @@ MAX_ANSWER_BUCKETS = 500_000
 _LEAST_ROWS = 16
 _ERASE_ROWS = 20_000
 
-_FALSE, _TRUE = b"\x00", b"\x01"
 _NUMBER = "CASE typeof(value) WHEN 'blob' THEN value = x'01' ELSE value END"
 _IDS = "(SELECT value FROM json_each(?1))"
 _EXPRESSIONS = {
@@ -80,13 +93,16 @@ class EmbeddedStore:
         self._path = Path(path)
         self._max_buckets = max_buckets
         self._connection = open_database(
-            self._path, _SCHEMA, SCHEMA_VERSION, synchronous=NORMAL, error=StoreError, max_bytes=max_bytes
-        )
+            self._path, _SCHEMA, SCHEMA_VERSION, synchronous=NORMAL, error=StoreError, max_bytes=max_bytes,
+            upgrades=_UPGRADES,
+        )  # fmt: skip
         self._readers = ReadPool(self._path)
         self._write_lock = threading.Lock()
         self._failed: DiskFailedError | None = None
         # Newest time of each series written since start: a later reading is certainly new and needs no look-up.
         self._newest: dict[int, int] = {}
+        # Receive time of the newest receipt of each series written since start.
+        self._opened: dict[int, int] = {}
         self.applied: int = self._connection.execute("SELECT applied FROM progress").fetchone()[0]
 
     def write(self, frames: Sequence[Frame]) -> None:
@@ -103,7 +119,7 @@ class EmbeddedStore:
                 return
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
-                batch = _Batch(self._connection, self._newest)
+                batch = Batch(self._connection, self._newest, self._opened)
                 for frame in fresh:
                     batch.add(frame)
                 batch.write()
@@ -116,6 +132,7 @@ class EmbeddedStore:
                 self._roll_back()
                 raise
             self._newest.update(batch.newest)
+            self._opened.update(batch.opened)
             self.applied = fresh[-1].offset
 
     def sync(self) -> int:
@@ -154,7 +171,14 @@ class EmbeddedStore:
             return list(_rows(rows))
 
     def read(
-        self, series: Sequence[int], start_ns: int, end_ns: int, limit: int, *, descending: bool = False
+        self,
+        series: Sequence[int],
+        start_ns: int,
+        end_ns: int,
+        limit: int,
+        *,
+        descending: bool = False,
+        received: bool = False,
     ) -> list[Row]:
         """Return rows of [start_ns, end_ns), at least ``limit`` if there are, up to a time border; see `Store.read`.
 
@@ -164,7 +188,8 @@ class EmbeddedStore:
         found: list[Row] = []
         with self._readers.connection() as connection:
             at_once = max(limit // max(len(series), 1) + 1, _LEAST_ROWS)
-            sources = [_walk(connection, s, start_ns, end_ns, at_once, descending) for s in sorted(set(series))]
+            walk = _Walk(connection, start_ns, end_ns, at_once, descending, received)
+            sources = [walk.rows(s) for s in sorted(set(series))]
             for row in merge(*sources, key=_by_time, reverse=descending):
                 if len(found) >= limit and row.time_ns != found[-1].time_ns:
                     break
@@ -199,22 +224,27 @@ class EmbeddedStore:
             )
         return buckets
 
-    def dump(self, series: Sequence[int], start_ns: int, end_ns: int) -> Iterator[list[Row]]:
+    def dump(self, series: Sequence[int], start_ns: int, end_ns: int, *, received: bool = False) -> Iterator[list[Row]]:
         """Yield pages of rows ordered by (time, series); readings written meanwhile may or may not be in it."""
-        while page := self.read(series, start_ns, end_ns, max(_DUMP_ROWS, 4 * len(series))):
+        while page := self.read(series, start_ns, end_ns, max(_DUMP_ROWS, 4 * len(series)), received=received):
             yield page
             start_ns = page[-1].time_ns + 1
 
     def counters(self, series: Sequence[int]) -> list[SeriesCounters]:
         """Return the ledger of each series that ever had a reading; ``rows`` are counted in the table."""
+        return self.account(series).series
+
+    def account(self, series: Sequence[int]) -> StoreAccount:
+        """Return counters and the position they are of, from one state of the file."""
         with self._readers.connection() as connection:
+            applied = connection.execute("SELECT applied FROM progress").fetchone()[0]
             rows = connection.execute(
                 f"""SELECT series, accepted, superseded,
-                (SELECT count(*) FROM reading r WHERE r.series = c.series), erased
+                (SELECT count(*) FROM reading r WHERE r.series = c.series), erased, late
                 FROM counter c WHERE series IN {_IDS} ORDER BY series""",  # noqa: S608
                 (json.dumps(list(series)),),
             )
-            return [SeriesCounters(*row) for row in rows]
+            return StoreAccount(applied, [SeriesCounters(*row) for row in rows])
 
     def largest_series(self) -> int:
         """Return the largest series id that ever had a reading."""
@@ -258,18 +288,28 @@ class EmbeddedStore:
             self._check_usable()
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
-                deleted = self._connection.execute(
-                    """DELETE FROM reading WHERE series = ?1 AND time_ns <= (SELECT max(time_ns) FROM
-                    (SELECT time_ns FROM reading WHERE series = ?1 ORDER BY time_ns LIMIT ?2))""",
-                    (series, _ERASE_ROWS),
-                ).rowcount
+                deleted = self._delete_oldest(series)
                 self._connection.execute("UPDATE counter SET erased = erased + ? WHERE series = ?", (deleted, series))
                 self._connection.execute("COMMIT")
             except sqlite3.Error as error:
                 self._roll_back()
                 raise self._failure("cannot erase", error) from error
             self._newest.pop(series, None)
+            self._opened.pop(series, None)
             return deleted
+
+    def _delete_oldest(self, series: int) -> int:
+        """Delete the oldest rows of a series, at most a slice; once there are none, its receipts too."""
+        last_ns: int | None = self._connection.execute(
+            """SELECT max(time_ns) FROM (SELECT time_ns FROM reading WHERE series = ? ORDER BY time_ns LIMIT ?)""",
+            (series, _ERASE_ROWS),
+        ).fetchone()[0]
+        if last_ns is None:
+            self._connection.execute("DELETE FROM receipt WHERE series = ?", (series,))
+            return 0
+        upto = (series, last_ns)
+        self._connection.execute("DELETE FROM older_receipt WHERE series = ? AND time_ns <= ?", upto)
+        return self._connection.execute("DELETE FROM reading WHERE series = ? AND time_ns <= ?", upto).rowcount
 
     def _roll_back(self) -> None:
         try:
@@ -278,129 +318,47 @@ class EmbeddedStore:
             raise StoreError(f"{self._path}: a rollback failed: {error}") from error
 
 
-class _Batch:
-    """The readings of one `write`, sorted into those that are certainly new and those to look up.
+class _Walk:
+    """Yields rows of one series in order, ``at_once`` by a statement, so that no cursor stays open."""
 
-    A reading later than all of its series is new: it is inserted without a look-up. The others ("late") may
-    supersede a stored one, or one of this batch that came before them; so they are written after the new ones,
-    and among themselves the last wins.
-    """
-
-    def __init__(self, connection: sqlite3.Connection, newest: dict[int, int]) -> None:
-        self.newest: dict[int, int] = {}
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        start_ns: int,
+        end_ns: int,
+        at_once: int,
+        descending: bool,
+        received: bool,
+    ) -> None:
         self._connection = connection
-        self._known_newest = newest
-        self._new: dict[int, tuple[list[int], list[Any]]] = {}
-        self._late: dict[tuple[int, int], Any] = {}
-        self._accepted: dict[int, int] = {}
-        self._superseded: dict[int, int] = {}
+        self._range = (start_ns, end_ns)
+        self._at_once = at_once
+        self._descending = descending
+        columns = f"series, time_ns, value, {_RECEIVED}" if received else "series, time_ns, value"
+        self._statement = f"""SELECT {columns} FROM reading
+            WHERE series = ? AND time_ns >= ? AND time_ns < ? ORDER BY time_ns {"DESC" if descending else "ASC"}
+            LIMIT ?"""  # noqa: S608
 
-    def add(self, frame: Frame) -> None:
-        """Take the readings of the next frame."""
-        t0, tick = frame.t0, frame.tick
-        for series_column in frame.columns:
-            series, column = series_column.series.id, series_column.column
-            times = [t0 + dt * tick for dt in column.dt]
-            values = _to_sql(column.values)
-            self._accepted[series] = self._accepted.get(series, 0) + len(times)
-            newest = self._newest_of(series)
-            if (newest is None or times[0] > newest) and _ascends(times):
-                kept = self._new.setdefault(series, ([], []))
-                kept[0].extend(times)
-                kept[1].extend(values)
-                self.newest[series] = times[-1]
+    def rows(self, series: int) -> Iterator[Row]:
+        start_ns, end_ns = self._range
+        while True:
+            rows = self._connection.execute(self._statement, (series, start_ns, end_ns, self._at_once)).fetchall()
+            yield from _rows(rows)
+            if len(rows) < self._at_once:
+                return
+            if self._descending:
+                end_ns = rows[-1][1]
             else:
-                self._add_late(series, times, values)
-
-    def write(self) -> None:
-        """Write everything inside the open transaction; by series, so that neighbours in the file come together."""
-        flat: list[Any] = []
-        for series in sorted(self._new):
-            times, values = self._new[series]
-            flat += chain.from_iterable(zip([series] * len(times), times, values, strict=True))
-        insert_rows(self._connection, "INSERT INTO reading", 3, flat)
-        if self._late:
-            self._write_late()
-        counts: list[int] = []
-        for series, accepted in self._accepted.items():
-            counts += (series, accepted, self._superseded.get(series, 0))
-        insert_rows(
-            self._connection, "INSERT INTO counter(series, accepted, superseded)", 3, counts,
-            """ON CONFLICT DO UPDATE SET accepted = accepted + excluded.accepted,
-            superseded = superseded + excluded.superseded""",
-        )  # fmt: skip
-
-    def _add_late(self, series: int, times: list[int], values: Sequence[Any]) -> None:
-        for time_ns, value in zip(times, values, strict=True):
-            key = (series, time_ns)
-            if key in self._late:
-                self._superseded[series] = self._superseded.get(series, 0) + 1
-            self._late[key] = value
-        newest = self._newest_of(series)
-        self.newest[series] = max(times) if newest is None else max(newest, max(times))
-
-    def _write_late(self) -> None:
-        keys = list(chain.from_iterable(sorted(self._late)))
-        found = insert_rows(
-            self._connection, "WITH k(series, time_ns) AS (", 2, keys,
-            """) SELECT r.series, count(*) FROM k CROSS JOIN reading r ON r.series = k.series AND r.time_ns = k.time_ns
-            GROUP BY r.series""",
-        )  # fmt: skip
-        for series, count in found:
-            self._superseded[series] = self._superseded.get(series, 0) + count
-        flat = [field for key in sorted(self._late) for field in (*key, self._late[key])]
-        insert_rows(
-            self._connection, "INSERT INTO reading", 3, flat, "ON CONFLICT DO UPDATE SET value = excluded.value"
-        )
-
-    def _newest_of(self, series: int) -> int | None:
-        newest = self.newest.get(series)
-        if newest is None:
-            newest = self._known_newest.get(series)
-        if newest is None:
-            found: int | None = self._connection.execute(
-                "SELECT max(time_ns) FROM reading WHERE series = ?", (series,)
-            ).fetchone()[0]
-            if found is not None:
-                newest = self.newest[series] = found
-        return newest
-
-
-def _ascends(times: list[int]) -> bool:
-    return all(map(int.__lt__, times, times[1:]))
-
-
-def _to_sql(values: Sequence[Value]) -> Sequence[Any]:
-    if bool not in set(map(type, values)):
-        return values
-    return [(_TRUE if v else _FALSE) if isinstance(v, bool) else v for v in values]
-
-
-def _walk(
-    connection: sqlite3.Connection, series: int, start_ns: int, end_ns: int, at_once: int, descending: bool
-) -> Iterator[Row]:
-    """Yield the rows of one series in order, ``at_once`` by a statement, so that no cursor stays open."""
-    order = "DESC" if descending else "ASC"
-    statement = f"""SELECT series, time_ns, value FROM reading
-        WHERE series = ? AND time_ns >= ? AND time_ns < ? ORDER BY time_ns {order} LIMIT ?"""  # noqa: S608
-    while True:
-        rows = connection.execute(statement, (series, start_ns, end_ns, at_once)).fetchall()
-        yield from _rows(rows)
-        if len(rows) < at_once:
-            return
-        if descending:
-            end_ns = rows[-1][1]
-        else:
-            start_ns = rows[-1][1] + 1
+                start_ns = rows[-1][1] + 1
 
 
 def _by_time(row: Row) -> tuple[int, int]:
     return (row.time_ns, row.series)
 
 
-def _rows(rows: Sequence[tuple[int, int, Any]] | sqlite3.Cursor) -> Iterator[Row]:
-    for series, time_ns, value in rows:
-        yield Row(series, time_ns, value == _TRUE if type(value) is bytes else value)
+def _rows(rows: Iterable[tuple[Any, ...]]) -> Iterator[Row]:
+    for series, time_ns, value, *received_ns in rows:
+        yield Row(series, time_ns, value == TRUE if type(value) is bytes else value, *received_ns)
 
 
 def _value_at(column: str) -> str:

@@ -117,6 +117,16 @@ def test_read_gives_back_gaps_and_quarantine(opener: Opener) -> None:
     assert [f.kind for f in found] == [Kind.BATCH, Kind.GAP, Kind.QUARANTINE]
 
 
+def test_read_gives_back_what_is_late(opener: Opener) -> None:
+    """Watchers who read a frame later are told the same as those who got it at once."""
+    journal, maker = opener(), FrameMaker()
+    frame = maker.batch("pump", [("a", T0, 1.0), ("b", T0, 2.0)])
+    frame.late = ((1, T0 + 5),)
+    journal.append([frame], maker.all_series())
+
+    assert [f.late for f in journal.read(0, 10**6)] == [((1, T0 + 5),)]
+
+
 def test_read_is_bounded_and_gapless(opener: Opener) -> None:
     """Pages of a few bytes give every frame once, in order, and at least one a page."""
     journal, maker = opener(), FrameMaker()

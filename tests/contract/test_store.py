@@ -299,6 +299,69 @@ def test_sync_and_closing(store: Store) -> None:
     store.close()
 
 
+def test_late_readings_are_stored_and_counted(store: Store) -> None:
+    """What is older than the newest of its series in earlier frames is late; within a frame, or by 10 ms, it is not."""
+    ms = 10**6
+    maker = fill(store, (100 * ms, 1.0), (0, 2.0))
+    fill(store, (90 * ms, 3.0), (89 * ms, 4.0), (100 * ms, 5.0), maker=maker)
+    fill(store, (200 * ms, 6.0), (50 * ms, 7.0), maker=maker)
+
+    (counters,) = store.counters([1])
+
+    assert (counters.accepted, counters.superseded, counters.rows, counters.late) == (7, 1, 6, 2)
+    assert store.latest([1]) == [Row(1, T0 + 200 * ms, 6.0)]
+
+
+def test_late_readings_never_become_the_newest(store: Store) -> None:
+    """A backlog that arrives newest first leaves the newest by event time where it was, and all of it is late."""
+    s = 10**9
+    maker = fill(store, (90 * s, 90.0))
+    for first in (60, 30, 0):
+        fill(store, *((n * s, float(n)) for n in range(first, first + 30)), maker=maker)
+
+    assert store.latest([1]) == [Row(1, T0 + 90 * s, 90.0)]
+    assert store.counters([1])[0].late == 90
+
+
+def test_receive_time_is_kept_beside_event_time(store: Store) -> None:
+    """Each row says when it was received, to a second: also a late one, and a correction when that came."""
+    s, maker = 10**9, FrameMaker()
+    received: dict[int, int] = {}
+    for at, times in enumerate([[0, 1, 2], [3], [4, 5], [1], [6], [2, 7], [9, 8]]):
+        sent: list[tuple[str, int, Value]] = [("t", T0 + n * s, float(n)) for n in times]
+        store.write(numbered([maker.batch("pump", sent, received_ns=T0 + at * 7 * s // 10)], store.applied + 1))
+        received |= {T0 + n * s: T0 + at * 7 * s // 10 for n in times}
+
+    rows = store.read([1], *FOREVER, 100, received=True)
+
+    assert [row.time_ns for row in rows] == sorted(received)
+    assert all(row.received_ns is not None and 0 <= received[row.time_ns] - row.received_ns < s for row in rows)
+    assert [row for page in store.dump([1], *FOREVER, received=True) for row in page] == rows
+    assert store.read([1], *FOREVER, 100, descending=True, received=True) == rows[::-1]
+    assert store.read([1], *FOREVER, 1)[0].received_ns is None
+
+
+def test_receive_times_end_with_what_was_erased(store: Store) -> None:
+    """A reading written after an erase has its own receive time, whatever was there before."""
+    maker = fill(store, (0, 1.0), (5, 2.0))
+    fill(store, (3, 2.5), maker=maker)
+    store.erase([1])
+
+    frame = maker.batch("pump", [("t", T0 + n, float(n)) for n in range(5)], received_ns=T0 + 10**12)
+    store.write(numbered([frame], store.applied + 1))
+
+    assert {row.received_ns for row in store.read([1], *FOREVER, 9, received=True)} == {T0 + 10**12}
+
+
+def test_account_names_the_position_of_its_counters(store: Store) -> None:
+    """Counters come with the offset they are of."""
+    fill(store, (0, 1.0), (1, 2.0))
+
+    account = store.account([1])
+
+    assert (account.applied, account.series) == (1, [SeriesCounters(1, 2, 0, 2)])
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_engines_agree_with_the_oracle(store: Store, seed: int) -> None:
     """Random frames (late, doubled, several series, any grouping) give the oracle's rows, counters and buckets."""
@@ -311,6 +374,7 @@ def test_engines_agree_with_the_oracle(store: Store, seed: int) -> None:
                     (source.choice("abc"), T0 + source.randrange(60) + i * source.randrange(2), source.uniform(-9, 9))
                     for _ in range(source.randrange(1, 12))
                 ],
+                received_ns=T0 + i * 3 * 10**8,
             )
             for i in range(120)
         ]
@@ -325,6 +389,13 @@ def test_engines_agree_with_the_oracle(store: Store, seed: int) -> None:
     ids = [series.id for series in maker.all_series()]
     assert all_rows(store, ids) == all_rows(oracle, ids)
     assert store.counters(ids) == oracle.counters(ids)
+    for row, exact in zip(
+        store.read(ids, *FOREVER, 9999, received=True), oracle.read(ids, *FOREVER, 9999, received=True), strict=True
+    ):
+        assert row[:3] == exact[:3]
+        assert row.received_ns is not None
+        assert exact.received_ns is not None
+        assert 0 <= exact.received_ns - row.received_ns < 10**9
     assert sorted(store.latest(ids)) == sorted(oracle.latest(ids))
     for found, expected in zip(
         store.aggregate(ids, *FOREVER, 7, AGGREGATES), oracle.aggregate(ids, *FOREVER, 7, AGGREGATES), strict=True

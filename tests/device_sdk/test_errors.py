@@ -4,6 +4,7 @@ import pytest
 
 from device_sdk import errors
 from device_sdk.errors import (
+    EXPLANATIONS,
     ChainConflictError,
     ConnectionLostError,
     FlushTimeoutError,
@@ -12,6 +13,7 @@ from device_sdk.errors import (
     Reason,
     SpoolError,
     TelemetryError,
+    explain,
 )
 
 
@@ -46,3 +48,11 @@ def test_reason_codes_are_words_for_the_wire() -> None:
 
     assert all(value == value.lower() and value.replace("_", "").isalpha() for value in values)
     assert len(set(values)) == len(values)
+
+
+def test_every_reason_is_explained() -> None:
+    """What people read is one table; a word from a newer peer becomes words itself."""
+    assert set(EXPLANATIONS) == set(Reason)
+    assert explain("spool_full") == explain(Reason.SPOOL_FULL) == "the device's spool was full while it could not send"
+    assert explain("malformed: no columns") == EXPLANATIONS[Reason.MALFORMED]
+    assert explain("not_itemised") == "not itemised"

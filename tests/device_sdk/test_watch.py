@@ -46,6 +46,13 @@ def test_readings_are_decoded_exactly() -> None:
     assert readings[0].time == datetime.fromtimestamp(T0 // 10**9, UTC).replace(microsecond=5000)
 
 
+def test_late_readings_are_marked() -> None:
+    """Runs [begin, end) of rows; what lies beyond the rows of a message is nothing."""
+    message = {**data("r.1", [1, 0, 1.0], [1, 1, 2.0], [1, 2, 3.0], [1, 3, 4.0]), "late": [[0, 1], [2, 3], [3, 10**12]]}
+
+    assert [r.late for r in feed(Subscription(["**"]), SERIES, message)] == [True, False, True, True]
+
+
 def test_cursor_moves_only_when_readings_were_taken() -> None:
     """Between receiving and taking, a new connection would ask for the same readings again."""
     subscription = Subscription(["**"], since="-15m")

@@ -57,6 +57,31 @@ def test_open_upgrades_an_older_file(tmp_path: Path) -> None:
             connection.close()
 
 
+def test_open_brings_an_older_file_up_to_date(tmp_path: Path) -> None:
+    """Each step from the file's version to this one is taken once, in order, and what is in the file stays."""
+    path = tmp_path / "a.sqlite3"
+    connection = opened(path)
+    connection.execute("INSERT INTO item VALUES (1, 'kept')")
+    connection.close()
+    upgrades = {1: "ALTER TABLE item ADD COLUMN c", 2: "UPDATE item SET c = b; ALTER TABLE item ADD COLUMN d"}
+
+    for _ in range(2):
+        connection = open_database(path, "no schema", 3, synchronous=FULL, error=JournalError, upgrades=upgrades)
+        assert connection.execute("SELECT * FROM item").fetchall() == [(1, "kept", "kept", None)]
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == 3
+        connection.close()
+
+
+def test_open_refuses_an_older_file_it_cannot_upgrade(tmp_path: Path) -> None:
+    """A step that is not known is said with what to do, and the file is left as it was."""
+    opened(tmp_path / "a.sqlite3").close()
+
+    with pytest.raises(JournalError, match=r"older hub \(schema 1\), which this one \(schema 3\)"):
+        open_database(tmp_path / "a.sqlite3", SCHEMA, 3, synchronous=FULL, error=JournalError, upgrades={2: "SELECT 1"})
+
+    opened(tmp_path / "a.sqlite3").close()
+
+
 def test_open_refuses_what_is_no_database(tmp_path: Path) -> None:
     """A file of something else, and a directory that is not there, are clear errors of the caller's kind."""
     (tmp_path / "a.sqlite3").write_bytes(b"not a database" * 100)

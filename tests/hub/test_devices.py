@@ -64,6 +64,39 @@ def test_latest_is_the_newest_by_event_time() -> None:
     assert (latest.time_ns, latest.value) == (T0 + 9 * S, 2.0)
 
 
+def test_older_than_the_newest_on_its_way_is_late() -> None:
+    """Late is judged against all frames before, stored or on their way; within a frame and by 10 ms nothing is late."""
+    registry = registry_with_x()
+    times: list[list[float]] = [[100, 90], [99.995], [99.98, 101], [50, 40], [101, 102]]
+    frames = [frame(registry, seconds, [1.0] * len(seconds)) for seconds in times]
+
+    registry.mark_late(frames[:2])
+    registry.mark_late(frames[2:])
+    registry.apply(frames)
+
+    tolerated = 10**7
+    assert [f.late for f in frames] == [
+        (), (), ((0, T0 + 100 * S - tolerated),), ((0, T0 + 101 * S - tolerated),), (),
+    ]  # fmt: skip
+    assert registry.device("default", "d").late == 3
+
+
+def test_frames_that_were_not_stored_do_not_make_their_repetition_late() -> None:
+    """After a full disk devices send the same frames again: they are late against what is stored, nothing else."""
+    registry = registry_with_x()
+    stored = frame(registry, [10], [1.0])
+    registry.mark_late([stored])
+    registry.apply([stored])
+    registry.mark_late([frame(registry, [20], [1.0]), frame(registry, [30], [1.0])])
+
+    registry.forget_arriving()
+    again, older = frame(registry, [20], [1.0]), frame(registry, [5], [1.0])
+    registry.mark_late([again, older])
+
+    assert again.late == ()
+    assert older.late == ((0, T0 + 20 * S - 10**7),)
+
+
 def test_presence_follows_the_declared_interval() -> None:
     """Stale after three intervals, offline after ten and a minute; an hourly device stays online for hours."""
     for every_s, silent_s, connected, expected in [

@@ -76,6 +76,25 @@ def test_hello_of_an_unknown_stream_is_welcomed_with_nothing_stored() -> None:
     assert (welcome["pos"], welcome["time_ns"], welcome["window"]) == ("7f3a0001.0", str(T0), 32)
 
 
+@pytest.mark.parametrize(
+    ("wall_ns", "skew_ns", "is_skewed"),
+    [(T0 + 3_200_000_000, 3_200_000_000, True), (T0 - 1_900_000_000, -1_900_000_000, False), (0, None, False)],
+    ids=["ahead", "a little behind", "not said"],
+)
+def test_hello_tells_how_wrong_the_clock_is(wall_ns: int, skew_ns: int | None, is_skewed: bool) -> None:
+    """The difference is noted and flagged beyond 2 s, of the last hello; no time is changed by it."""
+    rig = Rig()
+    older, session = rig.session(), rig.session()
+    for each, clock_ns in ((older, T0 + 10**12), (session, wall_ns)):
+        rig.say(each, wire.encode(wire.Hello("d", STREAM, "boot", "run", 0, 1, CHAIN_START.hex(), wall_ns=clock_ns)))
+    rig.say(session, wire.encode(wire.Schema((Channel("x"),))))
+    rig.say(session, batch(1))
+
+    device = rig.registry.device("default", "d")
+    assert (device.skew_ns, device.is_skewed) == (skew_ns, is_skewed)
+    assert [time_ns for _, time_ns, _ in rig.uncommitted[0].rows()] == [T0 + 1]
+
+
 def test_ack_leaves_only_after_the_commit() -> None:
     """Between a frame's arrival and its commit the hub says nothing."""
     rig = Rig()

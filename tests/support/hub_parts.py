@@ -113,11 +113,13 @@ class HubParts:
         """Commit frames and carry them everywhere."""
         changes = self.registry.take_changes()
         self.live.add_series(changes)
+        self.registry.mark_late(frames)
         self.journal.append(frames, changes)
         self.streams.committed(frames)
         self.registry.apply(frames)
         self.live.publish(frames)
-        self.store.write(frames)
+        if not self.consumer.is_behind:
+            self.store.write(frames)
         self.replays.committed(frames)
 
     def next_seq(self, session: DeviceSession) -> int:

@@ -7,6 +7,7 @@ from hub.journal.base import (
     RETAIN_BYTES,
     RETAIN_HOURS,
     GapEntry,
+    JournalAccount,
     JournalStatistics,
     QuarantineEntry,
     RejectionEntry,
@@ -118,6 +119,10 @@ class MemoryJournal:
     def replays(self, namespace: str, device: str | None = None) -> dict[StreamKey, ReplayEntry]:
         """Return none."""
         return {}
+
+    def account(self, namespace: str, device: str | None, after: int) -> JournalAccount:
+        """Return an empty account."""
+        return JournalAccount(self.head, [], [], [], {}, True, [], {}, {})
 
     def statistics(self) -> JournalStatistics:
         """Return the figures of now."""

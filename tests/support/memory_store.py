@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from device_sdk.reading import Value
 from hub.errors import BadRequestError
-from hub.model import Frame
-from hub.store.base import AGGREGATES, Bucket, Row, SeriesCounters, StoreStatistics
+from hub.model import LATE_TOLERANCE_NS, Frame
+from hub.store.base import AGGREGATES, Bucket, Row, SeriesCounters, StoreAccount, StoreStatistics
 
 
 class MemoryStore:
@@ -21,13 +21,19 @@ class MemoryStore:
         self._accepted: dict[int, int] = {}
         self._superseded: dict[int, int] = {}
         self._erased: dict[int, int] = {}
+        self._late: dict[int, int] = {}
+        self._received: dict[tuple[int, int], int] = {}
 
     def write(self, frames: Sequence[Frame]) -> None:
         """Store the readings of frames behind ``applied``."""
         for frame in frames:
             if frame.offset <= self.applied:
                 continue
+            newest = {row.series: row.time_ns for row in self.latest([c.series.id for c in frame.columns])}
             for series, time_ns, value in frame.rows():
+                if time_ns < newest.get(series.id, time_ns) - LATE_TOLERANCE_NS:
+                    self._late[series.id] = self._late.get(series.id, 0) + 1
+                self._received[(time_ns, series.id)] = frame.received_ns
                 self._accepted[series.id] = self._accepted.get(series.id, 0) + 1
                 if (time_ns, series.id) in self._values:
                     self._superseded[series.id] = self._superseded.get(series.id, 0) + 1
@@ -48,10 +54,19 @@ class MemoryStore:
         return [newest[s] for s in series if s in newest]
 
     def read(
-        self, series: Sequence[int], start_ns: int, end_ns: int, limit: int, *, descending: bool = False
+        self,
+        series: Sequence[int],
+        start_ns: int,
+        end_ns: int,
+        limit: int,
+        *,
+        descending: bool = False,
+        received: bool = False,
     ) -> list[Row]:
         """Return rows up to the first time border at or behind ``limit``."""
         rows = [row for row in self._rows(series) if start_ns <= row.time_ns < end_ns]
+        if received:
+            rows = [row._replace(received_ns=self._received[(row.time_ns, row.series)]) for row in rows]
         if descending:
             rows.reverse()
         border = next((i for i in range(limit, len(rows)) if rows[i].time_ns != rows[i - 1].time_ns), len(rows))
@@ -64,7 +79,7 @@ class MemoryStore:
         if not functions or step_ns < 1 or any(f not in AGGREGATES for f in functions):
             raise BadRequestError("unknown aggregate or step")
         buckets: dict[tuple[int, int], list[int | float]] = {}
-        for number, time_ns, value in self._rows(series):
+        for number, time_ns, value, _ in self._rows(series):
             if start_ns <= time_ns < end_ns and not isinstance(value, str):
                 plain = int(value) if isinstance(value, bool) else value
                 buckets.setdefault((time_ns // step_ns * step_ns, number), []).append(plain)
@@ -73,9 +88,9 @@ class MemoryStore:
             for (start, number), values in sorted(buckets.items())
         ]
 
-    def dump(self, series: Sequence[int], start_ns: int, end_ns: int) -> Iterator[list[Row]]:
+    def dump(self, series: Sequence[int], start_ns: int, end_ns: int, *, received: bool = False) -> Iterator[list[Row]]:
         """Yield everything as one page."""
-        rows = self.read(series, start_ns, end_ns, len(self._values) + 1)
+        rows = self.read(series, start_ns, end_ns, len(self._values) + 1, received=received)
         if rows:
             yield rows
 
@@ -83,11 +98,20 @@ class MemoryStore:
         """Return the ledger of each series that ever had a reading."""
         return [
             SeriesCounters(
-                s, self._accepted[s], self._superseded.get(s, 0), len(self._rows([s])), self._erased.get(s, 0)
+                s,
+                self._accepted[s],
+                self._superseded.get(s, 0),
+                len(self._rows([s])),
+                self._erased.get(s, 0),
+                self._late.get(s, 0),
             )
             for s in sorted(series)
             if s in self._accepted
         ]
+
+    def account(self, series: Sequence[int]) -> StoreAccount:
+        """Return counters and position."""
+        return StoreAccount(self.applied, self.counters(series))
 
     def largest_series(self) -> int:
         """Return the largest id that was ever accepted."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from hub.auth import Identities
+from hub.cli.devices import clock_text
 from tests.hub.cli.conftest import Run
 from tests.support.hub_process import HubProcess
 
@@ -54,6 +55,13 @@ def test_bad_name_is_a_usage_error(run: Run, where: Where) -> None:
 
     assert outcome.code == 2
     assert "letters, digits" in outcome.err
+
+
+def test_wrong_clock_is_shown() -> None:
+    """A device whose clock is flagged says by how much; others say nothing."""
+    assert clock_text({"skew_s": 3.21, "skewed": True}) == "+3.2 s"
+    assert clock_text({"skew_s": -86400.0, "skewed": True}) == "-86,400.0 s"
+    assert clock_text({"skew_s": 1.9, "skewed": False}) == clock_text({"skew_s": None, "skewed": False}) == ""
 
 
 def test_listing_shows_state(run: Run, hub: HubProcess, recorded: str) -> None:

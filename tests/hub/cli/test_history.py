@@ -2,11 +2,16 @@
 
 import csv
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
 
+from hub.journal.sqlite import SqliteJournal
+from hub.model import Frame
+from hub.store.embedded import EmbeddedStore
 from tests.hub.cli.conftest import T0, Run
+from tests.support.frames import FrameMaker
 from tests.support.hub_process import HubProcess
 
 HEADER = ["device", "channel", "time", "time_unix_ms", "value", "unit"]
@@ -71,15 +76,78 @@ def test_export_ndjson_keeps_types(run: Run, where: list[object], recorded: str,
     assert {row["channel"]: row["value"] for row in rows} == {"temperature": 20.0, "state": 'on, "really"'}
 
 
+def test_export_says_when_readings_were_received(run: Run, where: list[object], recorded: str) -> None:
+    """With --received, from a hub and from its files alike."""
+    rows = list(csv.DictReader(run("export", recorded, "--received", *where).out.splitlines()))
+
+    assert len(rows) == 11
+    assert all(row["received"].startswith("20") for row in rows)
+
+
 def test_audit_says_complete(run: Run, where: list[object], recorded: str) -> None:
     """A stream without losses is complete, and the series' ledger is shown."""
     outcome = run("audit", recorded, *where)
 
+    assert outcome.code == 0
+    assert outcome.out.splitlines()[0] == f"{recorded}: 1 stream, 11 readings, all accounted for"
+    assert "1…" in outcome.out
     assert "complete" in outcome.out
     ledger = run("audit", recorded, "--json", *where).json
     assert {(s["channel"], s["accepted"], s["superseded"], s["rows"]) for s in ledger["series"]} == {
         ("temperature", 10, 0, 10), ("state", 1, 0, 1),
     }  # fmt: skip
+
+
+def data_folder(folder: Path, *frames: Frame, maker: FrameMaker) -> Path:
+    """Return a hub's data folder with these frames in journal and store."""
+    journal, store = SqliteJournal(folder / "journal.sqlite3"), EmbeddedStore(folder / "readings.sqlite3")
+    journal.append(frames, maker.all_series())
+    store.write(frames)
+    store.close()
+    journal.close()
+    return folder
+
+
+def test_audit_names_what_is_missing(run: Run, tmp_path: Path) -> None:
+    """A declared loss is accounted for: how many, why, when it was told, of which time; the exit code is 0."""
+    maker = FrameMaker()
+    data = data_folder(tmp_path, maker.one("pump", 1.0), maker.gap("pump", 3), maker.one("fan", 1.0), maker=maker)
+
+    outcome = run("audit", "--data", data)
+
+    assert outcome.code == 0
+    assert outcome.out.splitlines()[:2] == [
+        "2 devices, 2 readings, 1 of them without a loss; of the others:",
+        "pump: 1 stream, 1 reading; 3 readings missing: 3 lost, the device's spool was full while it could not send",
+    ]
+    (loss,) = [line for line in outcome.out.splitlines() if "spool was full" in line][1:]
+    assert loss.split()[:4] == ["pump", "9f3a000000000001", "2", "3"]
+    assert loss.endswith("t        2026-11-22 19:33:20Z  2026-11-22 19:33:20.000Z")
+
+
+def test_audit_that_does_not_balance_ends_with_1(run: Run, tmp_path: Path) -> None:
+    """A row that is gone without a word is found, said first, and fails the command."""
+    maker = FrameMaker()
+    data = data_folder(tmp_path, maker.batch("pump", [("t", T0, 1.0), ("t", T0 + 1, 2.0)]), maker=maker)
+    connection = sqlite3.connect(data / "readings.sqlite3")
+    connection.execute("DELETE FROM reading WHERE time_ns = ?", (T0,))
+    connection.commit()
+    connection.close()
+
+    outcome = run("audit", "--data", data)
+
+    assert outcome.code == 1
+    assert outcome.out.startswith(
+        "pump: 1 stream, 2 readings: does not balance: 2 rows are expected of 1 series, 1 stored"
+    )
+    assert run("audit", "--data", data, "--json").code == 1
+
+
+def test_audit_of_an_empty_hub(run: Run, tmp_path: Path) -> None:
+    """Nothing is nothing, and balances."""
+    outcome = run("audit", "--data", data_folder(tmp_path, maker=FrameMaker()))
+
+    assert (outcome.code, outcome.out) == (0, "nothing was ever received\n")
 
 
 @pytest.mark.parametrize(

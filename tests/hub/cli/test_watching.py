@@ -5,7 +5,7 @@ import json
 import pytest
 
 from device_sdk import Client, WatchedReading
-from hub.cli.watching import run, table_of
+from hub.cli.watching import line_of, run, table_of
 from tests.hub.cli.conftest import T0
 from tests.support.hub_process import HubProcess
 
@@ -19,12 +19,20 @@ def test_table_shows_what_fits() -> None:
     assert table.row_count == 5
 
 
+def test_late_reading_says_so() -> None:
+    """A line out of order is explained where it stands."""
+    reading = WatchedReading("pump", "flow", T0, 1.5, "L/min", late=True)
+
+    assert line_of(reading) == "2026-11-22 19:33:20Z pump/flow 1.5 L/min  (late)"
+
+
 def test_json_is_one_object_a_reading(hub: HubProcess, recorded: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Types are kept; times are text, because JavaScript would round them."""
     run(Client(hub.url), [f"{recorded}/state"], "2026-11-22T19:33:00Z", 1, as_json=True)
 
     assert json.loads(capsys.readouterr().out) == {
         "device": recorded, "channel": "state", "time_ns": str(T0), "value": 'on, "really"', "unit": None,
+        "late": False,
     }  # fmt: skip
 
 

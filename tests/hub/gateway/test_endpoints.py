@@ -1,5 +1,6 @@
 """`hub.gateway.endpoints`: what each question answers, over real parts; every answer fits its declared model."""
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -104,6 +105,17 @@ async def test_devices_come_in_natural_order_with_newest_values(hub: HubParts, a
 
 
 @pytest.mark.asyncio
+async def test_wrong_clocks_are_flagged(hub: HubParts, admin: httpx.AsyncClient) -> None:
+    """Beyond 2 s a device's clock is said to be wrong, and by how much; a clock that said nothing is null."""
+    hub.registry.device("default", "pump-2").skew_ns = -3_200_400_000
+
+    pump2, pump10 = (await get(admin, "/v1/devices"))["devices"]
+
+    assert (pump2["skew_s"], pump2["skewed"]) == (-3.2, True)
+    assert (pump10["skew_s"], pump10["skewed"]) == (None, False)
+
+
+@pytest.mark.asyncio
 async def test_channels_and_latest_follow_the_pattern(admin: httpx.AsyncClient) -> None:
     """`match` selects; integers beyond 2**53 travel as text."""
     channels = await get(admin, "/v1/channels", match="pump-2")
@@ -146,6 +158,20 @@ async def test_readings_in_range_and_descending(admin: httpx.AsyncClient) -> Non
     )
 
     assert answer["rows"] == [[str(T0 + S), 0, 31.5]]
+
+
+@pytest.mark.asyncio
+async def test_readings_say_when_they_were_received(admin: httpx.AsyncClient) -> None:
+    """Asked for, each row ends with its receive time; of a bucket there is none to say."""
+    begun = time.time_ns()
+    answer = await get(admin, "/v1/readings", match="pump-2/temperature", received=True)
+    export = await admin.get("/v1/export", params={"match": "pump-10", "received": "true"})
+    bucket = await admin.get("/v1/readings", params={"received": "true", "bucket": "1m"})
+
+    assert answer["columns"] == ["time_ns", "series", "value", "received_ns"]
+    assert all(begun - 60 * S < int(row[3]) <= begun for row in answer["rows"])
+    assert export.text.splitlines()[0].endswith(",unit,received")
+    assert bucket.status_code == 400
 
 
 @pytest.mark.asyncio
@@ -200,14 +226,48 @@ async def test_audit_names_losses_and_refusals(hub: HubParts, admin: httpx.Async
     first, second = answer["streams"]
     assert (first["device"], first["stored"], first["accepted"], first["dropped"]) == ("pump-2", 3, 5, 7)
     assert (first["rejected"], first["complete"], second["complete"]) == (1, False, True)
-    assert answer["gaps"] == [
-        {"device": "pump-2", "stream": "00000000000000aa", "seq": 2, "count": 7, "reason": "spool_full",
-         "ranges": {"temperature": [str(T0), str(T0 + S)]}},
-    ]  # fmt: skip
+    (gap,) = answer["gaps"]
+    assert int(gap.pop("received_ns")) > T0 - 10**18
+    assert gap == {
+        "device": "pump-2", "stream": "00000000000000aa", "seq": 2, "count": 7, "reason": "spool_full",
+        "explanation": "the device's spool was full while it could not send",
+        "ranges": {"temperature": [str(T0), str(T0 + S)]},
+    }  # fmt: skip
     (rejection,) = answer["rejections"]
     assert (rejection["channel"], rejection["reason"], rejection["count"]) == ("temperature", "time_out_of_range", 1)
     counters = {s["channel"]: (s["accepted"], s["superseded"], s["rows"]) for s in answer["series"]}
     assert counters["temperature"] == (4, 1, 3)
+    assert (answer["balanced"], answer["behind"]) == (True, 0)
+
+
+@pytest.mark.asyncio
+async def test_audit_of_a_store_that_is_behind_says_so(hub: HubParts, admin: httpx.AsyncClient) -> None:
+    """What is safe in the journal and not yet in the store is in flight: no imbalance, and no reason to fail."""
+    pump2 = hub.connect("pump-2")
+    hub.consumer.is_behind = True
+    hub.feed(pump2, ("temperature", T0 + 100 * S, 1.0), ("temperature", T0 + 101 * S, 2.0))
+
+    answer = await get(admin, "/v1/audit", device="pump-2")
+
+    assert (answer["balanced"], answer["behind"], answer["devices"][0]["in_flight"]) == (True, 1, 2)
+
+
+@pytest.mark.asyncio
+async def test_backlog_drained_newest_first_is_late_and_latest_stays(hub: HubParts, admin: httpx.AsyncClient) -> None:
+    """What comes behind something newer is stored, counted as late, and never the newest."""
+    pump2 = hub.connect("pump-2")
+    for first in (140, 120, 100):
+        hub.feed(pump2, *(("temperature", T0 + (first + n) * S, float(first + n)) for n in range(20)))
+
+    devices, latest = await get(admin, "/v1/devices", match="pump-2"), await get(admin, "/v1/latest", match="pump-2/t*")
+    audit = await get(admin, "/v1/audit", device="pump-2")
+
+    assert latest["readings"][0]["value"] == 159.0
+    assert [d["late"] for d in devices["devices"]] == [40]
+    assert {s["channel"]: (s["late"], s["rows"]) for s in audit["series"]} == {
+        "counter": (0, 1),
+        "temperature": (40, 63),
+    }
 
 
 @pytest.mark.asyncio

@@ -44,6 +44,19 @@ def test_ndjson_is_one_object_a_line() -> None:
     assert lines[0].startswith('{"device":"pump-1","channel":"pressure","time":"2026-')
 
 
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+def test_receive_times_stand_in_a_column_of_their_own(form: str) -> None:
+    """Asked for, each line ends with when the hub received it, or with nothing where that is not known."""
+    page = [Row(1, TIME_NS, 1.5, TIME_NS + 10**9), Row(1, TIME_NS + 1, 2.5)]
+    lines = b"".join(export_chunks(SERIES, [page], form, received=True)).decode().splitlines()
+
+    known, unknown = ("2026-11-22T19:33:21.123456789Z", "") if form == "csv" else (
+        '"received":"2026-11-22T19:33:21.123456789Z"}', '"received":null}'
+    )  # fmt: skip
+    assert lines[-2].endswith(known)
+    assert lines[-1].endswith(f"bar,{unknown}" if form == "csv" else unknown)
+
+
 @pytest.mark.parametrize(
     ("time_ns", "expected"),
     [(0, "0"), (1_000_000, "1"), (1_000_001, "1.000001"), (1_500_000, "1.5"), (TIME_NS, "1795376000123.456789")],

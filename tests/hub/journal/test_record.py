@@ -30,6 +30,14 @@ def test_layout_is_fixed() -> None:
         + b'spool_full{"op":"gap"}'.hex()
     )  # fmt: skip
     assert record.HEAD_BYTES == 64
+    frame.late = ((0, 7), (199, -2))
+    late = record.encode(frame, 3)
+    assert late == encoded[:5] + b"\x02" + encoded[6:74] + bytes.fromhex(
+        "00" "0700000000000000" "c7" "feffffffffffffff"
+    ) + encoded[74:]  # fmt: skip
+    (entry,) = record.records(late)
+    back = record.decode(entry, late, 1, KEY, no_series)
+    assert (back.late, back.reason, back.body) == (frame.late, frame.reason, frame.body)
 
 
 @given(

@@ -49,6 +49,34 @@ def test_newer_file_is_refused(tmp_path: Path) -> None:
         EmbeddedStore(tmp_path / FILE)
 
 
+SCHEMA_1 = """
+CREATE TABLE reading(series INTEGER NOT NULL, time_ns INTEGER NOT NULL, value NOT NULL,
+    PRIMARY KEY(series, time_ns)) WITHOUT ROWID;
+CREATE TABLE counter(series INTEGER PRIMARY KEY, accepted INTEGER NOT NULL DEFAULT 0,
+    superseded INTEGER NOT NULL DEFAULT 0, erased INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE progress(id INTEGER PRIMARY KEY CHECK(id = 1), applied INTEGER NOT NULL);
+INSERT INTO progress VALUES (1, 1);
+"""
+
+
+def test_file_of_schema_1_is_brought_up_to_date(tmp_path: Path) -> None:
+    """Readings of the first schema stay, when they were received is not known, and new ones go on behind them."""
+    connection = sqlite3.connect(tmp_path / FILE)
+    connection.executescript(SCHEMA_1)
+    connection.executemany("INSERT INTO reading VALUES (1, ?, ?)", [(T0 + n, float(n)) for n in range(5)])
+    connection.execute("INSERT INTO counter VALUES (1, 5, 0, 0)")
+    connection.execute("PRAGMA user_version=1")
+    connection.commit()
+    connection.close()
+    store, maker = EmbeddedStore(tmp_path / FILE), FrameMaker()
+
+    store.write(numbered([maker.one("pump", 9.0, T0 + 9)], 2))
+
+    assert store.counters([1]) == [SeriesCounters(1, 6, 0, 6)]
+    assert [row.received_ns for row in store.read([1], 0, 2**62, 10, received=True)] == [*[None] * 5, T0]
+    store.close()
+
+
 def test_failed_write_undoes_all(tmp_path: Path) -> None:
     """On a full disk nothing of the call is stored, in the file or in memory; the same call succeeds later."""
     store, maker = EmbeddedStore(tmp_path / FILE, max_bytes=64 * 1024), FrameMaker()
