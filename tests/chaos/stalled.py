@@ -81,8 +81,9 @@ class Stalled:
     def __str__(self) -> str:
         return (
             f"stalled: {self.watchers} watchers that never read, {self.due_mb:.1f} MB due to each, {self.kib_each:.0f} "
-            f"KiB each in the hub, {self.kernel_kib_each:.0f} in the kernel, {self.late_growth_mib:+.1f} MiB in the last third; acks {self.stalled.ack}, without them "
-            f"{self.calm.ack}; healthy watcher {self.stalled.watch}, without them {self.calm.watch}; balanced "
+            f"KiB each in the hub, {self.kernel_kib_each:.0f} in the kernel, {self.late_growth_mib:+.1f} "
+            f"MiB in the last third; acks {self.stalled.ack}, without them {self.calm.ack}; "
+            f"healthy watcher {self.stalled.watch}, without them {self.calm.watch}; balanced "
             f"{self.verdict.is_balanced}; no randomness, no seed"
         )
 
@@ -118,8 +119,8 @@ def run_stalled(folder: Path, watchers: int) -> Stalled:
                 for one in sockets:
                     one.close()
         return Stalled(
-            watchers, held, due_mb, (max(most, late) - rss) / 1024 / watchers, kernel / 1024 / watchers, (most - late) / 2**20, calm, stalled,
-            bystander.finish(),
+            watchers, held, due_mb, (max(most, late) - rss) / 1024 / watchers, kernel / 1024 / watchers,
+            (most - late) / 2**20, calm, stalled, bystander.finish(),
         )  # fmt: skip
 
 
