@@ -130,9 +130,8 @@ class Crowd:
         ends = time.monotonic() + seconds
         while (left_s := ends - time.monotonic()) > 0:
             for key, _ in self._selector.select(left_s):
-                ready = key.fileobj
-                assert isinstance(ready, socket.socket), "only sockets are registered"
-                self._read(ready)
+                assert isinstance(key.fileobj, socket.socket), "only sockets are registered"
+                self._read(key.fileobj)
 
     def close(self) -> None:
         """Close what is left."""

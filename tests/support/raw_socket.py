@@ -75,12 +75,7 @@ class RawDevice:
 
     def __init__(self, hub: HubProcess, name: str, token: str) -> None:
         self.seq = self.rejected = 0
-        self._socket = connect(
-            hub.ws_url + wire.DEVICE_PATH, subprotocols=[Subprotocol(wire.DEVICE_SUBPROTOCOL)], compression=None,
-            additional_headers={"Authorization": f"Bearer {token}"}, max_size=wire.MAX_FRAME_BYTES, proxy=None,
-        )  # fmt: skip
-        self.send(wire.encode(wire.Hello(name, os.urandom(8).hex(), "boot", "run", 0, 1, wire.CHAIN_START.hex())))
-        assert self.answer()["op"] == "welcome"
+        self._hub, self._name, self._token = hub, name, token
 
     def send(self, message: bytes) -> None:
         """Send one message: JSON as text, anything else as binary."""
@@ -102,9 +97,17 @@ class RawDevice:
         return found
 
     def __enter__(self) -> Self:
+        self._opened = connect(
+            self._hub.ws_url + wire.DEVICE_PATH, subprotocols=[Subprotocol(wire.DEVICE_SUBPROTOCOL)], compression=None,
+            additional_headers={"Authorization": f"Bearer {self._token}"}, max_size=wire.MAX_FRAME_BYTES, proxy=None,
+        )  # fmt: skip
+        self._socket = self._opened.__enter__()
+        stream = os.urandom(8).hex()
+        self.send(wire.encode(wire.Hello(self._name, stream, "boot", "run", 0, 1, wire.CHAIN_START.hex())))
+        assert self.answer()["op"] == "welcome"
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._socket.close()
+        self._opened.__exit__(kind, error, trace)
