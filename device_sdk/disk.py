@@ -5,6 +5,7 @@ Place: before `reading_log` and `state_log`. Must not: know what the bytes mean.
 """
 
 import contextlib
+import errno
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,11 @@ else:
     import fcntl
 
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+def is_full(error: OSError) -> bool:
+    """Say whether the disk, or what this user may use of it, is full."""
+    return error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 def open_append(path: Path) -> int:

@@ -19,7 +19,7 @@ from typing import Final
 
 from device_sdk import disk, spool_event
 from device_sdk.errors import Reason, SpoolError
-from device_sdk.file_state import FileState
+from device_sdk.file_state import FileState, segment_limit
 from device_sdk.outbox import CutFrame, Durability, Entry, NextFrame, WhenFull, loss_of, ranges_of
 from device_sdk.reading import Channel, Value
 from device_sdk.reading_file import Segment, Thinned, rewrite
@@ -28,8 +28,6 @@ from device_sdk.spool_base import body_limit, check_limit, window_limit
 
 # Readings kept in memory while the disk takes none: seconds to minutes of sensors, 200 KB.
 HELD_READINGS = 1_000
-# The largest file of readings; one of them is dropped at a time, which takes `record` about 6 ms.
-MAX_SEGMENT_BYTES = 256 * 1024
 # ``thin`` begins when the free part of the limit is less than this, with the sync of each second, so that `record`
 # need not do it: 8 MB of a default spool are 200,000 readings.
 THIN_AHEAD_PARTS = 8
@@ -69,7 +67,7 @@ class FileSpool(FileState):
         random_bytes: Callable[[int], bytes] = os.urandom,
         sync_file: Callable[[int], None] = disk.sync_file,
     ) -> None:
-        segment_bytes = min(check_limit(max_bytes) // 32, MAX_SEGMENT_BYTES)
+        segment_bytes = segment_limit(check_limit(max_bytes))
         self._lock_fd: Final = _open_directory(path)
         with _closed_on_error(self._lock_fd, path):
             found = recover(
@@ -121,7 +119,7 @@ class FileSpool(FileState):
     def _take(self, entries: list[Entry], now_ns: int, is_explicit: bool) -> bool:
         """Record in any trouble (`record` itself does without asking while there is none)."""
         self._check_open()
-        if not self._write_held(now_ns):
+        if not self._write_held(now_ns) and not (self._yield_disk() and self._write_held(now_ns)):
             self._hold(entries, None, is_explicit)
             return False
         # Thinning fsyncs, so it waits for the lock's end; a segment of room is kept for that.
@@ -139,6 +137,13 @@ class FileSpool(FileState):
             return True
         if self._when_full == "newest":
             self._lose(Reason.SPOOL_FULL, len(new), new)
+            return False
+        self._drop_oldest()
+        return True
+
+    def _yield_disk(self) -> bool:
+        """Let the oldest readings go when the disk is full, whatever the policy: nothing could be delivered else."""
+        if self._max_bytes == self._wanted_bytes or self._over_bytes() <= 0:
             return False
         self._drop_oldest()
         return True
@@ -223,6 +228,8 @@ class FileSpool(FileState):
     def sync(self) -> None:
         with self._step:
             if not self._is_closed:
+                with self._lock:
+                    self._yield_disk()
                 self._sync()
                 self._thin_ahead()
 

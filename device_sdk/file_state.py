@@ -4,6 +4,10 @@ Owns: the order in which files become durable and go, the limit on disk. Place:
 after `recovery`, before `file_spool`, whose steps it serves. Must not: decide
 what is cut or dropped.
 
+A disk that is full before the limit is reached sets a lower one, so that the oldest readings
+make room for what must be written to deliver the others; while it has room again the
+limit grows back.
+
 When an event could not be written, or an fsync failed, ``_is_suspect`` makes the next step
 write the whole state to a new file: after a failed fsync the kernel may take lost
 pages for clean.
@@ -17,15 +21,20 @@ from pathlib import Path
 from typing import Final
 
 from device_sdk import disk, spool_event
+from device_sdk.disk import is_full
 from device_sdk.errors import Reason
 from device_sdk.lane import Piece
 from device_sdk.outbox import Durability, Entry, WhenFull, ranges_of
 from device_sdk.recovery import Recovered
-from device_sdk.spool_base import SpoolBase, body_limit, window_limit
+from device_sdk.spool_base import MIN_LIMIT_BYTES, SpoolBase, body_limit, window_limit
 from device_sdk.state_log import Event
 
 # The state log is written anew when it is this much longer than twice its snapshot.
 MAX_STATE_SLACK_BYTES = 1024 * 1024
+# The largest file of readings; one of them is dropped at a time, which takes `record` about 6 ms.
+MAX_SEGMENT_BYTES = 256 * 1024
+# How much of its files a spool lets go when the disk is full: room for a snapshot and some frames.
+_YIELD_PARTS = 8
 
 
 class FileState(SpoolBase):
@@ -51,8 +60,9 @@ class FileState(SpoolBase):
             random_bytes=random_bytes,
             last_ns=found.last_ns,
         )
-        self._segment_bytes: Final = segment_bytes
-        self._slack_bytes: Final = min(max_bytes // 64, MAX_STATE_SLACK_BYTES)
+        self._wanted_bytes: Final = max_bytes
+        self._segment_bytes = segment_bytes
+        self._slack_bytes = min(max_bytes // 64, MAX_STATE_SLACK_BYTES)
         self._path: Final = path
         self._boot: Final = boot
         self._durability: Final = durability
@@ -88,6 +98,7 @@ class FileState(SpoolBase):
                 disk.sync_directory(self._path)
             self._synced_end, self._synced_base = end, base
             self._error = None if not self._held else self._error
+            self._grow_back()
         except OSError as error:
             self._note(error)
         finally:
@@ -225,6 +236,24 @@ class FileState(SpoolBase):
     def _note_time(self, offset: int) -> None:
         self._write(spool_event.time_event(offset))
 
+    def _grow_back(self) -> None:
+        """Use more of the disk again where the limit is lower than wanted and about to be reached."""
+        if self._max_bytes < self._wanted_bytes and not self._held and self._over_bytes() + 2 * self._segment_bytes > 0:
+            self._set_limit(2 * self._max_bytes)
+
+    def _set_limit(self, max_bytes: int) -> None:
+        self._max_bytes = max(MIN_LIMIT_BYTES, min(max_bytes, self._wanted_bytes))
+        self._segment_bytes = self._readings.segment_bytes = segment_limit(self._max_bytes)
+        self._slack_bytes = min(self._max_bytes // 64, MAX_STATE_SLACK_BYTES)
+        self._budget()
+
     def _note(self, error: OSError) -> None:
-        self._state.free_space(error)
+        if is_full(error) and not self._state.free_space():
+            used_bytes = self._used_bytes()
+            self._set_limit(used_bytes - used_bytes // _YIELD_PARTS)
         self._error = f"{error.strerror or error} ({self._path})"
+
+
+def segment_limit(max_bytes: int) -> int:
+    """Return how large a file of readings becomes in a spool of this size."""
+    return min(max_bytes // 32, MAX_SEGMENT_BYTES)

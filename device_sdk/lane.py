@@ -110,7 +110,7 @@ class ReadingLanes:
     """
 
     def __init__(self, segment_bytes: int, marks: Marks) -> None:
-        self._segment_bytes = segment_bytes
+        self.segment_bytes = segment_bytes
         self.segments: deque[Segment] = deque()
         self.left = 0
         self.bytes = 0
@@ -252,7 +252,7 @@ class ReadingLanes:
                 whole.append(segment)
                 stretches.append(Stretch(segment.level, segment.size, is_joined))
             before = segment
-        chosen = pick(stretches, 2 * self._segment_bytes)
+        chosen = pick(stretches, 2 * self.segment_bytes)
         return whole[chosen.start : chosen.stop]
 
     def replace(self, sources: Sequence[Segment], thinned: Thinned) -> None:

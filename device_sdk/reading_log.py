@@ -67,7 +67,7 @@ class ReadingLog(ReadingLanes):
         current = self._current
         if is_explicit:
             current = self._file_for_given()
-        elif current is None or current.end - current.base >= self._segment_bytes:
+        elif current is None or current.end - current.base >= self.segment_bytes:
             current = self.rotate()
         if len(entries) == 1:
             self._append_one(current, entries[0], now_ns)
@@ -128,7 +128,7 @@ class ReadingLog(ReadingLanes):
     def _file_for_given(self) -> Segment:
         """Return the file for a reading with a given time: one whose header says that it may hold such."""
         current = self._current
-        if current is None or current.end - current.base >= self._segment_bytes or not current.given_to:
+        if current is None or current.end - current.base >= self.segment_bytes or not current.given_to:
             current = self.rotate(is_explicit=True)
         current.given_to = current.end + 1
         return current

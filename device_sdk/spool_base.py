@@ -32,7 +32,7 @@ class SpoolBase(ABC):
         last_ns: int = 0,
     ) -> None:
         self._outbox: Final = outbox
-        self._max_bytes: Final = max_bytes
+        self._max_bytes = max_bytes
         self._when_full: Final = when_full
         self._random_bytes: Final = random_bytes
         self._instants: Final = Instants(last_ns)

@@ -16,7 +16,6 @@ no write. Kept are `retain_bytes`, and nothing older than `RETAIN_S` before the 
 """
 
 import contextlib
-import errno
 import json
 import os
 import struct
@@ -31,7 +30,6 @@ from device_sdk.segment import MAX_STATE_BYTES, Scan, encode_record, seed_of
 _PREFIX, _KEPT, _SUFFIX = "state-", "acked-", ".log"
 # Backups are made each night: a hub restored from the last one misses at most a day.
 RETAIN_S = 24 * 3600.0
-_NO_SPACE = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _LENGTH = struct.Struct("<I")
 SNAPSHOT, HELD, COMPLETE = "snapshot", "held", "complete"
 
@@ -123,9 +121,9 @@ class StateLog:
         for path, number in sorted([*self._paths(_KEPT), *self._paths(_PREFIX)], key=lambda found: found[1]):
             yield _read(path, number).events
 
-    def free_space(self, error: OSError) -> bool:
-        """Give up the oldest kept file when ``error`` says that the disk is full; False: that does not help."""
-        if error.errno not in _NO_SPACE or not self._kept:
+    def free_space(self) -> bool:
+        """Give up the oldest kept file for a disk that is full; False: there is none."""
+        if not self._kept:
             return False
         self._drop_oldest()
         return True
