@@ -94,21 +94,22 @@ class FileSpool(FileState):
     # --- recording -------------------------------------------------------------------------
 
     def record(self, values: Sequence[tuple[str, Value]], time_ns: int | None, now_ns: int) -> None:
-        is_over = False
+        has_more_to_do = self._is_fsync
         with self._lock:
             entries = self._instants.stamp(values, time_ns, now_ns)
             log = self._readings
             if self._held or self._is_closed or log.bytes > self._limit_bytes:
-                is_over = self._record_in_trouble(entries, now_ns, time_ns is not None)
+                has_more_to_do |= self._record_in_trouble(entries, now_ns, time_ns is not None)
             else:
                 try:
                     log.append(entries, now_ns, time_ns is not None)
                 except OSError as error:
                     self._hold(entries, error, time_ns is not None)
-        if is_over:
-            self._thin_now()
-        if self._durability == "fsync":
-            self.sync()
+        if has_more_to_do:
+            if self._when_full == "thin" and self._over_bytes() > 0:
+                self._thin_now()
+            if self._is_fsync:
+                self.sync()
 
     def _record_in_trouble(self, entries: list[Entry], now_ns: int, is_explicit: bool) -> bool:
         """Do what `record` cannot do at once; True when readings have to be thinned now, without the lock."""

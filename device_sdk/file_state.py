@@ -56,6 +56,7 @@ class FileState(SpoolBase):
         self._path: Final = path
         self._boot: Final = boot
         self._durability: Final = durability
+        self._is_fsync: Final = durability == "fsync"
         self._sync_file: Final = sync_file
         self._readings: Final = found.readings
         self._state: Final = found.state_log
