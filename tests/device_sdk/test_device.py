@@ -530,10 +530,10 @@ def test_statistics_of_a_device_that_is_not_open_are_a_misuse() -> None:
 @pytest.mark.parametrize("place", ["memory", "disk"])
 def test_flush_waits_for_a_backlog_that_live_readings_overtake(hub: FakeHub, place: str, tmp_path: Path) -> None:
     """What was recorded before the call is durable after it, although newer readings go first."""
-    live = iter(range(3_000))
+    live = iter(range(30_000))
 
     def record_more(stored: int, stream: str) -> None:
-        for n in islice(live, 600):
+        for n in islice(live, 2_000):
             device.record(live=n)
 
     spool = ":memory:" if place == "memory" else tmp_path / "spool"
@@ -550,5 +550,5 @@ def test_flush_waits_for_a_backlog_that_live_readings_overtake(hub: FakeHub, pla
             found = device.statistics()
 
     assert there == 12_001
-    assert len(set(hub.model.readings)) == len(hub.model.readings) == found.acked_readings == 15_001
+    assert len(set(hub.model.readings)) == len(hub.model.readings) == found.acked_readings == 42_001
     assert found.reconnects == 1

@@ -23,17 +23,20 @@ class MemoryStore:
         self._erased: dict[int, int] = {}
         self._late: dict[int, int] = {}
         self._received: dict[tuple[int, int], int] = {}
+        # Kept beside the rows: to look it up for each frame would cost a sort of them all.
+        self._newest: dict[int, int] = {}
 
     def write(self, frames: Sequence[Frame]) -> None:
         """Store the readings of frames behind ``applied``."""
         for frame in frames:
             if frame.offset <= self.applied:
                 continue
-            newest = {row.series: row.time_ns for row in self.latest([c.series.id for c in frame.columns])}
+            newest = {c.series.id: self._newest[c.series.id] for c in frame.columns if c.series.id in self._newest}
             for series, time_ns, value in frame.rows():
                 if time_ns < newest.get(series.id, time_ns) - LATE_TOLERANCE_NS:
                     self._late[series.id] = self._late.get(series.id, 0) + 1
                 self._received[(time_ns, series.id)] = frame.received_ns
+                self._newest[series.id] = max(time_ns, self._newest.get(series.id, time_ns))
                 self._accepted[series.id] = self._accepted.get(series.id, 0) + 1
                 if (time_ns, series.id) in self._values:
                     self._superseded[series.id] = self._superseded.get(series.id, 0) + 1
@@ -123,6 +126,7 @@ class MemoryStore:
         for row in gone:
             del self._values[(row.time_ns, row.series)]
             self._erased[row.series] = self._erased.get(row.series, 0) + 1
+            self._newest.pop(row.series, None)
         return len(gone)
 
     def statistics(self) -> StoreStatistics:
