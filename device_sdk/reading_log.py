@@ -75,7 +75,8 @@ class ReadingLog:
         last_ns: latest instant given to a reading, as the state log knows it.
 
     After construction ``found_damage`` says, by segment base, how many places could
-    not be read, and ``is_missing`` that a file between others is not there.
+    not be read, ``torn_base`` names the last file when its end is one of them, and
+    ``is_missing`` says that a file between others is not there.
     """
 
     def __init__(self, directory: Path, segment_bytes: int, head: int, last_ns: int) -> None:
@@ -88,6 +89,7 @@ class ReadingLog:
         self.bytes = 0
         self.found_damage: dict[int, int] = {}
         self.is_missing = False
+        self.torn_base: int | None = None
         self._names: dict[str, bytes] = {}
         self._fd = -1
         self._seed = 0
@@ -359,6 +361,7 @@ class ReadingLog:
                 self._cached_to = segment.base + at
         self.left += segment.left
         self.last_ns = max(self.last_ns, decoder.last_ns)
+        self.torn_base = segment.base if scan.is_torn else None  # the last file is scanned last
         if scan.damaged:
             self.found_damage[segment.base] = scan.damaged
         return not scan.damaged and not before.damaged
