@@ -32,7 +32,8 @@ logger = logging.getLogger("device_sdk.session")
 # a frame is worth its cost. Measured at 50 readings/s: 20 ms make a frame of each and cost twice the CPU.
 CUT_S = 0.050
 CUT_READINGS = 500
-# When the spool gives no frame although it holds readings, its disk fails: ask again, but not in a hot loop.
+# When the spool gives no frame although it holds readings, its disk fails, or its unacked frames are all it may hold:
+# ask again with the next ack, or after this time, not in a hot loop.
 CUT_RETRY_S = 1.0
 # A hub answers hello in milliseconds; ten seconds also cover a hub that is replaying its journal.
 WELCOME_TIMEOUT_S = 10.0
@@ -333,6 +334,7 @@ class Session:
         if self._suspect is not None and ack.stored >= self._suspect[1]:
             self._suspect = None
         self._settle(ack.stored, ack.chain, ack.pos)
+        self._no_cut_before = now
 
     def _on_error(self, error: wire.Error, now: float) -> None:
         if not self._spool.acked <= error.stored < self._spool.next:

@@ -27,6 +27,7 @@ from device_sdk.session import (
     Welcomed,
 )
 from device_sdk.spool import MemorySpool
+from device_sdk.spool_base import MIN_LIMIT_BYTES
 from tests.support.hub_model import HubConversation, HubModel
 
 T0_NS = 1_795_376_000_000_000_000
@@ -372,6 +373,19 @@ def _scenario(play: Play) -> None:
     for n in range(4):
         play.record(float(n))
         play.step(0.1)
+
+
+def test_small_spool_drains_as_fast_as_it_is_acked() -> None:
+    """When a spool holds all the unacked frames it may, the next one is cut with the next ack, not a second later."""
+    play = Play(spool=MemorySpool(max_bytes=MIN_LIMIT_BYTES))
+    for n in range(1_500):
+        play.record(n / 7)
+    begun = play.now
+
+    play.drain()
+
+    assert play.now - begun < 1.0
+    stored_once(play)
 
 
 @pytest.mark.parametrize("crash", [False, True], ids=["hub lives", "hub loses what it had not committed"])
