@@ -35,8 +35,9 @@ class ReadingLog(ReadingLanes):
         thinned: thinned files the state log knows.
 
     After construction ``found_damage`` says, by segment base, how many places could
-    not be read, ``is_missing`` that a file between others is not there, and ``last_uptime``
-    the last position on the line of uptime in any file, -1 for none.
+    not be read, ``torn_base`` names the last file when its end is one of them,
+    ``is_missing`` says that a file between others is not there, and ``last_uptime`` the
+    last position on the line of uptime in any file, -1 for none.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class ReadingLog(ReadingLanes):
         self.last_uptime = -1
         self.found_damage: dict[int, int] = {}
         self.is_missing = False
+        self.torn_base: int | None = None
         self._names: dict[str, bytes] = {}
         self._fd = -1
         self._seed = 0
@@ -302,6 +304,7 @@ class ReadingLog(ReadingLanes):
         segment.given_to = segment.end if decoder.is_explicit else 0
         self.last_ns = max(self.last_ns, decoder.last_ns)
         self.last_uptime = max(self.last_uptime, decoder.last_uptime)
+        self.torn_base = segment.base if scan.is_torn else None  # the last file is scanned last
         if scan.damaged:
             self.found_damage[segment.base] = scan.damaged
         return not scan.damaged and not before.damaged

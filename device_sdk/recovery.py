@@ -10,7 +10,8 @@ the two logs, before `file_spool`. Must not: raise for damaged files.
     left state that is damaged         a new stream begins at once: a frame that was sent may be
                                        missing here, and its number must not be given again
 
-With durability ``fsync`` a power cut takes nothing, so it changes nothing.
+With durability ``fsync`` a power cut takes nothing, so it changes nothing: the torn end of
+a log is what was being written, which no `record` had returned for and no hub had seen.
 Another boot id also begins a new boot on the line of uptime (see `uptime`).
 """
 
@@ -22,7 +23,7 @@ from device_sdk.errors import Reason
 from device_sdk.outbox import Outbox
 from device_sdk.reading_log import ReadingLog
 from device_sdk.spool_event import State, replay
-from device_sdk.state_log import StateLog
+from device_sdk.state_log import Loaded, StateLog
 from device_sdk.uptime import UPTIME
 
 
@@ -54,15 +55,18 @@ def recover(
     was = State(Outbox(new_stream())) if loaded is None else replay(loaded.events)
     readings = ReadingLog(path, segment_bytes, was.marks, was.last_ns, was.thinned)
     outbox = was.outbox
-    is_power_cut = not was.is_closed and was.boot not in ("", boot) and was.durability == "second"
+    has_lost_power = not was.is_closed and was.boot not in ("", boot)
+    is_power_cut = has_lost_power and was.durability == "second"
     state_damage = 0 if loaded is None else loaded.damaged
     places = state_damage + _new_damage(was, readings)
+    if has_lost_power and was.durability == "fsync":
+        places -= _torn_ends(was, readings, loaded)
     outbox.damaged += places
     if places and not is_power_cut:  # a power cut's own gap says already that something was lost
         outbox.lose(Reason.SPOOL_DAMAGED, None, {})
     if is_power_cut:
         outbox.is_ending = True
-    is_state_whole = was.is_coherent and (is_power_cut or not state_damage)
+    is_state_whole = was.is_coherent and (has_lost_power or not state_damage)
     if not is_state_whole or (outbox.is_ending and not outbox.frames):
         outbox.restart(new_stream(), None)
     last_ns = max(readings.last_ns, _resume_uptime(was, readings, boot))
@@ -80,6 +84,12 @@ def _resume_uptime(was: State, readings: ReadingLog, boot: str) -> int:
         line.begin_boot(last, is_empty=not readings.left)
     placed = line.place(UPTIME + last) if last >= 0 else None
     return 0 if placed is None else placed[0]
+
+
+def _torn_ends(was: State, readings: ReadingLog, loaded: Loaded | None) -> int:
+    """Return how many of the places, declared by no earlier start, are the end of a log."""
+    is_new = readings.torn_base is not None and readings.torn_base not in was.damage
+    return is_new + (loaded is not None and loaded.is_torn)
 
 
 def _new_damage(was: State, readings: ReadingLog) -> int:

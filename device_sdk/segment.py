@@ -99,7 +99,8 @@ class Scan:
 
     Iterating gives (payload, end offset). Afterwards ``damaged`` is the number of
     places that could not be read: each is a run of bytes between two good records,
-    or before the first, or behind the last.
+    or before the first, or behind the last. ``is_torn``: the last of them is behind the
+    last good record, as a write leaves that a power cut ended.
     """
 
     def __init__(self, data: bytes, seed: int, *, start: int = 0, max_bytes: int = MAX_READING_BYTES) -> None:
@@ -108,6 +109,7 @@ class Scan:
         self._start = start
         self._max_bytes = max_bytes
         self.damaged = 0
+        self.is_torn = False
 
     def __iter__(self) -> Iterator[tuple[bytes, int]]:
         data, seed, size, limit = self._data, self._seed, len(self._data), self._max_bytes
@@ -129,6 +131,7 @@ class Scan:
                 self.damaged += 1
             at = data.find(MARK, at + 1)
             if at < 0:
+                self.is_torn = True
                 return
 
 

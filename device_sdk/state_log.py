@@ -43,11 +43,16 @@ class Event(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What the files say. ``damaged``: places that could not be read; ``is_intact``: the snapshot could."""
+    """What the files say.
+
+    ``damaged``: places that could not be read, the end of the file among them when ``is_torn``.
+    ``is_intact``: the snapshot could.
+    """
 
     events: list[Event]
     damaged: int
     is_intact: bool
+    is_torn: bool = False
 
 
 class KeptFile(NamedTuple):
@@ -237,7 +242,7 @@ def _read(path: Path, number: int) -> Loaded:
         if event.kind == COMPLETE:
             damaged_at_complete = scan.damaged
     is_intact = damaged_at_complete == 0 and events[0].kind == SNAPSHOT
-    return Loaded(events, scan.damaged, is_intact)
+    return Loaded(events, scan.damaged, is_intact, scan.is_torn)
 
 
 def _decode(payload: bytes) -> Event:

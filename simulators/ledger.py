@@ -5,11 +5,13 @@ under test: it stands on the SDK's hooks alone. `verdict` compares it with a
 dump of the hub.
 
 One file per process, tab-separated, only ever appended to:
+    B device channel time_ns value-as-JSON          before record() is called, where the spool outlives the process
     R device channel time_ns value-as-JSON          after record() returned
     F device stream seq blake2b-hex bytes           at a frame's first transmission
     A device stream stored                          an ack the device saw
-Lines reach the kernel with each write (a killed simulator loses none) and the
-disk within `SYNC_S`.
+Lines reach the kernel with each write (a killed simulator loses none that was
+flushed) and the disk within `SYNC_S`. A kill between B and R leaves a reading that
+may be in the spool or not: stored or not, it is no fault.
 """
 
 import json
@@ -45,6 +47,10 @@ class Ledger:
         self._lines: list[str] = []
         self._chars = 0
         self._synced = time.monotonic()
+
+    def begun(self, device: str, channel: str, time_ns: int, value: Value) -> None:
+        """Witness a reading whose `record()` is about to be called; `flush` before that call."""
+        self._add(f"B\t{device}\t{channel}\t{time_ns}\t{json.dumps(value, ensure_ascii=False)}\n")
 
     def recorded(self, device: str, channel: str, time_ns: int, value: Value) -> None:
         """Witness a reading whose `record()` returned."""
@@ -102,11 +108,13 @@ class Witness:
     """What the ledger's files say of one device.
 
     ``readings``: channel → time_ns → the last value produced for that instant, in `canonical` form.
+    ``begun``: (channel, time_ns) → the value of a `record()` that a kill did not let return.
     ``repeats``: how many earlier values an instant had (corrections).
     ``frames``: (stream, seq) → hash; ``reused`` counts numbers that were used for two different bodies.
     """
 
     readings: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
+    begun: dict[tuple[str, int], str] = field(default_factory=dict)
     repeats: dict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
     frames: dict[tuple[str, int], str] = field(default_factory=dict)
     acked: dict[str, int] = field(default_factory=dict)
@@ -118,10 +126,13 @@ def load(folder: Path) -> dict[str, Witness]:
     """Return what all files of the folder say, by device; a torn last line is left out."""
     witnesses: dict[str, Witness] = defaultdict(Witness)
     for path in sorted(folder.glob("*.ledger")):
+        begun: dict[tuple[str, str, int], str] = {}
         with path.open(encoding="utf-8", newline="\n") as lines:
             for line in lines:
                 if line.endswith("\n"):
-                    _take_line(witnesses, line[:-1].split("\t"))
+                    _take_line(witnesses, begun, line[:-1].split("\t"))
+        for (device, channel, time_ns), value in begun.items():
+            witnesses[device].begun[channel, time_ns] = value
     return dict(witnesses)
 
 
@@ -150,7 +161,7 @@ def canonical(value: Value) -> str:
     return repr(value)
 
 
-def _take_line(witnesses: dict[str, Witness], parts: list[str]) -> None:
+def _take_line(witnesses: dict[str, Witness], begun: dict[tuple[str, str, int], str], parts: list[str]) -> None:
     match parts:
         case ["R", device, channel, time_text, value]:
             witness, time_ns = witnesses[device], int(time_text)
@@ -159,6 +170,9 @@ def _take_line(witnesses: dict[str, Witness], parts: list[str]) -> None:
             if time_ns in instants:
                 witness.repeats[channel, time_ns] += 1
             instants[time_ns] = canonical(json.loads(value))
+            begun.pop((device, channel, time_ns), None)
+        case ["B", device, channel, time_text, value]:
+            begun[device, channel, int(time_text)] = canonical(json.loads(value))
         case ["F", device, stream, seq, digest, _]:
             witness = witnesses[device]
             if witness.frames.setdefault((stream, int(seq)), digest) != digest:

@@ -59,24 +59,38 @@ class Summary:
 
 
 class SimulatedLink:
-    """One open device together with its witness."""
+    """One open device together with its witness.
 
-    def __init__(self, device: Device, name: str, ledger: Ledger | None) -> None:
+    ``is_lasting``: its spool outlives the process, so each reading is witnessed before and after `record()`.
+    """
+
+    def __init__(self, device: Device, name: str, ledger: Ledger | None, *, is_lasting: bool = False) -> None:
         self.device = device
         self.name = name
         self.recorded = 0
         self._ledger = ledger
+        self._is_lasting = is_lasting and ledger is not None
         self._last_ns = 0
 
     def record(self, values: Mapping[str, Value], time_ns: int | None = None) -> None:
         """Record values of one instant; with a ledger the time is always explicit, or it could not be compared."""
         if time_ns is None and self._ledger is not None:
             time_ns = self._last_ns = max(time.time_ns(), self._last_ns + 1)
+        ledger = self._ledger
+        if ledger is None or time_ns is None:
+            self.device.record(values, time=time_ns)
+            self.recorded += len(values)
+            return
+        if self._is_lasting:
+            for channel, value in values.items():
+                ledger.begun(self.name, channel, time_ns, value)
+            ledger.flush()
         self.device.record(values, time=time_ns)
         self.recorded += len(values)
-        if self._ledger is not None and time_ns is not None:
-            for channel, value in values.items():
-                self._ledger.recorded(self.name, channel, time_ns, value)
+        for channel, value in values.items():
+            ledger.recorded(self.name, channel, time_ns, value)
+        if self._is_lasting:
+            ledger.flush()
 
     async def wait_for_room(self) -> None:
         """Wait until fewer than `MAX_PENDING` readings are un-acked. May be cancelled."""
@@ -104,7 +118,7 @@ async def open_devices(
                 on_ack=ledger.ack_hook(name) if ledger else None,
                 close_timeout_s=link.close_timeout_s,
             )
-            opened[name] = SimulatedLink(await device.__aenter__(), name, ledger)
+            opened[name] = SimulatedLink(await device.__aenter__(), name, ledger, is_lasting=link.spool is not None)
         yield opened
     finally:
         await asyncio.gather(*(one.device.__aexit__(None, None, None) for one in opened.values()))

@@ -98,8 +98,8 @@ def compare(
 
 def _check_row(finding: Finding, witness: Witness, found: set[tuple[str, int]], row: Mapping[str, Any]) -> None:
     channel, time_ns = str(row["channel"]), parse_iso_ns(row["time"])
-    produced = witness.readings.get(channel, {}).get(time_ns)
-    if produced is None:
+    produced, begun = witness.readings.get(channel, {}).get(time_ns), witness.begun.get((channel, time_ns))
+    if produced is None and begun is None:
         if not finding.had_readings:
             finding.unwitnessed += 1
             finding.note(f"{channel} at {row['time']}: stored, never produced")
@@ -109,11 +109,12 @@ def _check_row(finding: Finding, witness: Witness, found: set[tuple[str, int]], 
         finding.note(f"{channel} at {row['time']}: stored twice")
         return
     found.add((channel, time_ns))
-    # Several values of one instant are corrections: the last one stands for all of them.
-    finding.stored += 1 + witness.repeats.get((channel, time_ns), 0)
-    if canonical(row["value"]) != produced:
+    if produced is not None:
+        # Several values of one instant are corrections: the last one stands for all of them.
+        finding.stored += 1 + witness.repeats.get((channel, time_ns), 0)
+    if canonical(row["value"]) not in (produced, begun):
         finding.altered += 1
-        finding.note(f"{channel} at {row['time']}: produced {produced}, stored {canonical(row['value'])}")
+        finding.note(f"{channel} at {row['time']}: produced {produced or begun}, stored {canonical(row['value'])}")
 
 
 def _check_missing(finding: Finding, witness: Witness, found: set[tuple[str, int]], audit: Mapping[str, Any]) -> None:
@@ -137,7 +138,9 @@ def _check_taken_twice(finding: Finding, witness: Witness, audit: Mapping[str, A
     if finding.had_readings:
         return
     superseded = sum(int(s["superseded"]) for s in audit["series"] if s["device"] == finding.device)
-    twice = superseded - sum(witness.repeats.values())
+    # A reading that a kill interrupted and that was recorded again may be there once or twice.
+    unsure = sum(time_ns in witness.readings.get(channel, {}) for channel, time_ns in witness.begun)
+    twice = superseded - sum(witness.repeats.values()) - unsure
     if twice > 0:
         finding.doubled += twice
         finding.note(f"{twice} readings were taken twice: the hub counted {superseded} as superseded")

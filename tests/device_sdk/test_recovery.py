@@ -6,7 +6,9 @@ import pytest
 
 from device_sdk import spool_event
 from device_sdk.errors import Reason
+from device_sdk.lane import NOTHING_NUMBERED
 from device_sdk.outbox import Entry, Outbox
+from device_sdk.reading_log import ReadingLog
 from device_sdk.recovery import Recovered, recover
 from device_sdk.spool_event import State
 from device_sdk.state_log import Event, StateLog
@@ -91,6 +93,40 @@ def test_damaged_state_is_a_new_stream_and_a_declared_loss(tmp_path: Path) -> No
     assert len(outbox.returned) == 1
 
 
+@pytest.mark.parametrize("log", ["state", "readings"])
+def test_torn_end_after_a_power_cut_is_no_loss_where_each_record_is_synced(tmp_path: Path, log: str) -> None:
+    """What was being written had neither been sent nor returned for: the stream goes on, nothing is declared."""
+    leave(tmp_path, frames=2, durability="fsync", then=(spool_event.ack_event("old", 1, "p", None),))
+    readings = ReadingLog(tmp_path, 4096, NOTHING_NUMBERED, 0)
+    readings.append(ENTRIES, 5)
+    readings.append(ENTRIES, 5)
+    readings.close()
+    path = next(tmp_path.glob(f"{log}-*"))
+    path.write_bytes(path.read_bytes()[:-1])
+
+    found = start(tmp_path, "b2")
+
+    outbox = found.outbox
+    assert (outbox.stream, outbox.is_ending, outbox.losses, outbox.damaged) == ("old", False, {}, 0)
+    assert (len(outbox.frames), found.readings.left) == ((2, 2) if log == "state" else (1, 1))
+
+
+def test_damage_before_the_end_is_declared_where_each_record_is_synced(tmp_path: Path) -> None:
+    """A record that was synced and cannot be read is a loss, power cut or not."""
+    leave(tmp_path, durability="fsync")
+    readings = ReadingLog(tmp_path, 4096, NOTHING_NUMBERED, 0)
+    readings.append(ENTRIES, 5)
+    readings.append(ENTRIES, 5)
+    readings.close()
+    path = next(tmp_path.glob("readings-*"))
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + b"?" + data[len(data) // 2 + 1 :])
+
+    outbox = start(tmp_path, "b2").outbox
+
+    assert (list(outbox.losses), outbox.damaged) == ([Reason.SPOOL_DAMAGED], 1)
+
+
 def test_torn_state_after_a_power_cut_keeps_the_old_stream(tmp_path: Path) -> None:
     """What was not fsynced was not sent: the frames that are there go first, as they are."""
     leave(tmp_path, frames=2, then=(spool_event.ack_event("old", 1, "p", None),))
@@ -101,3 +137,20 @@ def test_torn_state_after_a_power_cut_keeps_the_old_stream(tmp_path: Path) -> No
 
     assert (outbox.stream, outbox.is_ending, len(outbox.frames)) == ("old", True, 2)
     assert outbox.losses == {}
+
+
+def test_torn_end_is_forgiven_once(tmp_path: Path) -> None:
+    """A second start finds the same torn file again; that makes up for no other damage."""
+    readings = ReadingLog(tmp_path, 4096, NOTHING_NUMBERED, 0)
+    readings.append(ENTRIES, 5)
+    readings.append(ENTRIES, 5)
+    readings.close()
+    path = next(tmp_path.glob("readings-*"))
+    path.write_bytes(path.read_bytes()[:-1])
+    log = StateLog(tmp_path)
+    log.begin(spool_event.snapshot(State(Outbox("old"), boot="b1", durability="fsync", damage={0: 1})))
+    log.close()
+
+    outbox = start(tmp_path, "b2").outbox
+
+    assert (outbox.stream, outbox.losses, outbox.damaged) == ("old", {}, 0)

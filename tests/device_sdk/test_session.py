@@ -414,6 +414,19 @@ def _scenario(play: Play) -> None:
         play.step(0.1)
 
 
+def test_small_spool_drains_as_fast_as_it_is_acked() -> None:
+    """When a spool holds all the unacked frames it may, the next one is cut with the next ack, not a second later."""
+    play = Play(spool=MemorySpool(max_bytes=MIN_LIMIT_BYTES))
+    for n in range(1_500):
+        play.record(n / 7)
+    begun = play.now
+
+    play.drain()
+
+    assert play.now - begun < 1.0
+    stored_once(play)
+
+
 @pytest.mark.parametrize("crash", [False, True], ids=["hub lives", "hub loses what it had not committed"])
 def test_a_cut_after_any_message_loses_and_doubles_nothing(crash: bool) -> None:
     """Whichever message is the last to arrive: after a reconnect each reading is stored exactly once."""

@@ -69,6 +69,23 @@ def test_correction_keeps_the_last_value_and_counts(tmp_path: Path) -> None:
     assert witness.produced == 3
 
 
+def test_reading_that_a_kill_interrupted_is_known(tmp_path: Path) -> None:
+    """Begun and not recorded by the end of its process; what another process records at that time is another one."""
+    first, second = Ledger(tmp_path, "first"), Ledger(tmp_path, "second")
+    for time_ns in (5, 6):
+        first.begun("a", "t", time_ns, 1.0)
+    first.recorded("a", "t", 5, 1.0)
+    second.begun("a", "t", 6, 2.0)
+    second.recorded("a", "t", 6, 2.0)
+    first.close()
+    second.close()
+
+    witness = load(tmp_path)["a"]
+
+    assert witness.readings == {"t": {5: "1", 6: "2"}}
+    assert witness.begun == {("t", 6): "1"}
+
+
 def test_number_of_a_frame_used_twice_is_seen(tmp_path: Path) -> None:
     """The same frame sent again by a new process is fine; another body under its number is not."""
     ledger = Ledger(tmp_path)

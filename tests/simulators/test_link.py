@@ -37,6 +37,22 @@ def test_recorded_readings_are_drained_and_counted(tmp_path: Path) -> None:
     assert all(w.frames and w.acked for w in witnesses.values())
 
 
+def test_reading_for_a_lasting_spool_is_witnessed_before_and_after(tmp_path: Path) -> None:
+    """Its lines are in the file when `record` returns: a kill at any instant leaves no reading without a witness."""
+    ledger = Ledger(tmp_path / "ledger")
+
+    async def work() -> str:
+        link = Link("ws://127.0.0.1:9", TOKENS, spool=tmp_path / "spool", close_timeout_s=0.1)
+        async with open_devices(link, ["a"], ledger) as links:
+            links["a"].record({"t": 1.0, "u": 2})
+            return next((tmp_path / "ledger").glob("*.ledger")).read_text()
+
+    text = asyncio.run(work())
+    ledger.close()
+
+    assert [line.split("\t")[0] + line.split("\t")[2] for line in text.splitlines()] == ["Bt", "Bu", "Rt", "Ru"]
+
+
 def test_unreachable_hub_leaves_readings_pending() -> None:
     """A drain that ends in vain shows in the summary, with the reason."""
 

@@ -105,6 +105,28 @@ def test_correction_is_no_double() -> None:
     assert finding.stored == 4
 
 
+@pytest.mark.parametrize("is_stored", [True, False], ids=["stored", "not stored"])
+def test_reading_that_a_kill_interrupted_may_be_there_or_not(is_stored: bool) -> None:
+    """`record()` did not return, so nothing was promised; but another value than the one begun is a fault."""
+    found = witness()
+    found.begun["t", T0 + 3 * SECOND] = "3"
+    stored = rows(4 if is_stored else 3)
+
+    finding = judge(found, stored, audit())
+
+    assert (finding.is_balanced, finding.stored) == (True, 3)
+    assert judge(found, [*rows(), {**rows(4)[3], "value": 4.0}], audit()).altered == 1
+
+
+def test_interrupted_reading_that_was_recorded_again_may_supersede_itself() -> None:
+    """The first `record()` may have reached the spool: one superseded reading more is no double, two are."""
+    found = witness()
+    found.begun["t", T0] = "0"
+
+    assert judge(found, rows(), audit(accepted=4, superseded=1)).is_balanced
+    assert judge(found, rows(), audit(accepted=5, superseded=2)).doubled == 1
+
+
 def test_other_value_is_altered() -> None:
     """The instant is there, the value is another one."""
     stored = rows()

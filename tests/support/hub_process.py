@@ -1,8 +1,10 @@
 """A real hub as a child process: started on a free port, killed or stopped by its process id."""
 
 import asyncio
+import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import ssl
@@ -19,15 +21,19 @@ from typing import Any
 import psutil
 
 START_LIMIT_S = 20.0
+# Below what kernels give to outgoing connections: one of those, even a client that meets itself on the port of a hub
+# that is down, would keep the hub from coming back.
+_PORTS = range(20_000, 32_000)
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def free_port() -> int:
-    """Return a TCP port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port on loopback that nobody listens on now, and that no outgoing connection is given meanwhile."""
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class HubProcess:
@@ -40,6 +46,7 @@ class HubProcess:
         environment: variables beside this process's own.
         host: address it listens on; beyond loopback say ``--insecure-lan`` too.
         runner: command that runs it elsewhere and then becomes it, e.g. ``ip netns exec NAME``.
+        program: what Python runs: the hub, or one with a fault (`mutants`).
     """
 
     def __init__(
@@ -51,6 +58,7 @@ class HubProcess:
         environment: dict[str, str] | None = None,
         host: str = "127.0.0.1",
         runner: Sequence[str] = (),
+        program: Sequence[str] = ("-m", "hub"),
     ) -> None:
         self.data = data
         self.port = port or free_port()
@@ -59,6 +67,7 @@ class HubProcess:
         self._runner = runner
         self._options = options
         self._environment = environment
+        self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         self.log = data.with_name(data.name + ".log")
 
@@ -95,16 +104,24 @@ class HubProcess:
 
     def start(self) -> "HubProcess":
         """Start and wait until it answers; raise with its log when it does not."""
-        serve = [sys.executable, "-m", "hub", "serve", "--data", str(self.data)]
+        self.launch()
+        return self.wait_ready()
+
+    def launch(self) -> None:
+        """Start it and return at once."""
+        serve = [sys.executable, *self._program, "serve", "--data", str(self.data)]
         command = [*self._runner, *serve, "--host", self.host, "--port", str(self.port)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, *self._options], stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT,
                 env={**os.environ, **(self._environment or {})},
             )  # fmt: skip
+
+    def wait_ready(self) -> "HubProcess":
+        """Wait until it answers; raise with its log when it does not."""
         limit = time.monotonic() + START_LIMIT_S
         while time.monotonic() < limit:
-            if self._process.poll() is not None:
+            if self.exit_code is not None:
                 break
             try:
                 self.get("/healthz")
