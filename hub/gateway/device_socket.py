@@ -15,6 +15,9 @@ from hub.session import DeviceSession
 
 # A connected socket that says nothing costs a descriptor; every SDK says hello at once.
 FIRST_FRAME_S = 5.0
+# A device pings within two intervals of silence. The hub only asks when it does not, or each would be pinged by the
+# other: half of the bytes of a quiet line. 2 × 15 + 3 s, and 10 s for the pong: a dead line is noticed within 45 s.
+_LATER_S = 3
 
 
 class DeviceSocket:
@@ -46,6 +49,7 @@ class DeviceSocket:
     def opened(self, connection: Connection) -> None:
         """Remember the connection and wait for the first frame."""
         self._connection = connection
+        connection.keep_alive(2 * PING_S + _LATER_S)
         self._first_frame = asyncio.get_running_loop().call_later(FIRST_FRAME_S, self._no_first_frame)
 
     def message(self, data: bytes, is_text: bool) -> None:
@@ -57,7 +61,7 @@ class DeviceSocket:
         session.receive(data, is_text, time.time_ns(), can_accept=self._can_accept())
         if session.ping_s != self._ping_s and self._connection is not None:
             self._ping_s = session.ping_s
-            self._connection.keep_alive(self._ping_s)
+            self._connection.keep_alive(2 * self._ping_s + _LATER_S)
         if session.frames:
             frames, session.frames = session.frames, []
             self._submit(frames)
