@@ -184,6 +184,8 @@ def decode_binary(body: bytes) -> Batch:
             columns.append(column)
     except (struct.error, IndexError, UnicodeDecodeError, ValueError) as error:
         raise ProtocolError(f"a binary frame that ends early or lies: {error}", Reason.MALFORMED) from error
+    if len({column.channel for column in columns}) < len(columns):
+        raise ProtocolError("a binary frame that names a channel twice", Reason.MALFORMED)
     if at != len(body):
         raise ProtocolError(f"{len(body) - at} bytes behind the last column of a binary frame", Reason.MALFORMED)
     batch = Batch(seq, count, t0, 10**exponent, tuple(columns), bool(flags & _AGAIN), bool(flags & _ESTIMATED))

@@ -151,6 +151,8 @@ class DeviceSession:
                     self._take_batch(message, data, now_ns)
             case wire.Hello():
                 self._hello(message, now_ns)
+                if can_accept:
+                    self.frames += self._streams.own_frames(self.namespace, self.device, now_ns)
             case wire.Schema(channels):
                 self._schema(channels)
             case wire.Gap():
@@ -204,19 +206,14 @@ class DeviceSession:
             "chain_conflict device=%s stream=%s stored=%d next=%d: two spools write it, a copied or written-back card",
             self.device, hello.stream, mark.stored, hello.next,
         )  # fmt: skip
-        self.frames.append(self._streams.own_gap(self.namespace, self.device, now_ns, 0, Reason.CHAIN_CONFLICT))
+        self._streams.owe(self.namespace, self.device, now_ns, 0, Reason.CHAIN_CONFLICT)
         return wire.NewStream(0, CHAIN_START.hex(), why, self._streams.position())
 
     def _check_seen(self, seen: str | None, now_ns: int) -> None:
         """Notice that this hub was restored: the device has seen a position that it never gave out."""
-        if seen is None or self._streams.knows(seen):
-            return
-        own = self._streams.get(StreamKey(self.namespace, self.device, wire.HUB_STREAM))
-        if own.told == seen:
-            return
-        own.told = seen
-        _log.warning("hub_restored device=%s seen=%s now=%s", self.device, seen[:40], self._streams.position())
-        self.frames.append(self._streams.own_gap(self.namespace, self.device, now_ns, None, Reason.HUB_RESTORED))
+        if seen is not None and self._streams.was_restored(self.namespace, self.device, seen):
+            _log.warning("hub_restored device=%s seen=%s now=%s", self.device, seen[:40], self._streams.position())
+            self._streams.owe(self.namespace, self.device, now_ns, None, Reason.HUB_RESTORED)
 
     def _held(self, stream: str) -> wire.Earlier:
         """Return what is stored of a stream, without making one."""
@@ -291,6 +288,8 @@ class DeviceSession:
         )
 
     def _accept(self, state: StreamState, seq: int, data: bytes, now_ns: int, kind: Kind, **fields: object) -> None:
+        if seq == 1:
+            self._streams.begin(state.mark.key, now_ns)
         self.frames.append(state.accept(seq, data, now_ns, kind, **fields))
 
     def _malformed(self, error: MalformedError, data: bytes, now_ns: int, can_accept: bool) -> None:
@@ -306,10 +305,13 @@ class DeviceSession:
                     state, error.seq, data, now_ns, Kind.QUARANTINE, body=data, rejected_count=error.count,
                     reason=f"{Reason.MALFORMED}: {error}",
                 )  # fmt: skip
-            return
+                return
+            if error.seq <= state.accepted + 1:
+                return  # it is in quarantine already, on its way there, or comes again after the pause
+        else:
+            self._send(wire.Error(Reason.UNREADABLE, state.mark.stored, str(error)))
         self.unreadable += 1
         _log.warning("unreadable device=%s bytes=%d reason=%s", self.device, len(data), error)
-        self._send(wire.Error(Reason.UNREADABLE, state.mark.stored, str(error)))
         if self.unreadable > 3:
             self.end(Close.BAD_MESSAGE, f"four unreadable messages on one connection; the last: {error}")
 

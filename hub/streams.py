@@ -26,6 +26,8 @@ RETRY_DISK_FULL_MS = 5000
 # cannot keep its spool, and each costs the hub a mark for ever.
 MAX_NEW_STREAMS = 100
 NEW_STREAMS_NS = 24 * 3600 * 10**9
+# The hub tells one thing of a device at most once a minute: a hello costs a peer nothing.
+TELL_EVERY_NS = 60 * 10**9
 
 
 class Owner(Protocol):
@@ -52,8 +54,11 @@ class StreamState:
     accepted_chain: bytes = CHAIN_START
     owner: "Owner | None" = None
     rejected: list[Rejection] = field(default_factory=list)
-    # Of a device's own stream at the hub: the unknown position that was reported last.
-    told: str | None = None
+    # Of a device's own stream at the hub: the unknown position that was noticed last, when something was told last,
+    # and what is still to be told, with its count.
+    seen: str | None = None
+    told_ns: dict[str, int] = field(default_factory=dict)
+    owed: dict[str, int | None] = field(default_factory=dict)
 
     def accept(self, seq: int, data: bytes, now_ns: int, kind: Kind, **fields: object) -> Frame:
         """Take the next frame, ``data`` as it came, and return it for the journal."""
@@ -90,8 +95,8 @@ class Streams:
         for mark in sorted(marks, key=lambda mark: mark.first_ns):
             state = self._states[mark.key] = StreamState(mark)
             state.rewind()
-            if mark.stored:
-                self._born(mark)
+            if mark.stored and mark.key.stream != wire.HUB_STREAM:
+                self.begin(mark.key, mark.first_ns)
 
     def position(self) -> str:
         """Return the hub's position ``run.offset`` of the last commit."""
@@ -110,11 +115,39 @@ class Streams:
         born = self._births.get((key.namespace, key.device))
         return born is None or len(born) < MAX_NEW_STREAMS or born[0] <= now_ns - NEW_STREAMS_NS
 
-    def own_gap(self, namespace: str, device: str, now_ns: int, count: int | None, reason: Reason) -> Frame:
-        """Return a gap frame in which the hub itself tells of a device, on a stream of its own; it must be stored."""
-        state = self.get(StreamKey(namespace, device, wire.HUB_STREAM))
-        body = wire.encode(wire.Gap(state.accepted + 1, count, reason, {}))
-        return state.accept(state.accepted + 1, body, now_ns, Kind.GAP, body=body, dropped=count or 0, reason=reason)
+    def owe(self, namespace: str, device: str, now_ns: int, count: int | None, reason: Reason) -> None:
+        """Note what the hub itself has to tell of a device: a loss of ``count`` readings (None: unknown)."""
+        own = self.get(StreamKey(namespace, device, wire.HUB_STREAM))
+        if now_ns - own.told_ns.get(reason, now_ns - TELL_EVERY_NS) >= TELL_EVERY_NS:
+            own.told_ns[reason] = now_ns
+            own.owed[reason] = count
+
+    def was_restored(self, namespace: str, device: str, seen: str) -> bool:
+        """Say whether a position shows that this hub was restored; once for each position."""
+        if self.knows(seen):
+            return False
+        own = self.get(StreamKey(namespace, device, wire.HUB_STREAM))
+        is_news, own.seen = own.seen != seen, seen
+        return is_news
+
+    def own_frames(self, namespace: str, device: str, now_ns: int) -> list[Frame]:
+        """Return what is owed as gap frames of the hub's own stream; they must be stored now."""
+        own = self._states.get(StreamKey(namespace, device, wire.HUB_STREAM))
+        if own is None:
+            return []
+        frames = []
+        for reason, count in own.owed.items():
+            body = wire.encode(wire.Gap(own.accepted + 1, count, reason, {}))
+            frames.append(
+                own.accept(own.accepted + 1, body, now_ns, Kind.GAP, body=body, dropped=count or 0, reason=reason)
+            )
+        own.owed.clear()
+        return frames
+
+    def begin(self, key: StreamKey, now_ns: int) -> None:
+        """Count a stream whose first frame was accepted now."""
+        born = self._births.setdefault((key.namespace, key.device), deque(maxlen=MAX_NEW_STREAMS))
+        born.append(now_ns)
 
     def get(self, key: StreamKey) -> StreamState:
         """Return the stream's state; an unknown stream begins with ``stored`` 0."""
@@ -153,8 +186,6 @@ class Streams:
             if state is None:
                 state = touched[frame.key] = self.get(frame.key)
             advance_mark(state.mark, frame)
-            if frame.seq == 1:
-                self._born(state.mark)
             if frame.rejected:
                 state.rejected += frame.rejected[: MAX_REJECTIONS_NAMED - len(state.rejected)]
                 # The journal has counted them; the ring, which keeps the frame for minutes, does not weigh them.
@@ -170,18 +201,29 @@ class Streams:
     def refused(self, frames: Sequence[Frame]) -> "list[Owner]":
         """Take back frames that could not be stored (disk full); their sessions are told ``slow``."""
         owners = []
+        for frame in frames:
+            if frame.key.stream == wire.HUB_STREAM and frame.replayed is None:
+                # Nobody sends it again: it is told with the device's next hello.
+                lost = None if frame.reason == Reason.HUB_RESTORED else frame.dropped
+                self.get(frame.key).owed.setdefault(frame.reason, lost)
         for key in {frame.key for frame in frames}:
             state = self.get(key)
             state.rewind()
+            self._forget_birth(state)
             if state.owner is not None:
                 state.owner.say_slow(Reason.DISK_FULL, RETRY_DISK_FULL_MS)
                 owners.append(state.owner)
         return owners
 
-    def _born(self, mark: Mark) -> None:
-        if mark.key.stream != wire.HUB_STREAM:
-            born = self._births.setdefault((mark.key.namespace, mark.key.device), deque(maxlen=MAX_NEW_STREAMS))
-            born.append(mark.first_ns)
+    def _forget_birth(self, state: StreamState) -> None:
+        """Take back that a stream began, when nothing of it was stored."""
+        key = state.mark.key
+        if state.accepted or key.stream == wire.HUB_STREAM:
+            return
+        if born := self._births.get((key.namespace, key.device)):
+            born.pop()
+        if state.owner is None:
+            self._states.pop(key, None)
 
 
 def advance_mark(mark: Mark, frame: Frame) -> None:

@@ -242,3 +242,13 @@ def test_batch_gives_readings_column_by_column() -> None:
     batch = Batch(1, 3, 1_000, 10, (Column("a", [0, 2], [1, 2]), Column("b", [1], [True])))
 
     assert batch.readings() == [("a", 1_000, 1), ("a", 1_020, 2), ("b", 1_010, True)]
+
+
+def test_binary_frame_that_names_a_channel_twice_is_no_batch() -> None:
+    """Whoever writes it again as JSON would lose one of them."""
+    twice = Batch(1, 2, T, 1, (Column("t", [0], [1.5]), Column("t", [1], [2.5])))
+    body = encode_binary(twice)
+    assert body is not None
+
+    with pytest.raises(ProtocolError, match="names a channel twice"):
+        decode_binary(body)

@@ -1,6 +1,7 @@
 """The device session takes each frame once, in order, and acks only what the journal committed."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -401,7 +402,7 @@ def test_position_this_hub_never_gave_out_is_a_restored_hub() -> None:
     assert json.loads(frame.body)["count"] is None
     rig.commit()
     rig.say(rig.session(), greet(seen="7f3a0001.99"))
-    assert [f.seq for f in rig.uncommitted] == [2], "another unknown position is told again"
+    assert rig.uncommitted == [], "another one within the minute is the same trouble"
 
 
 def test_position_this_hub_gave_out_records_nothing() -> None:
@@ -479,3 +480,37 @@ def test_a_device_with_all_its_channels_is_told_so() -> None:
     (ack,) = [json.loads(message) for message in session.take_output()]
 
     assert [rejection["reason"] for rejection in ack["rejected"]] == [Reason.CHANNEL_LIMIT]
+
+
+def test_malformed_frames_that_are_not_next_end_the_connection() -> None:
+    """They cost the hub work and are never taken: after four the device has to come back later."""
+    rig = Rig()
+    session = rig.running()
+    for seq in (99, 98, 97, 96):
+        rig.say(session, b'{"op":"batch","seq":%d,"count":1,"t0":"1","c":{"x":{"v":[1],"dt":[[]]}}}' % seq)
+
+    assert session.closing is not None
+    assert session.closing[0] == Close.BAD_MESSAGE
+
+
+def test_one_wrong_element_of_many_costs_one_error() -> None:
+    """A frame of 87,000 wrong times is refused at the first."""
+    rig = Rig()
+    session = rig.running()
+    body = b'{"op":"batch","seq":1,"count":1,"t0":"1","c":{"x":{"v":[1],"dt":[' + b"[]," * 9_000 + b"[]]}}}"
+
+    began = time.perf_counter()
+    rig.say(session, body)
+
+    assert time.perf_counter() - began < 0.02
+    assert [f.kind for f in rig.uncommitted] == [Kind.QUARANTINE]
+
+
+def test_full_queue_makes_a_hello_tell_nothing_of_the_hubs_own() -> None:
+    """Frames of the hub's own wait for room like any other, and come with the next hello."""
+    rig = Rig()
+    rig.say(rig.session(), greet(seen="7f3a0001.17"), can_accept=False)
+    assert rig.uncommitted == []
+
+    rig.say(rig.session(), greet(seen="7f3a0001.17"))
+    assert [f.reason for f in rig.uncommitted] == [Reason.HUB_RESTORED]

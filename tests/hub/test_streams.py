@@ -22,6 +22,8 @@ def streams(*marks: Mark, head: int = 0) -> Streams:
 
 def store(into: Streams, of: StreamKey, seq: int, now_ns: int = T) -> None:
     """Take and commit one frame."""
+    if seq == 1:
+        into.begin(of, now_ns)
     frame = into.get(of).accept(seq, b"{}", now_ns, Kind.BATCH, body=b"{}")
     frame.offset = into.head + 1
     into.committed([frame])
@@ -58,8 +60,9 @@ def test_stored_of_an_unknown_stream_makes_none() -> None:
 def test_hub_tells_of_a_device_on_a_stream_of_its_own() -> None:
     """Its gaps are numbered and chained like any other frame, so the journal and the ledgers treat them alike."""
     of = streams()
-    first = of.own_gap("default", "d", T, None, Reason.HUB_RESTORED)
-    second = of.own_gap("default", "d", T, 0, Reason.CHAIN_CONFLICT)
+    of.owe("default", "d", T, None, Reason.HUB_RESTORED)
+    of.owe("default", "d", T, 0, Reason.CHAIN_CONFLICT)
+    first, second = of.own_frames("default", "d", T)
 
     assert [(f.key.stream, f.seq, f.kind) for f in (first, second)] == [
         ("0" * 16, 1, Kind.GAP),
@@ -91,6 +94,44 @@ def test_new_streams_are_counted_over_a_restart() -> None:
 
 
 def _own(of: Streams) -> Frame:
-    frame = of.own_gap("default", "d", T, None, Reason.HUB_RESTORED)
+    of.owe("default", "d", T, None, Reason.HUB_RESTORED)
+    (frame,) = of.own_frames("default", "d", T)
     frame.offset = of.head + 1
     return frame
+
+
+def test_what_the_full_disk_refused_of_the_hubs_own_words_is_told_again() -> None:
+    """Nobody sends those frames again: the device's next hello brings them, with their count."""
+    of = streams()
+    of.owe("default", "d", T, None, Reason.HUB_RESTORED)
+    of.owe("default", "d", T, 0, Reason.CHAIN_CONFLICT)
+    refused = of.own_frames("default", "d", T)
+    assert of.own_frames("default", "d", T) == []
+    of.refused(refused)
+
+    again = of.own_frames("default", "d", T + 1)
+    assert [(f.seq, f.body) for f in again] == [(f.seq, f.body) for f in refused]
+
+
+def test_one_thing_is_told_of_a_device_once_a_minute() -> None:
+    """A hello costs a peer nothing, and may invent positions."""
+    of = streams()
+    told = 0
+    for n in range(1000):
+        if of.was_restored("default", "d", f"ffffffff.{n}"):
+            of.owe("default", "d", T + n * 10**8, None, Reason.HUB_RESTORED)
+        told += len(of.own_frames("default", "d", T))
+
+    assert told == 2
+
+
+def test_refused_stream_leaves_nothing_behind() -> None:
+    """Neither a state nor a place among the new streams of the day."""
+    of = streams()
+    for n in range(1, 3 * MAX_NEW_STREAMS):
+        assert of.may_begin(key(n), T)
+        of.begin(key(n), T)
+        frame = of.get(key(n)).accept(1, b"{}", T, Kind.BATCH, body=b"{}")
+        of.refused([frame])
+
+    assert len(of) == 0
