@@ -305,12 +305,16 @@ class FileSpool(FileState):
 
     def _thin_now(self) -> None:
         """Bring readings within the limit, for `record`; what cannot be thinned is dropped, the oldest first."""
-        with self._step:
+        if not self._step.acquire(blocking=False):
+            return  # a durable step is under way; `record` never waits for its fsync, and the next one thins
+        try:
             while self._over_bytes() > 0 and self._thin():
                 pass
             with self._lock:
                 if not self._is_closed:
                     self._drop_oldest()
+        finally:
+            self._step.release()
 
     def _thin(self) -> bool:
         """Thin the stretch whose turn it is; False when that freed nothing. With ``_step`` held.
@@ -322,8 +326,11 @@ class FileSpool(FileState):
             sources = [] if self._is_closed or self._is_suspect else self._readings.to_thin()
         try:
             made = rewrite(self._path, sources, self._sync_file) if sources else None
+        except FileNotFoundError:
+            return False  # `record` dropped one of them meanwhile
         except OSError as error:
-            self._note(error)
+            with self._lock:
+                self._note(error)
             return False
         if made is None:
             return False

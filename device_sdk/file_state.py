@@ -97,10 +97,12 @@ class FileState(SpoolBase):
             if base != self._synced_base:
                 disk.sync_directory(self._path)
             self._synced_end, self._synced_base = end, base
-            self._error = None if not self._held else self._error
-            self._grow_back()
+            with self._lock:
+                self._error = None if not self._held else self._error
+                self._grow_back()
         except OSError as error:
-            self._note(error)
+            with self._lock:
+                self._note(error)
         finally:
             for fd in owed:
                 os.close(fd)
@@ -120,8 +122,9 @@ class FileState(SpoolBase):
             if unsynced.has_new_name:
                 disk.sync_directory(self._path)
         except OSError as error:
-            self._note(error)
-            self._is_suspect = True
+            with self._lock:
+                self._note(error)
+                self._is_suspect = True
             return False
         finally:
             os.close(unsynced.fd)

@@ -39,6 +39,11 @@ class Flight:
         """True while nothing more may be cut."""
         return bool(self.suspect) or len(self._unacked) >= self.window
 
+    @property
+    def last(self) -> int:
+        """The last seq in flight; 0 when there is none."""
+        return self._unacked[-1][0] if self._unacked else 0
+
     def begin(self, frames: Iterable[CutFrame]) -> None:
         """Begin on a new connection with the spool's unacked frames, also those an earlier process cut."""
         self._unacked = deque((frame.seq, frame.readings) for frame in frames)
@@ -54,8 +59,7 @@ class Flight:
 
     def limit(self, acked: int) -> int:
         """Return the last seq that may be sent."""
-        last = self._unacked[-1][0] if self._unacked else 0
-        return min(last, acked + (1 if self.suspect else self.window))
+        return min(self.last, acked + (1 if self.suspect else self.window))
 
     def note_sent(self, seq: int) -> bool:
         """Note that a frame is sent; True when this process sends it the first time."""

@@ -71,13 +71,15 @@ class Resend:
         """True when there is nothing to send and nothing in flight."""
         return self._is_exhausted and not self._sent
 
-    def take(self, window: int) -> list[bytes]:
-        """Return the frames that may be sent now; ``window``: how many may be in flight."""
+    def take(self, window: int, max_bytes: int) -> list[bytes]:
+        """Return the frames that may be sent now: ``window`` of them in flight, about ``max_bytes`` at once."""
         out: list[bytes] = []
-        while len(self._sent) < window and not self._is_exhausted:
+        size = 0
+        while len(self._sent) < window and size < max_bytes and not self._is_exhausted:
             body = self._next()
             if body is not None:
                 out.append(body)
+                size += len(body)
         return out
 
     def acknowledge(self, stored: int, chain: str) -> bool:
@@ -165,9 +167,9 @@ class Restoring:
         frames = self._spool.retained(behind.stream, after)
         self._resend = Resend(behind, frames, welcome.stored, bytes.fromhex(welcome.chain))
 
-    def take(self, window: int) -> list[bytes]:
-        """Return the frames to send now."""
-        return [] if self._resend is None else self._resend.take(window)
+    def take(self, window: int, max_bytes: int) -> list[bytes]:
+        """Return the frames to send now; each ack makes room for more."""
+        return [] if self._resend is None else self._resend.take(window, max_bytes)
 
     def acknowledge(self, stored: int, chain: str) -> bool:
         """Take an ack; False when it speaks of other frames."""

@@ -18,6 +18,7 @@ oldest first, and send again what the spool has kept (`resend`). Nothing new is 
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, assert_never
 
@@ -242,9 +243,10 @@ class Session:
             case State.PAUSED:
                 return self._paused_until
             case State.RUNNING:
-                if self._may_cut() and self._spool.has_uncut and not self.waits_for_live:
-                    return self._pace.deadline()
-                return self._since + ACK_TIMEOUT_S if self.has_unacked else None
+                ack_at = self._since + ACK_TIMEOUT_S if self.has_unacked else math.inf
+                may_cut = self._may_cut() and self._spool.has_uncut and not self.waits_for_live
+                at = min(ack_at, self._pace.deadline() if may_cut else math.inf)
+                return None if at == math.inf else at
             case State.OFFLINE | State.ENDING:
                 return None
 
@@ -285,6 +287,8 @@ class Session:
     @property
     def has_more_to_send(self) -> bool:
         """True when `frames_to_send` stopped at its byte limit."""
+        if self._restoring.is_active:
+            return False  # each ack makes room, and asks again
         return self._conversation.state is State.RUNNING and self._flight.sent < self._flight.limit(self._spool.acked)
 
     def frames_to_send(self, now: float, max_bytes: int = wire.MAX_FRAME_BYTES) -> list[Outgoing]:
@@ -298,7 +302,8 @@ class Session:
         if self._is_schema_due:
             self._add_schema(out)
         if self._restoring.is_active:
-            return out + self._send_again()
+            return out + self._send_again(max_bytes)
+        self._adopt()
         flight, limit = self._flight, self._flight.limit(self._spool.acked)
         if flight.sent >= limit:
             return out
@@ -307,8 +312,7 @@ class Session:
             if frame.seq > limit or size > max_bytes:
                 break
             size += len(frame.body)
-            data = wire.pack(frame.body) if self._link == METERED else frame.body
-            out.append(Outgoing(data, frame, flight.note_sent(frame.seq)))
+            out.append(Outgoing(self._packed(frame.body), frame, flight.note_sent(frame.seq)))
         return out
 
     def farewell(self) -> bytes:
@@ -359,10 +363,10 @@ class Session:
         self._start_new_stream(message.stored if is_equal else None, f"the hub asks for a new stream: {message.why}")
 
     def _on_ack(self, ack: wire.Ack, now: float) -> None:
-        self._tally.add(ack)
         if self._restoring.is_active:
             self._ack_again(ack, now)
             return
+        self._tally.add(ack)
         if ack.stored <= self._spool.acked:
             return
         if not self._matches(ack.stored, ack.chain):
@@ -411,14 +415,24 @@ class Session:
         if not self._restoring.acknowledge(ack.stored, ack.chain):
             self.end(f"an ack with another chain({ack.stored}) while frames are sent again")
 
-    def _send_again(self) -> list[Outgoing]:
-        out = [Outgoing(body) for body in self._restoring.take(self._flight.window)]
+    def _send_again(self, max_bytes: int) -> list[Outgoing]:
+        out = [Outgoing(self._packed(body)) for body in self._restoring.take(self._flight.window, max_bytes)]
         over = self._restoring.over()
         if over is not None:
             self.end(over, 0.0)
         return out
 
     # --- details -------------------------------------------------------------------------------
+
+    def _adopt(self) -> None:
+        """Take frames that were numbered when their fsync failed, and became durable with a later step."""
+        last = max(self._flight.last, self._spool.acked)
+        if self._spool.next - 1 > last:
+            for frame in self._spool.frames(last):
+                self._flight.add(frame)
+
+    def _packed(self, body: bytes) -> bytes:
+        return wire.pack(body) if self._link == METERED else body
 
     def _matches(self, stored: int, chain: str) -> bool:
         """Say whether the hub's chain(stored) is ours. False also for a hub that knows less than it has acked."""

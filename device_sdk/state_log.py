@@ -25,11 +25,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from device_sdk import disk
+from device_sdk.clock import is_set
 from device_sdk.segment import MAX_STATE_BYTES, Scan, encode_record, seed_of
 
 _PREFIX, _KEPT, _SUFFIX = "state-", "acked-", ".log"
 # Backups are made each night: a hub restored from the last one misses at most a day.
 RETAIN_S = 24 * 3600.0
+# A program that starts each second leaves a small file each time.
+MAX_KEPT_FILES = 1_000
 _LENGTH = struct.Struct("<I")
 SNAPSHOT, HELD, COMPLETE = "snapshot", "held", "complete"
 
@@ -124,7 +127,8 @@ class StateLog:
     def kept_events(self) -> Iterator[list[Event]]:
         """Yield the events of each file, kept ones first, oldest first; reads a file at a time, needs no lock."""
         for path, number in sorted([*self._paths(_KEPT), *self._paths(_PREFIX)], key=lambda found: found[1]):
-            yield _read(path, number).events
+            # A file of the state may have become a kept one since it was listed.
+            yield _read(path, number).events or _read(self._path(number, _KEPT), number).events
 
     def free_space(self) -> bool:
         """Give up the oldest kept file for a disk that is full; False: there is none."""
@@ -189,18 +193,22 @@ class StateLog:
         with contextlib.suppress(OSError):
             if size > self._retain_bytes:
                 path.unlink()
-                return
-            kept = path.rename(self._path(number, _KEPT))
-            self._kept.append(_kept_file(kept, number))
-            self.retained_bytes += size
+            else:
+                kept = path.rename(self._path(number, _KEPT))
+                self._kept.append(_kept_file(kept, number))
+                self.retained_bytes += size
         while self._kept and self._is_too_much():
             self._drop_oldest()
 
     def _is_too_much(self) -> bool:
-        age_s = self._kept[-1].written_s - self._kept[0].written_s
-        return self.retained_bytes > self._retain_bytes or age_s > RETAIN_S
+        oldest_s = self._kept[0].written_s
+        # The file times of a machine whose clock was not set say nothing; then the bytes decide alone.
+        is_old = is_set(int(oldest_s * 1e9)) and self._kept[-1].written_s - oldest_s > RETAIN_S
+        return self.retained_bytes > self._retain_bytes or is_old or len(self._kept) > MAX_KEPT_FILES
 
     def _drop_oldest(self) -> None:
+        if not self._kept:
+            return
         oldest = self._kept.popleft()
         self.retained_bytes -= oldest.size
         with contextlib.suppress(OSError):

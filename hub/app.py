@@ -11,6 +11,7 @@ consumer → store → journal → identities.
 import asyncio
 import logging
 import random
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, WATCH_PATH, WATCH_SUBPROTOCOL, Bye, Close, encode
 from hub.auth import Identities, Role
-from hub.backup import remove_unsent
+from hub.backup import BackupError, remove_unsent
 from hub.config import Config
 from hub.devices import Registry
 from hub.errors import ExpiredError, HubError
@@ -68,6 +69,7 @@ class Hub:
         self._socket_ids: dict[DeviceSocket, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._files = ExitStack()
+        self._is_stopping = threading.Event()
 
     async def __aenter__(self) -> "Hub":
         with ExitStack() as files:
@@ -106,7 +108,13 @@ class Hub:
         self.query = Query(self.registry, self.store)
         self.replays = Replays(self.streams, self.registry, self.journal, self.submit, time.time_ns)
 
+    def pause(self, seconds: float) -> None:
+        """Sleep in a thread; raise `BackupError` as soon as the hub stops, which must not wait for a long copy."""
+        if self._is_stopping.wait(seconds):
+            raise BackupError("no backup: the hub stops")
+
     async def __aexit__(self, *_: object) -> None:
+        self._is_stopping.set()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

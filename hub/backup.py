@@ -166,7 +166,7 @@ def receive(archive: BinaryIO, target: Path) -> Backup:
         return check(folder)
 
 
-def make_sendable(data: Path) -> Path:
+def make_sendable(data: Path, *, sleep: Callable[[float], None] = time.sleep) -> Path:
     """Copy the files into a folder inside ``data`` for `send`; return it. `remove_unsent` afterwards.
 
     Raises:
@@ -181,7 +181,7 @@ def make_sendable(data: Path) -> Path:
     except OSError as error:
         raise BackupError(f"no backup: {error}") from error
     try:
-        copy_files(data, folder)
+        copy_files(data, folder, sleep=sleep)
         check(folder)
     except (OSError, sqlite3.Error) as error:
         _remove(folder)

@@ -233,7 +233,7 @@ async def delete_quarantined(call: Call, _: resources.Nothing) -> None:
 
 async def backup(call: Call, _: resources.Nothing) -> Response:
     """Copy the hub's data as it is at one moment and send it as a tar archive."""
-    await asyncio.to_thread(make_sendable, call.hub.config.data)
+    await asyncio.to_thread(make_sendable, call.hub.config.data, sleep=call.hub.pause)
     return BackupResponse(call.hub.config.data)
 
 

@@ -29,9 +29,9 @@ DEVICES = 2000
 # The promise: all acked again this long after the kill.
 ACKED_LIMIT_S = 60.0
 BIN_S = 0.1
-# Full jitter over the first half second is a fifth of the devices in each tenth; a quarter leaves room for chance
-# and for a hub that was busy for a moment. A storm would be nearly all of them in one.
-MAX_SHARE_PER_BIN = 0.25
+# Full jitter over the first half second is a fifth of the devices in each tenth; twice that leaves room for chance
+# and for a machine that was busy for a moment. A storm would be nearly all of them in one.
+MAX_SHARE_PER_BIN = 0.4
 CONNECT_LIMIT_S = 60.0
 # The device's socket, the hub's, and what both have besides.
 _SPARE_HANDLES = 500

@@ -56,7 +56,7 @@ def run_card(seed: int, folder: Path, *, hub_mutant: str = "", drain_s: float = 
         world.spool.rename(older)
         newer.rename(world.spool)
         world.faults = 1
-        return world.finish(may_reuse=True)
+        return world.finish(may_have=(Reason.CHAIN_CONFLICT,), may_reuse=True)
 
 
 def run_full(seed: int, folder: Path, *, mutant: str = "", drain_s: float = DRAIN_S) -> Outcome:

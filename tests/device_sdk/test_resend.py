@@ -11,6 +11,7 @@ from device_sdk.resend import TRIES, Behind, Resend, Restoring
 from device_sdk.spool import MemorySpool
 
 T = 1_795_376_000_000_000_000
+MAX_BYTES = 10**6
 
 
 def acked_spool(frames: int, retain_bytes: int = 10**6) -> MemorySpool:
@@ -45,13 +46,13 @@ def test_frames_follow_on_what_the_hub_holds_and_fill_the_window() -> None:
     assert chain is not None
     resend = Resend(Behind(spool.stream, 2, 5, ""), frames_of(spool, 2), 2, chain)
 
-    first = resend.take(2)
+    first = resend.take(2, MAX_BYTES)
     (frame_3, frame_4, _) = frames_of(spool, 2)
 
     assert first == [frame_3.body, frame_4.body]
-    assert resend.take(2) == []
+    assert resend.take(2, MAX_BYTES) == []
     assert resend.acknowledge(3, frame_3.chain.hex())
-    assert len(resend.take(2)) == 1
+    assert len(resend.take(2, MAX_BYTES)) == 1
     assert (resend.after, resend.is_done) == (3, False)
 
 
@@ -59,12 +60,12 @@ def test_done_when_the_last_frame_is_acked() -> None:
     """Then nothing is in flight and nothing follows."""
     spool = acked_spool(1)
     resend = Resend(Behind(spool.stream, 0, 1, ""), frames_of(spool), 0, wire.CHAIN_START)
-    resend.take(9)
+    resend.take(9, MAX_BYTES)
     assert not resend.is_done
     chain = spool.chain(1)
     assert chain is not None
     resend.acknowledge(1, chain.hex())
-    resend.take(9)
+    resend.take(9, MAX_BYTES)
 
     assert (resend.is_done, resend.is_broken) == (True, False)
 
@@ -76,16 +77,16 @@ def test_hole_or_another_chain_breaks_the_stream() -> None:
     other = Resend(Behind(spool.stream, 1, 4, ""), frames_of(spool, 1), 1, b"\x07" * 16)
     short = Resend(Behind(spool.stream, 0, 9, ""), frames_of(spool), 0, wire.CHAIN_START)
 
-    assert (hole.take(9), hole.is_broken) == ([], True)
-    assert (other.take(9), other.is_broken) == ([], True)
-    assert (len(short.take(9)), short.is_broken) == (4, True)
+    assert (hole.take(9, MAX_BYTES), hole.is_broken) == ([], True)
+    assert (other.take(9, MAX_BYTES), other.is_broken) == ([], True)
+    assert (len(short.take(9, MAX_BYTES)), short.is_broken) == (4, True)
 
 
 def test_ack_of_other_frames_is_refused() -> None:
     """A twin may speak on the same stream meanwhile."""
     spool = acked_spool(2)
     resend = Resend(Behind(spool.stream, 0, 2, ""), frames_of(spool), 0, wire.CHAIN_START)
-    resend.take(9)
+    resend.take(9, MAX_BYTES)
 
     assert not resend.acknowledge(1, "ff" * 16)
 
@@ -95,7 +96,7 @@ def test_copy_counts_anew_and_marks_again() -> None:
     spool = acked_spool(4)
     copy = Resend(Behind(spool.stream, 2, 3, "", is_copy=True), frames_of(spool, 2), 0, wire.CHAIN_START)
 
-    (body,) = copy.take(9)
+    (body,) = copy.take(9, MAX_BYTES)
     batch = decode_batch(body)
 
     assert (batch.seq, batch.again, [r.value for r in batch.readings()]) == (1, True, [2])
@@ -128,10 +129,10 @@ def test_earlier_streams_go_first_each_on_a_connection_of_its_own() -> None:
     first = restoring.hello(hello(spool))
     assert (first.stream, first.acked, first.next, first.earlier) == (old, 2, 3, ())
     restoring.begin(welcome(0))
-    assert len(restoring.take(9)) == 2
+    assert len(restoring.take(9, MAX_BYTES)) == 2
     assert restoring.over() is None
     assert restoring.acknowledge(2, first.chain)
-    restoring.take(9)
+    restoring.take(9, MAX_BYTES)
     assert restoring.over() == "what the restored hub missed of a stream is stored again"
 
     second = restoring.hello(hello(spool))
@@ -148,7 +149,7 @@ def test_what_is_gone_is_declared_and_the_rest_is_copied() -> None:
     restoring = Restoring(spool, "d", "r")
     assert restoring.is_needed(welcome(0))
     restoring.begin(welcome(0))
-    assert restoring.take(9) == []
+    assert restoring.take(9, MAX_BYTES) == []
     assert restoring.over() == "frames that the restored hub misses are gone here too"
 
     assert spool.stream != old
@@ -160,7 +161,7 @@ def test_what_is_gone_is_declared_and_the_rest_is_copied() -> None:
     assert copies.stream not in (old, spool.stream)
     assert (copies.acked, copies.next) == (0, 1)
     restoring.begin(welcome(0))
-    assert len(restoring.take(9)) == len(kept)
+    assert len(restoring.take(9, MAX_BYTES)) == len(kept)
 
 
 def test_copy_goes_on_behind_what_was_acked_after_a_lost_line() -> None:
@@ -169,11 +170,11 @@ def test_copy_goes_on_behind_what_was_acked_after_a_lost_line() -> None:
     restoring = Restoring(spool, "d", "r")
     restoring.is_needed(welcome(0))
     restoring.begin(welcome(0))
-    restoring.take(9)
+    restoring.take(9, MAX_BYTES)
     restoring.over()
     first = restoring.hello(hello(spool))
     restoring.begin(welcome(0))
-    (body, *rest) = restoring.take(9)
+    (body, *rest) = restoring.take(9, MAX_BYTES)
     restoring.acknowledge(1, wire.next_chain(wire.CHAIN_START, body).hex())
     restoring.disconnected()
 
@@ -181,7 +182,7 @@ def test_copy_goes_on_behind_what_was_acked_after_a_lost_line() -> None:
     restoring.begin(welcome(0))
 
     assert second.stream != first.stream
-    assert len(restoring.take(9)) == len(rest)
+    assert len(restoring.take(9, MAX_BYTES)) == len(rest)
 
 
 @pytest.mark.parametrize("kept", [0, 10**6], ids=["nothing kept", "all kept"])
@@ -197,3 +198,12 @@ def test_stream_that_the_hub_refuses_is_given_up(kept: int) -> None:
     gap = spool.cut()
     assert gap is not None
     assert b'"reason":"hub_restored"' in gap.body
+
+
+def test_frames_go_in_pieces_that_the_line_can_take() -> None:
+    """Not a whole window of large frames at once."""
+    spool = acked_spool(5)
+    resend = Resend(Behind(spool.stream, 0, 5, ""), frames_of(spool), 0, wire.CHAIN_START)
+
+    assert len(resend.take(9, 1)) == 1
+    assert len(resend.take(9, MAX_BYTES)) == 4

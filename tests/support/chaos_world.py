@@ -93,6 +93,10 @@ class World:
         program = ("-m", "tests.support.mutants", hub_mutant) if hub_mutant else ("-m", "hub")
         self.hub = HubProcess(data, program=program)
         self.hub.log = folder / "hub.log"
+        job = job or {}
+        if hub_mutant or job.get("mutant"):
+            # Frames that a device keeps would repair what the fault breaks.
+            job = job | {"retain_acked": 0}
         tokens = _enrol(data, [name for names in groups.values() for name in names])
         self._jobs = {
             group: Job(
@@ -101,7 +105,7 @@ class World:
                 {name: tokens[name] for name in names},
                 str(self.spool),
                 str(self.ledger),
-                **(job or {}),
+                **job,
             )
             for group, names in groups.items()
         }

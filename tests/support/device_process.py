@@ -33,7 +33,7 @@ class Job:
     """What one child does.
 
     ``delay_s``: from opening the devices to the first sample. ``text_chars``: a text of that length in each sample, to
-    fill disks. ``mutant``: a fault of `mutants`.
+    fill disks. ``retain_acked``: bytes. ``mutant``: a fault of `mutants`.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Job:
     durability: Durability = "second"
     max_spool: int = 64_000_000
     text_chars: int = 0
+    retain_acked: int = 64_000_000
     mutant: str = ""
 
 
@@ -140,6 +141,7 @@ def _open(job: Job, name: str, ledger: Ledger, stack: ExitStack) -> SimulatedLin
         spool=Path(job.spool) / name,
         max_spool=job.max_spool,
         durability=job.durability,
+        retain_acked=job.retain_acked,
         boot_id=job.boot,
         on_frame=ledger.frame_hook(name),
         on_ack=ledger.ack_hook(name),

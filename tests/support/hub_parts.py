@@ -126,6 +126,9 @@ class HubParts:
         """The number of the session's next frame."""
         return self.streams.get(self._keys[id(session)]).mark.stored + 1
 
+    def pause(self, seconds: float) -> None:
+        """Nothing else wants the disk."""
+
     def close(self) -> None:
         """Close all files."""
         self.store.close()

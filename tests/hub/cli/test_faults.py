@@ -34,6 +34,11 @@ def test_fleet_with_chaos_explains_its_run_beside_the_ledger(run: Run, hub: HubP
     assert ledger["balanced"] is True
 
 
+def _take_ctrl_c() -> None:
+    """A shell's background job ignores Ctrl-C, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_proxy_carries_devices_and_tells_its_faults(hub: HubProcess, name: str, tmp_path: Path) -> None:
     """A device behind the command delivers all; Ctrl-C ends it with the counts."""
     identities = Identities(hub.data / "identities.sqlite3")
@@ -43,8 +48,9 @@ def test_proxy_carries_devices_and_tells_its_faults(hub: HubProcess, name: str, 
     command = [sys.executable, "-m", "hub", "simulate", "proxy", "--listen", str(port), "--to", f"127.0.0.1:{hub.port}"]
     options = ["--chaos", "1", "--chaos-every", "0.03", "--latency-ms", "5", "--jitter-ms", "5"]
     process = subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
-    )
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        preexec_fn=_take_ctrl_c,
+    )  # fmt: skip
     assert process.stderr is not None, "it is a pipe"
     try:
         assert f"devices connect to 127.0.0.1:{port}" in process.stderr.readline()
