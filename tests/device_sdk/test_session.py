@@ -1,8 +1,10 @@
 """Tests of `device_sdk.session`: the conversation in virtual time, against a hub of plain data."""
 
+import errno
 import json
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from device_sdk import wire
 from device_sdk.conversation import State
 from device_sdk.errors import ProtocolError
+from device_sdk.file_spool import FileSpool
 from device_sdk.pace import CUT_READINGS, CUT_S, METERED_CUT_S
 from device_sdk.reading import Channel, Reading
 from device_sdk.session import (
@@ -25,7 +28,7 @@ from device_sdk.session import (
     SessionEvent,
     Welcomed,
 )
-from device_sdk.spool import MemorySpool
+from device_sdk.spool import MemorySpool, Spool
 from device_sdk.spool_base import MIN_LIMIT_BYTES
 from device_sdk.turn import BACKLOG_READINGS
 from tests.support.hub_model import TIME_NS, HubConversation, HubModel
@@ -36,7 +39,7 @@ T0_NS = 1_795_376_000_000_000_000
 class Play:
     """One device, one hub and the time between them; every message may be lost."""
 
-    def __init__(self, hub: HubModel | None = None, spool: MemorySpool | None = None, link: str = "normal") -> None:
+    def __init__(self, hub: HubModel | None = None, spool: Spool | None = None, link: str = "normal") -> None:
         self.link = link
         self.hub = hub or HubModel()
         self.spool = spool or MemorySpool()
@@ -913,3 +916,46 @@ def test_a_hub_that_was_slow_leaves_a_backlog_too() -> None:
     assert play.spool.backlog > 0
     play.drain()
     stored_once(play)
+
+
+def test_frame_that_became_durable_by_another_step_is_sent(tmp_path: Path) -> None:
+    """Its fsync failed when it was cut; a later one covered it, and no cut gives it any more."""
+    is_failing = False
+
+    def sync_file(_: int) -> None:
+        if is_failing:
+            raise OSError(errno.EIO, "Input/output error")
+
+    spool = FileSpool(tmp_path, boot="b", sync_file=sync_file)
+    play = Play(spool=spool)
+    play.connect()
+    play.step()
+    play.record(1.0)
+    is_failing = True
+    play.step(1.0)
+    is_failing = False
+    spool.sync()
+    play.step(0.1)
+
+    assert play.spool.acked == play.spool.next - 1 == 1
+    spool.close()
+
+
+def test_nothing_is_left_to_send_while_acks_make_the_room() -> None:
+    """Frames go again to a restored hub: the shell waits for the ack, and does not spin."""
+    play = Play(spool=MemorySpool(retain_bytes=10**6))
+    play.connect()
+    play.step()
+    play.record(1.0)
+    play.step(1.0)
+    play.record(2.0)
+    assert play.session.cut(play.now)
+    play.cut()
+    play.hub.streams.clear()
+    play.connect()
+    play.cut()
+    play.connect()
+
+    assert play.session.state is State.RUNNING
+    assert len(play.session.frames_to_send(play.now)) == 1
+    assert not play.session.has_more_to_send

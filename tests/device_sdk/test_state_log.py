@@ -196,3 +196,41 @@ def test_full_disk_takes_kept_files_first(tmp_path: Path) -> None:
     assert log.free_space()
     assert not log.free_space()
     assert log.retained_bytes == 0
+
+
+def test_nothing_is_kept_any_more_when_nothing_may_be(tmp_path: Path) -> None:
+    """Files that an earlier program kept leave with the next one that goes."""
+    log = StateLog(tmp_path, retain_bytes=10**6)
+    begin_files(log, 3)
+    log.close()
+
+    again = StateLog(tmp_path, retain_bytes=0)
+    again.load()
+    begin_files(again, 1)
+
+    assert kept(tmp_path) == []
+
+
+def test_clock_that_was_never_set_gives_up_no_kept_file(tmp_path: Path) -> None:
+    """Files from before the network came would be 50 years older than those after it."""
+    log = StateLog(tmp_path, retain_bytes=10**6)
+    begin_files(log, 3)
+    os.utime(tmp_path / "acked-0000000001.log", (60, 60))
+
+    again = StateLog(tmp_path, retain_bytes=10**6)
+    again.load()
+    begin_files(again, 2)
+
+    assert kept(tmp_path) == [1, 2, 3, 4]
+
+
+def test_file_that_is_kept_while_the_others_are_read_is_read_too(tmp_path: Path) -> None:
+    """A hub asks for acked frames while a new state file begins."""
+    log = StateLog(tmp_path, retain_bytes=10**6)
+    begin_files(log, 2)
+    found = log.kept_events()
+
+    first = next(found)
+    begin_files(log, 1)
+
+    assert [first, *found] == [SNAP, SNAP]

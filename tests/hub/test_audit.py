@@ -205,3 +205,12 @@ def test_audit_is_consistent_while_readings_pour_in(tmp_path: Path) -> None:
     assert sum(d["rows"] for d in last["devices"]) == sum(7 * (1 + n // 40) for n in range(400))
     sides.store.close()
     sides.journal.close()
+
+
+def test_sums_that_no_64_bits_hold_are_cut(sides: Sides) -> None:
+    """A device chooses the counts of its gaps; JSON and the page take no more than 64 bits."""
+    sides.journal.append([sides.maker.gap("pump", 2**63 - 1) for _ in range(3)], ())
+
+    answer = sides.answer()
+
+    assert answer["devices"][0]["dropped"] == answer["devices"][0]["produced"] == 2**63 - 1
