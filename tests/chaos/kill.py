@@ -3,11 +3,14 @@
     python -m tests.chaos.kill --kills 1000 --seed 7
 
 prints one line of figures and exits with 0 when nothing acked was lost, nothing doubled and the ledger balances
-exactly. Half of the moments are chosen in spite: just after a frame left a device, or just after an ack reached it.
+exactly. Half of the moments are chosen in spite: just after a frame left a device, which a frozen hub does not read any
+more, or just after an ack reached it.
 """
 
 import argparse
+import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -56,6 +59,9 @@ def _await_moment(world: World, victim: str, choice: random.Random) -> None:
     world.wait_seen("A" if victim == HUB else "R", group=group, limit_s=_EVENT_LIMIT_S)
     match choice.randrange(4):
         case 0:
+            if victim == HUB:
+                # It dies with frames that it has not read.
+                os.kill(world.hub.pid, signal.SIGSTOP)
             world.wait_seen("F", group=group, limit_s=_EVENT_LIMIT_S)
             time.sleep(choice.uniform(0, _SPITE_S))
         case 1:

@@ -51,7 +51,7 @@ CAUGHT: dict[str, tuple[Run, Symptom]] = {
     "ack_before_commit": (kill, lambda outcome: outcome.acked_lost > 0),
     "no_dedupe": (kill, lambda outcome: outcome.doubled > 0),
     "no_chain": (card, lambda outcome: outcome.lost > 0),
-    "delete_before_ack": (kill, lambda outcome: outcome.lost > 0),
+    "delete_before_ack": (kill, lambda outcome: outcome.acked_lost > 0),
     "number_at_record": (full, does_not_drain),
 }
 

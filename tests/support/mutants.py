@@ -119,6 +119,8 @@ def delete_before_ack() -> None:
         return out
 
     Session.frames_to_send = send_and_forget  # type: ignore[method-assign]
+    # Forgotten is also what the state's file still names: else it would be found for a restored hub.
+    FileSpool.retained = lambda *_: iter(())  # type: ignore[method-assign]
 
 
 def number_at_record() -> None:
