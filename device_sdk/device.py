@@ -39,7 +39,7 @@ from device_sdk.reading import (
 )
 from device_sdk.session import Session
 from device_sdk.setting import check_choice, default_spool, parse_size
-from device_sdk.spool import FileSpool, MemorySpool, Spool
+from device_sdk.spool import FileSpool, Spool
 from device_sdk.status import DeviceStatistics, Status, count
 from device_sdk.timekeeper import Timekeeper
 from device_sdk.transport import RetryPolicy, make_connector
@@ -385,6 +385,9 @@ class Device:
         if self._spool is not None or self._inherited is not None:
             raise MisuseError(f"device {self.name} was opened before; make a new Device")
         if not self._is_on_disk:
+            # Imported by those who use it: 2 % of what `import` costs the others.
+            from device_sdk.memory_spool import MemorySpool
+
             # Memory is dearer than disk, and lost with the process anyway: as little as one window of frames.
             retain_bytes = min(self._retain_bytes, MEMORY_RETAIN_BYTES)
             return MemorySpool(max_bytes=self._max_bytes, when_full=self._when_full, retain_bytes=retain_bytes)

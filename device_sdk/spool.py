@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from device_sdk.file_spool import FileSpool as FileSpool
-from device_sdk.memory_spool import MemorySpool as MemorySpool
 from device_sdk.outbox import CutFrame as CutFrame
 from device_sdk.outbox import Entry
 from device_sdk.outbox import SpoolStatistics as SpoolStatistics

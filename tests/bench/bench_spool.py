@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 
+from device_sdk.memory_spool import MemorySpool
 from device_sdk.reading import Value
-from device_sdk.spool import FileSpool, MemorySpool, Spool
+from device_sdk.spool import FileSpool, Spool
 
 T = 1_795_376_000_000_000_000
 ROUNDS = 5

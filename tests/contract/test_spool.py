@@ -10,9 +10,10 @@ import pytest
 from device_sdk import wire
 from device_sdk.columns import decode_batch
 from device_sdk.errors import ChainConflictError, MisuseError
+from device_sdk.memory_spool import MemorySpool
 from device_sdk.outbox import MAX_LANES, WhenFull
 from device_sdk.reading import Channel, ValueType
-from device_sdk.spool import FileSpool, MemorySpool, Spool
+from device_sdk.spool import FileSpool, Spool
 from device_sdk.spool_base import MIN_LIMIT_BYTES
 from tests.support.spool_hub import SpoolHub, drain
 

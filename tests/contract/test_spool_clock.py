@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from device_sdk.columns import decode_batch
 from device_sdk.errors import MisuseError
-from device_sdk.spool import FileSpool, MemorySpool, Spool
+from device_sdk.memory_spool import MemorySpool
+from device_sdk.spool import FileSpool, Spool
 from device_sdk.spool_base import MIN_LIMIT_BYTES
 from device_sdk.uptime import UPTIME
 from tests.support.spool_hub import SpoolHub, drain

@@ -17,9 +17,10 @@ from hypothesis.stateful import (
     rule,
 )
 
+from device_sdk.memory_spool import MemorySpool
 from device_sdk.outbox import WhenFull
 from device_sdk.reading import Channel, Value
-from device_sdk.spool import FileSpool, MemorySpool, Spool
+from device_sdk.spool import FileSpool, Spool
 from device_sdk.spool_base import MIN_LIMIT_BYTES
 from tests.support.spool_hub import SpoolHub, drain
 

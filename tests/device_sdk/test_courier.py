@@ -13,8 +13,8 @@ from device_sdk import wire
 from device_sdk.clock import Clock
 from device_sdk.courier import Courier
 from device_sdk.errors import AuthenticationError, ConnectionLostError
+from device_sdk.memory_spool import MemorySpool
 from device_sdk.session import Session
-from device_sdk.spool import MemorySpool
 from device_sdk.timekeeper import Timekeeper
 from device_sdk.transport import Connection, LinkError, Receiver, RetryPolicy
 from tests.support.hub_model import HubConversation, HubModel

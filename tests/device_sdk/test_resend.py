@@ -6,9 +6,9 @@ import pytest
 
 from device_sdk import wire
 from device_sdk.columns import decode_batch
+from device_sdk.memory_spool import MemorySpool
 from device_sdk.outbox import CutFrame
 from device_sdk.resend import TRIES, Behind, Resend, Restoring
-from device_sdk.spool import MemorySpool
 
 T = 1_795_376_000_000_000_000
 MAX_BYTES = 10**6

@@ -15,6 +15,7 @@ from device_sdk import wire
 from device_sdk.conversation import State
 from device_sdk.errors import ProtocolError
 from device_sdk.file_spool import FileSpool
+from device_sdk.memory_spool import MemorySpool
 from device_sdk.pace import CUT_READINGS, CUT_S, METERED_CUT_S
 from device_sdk.reading import Channel, Reading
 from device_sdk.session import (
@@ -28,7 +29,7 @@ from device_sdk.session import (
     SessionEvent,
     Welcomed,
 )
-from device_sdk.spool import MemorySpool, Spool
+from device_sdk.spool import Spool
 from device_sdk.spool_base import MIN_LIMIT_BYTES
 from device_sdk.turn import BACKLOG_READINGS
 from tests.support.hub_model import TIME_NS, HubConversation, HubModel

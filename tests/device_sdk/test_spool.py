@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from device_sdk import file_spool, memory_spool, outbox, spool
-from device_sdk.spool import FileSpool, MemorySpool, Spool
+from device_sdk import file_spool, outbox, spool
+from device_sdk.memory_spool import MemorySpool
+from device_sdk.spool import FileSpool, Spool
 
 
 def test_both_spools_are_spools(tmp_path: Path) -> None:
@@ -16,8 +17,7 @@ def test_both_spools_are_spools(tmp_path: Path) -> None:
         one.close()
 
 
-def test_spool_is_the_one_place_to_import_from() -> None:
-    """Users need not know which module holds what."""
+def test_spool_is_the_place_to_import_from() -> None:
+    """Users need not know which module holds what; only the memory's spool is by itself, for those who use it."""
     assert spool.FileSpool is file_spool.FileSpool
-    assert spool.MemorySpool is memory_spool.MemorySpool
     assert (spool.CutFrame, spool.SpoolStatistics) == (outbox.CutFrame, outbox.SpoolStatistics)

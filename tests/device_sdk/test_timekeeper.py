@@ -6,7 +6,7 @@ import pytest
 
 from device_sdk import Device, Reading
 from device_sdk.clock import RELEASED_NS, Clock
-from device_sdk.spool import MemorySpool
+from device_sdk.memory_spool import MemorySpool
 from device_sdk.timekeeper import Timekeeper
 from device_sdk.uptime import UPTIME
 from device_sdk.wire import MIN_TIME_NS

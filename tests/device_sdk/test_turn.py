@@ -1,6 +1,6 @@
 """Whose turn it is: live readings and a backlog (in a conversation: test_session)."""
 
-from device_sdk.spool import MemorySpool
+from device_sdk.memory_spool import MemorySpool
 from device_sdk.turn import BACKLOG_READINGS, Turns
 
 T = 1_795_376_000_000_000_000
