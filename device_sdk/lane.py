@@ -16,8 +16,8 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
-from typing import NamedTuple
 
+from device_sdk.frozen import Frozen
 from device_sdk.outbox import Entry
 from device_sdk.reading_file import FileName, Segment, Thinned
 from device_sdk.thinning import Stretch, pick
@@ -27,7 +27,7 @@ from device_sdk.thinning import Stretch, pick
 CACHE_READINGS = 20_000
 
 
-class Marks(NamedTuple):
+class Marks(Frozen):
     """What is un-numbered, as the state log says it: everything from ``head`` on, and these older intervals."""
 
     head: int
@@ -86,7 +86,7 @@ class Lane:
         self.left = left
 
 
-class Piece(NamedTuple):
+class Piece(Frozen):
     """A stretch of one segment to read back or drop, and how many readings must be in it."""
 
     lane: Lane
@@ -96,7 +96,7 @@ class Piece(NamedTuple):
     expected: int
 
 
-class Found(NamedTuple):
+class Found(Frozen):
     """What was found in a piece: readings and the position behind each."""
 
     entries: list[Entry]

@@ -19,11 +19,12 @@ import json
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from device_sdk import wire
 from device_sdk.columns import decode_batch, encode_batch, to_columns
 from device_sdk.errors import ChainConflictError, Reason
+from device_sdk.frozen import Frozen
 from device_sdk.reading import Channel, Value
 from device_sdk.uptime import UPTIME, UptimeLine
 
@@ -48,7 +49,7 @@ DROP_REASONS = (Reason.SPOOL_FULL, Reason.DISK_FULL, Reason.THINNED)
 MAX_LOSS_CHANNELS = wire.MAX_CHANNELS
 
 
-class CutFrame(NamedTuple):
+class CutFrame(Frozen):
     """One numbered, immutable frame. ``readings`` is 0 for a gap."""
 
     seq: int
@@ -58,7 +59,7 @@ class CutFrame(NamedTuple):
     readings: int
 
 
-class SpoolStatistics(NamedTuple):
+class SpoolStatistics(Frozen):
     """What a spool holds and what it lost (readings are counted, not records).
 
     ``pending``: not acked; ``unnumbered``: of these, not yet in a frame; ``backlog``: of
@@ -106,7 +107,7 @@ class Loss:
                 mine[channel] = (low, high)
 
 
-class NextFrame(NamedTuple):
+class NextFrame(Frozen):
     """A frame as `Outbox.next_frame` built it.
 
     ``source``: where it came from, ``readings``, ``returned`` or the reason of a loss.

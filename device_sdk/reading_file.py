@@ -10,17 +10,16 @@ Owns: `Segment`, file names, `rewrite`. Place: after `segment` and `thinning`, b
 import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from device_sdk import disk
+from device_sdk.frozen import Frozen
 from device_sdk.outbox import Entry
 from device_sdk.segment import ReadingDecoder, Scan, encode_header, encode_record, is_header, seed_of
-from device_sdk.thinning import survivors
 
 _PREFIX, _SUFFIX = "readings-", ".log"
 
 
-class FileName(NamedTuple):
+class FileName(Frozen):
     """What the name of a file says; ``end`` is None for one as recorded."""
 
     base: int
@@ -73,7 +72,7 @@ class Segment:
         return FileName(self.base, self.end, self.level) if self.level else FileName(self.base)
 
 
-class Thinned(NamedTuple):
+class Thinned(Frozen):
     """What `rewrite` made. ``dropped``: left out; ``missing``: could not be read, ``damage`` in so many places."""
 
     segment: Segment
@@ -111,6 +110,9 @@ def rewrite(directory: Path, sources: Sequence[Segment], sync_file: Callable[[in
     Raises:
         OSError: a source cannot be read, or the copy not written; nothing is left behind.
     """
+    # Most devices never thin: they need not pay for its import.
+    from device_sdk.thinning import survivors
+
     decoder = ReadingDecoder()
     payloads: list[bytes] = []
     entries: list[Entry | None] = []

@@ -17,9 +17,9 @@ Another boot id also begins a new boot on the line of uptime (see `uptime`).
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from device_sdk.errors import Reason
+from device_sdk.frozen import Frozen
 from device_sdk.outbox import Outbox
 from device_sdk.reading_log import ReadingLog
 from device_sdk.spool_event import State, replay
@@ -27,7 +27,7 @@ from device_sdk.state_log import Loaded, StateLog
 from device_sdk.uptime import UPTIME
 
 
-class Recovered(NamedTuple):
+class Recovered(Frozen):
     """What a spool starts with.
 
     ``last_ns``: no instant given from now on lies at or before it. ``damage``: unreadable places by reading file, all

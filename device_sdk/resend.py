@@ -14,9 +14,9 @@ import logging
 from collections import deque
 from collections.abc import Iterator
 from hashlib import blake2b
-from typing import NamedTuple
 
 from device_sdk import wire
+from device_sdk.frozen import Frozen
 from device_sdk.outbox import CutFrame, again_body
 from device_sdk.spool import Spool
 
@@ -26,7 +26,7 @@ logger = logging.getLogger("device_sdk.resend")
 TRIES = 3
 
 
-class Behind(NamedTuple):
+class Behind(Frozen):
     """A stream of which a hub misses acked frames: ``after`` + 1 … ``last``; ``chain`` is chain(last) in hex."""
 
     stream: str
@@ -36,7 +36,7 @@ class Behind(NamedTuple):
     is_copy: bool = False
 
 
-class _Sent(NamedTuple):
+class _Sent(Frozen):
     """A frame in flight: its number and chain on the wire, and its number where it was first cut."""
 
     seq: int

@@ -20,13 +20,14 @@ oldest first, and send again what the spool has kept (`resend`). Nothing new is 
 import logging
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, assert_never
+from typing import assert_never
 
 from device_sdk import wire
 from device_sdk.columns import decode_batch
 from device_sdk.conversation import Conversation, State, Trigger
 from device_sdk.errors import Reason
 from device_sdk.flight import UNREADABLE_TRIES, Flight
+from device_sdk.frozen import Frozen
 from device_sdk.pace import Pace
 from device_sdk.reading import Channel, Reading
 from device_sdk.resend import Restoring
@@ -56,21 +57,21 @@ _TRIGGERS: dict[type[wire.HubMessage], Trigger] = {
 }
 
 
-class Welcomed(NamedTuple):
+class Welcomed(Frozen):
     """The hub took the hello; frames flow. ``time_ns`` is the hub's wall clock."""
 
     time_ns: int
     ping_s: float
 
 
-class Acknowledged(NamedTuple):
+class Acknowledged(Frozen):
     """Every frame ≤ ``stored`` of ``stream`` is durable at the hub."""
 
     stored: int
     stream: str
 
 
-class Closing(NamedTuple):
+class Closing(Frozen):
     """This connection must end; come back after ``retry_s`` (None: as the backoff says)."""
 
     why: str
@@ -80,7 +81,7 @@ class Closing(NamedTuple):
 SessionEvent = Welcomed | Acknowledged | Closing
 
 
-class Outgoing(NamedTuple):
+class Outgoing(Frozen):
     """One message to send. ``frame`` is set, and ``is_first``, when it is the frame's first transmission."""
 
     data: bytes

@@ -22,10 +22,11 @@ import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from device_sdk import disk
 from device_sdk.clock import is_set
+from device_sdk.frozen import Frozen
 from device_sdk.segment import MAX_STATE_BYTES, Scan, encode_record, seed_of
 
 _PREFIX, _KEPT, _SUFFIX = "state-", "acked-", ".log"
@@ -37,7 +38,7 @@ _LENGTH = struct.Struct("<I")
 SNAPSHOT, HELD, COMPLETE = "snapshot", "held", "complete"
 
 
-class Event(NamedTuple):
+class Event(Frozen):
     """One change of state; ``body`` is a frame's bytes or empty."""
 
     kind: str
@@ -45,7 +46,7 @@ class Event(NamedTuple):
     body: bytes = b""
 
 
-class Loaded(NamedTuple):
+class Loaded(Frozen):
     """What the files say.
 
     ``damaged``: places that could not be read, the end of the file among them when ``is_torn``.
@@ -58,7 +59,7 @@ class Loaded(NamedTuple):
     is_torn: bool = False
 
 
-class KeptFile(NamedTuple):
+class KeptFile(Frozen):
     """A file of acked frames: its number, bytes, and when it was last written (file time, s)."""
 
     number: int
@@ -66,7 +67,7 @@ class KeptFile(NamedTuple):
     written_s: float
 
 
-class Unsynced(NamedTuple):
+class Unsynced(Frozen):
     """What a durable step has to fsync, outside the lock: a descriptor to sync and close, names to sync."""
 
     fd: int

@@ -4,15 +4,15 @@ Owns: both records. Place: after `courier`, before `device`, which hands them ou
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from device_sdk.courier import Courier
 from device_sdk.errors import Reason
+from device_sdk.frozen import Frozen
 from device_sdk.session import Session
 from device_sdk.spool import SpoolStatistics
 
 
-class Status(NamedTuple):
+class Status(Frozen):
     """What `Device.status` shows; counts are readings.
 
     ``pending``: recorded, not yet durable at the hub. ``oldest_age_s``: age of the
@@ -33,7 +33,7 @@ class Status(NamedTuple):
     last_error: str | None
 
 
-class DeviceStatistics(NamedTuple):
+class DeviceStatistics(Frozen):
     """What `Device.statistics` counts: the whole of what spool and conversation know; `Status` is the short form.
 
     Readings, unless said otherwise. Still here: ``pending``: not yet durable at the hub; ``unnumbered``: of

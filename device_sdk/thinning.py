@@ -10,10 +10,11 @@ the same density. Neighbours are joined, or halving would leave ever more, ever 
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+
+from device_sdk.frozen import Frozen
 
 
-class Stretch(NamedTuple):
+class Stretch(Frozen):
     """A candidate: how often it was thinned, its size, and whether it goes on where the one before it ends."""
 
     level: int

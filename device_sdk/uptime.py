@@ -19,7 +19,9 @@ and grows like any other, and the reading's place on disk alone knows the differ
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
+
+from device_sdk.frozen import Frozen
 
 # Real times fit 64 bits; from here on an int is an instant on the line.
 UPTIME = 1 << 64
@@ -29,7 +31,7 @@ MAX_PAST = 256
 _Value = TypeVar("_Value")
 
 
-class Past(NamedTuple):
+class Past(Frozen):
     """Positions before ``end``, behind those of an older `Past`: plus ``offset`` real time, exact from ``base`` on."""
 
     end: int

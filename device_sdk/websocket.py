@@ -15,7 +15,7 @@ import json
 import logging
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus, WebSocketException
@@ -27,6 +27,7 @@ from websockets.uri import WebSocketURI
 
 from device_sdk.clock import Clock, is_set
 from device_sdk.errors import AuthenticationError, ConnectionLostError
+from device_sdk.frozen import Frozen
 from device_sdk.transport import LinkError, Receiver
 from device_sdk.wire import DEVICE_SUBPROTOCOL, MAX_FRAME_BYTES, PING_S, Close
 
@@ -45,7 +46,7 @@ _REASON_CHARS = 200
 _NO_CHECK_TIME = ssl.VerifyFlags(0x200000)
 
 
-class Target(NamedTuple):
+class Target(Frozen):
     """Where a hub listens."""
 
     host: str

@@ -12,9 +12,10 @@ integers beyond 2**53.
 import json
 import zlib
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any
 
 from device_sdk.errors import ProtocolError, Reason
+from device_sdk.frozen import Frozen
 from device_sdk.reading import Channel, ValueType
 
 PROTOCOL_VERSION = 1
@@ -102,11 +103,8 @@ def next_chain(chain: bytes, body: bytes) -> bytes:
 
 # --- device → hub -----------------------------------------------------------------------------
 
-# Messages, like all records of the SDK, are named tuples: making such a class costs 0.13 ms at import,
-# a frozen dataclass with slots 0.9 ms, and there are thirty (`tests/bench/bench_footprint.py`).
 
-
-class Earlier(NamedTuple):
+class Earlier(Frozen):
     """An older stream of the same device: frames ≤ ``acked`` = ``next`` - 1 were acked (in `Hello`).
 
     In `Welcome`, what the hub holds of it now: ``acked`` is its stored. A hub restored from a backup holds less.
@@ -118,7 +116,7 @@ class Earlier(NamedTuple):
     chain: str
 
 
-class Hello(NamedTuple):
+class Hello(Frozen):
     """First message of a device: who it is, which stream it continues, what it knows.
 
     ``stream`` and ``run``: 16 hex digits. ``chain``: chain(next - 1) in hex.
@@ -143,13 +141,13 @@ class Hello(NamedTuple):
     link: str = "normal"
 
 
-class Schema(NamedTuple):
+class Schema(Frozen):
     """Declares channels (all, or those added since); sent before the first batch that uses them."""
 
     channels: tuple[Channel, ...]
 
 
-class Gap(NamedTuple):
+class Gap(Frozen):
     """A declared loss: an ordinary numbered frame. ``count`` None = unknown."""
 
     seq: int
@@ -158,7 +156,7 @@ class Gap(NamedTuple):
     ranges: dict[str, tuple[int, int]]
 
 
-class Bye(NamedTuple):
+class Bye(Frozen):
     """The sender goes away; ``retry_ms`` (hub only) says when to come back."""
 
     retry_ms: int | None = None
@@ -167,7 +165,7 @@ class Bye(NamedTuple):
 # --- hub → device -----------------------------------------------------------------------------
 
 
-class Welcome(NamedTuple):
+class Welcome(Frozen):
     """The hub continues the stream after ``stored``; ``chain`` is the hub's chain(stored) in hex."""
 
     stored: int
@@ -181,7 +179,7 @@ class Welcome(NamedTuple):
     earlier: tuple[Earlier, ...] = ()
 
 
-class NewStream(NamedTuple):
+class NewStream(Frozen):
     """The stream cannot continue; cut frames ≤ ``stored`` whose chain is equal count as acked."""
 
     stored: int
@@ -190,7 +188,7 @@ class NewStream(NamedTuple):
     pos: str
 
 
-class Rejection(NamedTuple):
+class Rejection(Frozen):
     """One reading refused for good: index into the column of ``channel`` in frame ``seq``."""
 
     seq: int
@@ -199,7 +197,7 @@ class Rejection(NamedTuple):
     reason: str
 
 
-class Ack(NamedTuple):
+class Ack(Frozen):
     """All frames ≤ ``stored`` are durable. Cumulative, so a lost ack costs nothing."""
 
     stored: int
@@ -209,7 +207,7 @@ class Ack(NamedTuple):
     rejected: tuple[Rejection, ...] = ()
 
 
-class Error(NamedTuple):
+class Error(Frozen):
     """The last frame was not taken; send again from ``stored`` + 1."""
 
     reason: str
@@ -217,7 +215,7 @@ class Error(NamedTuple):
     message: str = ""
 
 
-class Slow(NamedTuple):
+class Slow(Frozen):
     """The hub cannot store now; keep the frames, try again after ``retry_ms``."""
 
     why: str

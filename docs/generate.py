@@ -99,9 +99,10 @@ def _data_example() -> str:
 def _message(direction: str, op: str, kind: type[tuple[Any, ...]], example: bytes) -> str:
     rows = ["| field | type | default |", "| --- | --- | --- |"]
     defaults: dict[str, object] = getattr(kind, "_field_defaults", {})
-    for name, hint in typing.get_type_hints(kind).items():
+    hints = typing.get_type_hints(kind)
+    for name in getattr(kind, "_fields", ()):
         default = f"`{json.dumps(defaults[name])}`" if name in defaults else ""
-        rows.append(f"| `{name}` | {_type(hint)} | {default} |")
+        rows.append(f"| `{name}` | {_type(hints[name])} | {default} |")
     doc = inspect.cleandoc(kind.__doc__ or "")
     return f"### {op} ({direction})\n\n{doc}\n\n```json\n{example.decode()}\n```\n\n" + "\n".join(rows) + "\n"
 
