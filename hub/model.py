@@ -16,6 +16,9 @@ from device_sdk.wire import Rejection
 # A reading is late when it is older by more than this than the newest of its series that came in earlier frames.
 # Not zero: threads of a device may swap two readings, and a clock that is being set steps back by milliseconds.
 LATE_TOLERANCE_NS = 10_000_000
+# What a decoded frame takes in memory beside its body, by tracemalloc, within a tenth for frames of 1 to 100 readings:
+# the object and its numbers; a column's objects and lists; a reading's value, time and two list slots.
+_FRAME_BYTES, _COLUMN_BYTES, _READING_BYTES = 550, 200, 72
 
 
 class Kind(IntEnum):
@@ -110,6 +113,11 @@ class Frame:
     offset: int = 0
     replayed: Replayed | None = None
     late: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def memory_bytes(self) -> int:
+        """Return about how much memory the decoded frame takes: what queues and rings are bounded by."""
+        return _FRAME_BYTES + len(self.body) + _COLUMN_BYTES * len(self.columns) + _READING_BYTES * self.readings
 
     def rows(self) -> Iterator[tuple[Series, int, Value]]:
         """Yield (series, time_ns, value) of each accepted reading, column by column."""
