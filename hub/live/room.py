@@ -277,7 +277,8 @@ class LosslessRoom(Room):
 
     def _encode(self, after: int, frames: Sequence[Frame], upto: int) -> Chunk:
         chunk = Chunk(after, upto, encode_frames(frames, self.members, upto, self._sources.runs.cursor))
-        if frames:
+        # One listener never asks for the same chunk twice; a room that it has alone ends with it.
+        if frames and self.listeners > 1:
             self._sources.cache.add(self._number, chunk)
         return chunk
 

@@ -171,10 +171,28 @@ def test_catalog_is_rewritten_when_series_change_for_ever(world: World) -> None:
 def test_page_shares_what_was_encoded_before(world: World) -> None:
     """Two listeners behind at the same offset get the same chunk."""
     room = make(world, LosslessRoom)
+    room.listeners = 2
     world.record(1, NOW_NS, 1.0)
     room.advance(0)
 
     assert room.page(0) is room.page(0)
+
+
+def test_sole_listener_takes_no_room_in_the_cache(world: World) -> None:
+    """Its chunks serve nobody else: only when a second one comes are those that follow kept."""
+    key = RoomKey("default", ("*/*",), (), ("*/*",))
+    room = world.live.enter_room(key)
+    listeners(room, 1)
+    world.record(1, NOW_NS, 1.0)
+    world.live.flush()
+    alone = world.live.statistics().cache_bytes
+
+    world.live.enter_room(key)
+    world.record(1, NOW_NS + 1, 2.0)
+    world.live.flush()
+
+    assert alone == 0
+    assert world.live.statistics().cache_bytes > 0
 
 
 def test_chunk_cache_is_bounded() -> None:
