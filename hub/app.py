@@ -37,7 +37,7 @@ from hub.replay import Replays
 from hub.session import DeviceSession
 from hub.store.consumer import StoreConsumer
 from hub.store.embedded import EmbeddedStore
-from hub.streams import Streams
+from hub.streams import NEW_STREAMS_NS, Streams
 
 _log = logging.getLogger("hub.app")
 
@@ -92,7 +92,8 @@ class Hub:
             await asyncio.to_thread(renew_if_suspect, data / name)
         self.identities = files.enter_context(closing(Identities(data / "identities.sqlite3")))
         self.journal = files.enter_context(closing(SqliteJournal(data / "journal.sqlite3")))
-        self.streams = Streams(self.journal.marks().values(), self.journal.runs(), self.journal.head)
+        begun = self.journal.begun(time.time_ns() - NEW_STREAMS_NS)
+        self.streams = Streams(self.journal.runs(), self.journal.head, self.journal.find_mark, begun)
         self.store = files.enter_context(closing(EmbeddedStore(data / "readings.sqlite3")))
         self.registry = Registry(self.journal.series(), ids_from=self.store.largest_series() + 1)
         self.journal.find_series = self.registry.by_key.get

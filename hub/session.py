@@ -115,11 +115,10 @@ class DeviceSession:
         rejected, state.rejected = tuple(state.rejected), []
         position = self._streams.position()
         if mark.rejected:
-            chain = state.chain(mark.stored).hex()
-            self._send(wire.Ack(mark.stored, chain, position, mark.rejected, rejected))
+            self._send(wire.Ack(mark.stored, mark.last_chain.hex(), position, mark.rejected, rejected))
         else:
             # The hot path: one per device and commit; the same bytes `wire.encode` would give.
-            chain = mark.chains[mark.stored].hex()
+            chain = mark.last_chain.hex()
             self._output.append(
                 b'{"op":"ack","stored":%d,"chain":"%s","pos":"%s"}' % (mark.stored, chain.encode(), position.encode())
             )
@@ -188,7 +187,7 @@ class DeviceSession:
     def _verdict(self, state: StreamState, hello: wire.Hello, now_ns: int) -> wire.Welcome | wire.NewStream:
         """Detect a reused or forked stream (delivery rule 3): compare what both ends still know."""
         mark, position, last = state.mark, self._streams.position(), hello.next - 1
-        known = CHAIN_START if last == 0 else mark.chains.get(last)
+        known = CHAIN_START if last == 0 else mark.chain(last)
         if mark.stored >= hello.next:
             if known is not None and known.hex() == hello.chain:
                 return wire.NewStream(last, hello.chain, Reason.SEQ_REUSE, position)
@@ -196,7 +195,7 @@ class DeviceSession:
         if known is not None and known.hex() != hello.chain:
             return self._conflict(mark, hello, Reason.CHAIN_CONFLICT, now_ns)
         return wire.Welcome(
-            mark.stored, state.chain(mark.stored).hex(), position, now_ns, self._window, self.ping_s,
+            mark.stored, mark.last_chain.hex(), position, now_ns, self._window, self.ping_s,
             earlier=tuple(self._held(e.stream) for e in hello.earlier),
         )  # fmt: skip
 

@@ -2,7 +2,11 @@
 
 Owns: `Streams`, the marks in memory; per stream a volatile ``accepted`` and a durable
 ``stored``. Place: after `validate` and `journal.base`, before `session`, which
-speaks for one stream at a time. Pure.
+speaks for one stream at a time. Pure but for what it asks the journal for: `FindMark`.
+
+A stream is in memory while a session speaks for it or frames of it are on their way to the
+journal, and a while longer (`IDLE_KEPT`). Any other is the journal's alone, and read when it is
+asked for: streams end and are never forgotten, so memory must not hold those of years.
 
 The hub has a stream of its own for each device (`wire.HUB_STREAM`): in it, it tells as
 gap frames what only it can know, that it was restored or that two spools write one stream.
@@ -16,18 +20,23 @@ from typing import Protocol
 from device_sdk import wire
 from device_sdk.errors import Reason
 from device_sdk.reading import INT_MAX
-from device_sdk.wire import CHAIN_START, CHAINS_KEPT, Rejection
+from device_sdk.wire import CHAIN_START, Rejection
 from hub.journal.base import Run
 from hub.model import Frame, Kind, Mark, StreamKey
 from hub.validate import MAX_REJECTIONS_NAMED
 
 RETRY_DISK_FULL_MS = 5000
 # A new stream begins at a power cut, a rolled-back card, a hub that was restored: a hundred a day is a device that
-# cannot keep its spool, and each costs the hub a mark for ever.
+# cannot keep its spool, and each costs the hub a mark in its file for ever, 1.2 KiB at most.
 MAX_NEW_STREAMS = 100
 NEW_STREAMS_NS = 24 * 3600 * 10**9
 # The hub tells one thing of a device at most once a minute: a hello costs a peer nothing.
 TELL_EVERY_NS = 60 * 10**9
+# Streams that rest in memory, about 2 KiB each: a device that comes back soon finds what was refused of its last
+# frames, which only memory has, and costs no look into the journal.
+IDLE_KEPT = 1000
+
+FindMark = Callable[[StreamKey], Mark | None]
 
 
 class Owner(Protocol):
@@ -68,35 +77,34 @@ class StreamState:
     def rewind(self) -> None:
         """Forget what was accepted and not stored: the device sends it again."""
         self.accepted = self.mark.stored
-        self.accepted_chain = self.chain(self.mark.stored)
-
-    def chain(self, seq: int) -> bytes:
-        """Return chain(seq) of a stored frame that is still known; the start for 0."""
-        return CHAIN_START if seq == 0 else self.mark.chains[seq]
+        self.accepted_chain = self.mark.last_chain
 
 
 class Streams:
     """Every stream the hub knows; the one owner of marks in memory.
 
     Args:
-        marks: of the journal.
         runs: of the journal, oldest first; the last one is writing.
         head: the last offset.
+        find: the journal's `find_mark`, called for streams that are not in memory.
+        begun: of the journal, streams that began within a day and when, oldest first.
     """
 
-    def __init__(self, marks: Iterable[Mark], runs: Sequence[Run], head: int) -> None:
+    def __init__(
+        self, runs: Sequence[Run], head: int, find: FindMark, begun: Iterable[tuple[StreamKey, int]] = ()
+    ) -> None:
         self.run = runs[-1].id
         self.head = head
         # run → its first offset and the last one it wrote; the present run has no end yet.
         ends = [run.first_offset - 1 for run in runs[1:]]
         self._runs = {run.id: (run.first_offset, end) for run, end in zip(runs, [*ends, INT_MAX], strict=True)}
+        self._find = find
         self._states: dict[StreamKey, StreamState] = {}
+        # Those of `_states` at rest, the longest first.
+        self._idle: dict[StreamKey, None] = {}
         self._births: dict[tuple[str, str], deque[int]] = {}
-        for mark in sorted(marks, key=lambda mark: mark.first_ns):
-            state = self._states[mark.key] = StreamState(mark)
-            state.rewind()
-            if mark.stored and mark.key.stream != wire.HUB_STREAM:
-                self.begin(mark.key, mark.first_ns)
+        for key, first_ns in begun:
+            self.begin(key, first_ns)
 
     def position(self) -> str:
         """Return the hub's position ``run.offset`` of the last commit."""
@@ -110,10 +118,10 @@ class Streams:
 
     def may_begin(self, key: StreamKey, now_ns: int) -> bool:
         """Say whether a device may begin this stream, or had too many new ones within a day."""
-        if key in self._states:
-            return True
         born = self._births.get((key.namespace, key.device))
-        return born is None or len(born) < MAX_NEW_STREAMS or born[0] <= now_ns - NEW_STREAMS_NS
+        if born is None or len(born) < MAX_NEW_STREAMS or born[0] <= now_ns - NEW_STREAMS_NS:
+            return True
+        return key in self._states or self._find(key) is not None
 
     def owe(self, namespace: str, device: str, now_ns: int, count: int | None, reason: Reason) -> None:
         """Note what the hub itself has to tell of a device: a loss of ``count`` readings (None: unknown)."""
@@ -150,33 +158,31 @@ class Streams:
         born.append(now_ns)
 
     def get(self, key: StreamKey) -> StreamState:
-        """Return the stream's state; an unknown stream begins with ``stored`` 0."""
+        """Return the stream's state; an unknown stream begins with ``stored`` 0.
+
+        Take it over, or `release` it: until then it stays in memory.
+        """
+        self._idle.pop(key, None)
         state = self._states.get(key)
         if state is None:
-            state = self._states[key] = StreamState(Mark(key))
+            state = self._states[key] = StreamState(self._find(key) or Mark(key))
+            state.rewind()
         return state
 
     def stored(self, key: StreamKey) -> tuple[int, bytes]:
         """Return the last stored seq of a stream and its chain; (0, the start) of an unknown one."""
         state = self._states.get(key)
-        return (0, CHAIN_START) if state is None else (state.mark.stored, state.chain(state.mark.stored))
+        mark = self._find(key) if state is None else state.mark
+        return (0, CHAIN_START) if mark is None else (mark.stored, mark.last_chain)
 
     def __len__(self) -> int:
+        """Return how many streams are in memory."""
         return len(self._states)
 
     def release(self, state: StreamState) -> None:
         """Give up the owner's claim. A stream of which nothing was taken is forgotten: a hello can name any."""
         state.owner = None
-        if not state.accepted:
-            self._states.pop(state.mark.key, None)
-
-    def marks(self, namespace: str, device: str | None = None) -> list[Mark]:
-        """Return the marks of one device, or of the whole namespace."""
-        return [
-            s.mark
-            for k, s in self._states.items()
-            if k.namespace == namespace and device in (None, k.device) and s.mark.stored
-        ]
+        self._rest(state)
 
     def committed(self, frames: Sequence[Frame]) -> "list[Owner]":
         """Advance marks over durable frames and let their sessions ack; return sessions with output to write."""
@@ -185,7 +191,7 @@ class Streams:
             state = touched.get(frame.key)
             if state is None:
                 state = touched[frame.key] = self.get(frame.key)
-            advance_mark(state.mark, frame)
+            state.mark.advance(frame)
             if frame.rejected:
                 state.rejected += frame.rejected[: MAX_REJECTIONS_NAMED - len(state.rejected)]
                 # The journal has counted them; the ring, which keeps the frame for minutes, does not weigh them.
@@ -196,6 +202,7 @@ class Streams:
             if state.owner is not None:
                 state.owner.ack(state)
                 owners.append(state.owner)
+            self._rest(state)
         return owners
 
     def refused(self, frames: Sequence[Frame]) -> "list[Owner]":
@@ -213,6 +220,7 @@ class Streams:
             if state.owner is not None:
                 state.owner.say_slow(Reason.DISK_FULL, RETRY_DISK_FULL_MS)
                 owners.append(state.owner)
+            self._rest(state)
         return owners
 
     def _forget_birth(self, state: StreamState) -> None:
@@ -222,19 +230,18 @@ class Streams:
             return
         if born := self._births.get((key.namespace, key.device)):
             born.pop()
-        if state.owner is None:
+
+    def _rest(self, state: StreamState) -> None:
+        """Let a stream go that nobody speaks for and nothing is on its way of: what is stored, the journal has."""
+        key = state.mark.key
+        # The hub's own streams stay, one a device: what is owed on them is nowhere else.
+        if state.owner is not None or state.accepted != state.mark.stored or key.stream == wire.HUB_STREAM:
+            return
+        self._idle.pop(key, None)
+        if not state.accepted:
             self._states.pop(key, None)
-
-
-def advance_mark(mark: Mark, frame: Frame) -> None:
-    """Apply one stored frame to its stream's mark: the rule that journal and memory share."""
-    mark.stored = frame.seq
-    mark.chains[frame.seq] = frame.chain
-    mark.chains.pop(frame.seq - CHAINS_KEPT, None)
-    mark.accepted += frame.readings
-    # A gap's count is chosen by a peer: two of 2**62 must not outgrow what REST can say.
-    mark.rejected = min(mark.rejected + frame.rejected_count, INT_MAX)
-    mark.dropped = min(mark.dropped + frame.dropped, INT_MAX)
-    mark.quarantined += frame.kind is Kind.QUARANTINE
-    mark.first_ns = mark.first_ns or frame.received_ns
-    mark.last_ns = frame.received_ns
+            return
+        self._idle[key] = None
+        if len(self._idle) > IDLE_KEPT:
+            oldest = next(iter(self._idle))
+            del self._idle[oldest], self._states[oldest]

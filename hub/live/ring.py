@@ -10,9 +10,6 @@ from hub.model import Frame
 
 # 0.2 M readings: seconds at full load, hours of a small site; more would only repeat what the page cache holds.
 RING_BYTES = 16 * 1024 * 1024
-# A frame object, its key and columns; a decoded reading: a float, an int and two list slots (by sys.getsizeof).
-_FRAME_BYTES = 600
-_READING_BYTES = 72
 
 
 class Ring:
@@ -44,7 +41,7 @@ class Ring:
             self._frames, self._start, self.bytes = [], 0, 0
             frames = frames[-1:]
         self._frames += frames
-        self.bytes += sum(map(frame_bytes, frames))
+        self.bytes += sum(frame.memory_bytes for frame in frames)
         self.head = frames[-1].offset
         self._shrink()
 
@@ -75,14 +72,9 @@ class Ring:
 
     def _shrink(self) -> None:
         while self.bytes > self._max_bytes and len(self) > 1:
-            self.bytes -= frame_bytes(self._frames[self._start])
+            self.bytes -= self._frames[self._start].memory_bytes
             self._start += 1
         # Moving the list once per eighth of its length keeps the cost constant and little of what left alive.
         if self._start > 64 and self._start * 8 > len(self._frames):
             del self._frames[: self._start]
             self._start = 0
-
-
-def frame_bytes(frame: Frame) -> int:
-    """Return about how much memory a decoded frame takes."""
-    return _FRAME_BYTES + len(frame.body) + _READING_BYTES * frame.readings

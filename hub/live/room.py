@@ -26,6 +26,8 @@ from hub.model import Frame, Series
 PAGE_BYTES = 64 * 1024
 # All rooms' encoded chunks together: lets watchers that fell behind together share, and never grows with their number.
 CHUNK_CACHE_BYTES = 8 * 1024 * 1024
+# A chunk in the cache with its place there, and a message beside its JSON, by tracemalloc.
+_CHUNK_BYTES, _MESSAGE_BYTES = 340, 130
 # Transport-ready copies shared while one chunk is delivered; clients mostly give their subscriptions the same names.
 _MAX_READY = 8
 # Series named in one message: about 50 KiB.
@@ -91,7 +93,7 @@ class Chunk:
 
     def size(self) -> int:
         """Return about how many bytes it takes in memory."""
-        return 200 + sum(len(m.tail) + 100 for m in self.messages)
+        return _CHUNK_BYTES + sum(len(m.tail) + _MESSAGE_BYTES for m in self.messages)
 
 
 class ChunkCache:
@@ -275,7 +277,8 @@ class LosslessRoom(Room):
 
     def _encode(self, after: int, frames: Sequence[Frame], upto: int) -> Chunk:
         chunk = Chunk(after, upto, encode_frames(frames, self.members, upto, self._sources.runs.cursor))
-        if frames:
+        # One listener never asks for the same chunk twice; a room that it has alone ends with it.
+        if frames and self.listeners > 1:
             self._sources.cache.add(self._number, chunk)
         return chunk
 

@@ -27,8 +27,9 @@ from hub.store.base import Store
 _log = logging.getLogger("hub.store.consumer")
 
 CONSUMER = "store"
-# Bodies waiting in memory; beyond it they are read back from the journal, which costs decoding them again.
-MAX_QUEUE_BYTES = 8 * 1024 * 1024
+# Frames waiting in memory; beyond it they are read back from the journal, which costs decoding them again. In bodies
+# this is 4 MiB of single readings to 9 MiB of batches of a hundred.
+MAX_QUEUE_BYTES = 64 * 1024 * 1024
 # Readings of one write: about 10 ms, so that a stop is quick and the interpreter lock is shared in small pieces.
 SLICE_READINGS = 5000
 _SLICE_BYTES = 64 * 1024
@@ -116,7 +117,7 @@ class StoreConsumer:
         """Hand over the frames of a commit, in commit order; any one thread, never waits."""
         if not frames:
             return
-        size = sum(len(frame.body) for frame in frames)
+        size = sum(frame.memory_bytes for frame in frames)
         with self._condition:
             self._head = frames[-1].offset
             follows = not self._queue or self._queue[-1].offset + 1 == frames[0].offset
@@ -216,7 +217,7 @@ class StoreConsumer:
         """Return the next slice: from the queue when it is at hand there, else from the journal."""
         with self._condition:
             while self._queue and self._queue[0].offset <= self._position:
-                self._queued_bytes -= len(self._queue.popleft().body)
+                self._queued_bytes -= self._queue.popleft().memory_bytes
             head, upto = self._head, None
             if self._queue:
                 upto = self._queue[0].offset - 1

@@ -12,7 +12,6 @@ from hub.errors import ExpiredError, NotFoundError
 from hub.journal.base import Journal, ReplayEntry, Run
 from hub.journal.sqlite import SqliteJournal
 from hub.model import Frame, Kind, Mark, Replayed, Series, StreamKey
-from hub.streams import advance_mark
 from tests.support.frames import STREAM, T0, FrameMaker
 
 KEY = StreamKey("default", "pump", STREAM)
@@ -58,7 +57,8 @@ def test_empty_journal(opener: Opener) -> None:
 
     assert journal.head == 0
     assert journal.read(0, 1000) == []
-    assert journal.marks() == {}
+    assert journal.account("default", None, 0).marks == []
+    assert journal.find_mark(KEY) is None
     assert journal.series() == []
     assert journal.runs() == [journal.run]
     assert journal.run.first_offset == 1
@@ -162,15 +162,15 @@ def test_marks_follow_the_rule_of_the_session(opener: Opener) -> None:
         maker.quarantined("pump", b"{", 4),
         maker.gap("pump", None, "power_cut"),
     ]
-    expected = Mark(KEY, chains={0: CHAIN_START})
+    expected = Mark(KEY)
     for frame in frames:
-        advance_mark(expected, frame)
+        expected.advance(frame)
 
     journal.append(frames[:1], maker.all_series())
     journal.append(frames[1:], [])
 
-    assert journal.marks() == {KEY: expected}
-    assert opener().marks() == {KEY: expected}
+    assert journal.find_mark(KEY) == expected
+    assert opener().find_mark(KEY) == expected
     assert (expected.accepted, expected.rejected, expected.dropped, expected.quarantined) == (1, 5, 70, 1)
 
 
@@ -182,10 +182,22 @@ def test_marks_keep_the_last_chains(opener: Opener, count: int) -> None:
     journal.append(frames[: count // 2], maker.all_series())
     journal.append(frames[count // 2 :], [])
 
-    chains = opener().marks()[KEY].chains
+    mark = opener().find_mark(KEY)
 
-    known = {0: CHAIN_START} | {f.seq: f.chain for f in frames}
-    assert chains == {seq: known[seq] for seq in range(max(0, count - CHAINS_KEPT + 1), count + 1)}
+    known = [CHAIN_START, *(f.chain for f in frames)]
+    forgotten = max(0, count - CHAINS_KEPT + 1)
+    assert mark is not None
+    assert [mark.chain(seq) for seq in range(count + 2)] == [*[None] * forgotten, *known[forgotten:], None]
+
+
+def test_new_streams_are_known_after_a_restart(opener: Opener) -> None:
+    """Streams that began behind a time are listed with when their first frame came, oldest first."""
+    journal, maker = opener(), FrameMaker()
+    for n, device in enumerate(["pump", "door", "pump"]):
+        journal.append([maker.batch(device, [("t", T0, 1.0)], received_ns=T0 + n)], maker.all_series())
+
+    assert opener().begun(T0 - 1) == [(KEY, T0), (KEY._replace(device="door"), T0 + 1)]
+    assert opener().begun(T0) == [(KEY._replace(device="door"), T0 + 1)]
 
 
 def test_append_refuses_frames_that_do_not_follow(opener: Opener) -> None:
@@ -199,7 +211,7 @@ def test_append_refuses_frames_that_do_not_follow(opener: Opener) -> None:
     with pytest.raises(ValueError, match="does not follow 1"):
         journal.append([maker.one("door", True), frames[2]], [])
 
-    assert set(journal.marks()) == {KEY}
+    assert [m.key for m in journal.account("default", None, 0).marks] == [KEY]
     journal.append(frames[1:], [])
     assert [f.seq for f in journal.read(0, 10**6)] == [1, 2, 3]
 
@@ -267,7 +279,7 @@ def test_trim_keeps_the_newest_and_never_restarts_offsets(opener: Opener) -> Non
     assert first == 5
     assert journal.statistics().first_offset == 5
     assert [f.offset for f in journal.read(4, 10**6)] == [5, 6]
-    assert journal.marks()[KEY].stored == 6
+    assert [m.stored for m in journal.account("default", None, 0).marks] == [6]
 
 
 def test_read_behind_a_trim_is_expired(opener: Opener) -> None:
@@ -346,7 +358,7 @@ def test_rejections_are_summed_up(opener: Opener) -> None:
 
 def journal_marks(opener: Opener) -> list[Mark]:
     """Return the marks after one more restart."""
-    return list(opener().marks().values())
+    return opener().account("default", None, 0).marks
 
 
 def test_quarantine_keeps_raw_bytes(opener: Opener) -> None:
@@ -379,7 +391,7 @@ def test_replayed_frame_marks_its_entry_in_one_commit(opener: Opener) -> None:
     assert [entry.replayed_ns for entry in journal.quarantine("default")] == [T0 + 7, None]
     assert journal.replays("default") == {KEY: ReplayEntry(1, 4)}
     assert journal.replays("default", "door") == journal.replays("other") == {}
-    assert journal.marks()[KEY].rejected == 7
+    assert [m.rejected for m in journal.account("default", None, 0).marks if m.key == KEY] == [7]
 
 
 def test_deleted_quarantined_frame_is_gone(opener: Opener) -> None:
@@ -395,7 +407,7 @@ def test_deleted_quarantined_frame_is_gone(opener: Opener) -> None:
         journal.delete_quarantined("default", 1)
     journal = opener()
     assert [entry.offset for entry in journal.quarantine("default")] == [2]
-    assert (journal.marks()[KEY].rejected, journal.marks()[KEY].quarantined) == (5, 2)
+    assert [(m.rejected, m.quarantined) for m in journal.account("default", None, 0).marks] == [(5, 2)]
 
 
 def test_hostile_texts_and_counts_do_not_stop_it(opener: Opener) -> None:
@@ -413,7 +425,7 @@ def test_hostile_texts_and_counts_do_not_stop_it(opener: Opener) -> None:
 
     journal.append(frames, series)
 
-    mark = opener().marks()[KEY]
+    (mark,) = opener().account("default", None, 0).marks
     assert (mark.stored, mark.dropped, mark.rejected) == (5, huge, huge)
 
 

@@ -17,7 +17,9 @@ from hub.app import Hub
 from hub.auth import Identities, Role
 from hub.config import Config
 from hub.journal.sqlite import SqliteJournal
+from hub.model import StreamKey
 from hub.session import DeviceSession
+from hub.streams import MAX_NEW_STREAMS, NEW_STREAMS_NS
 from tests.support.frames import FrameMaker
 
 T0 = 1_790_000_000_000_000_000
@@ -61,7 +63,25 @@ async def test_hub_remembers_series_latest_marks_and_runs(tmp_path: Path) -> Non
         assert [run.id for run in hub.journal.runs()] == [first_run, hub.journal.run.id]
         speak(hub, 3, [2.5])
         await stored(hub, 3)
-        assert [(m.stored, m.accepted) for m in hub.streams.marks("default")] == [(3, 3)]
+        assert [(m.stored, m.accepted) for m in hub.journal.account("default", None, 0).marks] == [(3, 3)]
+
+
+async def test_streams_of_the_last_day_count_after_a_restart(tmp_path: Path) -> None:
+    """A device that began too many may not begin one more; those of another day do not count."""
+    maker, now_ns = FrameMaker(), time.time_ns()
+    frames = [
+        maker.batch(device, [("t", T0, 1.0)], stream=f"{n:016x}", received_ns=received_ns)
+        for device, received_ns in (("long-ago", now_ns - NEW_STREAMS_NS), ("today", now_ns))
+        for n in range(1, MAX_NEW_STREAMS + 1)
+    ]
+    with closing(SqliteJournal(tmp_path / "journal.sqlite3")) as journal:
+        journal.append(frames, maker.all_series())
+
+    async with Hub(Config(data=tmp_path)) as hub:
+        assert hub.streams.may_begin(StreamKey("default", "long-ago", STREAM), now_ns)
+        assert not hub.streams.may_begin(StreamKey("default", "today", STREAM), now_ns)
+        assert hub.streams.may_begin(frames[-1].key, now_ns)
+        assert len(hub.streams) == 0
 
 
 async def test_hub_takes_over_frames_that_its_store_has_not_seen(tmp_path: Path) -> None:

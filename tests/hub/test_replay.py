@@ -8,7 +8,7 @@ import pytest
 
 from device_sdk.columns import Batch, Column, encode_batch, encode_json, to_columns
 from device_sdk.reading import Channel, Reading, ValueType
-from device_sdk.wire import HUB_STREAM, Gap, encode, next_chain
+from device_sdk.wire import CHAIN_START, HUB_STREAM, Gap, encode, next_chain
 from hub.app import Hub
 from hub.config import Config
 from hub.errors import DiskFullError, JournalError, NotFoundError
@@ -49,11 +49,10 @@ async def test_what_is_valid_now_is_stored_on_the_hubs_own_stream(tmp_path: Path
 
         assert answer == Replay(Outcome.REPLAYED, 3, 0)
         assert rows(hub) == [(T0, 20.5), (T0 + 1, 21.5), (T0 + 2, 22.5)]
-        marks = {mark.key: mark for mark in hub.streams.marks("default")}
-        device = marks[StreamKey("default", "pump", STREAM)]
+        device, own = hub.streams.get(StreamKey("default", "pump", STREAM)).mark, hub.streams.get(OWN).mark
         assert (device.stored, device.accepted, device.rejected, device.quarantined) == (2, 1, 3, 1)
-        assert (marks[OWN].stored, marks[OWN].accepted, marks[OWN].rejected, marks[OWN].last_ns) == (1, 3, 0, T0)
-        assert marks[OWN].chains[1] == hub.journal.marks()[OWN].chains[1]
+        assert (own.stored, own.accepted, own.rejected, own.last_ns) == (1, 3, 0, T0)
+        assert own == hub.journal.find_mark(OWN)
         assert hub.journal.replays("default") == {device.key: ReplayEntry(1, 3)}
 
 
@@ -82,10 +81,10 @@ async def test_own_stream_goes_on_over_several_replays(tmp_path: Path) -> None:
     with hub_parts(tmp_path) as hub:
         answer = await hub.replays.replay("default", 3)
 
-        (mark,) = [mark for mark in hub.streams.marks("default") if mark.key == OWN]
+        mark = hub.streams.get(OWN).mark
         assert answer == Replay(Outcome.REPLAYED, 1, 1)
         assert (mark.stored, mark.accepted, mark.rejected) == (2, 4, 1)
-        assert mark.chains[2] == next_chain(next_chain(mark.chains[0], GOOD), MIXED)
+        assert mark.last_chain == next_chain(next_chain(CHAIN_START, GOOD), MIXED)
 
 
 @pytest.mark.parametrize(

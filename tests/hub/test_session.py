@@ -13,7 +13,7 @@ from device_sdk.reading import Channel
 from device_sdk.wire import CHAIN_START, Close, next_chain
 from hub.devices import Registry
 from hub.journal.base import Run
-from hub.model import Frame, Kind
+from hub.model import Frame, Kind, Mark, StreamKey
 from hub.session import ALLOWED, DeviceSession, State
 from hub.streams import MAX_NEW_STREAMS, Streams
 
@@ -25,9 +25,14 @@ class Rig:
     """A hub without I/O: sessions on one set of streams, and a commit that the test calls."""
 
     def __init__(self) -> None:
-        self.streams = Streams((), [Run("7f3a0001", 1)], 0)
+        self.streams = Streams([Run("7f3a0001", 1)], 0, dict[StreamKey, Mark]().get)
         self.registry = Registry(())
         self.uncommitted: list[Frame] = []
+
+    @property
+    def mark(self) -> Mark:
+        """The mark of the stream that tests speak for."""
+        return self.streams.get(StreamKey("default", "d", STREAM)).mark
 
     def session(self, device: str = "d") -> DeviceSession:
         return DeviceSession("default", device, self.streams, self.registry)
@@ -172,7 +177,7 @@ def test_stream_survives_its_connection() -> None:
 
     assert early["stored"] == 0
     assert [json.loads(m)["stored"] for m in second.take_output()] == [1]
-    assert rig.streams.marks("default")[0].accepted == 1
+    assert rig.mark.accepted == 1
 
 
 def test_newest_connection_takes_the_stream_over() -> None:
@@ -249,7 +254,7 @@ def test_gap_is_an_ordinary_numbered_frame() -> None:
     rig.say(session, wire.encode(wire.Gap(1, 70, Reason.SPOOL_FULL, {"x": (T0, T0 + 9)})))
     rig.commit()
 
-    mark = rig.streams.marks("default")[0]
+    mark = rig.mark
     assert (mark.stored, mark.dropped, mark.accepted) == (1, 70, 0)
 
 
@@ -265,7 +270,7 @@ def test_malformed_frame_with_seq_is_quarantined_in_its_place() -> None:
     assert rig.uncommitted[0].body == broken
     assert rig.uncommitted[1].chain == chain_of(broken, batch(2))
     rig.commit()
-    mark = rig.streams.marks("default")[0]
+    mark = rig.mark
     assert (mark.rejected, mark.accepted, mark.quarantined) == (4, 1, 1)
 
 
@@ -372,7 +377,7 @@ def test_counters_of_declared_losses_stay_within_64_bits() -> None:
         rig.say(session, wire.encode(wire.Gap(seq, 2**63 - 1, Reason.SPOOL_FULL, {})))
     rig.commit()
 
-    assert [mark.dropped for mark in rig.streams.marks("default")] == [2**63 - 1]
+    assert rig.mark.dropped == 2**63 - 1
 
 
 def test_welcome_says_what_is_held_of_earlier_streams() -> None:

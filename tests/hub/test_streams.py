@@ -1,13 +1,16 @@
 """Streams: what is stored of each, which positions this hub gave out, and what it tells of a device itself."""
 
 import json
+import tracemalloc
+from collections.abc import Callable
+from copy import copy
 
 from device_sdk import wire
 from device_sdk.errors import Reason
-from device_sdk.wire import CHAIN_START
+from device_sdk.wire import CHAIN_START, CHAINS_KEPT
 from hub.journal.base import Run
 from hub.model import Frame, Kind, Mark, StreamKey
-from hub.streams import MAX_NEW_STREAMS, NEW_STREAMS_NS, Streams
+from hub.streams import IDLE_KEPT, MAX_NEW_STREAMS, NEW_STREAMS_NS, Streams, StreamState
 
 T = 1_795_376_000_000_000_000
 
@@ -16,8 +19,8 @@ def key(stream: int = 1, device: str = "d") -> StreamKey:
     return StreamKey("default", device, f"{stream:016x}")
 
 
-def streams(*marks: Mark, head: int = 0) -> Streams:
-    return Streams(marks, [Run("7f3a0001", 1)], head)
+def streams(head: int = 0) -> Streams:
+    return Streams([Run("7f3a0001", 1)], head, dict[StreamKey, Mark]().get)
 
 
 def store(into: Streams, of: StreamKey, seq: int, now_ns: int = T) -> None:
@@ -29,9 +32,26 @@ def store(into: Streams, of: StreamKey, seq: int, now_ns: int = T) -> None:
     into.committed([frame])
 
 
+class Hub:
+    """Streams over a journal that is a dictionary; connections come and go."""
+
+    def __init__(self) -> None:
+        self.journal: dict[StreamKey, Mark] = {}
+        self.streams = Streams([Run("7f3a0001", 1)], 0, self.journal.get)
+
+    def visit(self, of: StreamKey, frames: int = 1) -> None:
+        """Take the stream's next frames, commit each, and let go of it."""
+        state = self.streams.get(of)
+        for _ in range(frames):
+            frame = state.accept(state.accepted + 1, b"{}", T, Kind.BATCH, body=b"{}")
+            self.streams.committed([frame])
+        self.journal[of] = copy(state.mark)
+        self.streams.release(state)
+
+
 def test_position_is_known_inside_the_run_that_gave_it_out() -> None:
     """Each run reaches from one before its first offset to the next run's; the present one to the head."""
-    of = Streams((), [Run("aaaa0001", 1), Run("aaaa0002", 101), Run("aaaa0003", 101)], 140)
+    of = Streams([Run("aaaa0001", 1), Run("aaaa0002", 101), Run("aaaa0003", 101)], 140, dict[StreamKey, Mark]().get)
 
     known = ["aaaa0001.0", "aaaa0001.100", "aaaa0002.100", "aaaa0003.140"]
     unknown = ["aaaa0001.101", "aaaa0003.141", "bbbb0001.5", "aaaa0003", "aaaa0003.x", "", "aaaa0003.²"]
@@ -87,10 +107,13 @@ def test_a_device_may_begin_so_many_streams_a_day() -> None:
 
 
 def test_new_streams_are_counted_over_a_restart() -> None:
-    """The marks say when each began."""
-    marks = [Mark(key(n), 1, {1: b"c" * 16}, first_ns=T) for n in range(1, MAX_NEW_STREAMS + 1)]
+    """The journal says when each began, and still knows those that may go on."""
+    marks = {key(n): Mark(key(n), 1, b"c" * 16) for n in range(1, MAX_NEW_STREAMS + 1)}
 
-    assert not streams(*marks).may_begin(key(999), T + 1)
+    of = Streams([Run("7f3a0001", 1)], 0, marks.get, [(k, T) for k in marks])
+
+    assert not of.may_begin(key(999), T + 1)
+    assert of.may_begin(key(5), T + 1)
 
 
 def _own(of: Streams) -> Frame:
@@ -135,3 +158,63 @@ def test_refused_stream_leaves_nothing_behind() -> None:
         of.refused([frame])
 
     assert len(of) == 0
+
+
+def test_streams_at_rest_leave_memory() -> None:
+    """However many ended, only the latest are kept; the others go on from the journal where they were."""
+    hub = Hub()
+    for n in range(1, IDLE_KEPT + 500):
+        hub.visit(key(n, f"d-{n % 50}"))
+
+    assert len(hub.streams) == IDLE_KEPT
+    assert hub.streams.stored(key(1, "d-1")) == (1, wire.next_chain(CHAIN_START, b"{}"))
+    hub.visit(key(1, "d-1"))
+    assert (hub.journal[key(1, "d-1")].stored, hub.journal[key(1, "d-1")].accepted) == (2, 0)
+    assert len(hub.streams) == IDLE_KEPT
+
+
+def test_stream_in_use_stays_in_memory() -> None:
+    """Neither one with an owner nor one with frames on their way is let go: what was accepted is known only here."""
+    hub = Hub()
+    owned, waiting = hub.streams.get(key(1, "owned")), hub.streams.get(key(1, "waiting"))
+    owned.owner = Silent()
+    frame = waiting.accept(1, b"{}", T, Kind.BATCH, body=b"{}")
+    hub.streams.release(waiting)
+    for n in range(1, IDLE_KEPT + 2):
+        hub.visit(key(n))
+
+    assert hub.streams.get(key(1, "owned")) is owned
+    assert hub.streams.get(key(1, "waiting")) is waiting
+    hub.streams.committed([frame])
+    assert len(hub.streams) == IDLE_KEPT + 1
+
+
+def test_stream_in_memory_is_small() -> None:
+    """A stream with all its chains takes less than 2.5 KiB: a hub has one for each device."""
+    hub, count = Hub(), 200
+    keys = [key(n) for n in range(1, count + 1)]
+    tracemalloc.start()
+    for of in keys:
+        hub.visit(of, 2 * CHAINS_KEPT)
+    hub.journal.clear()
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert len(hub.streams) == count
+    assert taken / count < 2560
+
+
+class Silent:
+    """An owner that says nothing."""
+
+    def __init__(self) -> None:
+        self.flush: Callable[[], None] = lambda: None
+
+    def ack(self, state: StreamState) -> None:
+        """Write nothing."""
+
+    def say_slow(self, why: str, retry_ms: int) -> None:
+        """Write nothing."""
+
+    def end(self, code: int, reason: str) -> None:
+        """Close nothing."""

@@ -21,7 +21,7 @@ from hub.devices import Registry
 from hub.journal.base import Run
 from hub.model import Frame, Kind, Mark, StreamKey
 from hub.session import DeviceSession
-from hub.streams import Streams, advance_mark
+from hub.streams import Streams
 
 T0_NS = 1_795_376_000_000_000_000
 CHANNEL = "t"
@@ -52,8 +52,8 @@ class WorldHub:
         self.waiting = []
         marks: dict[StreamKey, Mark] = {}
         for frame in self.journal:
-            advance_mark(marks.setdefault(frame.key, Mark(frame.key)), frame)
-        self.streams = Streams(marks.values(), self.runs, len(self.journal))
+            marks.setdefault(frame.key, Mark(frame.key)).advance(frame)
+        self.streams = Streams(self.runs, len(self.journal), marks.get)
         self.registry = Registry(())
 
     def commit(self) -> None:

@@ -74,7 +74,7 @@ class HubParts:
         self.identities = Identities(folder / "identities.sqlite3")
         self.journal = SqliteJournal(folder / "journal.sqlite3")
         self.registry = Registry(self.journal.series())
-        self.streams = Streams(self.journal.marks().values(), self.journal.runs(), self.journal.head)
+        self.streams = Streams(self.journal.runs(), self.journal.head, self.journal.find_mark)
         self.store = EmbeddedStore(folder / "readings.sqlite3")
         self.consumer = StoreInStep()
         self.query = Query(self.registry, self.store)
@@ -89,8 +89,7 @@ class HubParts:
         session = DeviceSession(namespace, device, self.streams, self.registry)
         self._keys[id(session)] = StreamKey(namespace, device, stream)
         mark = self.streams.get(StreamKey(namespace, device, stream)).mark
-        chain = mark.chains[mark.stored] if mark.stored else wire.CHAIN_START
-        hello = wire.Hello(device, stream, "0" * 16, "1" * 16, mark.stored, mark.stored + 1, chain.hex())
+        hello = wire.Hello(device, stream, "0" * 16, "1" * 16, mark.stored, mark.stored + 1, mark.last_chain.hex())
         session.receive(wire.encode(hello), True, time.time_ns())
         return session
 

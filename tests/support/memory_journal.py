@@ -64,9 +64,13 @@ class MemoryJournal:
             found.append(frame)
         return found
 
-    def marks(self) -> dict[StreamKey, Mark]:
+    def find_mark(self, key: StreamKey) -> Mark | None:
         """Return nothing: watchers have no marks."""
-        return {}
+        return None
+
+    def begun(self, since_ns: int) -> list[tuple[StreamKey, int]]:
+        """Return nothing: watchers begin no streams."""
+        return []
 
     def series(self) -> list[Series]:
         """Return every series."""

@@ -66,13 +66,13 @@ def no_dedupe() -> None:
 
     def verdict(self: DeviceSession, state: StreamState, hello: wire.Hello, now_ns: int) -> wire.Welcome:
         acked = hello.acked
-        chain = state.chain(acked).hex() if acked in state.mark.chains else wire.CHAIN_START.hex()
-        return wire.Welcome(acked, chain, self._streams.position(), now_ns, self._window)
+        chain = state.mark.chain(acked) or wire.CHAIN_START
+        return wire.Welcome(acked, chain.hex(), self._streams.position(), now_ns, self._window)
 
     def is_next(self: DeviceSession, seq: int, can_accept: bool) -> bool:
         state = self._running_stream()
         state.accepted = state.mark.stored = seq - 1
-        state.accepted_chain = state.mark.chains.get(seq - 1, state.accepted_chain)
+        state.accepted_chain = state.mark.chain(seq - 1) or state.accepted_chain
         return True
 
     def advance_anyhow(self: MarkRow, frame: Frame) -> None:

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from device_sdk.wire import CHAIN_START
+from device_sdk.wire import CHAIN_START, HUB_STREAM
 from hub.errors import JournalError
 from hub.journal import mark
 from hub.model import StreamKey
-from tests.support.frames import STREAM, FrameMaker
+from tests.support.frames import STREAM, T0, FrameMaker
 
 KEY = StreamKey("default", "pump", STREAM)
 
@@ -33,7 +33,7 @@ def test_stage_changes_nothing(connection: sqlite3.Connection) -> None:
 
     assert first == second
     assert first[KEY].stored == 1
-    assert mark.read_marks(connection) == {}
+    assert mark.read_mark(connection, KEY) is None
 
 
 def test_marks_are_found_again_in_the_table(connection: sqlite3.Connection) -> None:
@@ -50,15 +50,16 @@ def test_marks_are_found_again_in_the_table(connection: sqlite3.Connection) -> N
     assert [(row.id, row.stored) for row in staged.values()] == [(1, 2), (2, 1)]
 
 
-def test_read_marks_gives_chains_by_seq(connection: sqlite3.Connection) -> None:
+def test_read_mark_gives_chains_by_seq(connection: sqlite3.Connection) -> None:
     """Chains come back under the seq they belong to, the start as seq 0."""
     table, maker = mark.MarkTable(connection), FrameMaker()
     frames = [maker.one("pump", 1.0), maker.one("pump", 2.0)]
     table.write(table.stage(frames))
 
-    found = mark.read_marks(connection)[KEY]
+    found = mark.read_mark(connection, KEY)
 
-    assert found.chains == {0: CHAIN_START, 1: frames[0].chain, 2: frames[1].chain}
+    assert found is not None
+    assert [found.chain(seq) for seq in range(-1, 4)] == [None, CHAIN_START, frames[0].chain, frames[1].chain, None]
 
 
 def test_names_are_found_by_row_id(connection: sqlite3.Connection) -> None:
@@ -70,3 +71,18 @@ def test_names_are_found_by_row_id(connection: sqlite3.Connection) -> None:
     assert [names.find(connection, 1) for _ in range(2)] == [KEY, KEY]
     with pytest.raises(JournalError, match="stream 2, which has no mark"):
         names.find(connection, 2)
+
+
+def test_new_streams_are_listed_from_a_time_on(connection: sqlite3.Connection) -> None:
+    """Those that began behind it, oldest first, without the hub's own: one may begin with an old replay."""
+    table, maker = mark.MarkTable(connection), FrameMaker()
+    names = [f"{n:016x}" for n in range(1, 5)]
+    frames = [maker.batch("pump", [("t", T0, 1.0)], stream=name, received_ns=T0 + n) for n, name in enumerate(names)]
+    frames.insert(3, maker.batch("pump", [("t", T0, 1.0)], stream=HUB_STREAM, received_ns=T0 - 5))
+    table.write(table.stage(frames))
+
+    assert mark.read_begun(connection, T0 + 1) == [
+        (StreamKey("default", "pump", names[2]), T0 + 2),
+        (StreamKey("default", "pump", names[3]), T0 + 3),
+    ]
+    assert len(mark.read_begun(connection, 0)) == 4

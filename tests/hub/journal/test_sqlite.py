@@ -12,13 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from device_sdk.wire import CHAIN_START
 from hub.errors import DiskFailedError, DiskFullError, JournalError
 from hub.journal.sqlite import SCHEMA_VERSION, SqliteJournal
 from hub.model import Frame, Mark, StreamKey
 from hub.renewal import renew_if_suspect
 from hub.store.embedded import EmbeddedStore
-from hub.streams import advance_mark
 from tests.support.failing_disk import failing_disk
 from tests.support.frames import T0, FrameMaker
 from tests.support.memory_store import MemoryStore
@@ -55,7 +53,12 @@ def test_full_disk_refuses_and_recovers(tmp_path: Path) -> None:
     with pytest.raises(DiskFullError, match="disk is full"):
         journal.append(large, maker.all_series())
 
-    assert (journal.head, large[0].offset, len(journal.marks()), journal.quarantine("default")) == (1, 0, 1, [])
+    assert (
+        journal.head,
+        large[0].offset,
+        len(journal.account("default", None, 0).marks),
+        journal.quarantine("default"),
+    ) == (1, 0, 1, [])
     journal.append([maker.one("pump", 2.0)], [])
     journal.close()
     journal = SqliteJournal(tmp_path / FILE)
@@ -248,7 +251,7 @@ def test_kill_loses_nothing_reported(tmp_path: Path) -> None:
 
         journal = SqliteJournal(tmp_path / FILE)
         frames = journal.read(0, 10**9)
-        marks = journal.marks()
+        marks = [journal.find_mark(key) for key in {f.key: None for f in frames}]
         journal.close()
 
         assert journal.head >= reported
@@ -256,7 +259,7 @@ def test_kill_loses_nothing_reported(tmp_path: Path) -> None:
         assert [(f.key, f.seq, f.body, f.chain) for f in frames] == [
             (f.key, f.seq, f.body, f.chain) for f in expected[: journal.head]
         ]
-        assert {k: (m.stored, m.accepted, m.chains[m.stored]) for k, m in marks.items()} == marks_of(frames)
+        assert {m.key: (m.stored, m.accepted, m.last_chain) for m in marks if m} == marks_of(frames)
     once, twice = EmbeddedStore(tmp_path / "once"), MemoryStore()
     once.write(frames)
     for at in range(0, len(frames), 10):
@@ -267,7 +270,7 @@ def test_kill_loses_nothing_reported(tmp_path: Path) -> None:
 
 
 def test_marks_equal_the_sessions_rule_after_many_commits(tmp_path: Path) -> None:
-    """Marks read from the file equal `advance_mark` over the frames, however they were grouped (seed 3)."""
+    """Marks read from the file equal `Mark.advance` over the frames, however they were grouped (seed 3)."""
     source, maker = random.Random(3), FrameMaker()
     make: list[Callable[[int], Frame]] = [
         lambda i: maker.one("pump", 1.0, T0 + i),
@@ -276,14 +279,14 @@ def test_marks_equal_the_sessions_rule_after_many_commits(tmp_path: Path) -> Non
     ]
     frames = [source.choice(make)(i) for i in range(300)]
     journal, at = SqliteJournal(tmp_path / FILE), 0
-    expected = {frame.key: Mark(frame.key, chains={0: CHAIN_START}) for frame in frames}
+    expected = {frame.key: Mark(frame.key) for frame in frames}
     for frame in frames:
-        advance_mark(expected[frame.key], frame)
+        expected[frame.key].advance(frame)
 
     while at < len(frames):
         size = source.randrange(1, 40)
         journal.append(frames[at : at + size], maker.all_series())
         at += size
 
-    assert journal.marks() == expected
+    assert {key: journal.find_mark(key) for key in expected} == expected
     journal.close()

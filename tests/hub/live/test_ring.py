@@ -1,7 +1,13 @@
 """The ring: contiguous, bounded, honest about what it no longer holds."""
 
-from hub.live.ring import Ring, frame_bytes
+import tracemalloc
+from dataclasses import replace
+
+import pytest
+
+from hub.live.ring import Ring
 from hub.model import Frame, Kind, StreamKey
+from tests.support.frames import T0, FrameMaker
 
 KEY = StreamKey("default", "d", "0" * 16)
 
@@ -38,7 +44,7 @@ def test_frames_before_the_oldest_are_not_held() -> None:
 
 def test_bytes_are_bounded_and_the_newest_stay() -> None:
     """However many frames pass, the bytes held stay at the bound and the offsets stay right."""
-    one = frame_bytes(frames(1, 1)[0])
+    one = frames(1, 1)[0].memory_bytes
     ring = Ring(0, max_bytes=one * 50)
 
     for n in range(1, 2000, 7):
@@ -80,3 +86,20 @@ def test_received_time_tells_how_old_the_first_owed_frame_is() -> None:
     assert ring.received_ns(3) == 40
     assert ring.received_ns(5) is None
     assert Ring(7).received_ns(7) is None
+
+
+@pytest.mark.parametrize(("channels", "readings"), [(1, 1), (5, 1), (2, 40), (1, 100)])
+def test_bytes_counted_are_bytes_taken(channels: int, readings: int) -> None:
+    """The bound is that of real memory, whatever the frames look like: small ones, many columns, long ones."""
+    maker, ring = FrameMaker(), Ring(0)
+    maker.batch("d", [(f"channel-{c}", T0, 0.5) for c in range(channels)])
+    tracemalloc.start()
+    for n in range(1, 201):
+        times = [T0 + n * 10**9 + k * 7919 * k for k in range(readings)]
+        made = [(f"channel-{c}", t, t / 3) for c in range(channels) for t in times]
+        ring.extend([replace(maker.batch("d", made, received_ns=T0 + n), offset=n)])
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    # Within a tenth for frames that sessions made; those of `FrameMaker` have channel names of their own.
+    assert 0.8 < taken / ring.bytes < 1.35

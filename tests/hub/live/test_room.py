@@ -1,5 +1,6 @@
 """Rooms: bytes shared, membership decided once, series told before their data, newest values at a bounded rate."""
 
+import tracemalloc
 from collections.abc import Iterator
 
 import orjson
@@ -170,26 +171,57 @@ def test_catalog_is_rewritten_when_series_change_for_ever(world: World) -> None:
 def test_page_shares_what_was_encoded_before(world: World) -> None:
     """Two listeners behind at the same offset get the same chunk."""
     room = make(world, LosslessRoom)
+    room.listeners = 2
     world.record(1, NOW_NS, 1.0)
     room.advance(0)
 
     assert room.page(0) is room.page(0)
 
 
+def test_sole_listener_takes_no_room_in_the_cache(world: World) -> None:
+    """Its chunks serve nobody else: only when a second one comes are those that follow kept."""
+    key = RoomKey("default", ("*/*",), (), ("*/*",))
+    room = world.live.enter_room(key)
+    listeners(room, 1)
+    world.record(1, NOW_NS, 1.0)
+    world.live.flush()
+    alone = world.live.statistics().cache_bytes
+
+    world.live.enter_room(key)
+    world.record(1, NOW_NS + 1, 2.0)
+    world.live.flush()
+
+    assert alone == 0
+    assert world.live.statistics().cache_bytes > 0
+
+
 def test_chunk_cache_is_bounded() -> None:
     """However many chunks rooms make, those kept stay within their bytes; the oldest leave first."""
-    cache = ChunkCache(max_bytes=10_000)
+    one = Chunk(0, 1, [Message(b"x" * 700, "c")]).size()
+    cache = ChunkCache(max_bytes=10 * one)
 
     for k in range(100):
         for room in (1, 2):
             cache.add(room, Chunk(k, k + 1, [Message(b"x" * 700, "c")]))
             cache.add(room, Chunk(k, k + 2, [Message(b"x" * 700, "c")]))
 
-    assert cache.bytes == 10_000
+    assert cache.bytes == 10 * one
     assert cache.get(1, 0) is None
     kept = cache.get(2, 99)
     assert kept is not None
     assert kept.upto == 101
+
+
+def test_chunk_cache_counts_the_bytes_it_takes() -> None:
+    """The bound is that of real memory also for the smallest chunks, which a room makes at every flush."""
+    cache = ChunkCache()
+    tracemalloc.start()
+    for k in range(1000, 3000):
+        cache.add(1, Chunk(k, k + 1, [Message(b'"u":[[7,0,%d]]}' % k, f"7f3a0001.{k}")] if k % 2 else []))
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert 0.8 < taken / cache.bytes < 1.25
 
 
 def latest(outlet: RecordingOutlet) -> list[tuple[int, object]]:

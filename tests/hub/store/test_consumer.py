@@ -89,14 +89,15 @@ async def test_wake_hands_frames_over_in_memory(line: Line) -> None:
 
 async def test_more_than_the_queue_is_read_back(line: Line) -> None:
     """What does not fit the queue is read from the journal; order and completeness stay; memory stays bounded."""
-    consumer = line.consumer(max_queue_bytes=300)
+    limit = 5 * FrameMaker().one("pump", 0.0).memory_bytes
+    consumer = line.consumer(max_queue_bytes=limit)
     consumer.start()
     line.store.hold()
     consumer.wake(line.commit(line.one(0)))
     assert await asyncio.to_thread(line.store.entered.acquire, timeout=WAIT_S)
     for i in range(1, 40):
         consumer.wake(line.commit(line.one(i)))
-        assert consumer.statistics().queued_bytes <= 300
+        assert consumer.statistics().queued_bytes <= limit
     behind = consumer.statistics().behind
     line.store.release()
 
