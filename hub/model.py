@@ -16,7 +16,7 @@ from device_sdk.wire import CHAIN_BYTES, CHAIN_START, CHAINS_KEPT, Rejection
 # A reading is late when it is older by more than this than the newest of its series that came in earlier frames.
 # Not zero: threads of a device may swap two readings, and a clock that is being set steps back by milliseconds.
 LATE_TOLERANCE_NS = 10_000_000
-# What a decoded frame takes in memory beside its body, by tracemalloc, within a tenth for frames of 1 to 100 readings:
+# What a decoded frame takes in memory beside its body, by tracemalloc (`tests/hub/live/test_ring.py`):
 # the object and its numbers; a column's objects and lists; a reading's value, time and two list slots.
 _FRAME_BYTES, _COLUMN_BYTES, _READING_BYTES = 550, 200, 72
 _CHAINS_BYTES = CHAINS_KEPT * CHAIN_BYTES

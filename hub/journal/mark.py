@@ -30,7 +30,7 @@ _UPSERT = """ON CONFLICT(id) DO UPDATE SET stored = excluded.stored, chains = ex
 # What is asked for many at a time has no use for chains, which are most of a mark.
 _COLUMNS_WITHOUT_CHAINS = _COLUMNS.replace("chains", "x''")
 # A mark in memory is about 1.5 KiB. Beyond this many the cache starts again from the table: streams that ended are in
-# it too, and reading one that did not costs 8 µs.
+# it too, and reading one that did not is one lookup.
 _MARKS_CACHED = 5000
 
 

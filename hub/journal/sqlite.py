@@ -185,7 +185,7 @@ class SqliteJournal:
         return frames
 
     def find_mark(self, key: StreamKey) -> Mark | None:
-        """Return the mark of a stream, None when nothing of it is stored; 12 µs when its page is cached."""
+        """Return the mark of a stream, None when nothing of it is stored; one lookup by its key."""
         with self._readers.connection() as connection:
             row = mark.read_mark(connection, key)
         return None if row is None else row.mark()

@@ -101,5 +101,5 @@ def test_bytes_counted_are_bytes_taken(channels: int, readings: int) -> None:
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    # Within a tenth for frames that sessions made; those of `FrameMaker` have channel names of their own.
+    # Frames of `FrameMaker` have channel names of their own, which the count leaves out.
     assert 0.8 < taken / ring.bytes < 1.35
