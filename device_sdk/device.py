@@ -68,8 +68,24 @@ class ChannelRecorder:
         self.name = name
 
     def record(self, value: object, time: datetime | int | None = None) -> None:
-        """Record one value; see `Device.record`."""
-        self._device._record_one(self.name, value, time)
+        """Record one value; see `Device.record`, which this does without building a mapping."""
+        device = self._device
+        spool, courier, timekeeper = device._spool, device._courier, device._timekeeper
+        if spool is None or courier is None or timekeeper is None:
+            raise MisuseError(f"device {device.name} {device._closed_because}")
+        checked = check_value(self.name, value)
+        time_ns = None if time is None else to_time_ns(time)
+        if checked is None:
+            spool.skip_no_value(1)
+            return
+        now_ns = device._clock.wall_ns()
+        if now_ns < timekeeper.known_from_ns:
+            timekeeper.record(((self.name, checked),), time_ns, now_ns)
+        elif time_ns is None:
+            spool.record_one(self.name, checked, now_ns)
+        else:
+            spool.record(((self.name, checked),), time_ns, now_ns)
+        courier.wake()
 
 
 class Device:
@@ -247,23 +263,6 @@ class Device:
             else:
                 timekeeper.record(checked, time_ns, now_ns)
             courier.wake()
-
-    def _record_one(self, name: str, raw: object, time: datetime | int | None) -> None:
-        """Do as `record` for one declared channel, without building a mapping: the loop of most sensors."""
-        spool, courier, timekeeper = self._spool, self._courier, self._timekeeper
-        if spool is None or courier is None or timekeeper is None:
-            raise MisuseError(f"device {self.name} {self._closed_because}")
-        value = check_value(name, raw)
-        time_ns = None if time is None else to_time_ns(time)
-        if value is None:
-            spool.skip_no_value(1)
-            return
-        now_ns = self._clock.wall_ns()
-        if now_ns >= timekeeper.known_from_ns:
-            spool.record(((name, value),), time_ns, now_ns)
-        else:
-            timekeeper.record(((name, value),), time_ns, now_ns)
-        courier.wake()
 
     # --- waiting and looking -------------------------------------------------------------------
 

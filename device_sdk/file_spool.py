@@ -110,6 +110,21 @@ class FileSpool(FileState):
         if is_over or self._is_fsynced:
             self._recorded(is_over)
 
+    def record_one(self, channel: str, value: Value, now_ns: int) -> None:
+        is_over = False
+        with self._lock:
+            time_ns = self._instants.stamp_one(channel, now_ns)
+            log = self._readings
+            if self._held or self._is_closed or log.bytes > self._limit_bytes:
+                is_over = self._take([(channel, time_ns, value)], now_ns, is_explicit=False)
+            else:
+                try:
+                    log.append_one(channel, time_ns, value, now_ns)
+                except OSError as error:
+                    self._hold([(channel, time_ns, value)], error, is_explicit=False)
+        if is_over or self._is_fsynced:
+            self._recorded(is_over)
+
     def _recorded(self, is_over: bool) -> None:
         if is_over:
             self._thin_now()

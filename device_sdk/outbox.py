@@ -159,11 +159,6 @@ class Instants:
     def stamp(self, values: Sequence[tuple[str, Value]], time_ns: int | None, now_ns: int) -> list[Entry]:
         """Return the readings with their times."""
         last, floor_ns = self._last, self._floor_ns
-        if time_ns is None and len(values) == 1:  # most calls: no loop, no list to grow
-            channel, value = values[0]
-            before = last.get(channel, floor_ns)
-            last[channel] = stamped = now_ns if now_ns > before else before + 1
-            return [(channel, stamped, value)]
         entries = []
         for channel, value in values:
             before = last.get(channel, floor_ns)
@@ -174,6 +169,12 @@ class Instants:
                 last[channel] = instant
             entries.append((channel, instant, value))
         return entries
+
+    def stamp_one(self, channel: str, now_ns: int) -> int:
+        """Return the time of one reading that was given none."""
+        before = self._last.get(channel, self._floor_ns)
+        self._last[channel] = stamped = now_ns if now_ns > before else before + 1
+        return stamped
 
     def learn_time(self, uptime: UptimeLine) -> None:
         """Go on in real time, behind every instant of uptime that was given, here or by an earlier process."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from device_sdk import disk
 from device_sdk.lane import CACHE_READINGS, Found, Lane, Marks, Piece, ReadingLanes
 from device_sdk.outbox import MAX_LANES, Entry
+from device_sdk.reading import Value
 from device_sdk.reading_file import FileName, Segment, choose_standing, list_files
 from device_sdk.segment import ReadingDecoder, Scan, encode_header, encode_reading
 
@@ -71,9 +72,6 @@ class ReadingLog(ReadingLanes):
             current = self._file_for_given()
         elif current is None or current.end - current.base >= self.segment_bytes:
             current = self.rotate()
-        if len(entries) == 1:
-            self._append_one(current, entries[0], now_ns)
-            return
         seed, names, last_ns, count = self._seed, self._names, self.last_ns, len(entries)
         data, ends = b"", []
         for channel, time_ns, value in entries:
@@ -102,27 +100,29 @@ class ReadingLog(ReadingLanes):
             if len(live.cache) >= CACHE_READINGS:
                 live.is_caching, live.cached_to = False, current.end
 
-    def _append_one(self, current: Segment, entry: Entry, now_ns: int) -> None:
-        """Do as `append` for one reading, without its loop and lists: the loop of most sensors."""
-        channel, time_ns, value = entry
-        last_ns, is_future = self.last_ns, False
-        if time_ns > last_ns:
-            if time_ns <= now_ns or time_ns <= last_ns + 1:
-                last_ns = time_ns
-            else:
-                is_future = True
+    def append_one(self, channel: str, time_ns: int, value: Value, now_ns: int) -> None:
+        """Do as `append` for one reading whose time was not given, without loops and lists: what most sensors do.
+
+        Raises:
+            OSError: it was not written.
+        """
+        current = self._current
+        if current is None or current.end - current.base >= self.segment_bytes:
+            current = self.rotate()
+        is_future = time_ns > now_ns and time_ns > self.last_ns + 1
         data = encode_reading(self._seed, self._names.get(channel) or self._name(channel), time_ns, value, is_future)
         size = len(data)
         if os.write(self._fd, data) != size:
             self._undo_short_write(current)
-        self.last_ns = last_ns
+        if not is_future and time_ns > self.last_ns:
+            self.last_ns = time_ns
         end = current.end = current.end + size
         current.left += 1
         self.left += 1
         self.bytes += size
         live = self._live
         if live.is_caching:
-            live.cache.append(entry)
+            live.cache.append((channel, time_ns, value))
             live.ends.append(end)
             if len(live.ends) >= CACHE_READINGS:
                 live.is_caching, live.cached_to = False, end

@@ -87,6 +87,12 @@ class SpoolBase(ABC):
         with self._lock:
             self._outbox.no_value += count
 
+    @abstractmethod
+    def record(self, values: Sequence[tuple[str, Value]], time_ns: int | None, now_ns: int) -> None: ...
+
+    def record_one(self, channel: str, value: Value, now_ns: int) -> None:
+        self.record(((channel, value),), None, now_ns)
+
     def record_at_uptime(self, values: Sequence[tuple[str, Value]], time_ns: int | None, boot_ns: int) -> None:
         with self._lock:
             self._check_open()

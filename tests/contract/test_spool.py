@@ -72,6 +72,22 @@ def test_cut_numbers_all_readings_in_order(make: Make) -> None:
     assert (spool.next, spool.unnumbered, spool.pending) == (2, 0, 4)
 
 
+def test_one_reading_is_recorded_as_one_of_several(make: Make) -> None:
+    """`record_one` is `record` for one reading, of every type, also when the clock stands or goes back."""
+    one, several = make(), make()
+    values = (21.5, 7, True, "öpen", -0.0, 2**63 - 1, "")
+    for i, now_ns in enumerate((T, T, T - 10**9, T + 5, T + 6, T + 6, 2**63 - 1)):
+        for spool in (one, several):
+            spool.record([("t", values[i])], T + 2 * i, T)
+        one.record_one("t", values[i], now_ns)
+        several.record([("t", values[i])], None, now_ns)
+
+    readings = drain(one).readings
+
+    assert readings == drain(several).readings
+    assert len(readings) == 14
+
+
 def test_two_readings_of_one_instant_are_a_nanosecond_apart(make: Make) -> None:
     """Without an explicit time no reading overwrites another, even when the clock stands or goes back."""
     spool = make()
@@ -532,6 +548,8 @@ def test_record_after_close_is_a_misuse(make: Make) -> None:
 
     with pytest.raises(MisuseError):
         spool.record([("t", 1.0)], None, T)
+    with pytest.raises(MisuseError):
+        spool.record_one("t", 1.0, T)
 
 
 def test_too_small_a_limit_is_a_misuse(make: Make) -> None:

@@ -55,7 +55,7 @@ class SpoolModel(RuleBasedStateMachine):
     @rule(channel=st.sampled_from(CHANNELS), count=st.integers(1, 20), step_ns=st.sampled_from([0, 1, 10**6, -5]))
     def record(self, channel: str, count: int, step_ns: int) -> None:
         for _ in range(count):
-            self.spool.record([(channel, self.number())], None, self.now_ns)
+            self.spool.record_one(channel, self.number(), self.now_ns)
             self.now_ns += step_ns
 
     @rule(kind=st.sampled_from(["float", "str"]))
@@ -69,7 +69,7 @@ class SpoolModel(RuleBasedStateMachine):
     @rule(count=st.integers(1_000, 4_000))
     def record_a_burst(self, count: int) -> None:
         for _ in range(count):
-            self.spool.record([("burst", self.number())], None, self.now_ns)
+            self.spool.record_one("burst", self.number(), self.now_ns)
         self.now_ns += 10**6
 
     @rule(

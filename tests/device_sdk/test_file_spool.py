@@ -56,7 +56,7 @@ def full_disk() -> Iterator[None]:
 
 def record(spool: FileSpool, count: int, first: int = 0) -> None:
     for i in range(first, first + count):
-        spool.record([("t", float(i))], None, T + i)
+        spool.record_one("t", float(i), T + i)
 
 
 def values(hub: SpoolHub) -> list[float]:

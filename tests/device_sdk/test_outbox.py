@@ -135,7 +135,10 @@ def test_instants_begin_behind_the_floor() -> None:
 
     assert instants.stamp([("a", 1), ("b", 1)], None, 50) == [("a", 101, 1), ("b", 101, 1)]
     assert instants.stamp([("a", 1)], None, 50) == [("a", 102, 1)]
+    assert instants.stamp_one("a", 50) == 103
     assert instants.stamp([("b", 1)], None, 200) == [("b", 200, 1)]
+    assert instants.stamp_one("b", 300) == 300
+    assert Instants(floor_ns=100).stamp_one("a", 50) == 101
 
 
 def test_same_channel_twice_in_one_record_gets_two_instants() -> None:
