@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 from device_sdk.errors import ProtocolError, Reason
-from device_sdk.reading import CHANNEL_NAME, INT_MAX, INT_MIN, Reading, Value
+from device_sdk.reading import INT_MAX, INT_MIN, Reading, Value, is_channel_name
 
 BINARY_VERSION = 0x01
 _HEADER = struct.Struct("<BBBBQqIH")
@@ -286,7 +286,7 @@ def _unpack(code: str, data: bytes) -> list[Any]:
 def _binary_column(body: bytes, at: int) -> tuple[Column, int]:
     length = body[at]
     name = body[at + 1 : at + 1 + length].decode()
-    if CHANNEL_NAME.fullmatch(name) is None:
+    if not is_channel_name(name):
         raise ProtocolError(f"binary frame: {name[:140]!r} is no channel name", Reason.MALFORMED)
     at += 1 + length
     code, n = _COLUMN.unpack_from(body, at)

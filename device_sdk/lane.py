@@ -20,7 +20,6 @@ from itertools import islice
 from device_sdk.frozen import Frozen
 from device_sdk.outbox import Entry
 from device_sdk.reading_file import FileName, Segment, Thinned
-from device_sdk.thinning import Stretch, pick
 
 # Readings of a lane kept in memory; 20,000 are about 4 MB and ten seconds of a very fast device. At most the
 # oldest and the newest lane keep any.
@@ -243,6 +242,9 @@ class ReadingLanes:
 
     def to_thin(self) -> list[Segment]:
         """Return the files to thin next as one; empty when none is whole and closed."""
+        # Most devices never thin: they need not pay for its import.
+        from device_sdk.thinning import Stretch, pick
+
         whole, stretches = [], []
         before: Segment | None = None
         for segment in self.segments:

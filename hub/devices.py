@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from device_sdk.columns import Column
-from device_sdk.reading import CHANNEL_NAME, Channel, Value, ValueType
+from device_sdk.reading import Channel, Value, ValueType, is_channel_name
 from device_sdk.wire import MAX_CHANNELS
 from hub.model import LATE_TOLERANCE_NS, Frame, Series, SeriesKey
 
@@ -126,7 +126,7 @@ class Registry:
         for channel in channels:
             known = state.channels.get(channel.name)
             if known is None:
-                if len(state.channels) >= MAX_CHANNELS or CHANNEL_NAME.fullmatch(channel.name) is None:
+                if len(state.channels) >= MAX_CHANNELS or not is_channel_name(channel.name):
                     refused.append(channel.name)
                     continue
                 known = Series(self._next_id, namespace, device, channel.name, channel.type)

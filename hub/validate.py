@@ -19,7 +19,7 @@ from pydantic.types import AllowInfNan, Strict
 from device_sdk import columns
 from device_sdk.columns import Batch, Column
 from device_sdk.errors import ProtocolError, Reason
-from device_sdk.reading import CHANNEL_NAME, INT_MAX, INT_MIN, MAX_STRING_BYTES, Channel, Value, ValueType, type_of
+from device_sdk.reading import INT_MAX, INT_MIN, MAX_STRING_BYTES, Channel, Value, ValueType, is_channel_name, type_of
 from device_sdk.wire import (
     MAX_FRAME_READINGS,
     MAX_TIME_NS,
@@ -217,7 +217,7 @@ def check_batch(
     for column in batch.columns:
         series = find(column.channel)
         if series is None:
-            reason = unknown if CHANNEL_NAME.fullmatch(column.channel) else Reason.BAD_NAME
+            reason = unknown if is_channel_name(column.channel) else Reason.BAD_NAME
             failed = dict.fromkeys(range(len(column.values)), reason)
         else:
             failed = _check_values(series, column.values, retyped)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from device_sdk.reading import CHANNEL_NAME, DEVICE_NAME, Value
+from device_sdk.reading import Value, is_channel_name, is_device_name
 
 ColumnType = Literal["float", "int", "bool", "str"]
 
@@ -97,9 +97,9 @@ def check_map(csv_map: CsvMap, header: Sequence[str]) -> CsvMap:
             raise MapError(f"the file has no column {name!r}; it has: {', '.join(header)}")
     seen: set[tuple[str, str]] = set()
     for column in csv_map.columns:
-        if DEVICE_NAME.fullmatch(column.device) is None:
+        if not is_device_name(column.device):
             raise MapError(f"column {column.name!r}: {column.device!r} is no device name (letters, digits, _ . -)")
-        if CHANNEL_NAME.fullmatch(column.channel) is None:
+        if not is_channel_name(column.channel):
             raise MapError(f"column {column.name!r}: {column.channel!r} is no channel name (letters, digits, _ . -)")
         if (column.device, column.channel) in seen:
             raise MapError(f"{column.device}/{column.channel} is mapped twice; two columns cannot be one channel")

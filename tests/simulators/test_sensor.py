@@ -2,7 +2,7 @@
 
 import pytest
 
-from device_sdk.reading import CHANNEL_NAME, DEVICE_NAME
+from device_sdk.reading import is_channel_name, is_device_name
 from simulators.sensor import KINDS, mixed_fleet, numbered_fleet
 
 NOON_S = 1_795_348_800.0
@@ -20,7 +20,7 @@ def test_numbered_fleet_has_distinct_valid_names() -> None:
     names = {device.name for device in numbered_fleet(1000, "sim-")}
 
     assert len(names) == 1000
-    assert all(DEVICE_NAME.fullmatch(name) for name in names)
+    assert all(is_device_name(name) for name in names)
     assert "sim-0001" in names
 
 
@@ -31,7 +31,7 @@ def test_readings_stay_in_the_normal_range(kind: object) -> None:
     for seed in range(40):
         device = kind("d", seed)
         for sensor in device.sensors:
-            assert CHANNEL_NAME.fullmatch(sensor.channel)
+            assert is_channel_name(sensor.channel)
             if sensor.range is not None:
                 low, high = sensor.range
                 values = [float(sensor.signal(NOON_S + 1800.0 * step)) for step in range(48)]
