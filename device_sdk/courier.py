@@ -316,6 +316,7 @@ class Courier:
     async def _carry_once(self) -> float:
         """Use one connection from beginning to end; return how long to wait before the next."""
         line = _Line(self._feed, self.kick)
+        logger.debug("connecting device=%s", self._device)
         try:
             line.connection = await self._connector.connect(line)
         except LINK_ERRORS as refusal:
