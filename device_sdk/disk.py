@@ -30,6 +30,14 @@ def open_append(path: Path) -> int:
     return os.open(path, _APPEND, 0o600)
 
 
+def open_existing(path: Path) -> int:
+    """Open a file to fsync it; -1 when it is gone."""
+    try:
+        return os.open(path, _APPEND & ~os.O_CREAT)
+    except FileNotFoundError:
+        return -1
+
+
 def append(fd: int, data: bytes) -> None:
     """Write all of ``data`` at the end, or nothing.
 

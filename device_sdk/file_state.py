@@ -25,9 +25,10 @@ from device_sdk.disk import is_full
 from device_sdk.errors import Reason
 from device_sdk.lane import Piece
 from device_sdk.outbox import Durability, Entry, WhenFull, ranges_of
+from device_sdk.reading_file import Segment, renew
 from device_sdk.recovery import Recovered
 from device_sdk.spool_base import MIN_LIMIT_BYTES, SpoolBase, body_limit, window_limit
-from device_sdk.state_log import Event
+from device_sdk.state_log import Event, Unsynced
 
 # The state log is written anew when it is this much longer than twice its snapshot.
 MAX_STATE_SLACK_BYTES = 1024 * 1024
@@ -77,7 +78,6 @@ class FileState(SpoolBase):
         self._error: str | None = None
         self._is_suspect = True
         self._is_dirty = True
-        self._is_syncing = False
         self._durable_next = found.outbox.next
         self._synced_end = self._synced_base = -1
         self._limit_bytes = max_bytes
@@ -88,47 +88,75 @@ class FileState(SpoolBase):
     def _sync(self) -> None:
         with self._lock:
             self._write_held()
-            log = self._readings
-            end, base = log.end, log.segments[-1].base if log.segments else -1
-            owed = log.take_unsynced() if end != self._synced_end else []
         try:
-            for fd in owed:
-                self._sync_file(fd)
-            if base != self._synced_base:
-                disk.sync_directory(self._path)
-            self._synced_end, self._synced_base = end, base
+            self._sync_readings()
             with self._lock:
                 self._error = None if not self._held else self._error
                 self._grow_back()
         except OSError as error:
             with self._lock:
                 self._note(error)
-        finally:
-            for fd in owed:
-                os.close(fd)
         if self._is_dirty or self._is_suspect:
             self._make_durable()
+
+    def _sync_readings(self) -> None:
+        """Fsync what was recorded; first what an earlier fsync failed for, as nothing else can do while that fails.
+
+        Raises:
+            OSError: not all of it is on the medium.
+        """
+        log = self._readings
+        while (suspect := log.suspect()) is not None:
+            copy = renew(suspect, self._sync_file)
+            with self._lock:
+                log.renewed(suspect, copy)
+            disk.sync_directory(self._path)
+        with self._lock:
+            end, base = log.end, log.segments[-1].base if log.segments else -1
+            closed, current = log.owed() if end != self._synced_end else ([], None)
+        for segment in closed:
+            self._sync_segment(segment)
+            with self._lock:
+                log.synced(segment)
+        if current is not None:
+            self._sync_segment(current)
+        if base != self._synced_base:
+            disk.sync_directory(self._path)
+        self._synced_end, self._synced_base = end, base
+
+    def _sync_segment(self, segment: Segment) -> None:
+        fd = disk.open_existing(segment.path)
+        try:
+            if fd >= 0:
+                self._sync_file(fd)
+        except OSError:
+            with self._lock:
+                self._readings.distrust(segment)
+            raise
+        finally:
+            if fd >= 0:
+                os.close(fd)
 
     def _make_durable(self) -> bool:
         """Fsync the state log, then delete the files it replaces; False (and suspect) when that failed."""
         with self._lock:
             if self._is_suspect and not self._begin():
                 return False
-            unsynced = self._state.take_unsynced()
+            try:
+                unsynced = self._state.take_unsynced()
+            except OSError as error:  # no descriptor is free; the next step tries again
+                self._note(error)
+                return False
             marks, replaced, cut_to = self._readings.marks(), self._readings.replaced_count, self._outbox.next
-            self._is_syncing, self._is_dirty = True, False
+            self._is_dirty = False
         try:
-            self._sync_file(unsynced.fd)
-            if unsynced.has_new_name:
-                disk.sync_directory(self._path)
+            self._sync_state(unsynced)
         except OSError as error:
             with self._lock:
                 self._note(error)
                 self._is_suspect = True
+                self._state.sync_failed()
             return False
-        finally:
-            os.close(unsynced.fd)
-            self._is_syncing = False
         with self._lock:
             self._state.synced(unsynced)
             self._readings.delete_numbered(marks)
@@ -138,6 +166,14 @@ class FileState(SpoolBase):
             if not self._held:
                 self._error = None
         return True
+
+    def _sync_state(self, unsynced: Unsynced) -> None:
+        try:
+            self._sync_file(unsynced.fd)
+            if unsynced.has_new_name:
+                disk.sync_directory(self._path)
+        finally:
+            os.close(unsynced.fd)
 
     def _apply_durably(self, event: Event, apply: Callable[[], None]) -> None:
         """Do a step of its own: write, apply, fsync. Takes ``_step`` itself."""
@@ -187,8 +223,7 @@ class FileState(SpoolBase):
         self._outbox.lose(reason, count, ranges)
         if dropped is not None:
             self._readings.drop(dropped)
-        if not self._is_syncing:
-            self._shorten()
+        self._shorten()
 
     def _shorten(self) -> bool:
         """Begin a new state file when this one is long; True when one was begun."""

@@ -1,9 +1,10 @@
 """One file of un-numbered readings: its name, its place among the positions, and a thinned copy of it.
 
-Owns: `Segment`, file names, `rewrite`. Place: after `segment` and `thinning`, before
+Owns: `Segment`, file names, `rewrite`, `renew`. Place: after `segment` and `thinning`, before
 `reading_log`, which says which files stand. Must not: decide what is thinned when.
 
     readings-<base>.log                 as recorded: it covers base … base + its size
+    readings-<base>.copy                to take its place, written anew because its fsync failed; of no use to a start
     readings-<base>-<end>-<level>.log   thinned ``level`` times: it stands for base … end with fewer bytes
 """
 
@@ -17,6 +18,7 @@ from device_sdk.outbox import Entry
 from device_sdk.segment import ReadingDecoder, Scan, encode_header, encode_record, is_header, seed_of
 
 _PREFIX, _SUFFIX = "readings-", ".log"
+COPY_SUFFIX = ".copy"
 
 
 class FileName(Frozen):
@@ -141,6 +143,21 @@ def rewrite(directory: Path, sources: Sequence[Segment], sync_file: Callable[[in
     segment.given_to, segment.first_ns = segment.end if is_explicit else 0, kept[0][1]
     dropped = [entry for entry, stay in zip(entries, stays, strict=True) if entry is not None and not stay]
     return Thinned(segment, dropped, sum(source.left for source in sources) - len(readings))
+
+
+def renew(segment: Segment, sync_file: Callable[[int], None]) -> Path | None:
+    """Write a durable copy of a closed file beside it, to take its place; None when the file cannot be read.
+
+    Raises:
+        OSError: the copy cannot be written; nothing is left behind.
+    """
+    try:
+        data = segment.path.read_bytes()
+    except OSError:
+        return None
+    copy = segment.path.with_suffix(COPY_SUFFIX)
+    _write_durably(copy, data, sync_file)
+    return copy
 
 
 def _write_durably(path: Path, data: bytes, sync_file: Callable[[int], None]) -> None:

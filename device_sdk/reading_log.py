@@ -18,11 +18,8 @@ from device_sdk import disk
 from device_sdk.lane import CACHE_READINGS, Found, Lane, Marks, Piece, ReadingLanes
 from device_sdk.outbox import MAX_LANES, Entry
 from device_sdk.reading import Value
-from device_sdk.reading_file import FileName, Segment, choose_standing, list_files
+from device_sdk.reading_file import COPY_SUFFIX, FileName, Segment, choose_standing, list_files
 from device_sdk.segment import ReadingDecoder, Scan, encode_header, encode_reading
-
-# Closed files whose fsync is still owed; beyond this the oldest is left to the kernel's own write-back.
-_MAX_UNSYNCED = 8
 
 
 class ReadingLog(ReadingLanes):
@@ -54,7 +51,8 @@ class ReadingLog(ReadingLanes):
         self._names: dict[str, bytes] = {}
         self._fd = -1
         self._seed = 0
-        self._unsynced: list[int] = []
+        self._unsynced: list[Segment] = []
+        self._suspect: list[Segment] = []
         self._load(thinned)
 
     # --- appending -------------------------------------------------------------------------
@@ -136,7 +134,7 @@ class ReadingLog(ReadingLanes):
         return current
 
     def rotate(self, is_explicit: bool = False) -> Segment:
-        """Begin a new file; the old one is fsynced with the next `take_unsynced`.
+        """Begin a new file; the old one's fsync is owed.
 
         ``is_explicit``: it may hold readings with a given time; the header says so, and nothing else has to.
 
@@ -155,28 +153,53 @@ class ReadingLog(ReadingLanes):
             raise
         segment.end += len(header)
         segment.given_to = segment.end if is_explicit else 0
-        if self._fd >= 0:
-            self._unsynced.append(self._fd)
-            if len(self._unsynced) > _MAX_UNSYNCED:
-                os.close(self._unsynced.pop(0))
+        self._close_current()
         self._fd, self._seed, self._current = fd, segment.seed, segment
         self.segments.append(segment)
         self.bytes += segment.size
         return segment
 
-    def take_unsynced(self) -> list[int]:
-        """Return descriptors that owe an fsync; the caller syncs and closes them."""
-        owed, self._unsynced = self._unsynced, []
-        if self._fd >= 0:
-            owed.append(os.dup(self._fd))
-        return owed
-
     def close(self) -> None:
-        """Close the files; nothing may be called afterwards."""
-        for fd in (*self._unsynced, self._fd):
-            if fd >= 0:
-                os.close(fd)
-        self._unsynced, self._fd = [], -1
+        """Close the file that is appended to; nothing may be called afterwards."""
+        self._close_current()
+
+    # --- durable ---------------------------------------------------------------------------
+
+    def owed(self) -> tuple[list[Segment], Segment | None]:
+        """Return the closed files that owe an fsync, and the one that is appended to; tell what came of them.
+
+        `synced`, for a closed one, or `distrust`.
+        """
+        return list(self._unsynced), self._current
+
+    def synced(self, segment: Segment) -> None:
+        """Note that a file which was closed before its fsync is on the medium, or gone."""
+        if segment in self._unsynced:
+            self._unsynced.remove(segment)
+
+    def distrust(self, segment: Segment) -> None:
+        """Note that a file's fsync failed: the kernel may take its lost pages for clean, so it is written anew."""
+        if segment is self._current:
+            self._close_current()
+        self.synced(segment)
+        self._suspect.append(segment)
+
+    def suspect(self) -> Segment | None:
+        """Return a file that is to be written anew."""
+        return self._suspect[0] if self._suspect else None
+
+    def renewed(self, segment: Segment, copy: Path | None) -> None:
+        """Put a durable copy in the place of a suspect file; None: the file cannot be read, and shows its damage later.
+
+        Raises:
+            OSError: the copy cannot take its place; the file stays suspect.
+        """
+        if copy is not None:
+            if segment in self.segments:
+                copy.replace(segment.path)
+            else:
+                copy.unlink()  # its readings were numbered or dropped meanwhile
+        self._suspect.remove(segment)
 
     # --- lanes, reading back, dropping -----------------------------------------------------
 
@@ -248,7 +271,6 @@ class ReadingLog(ReadingLanes):
             self.lanes.remove(lane)
         if is_whole and self.segments and self._live.head <= self.end and not self.segments[-1].level:
             self._resume(self.segments[-1])
-        self.delete_numbered(self.marks())
 
     def _resume(self, segment: Segment) -> None:
         """Append to the last file again, so that a program that restarts each second does not leave a file each."""
@@ -260,6 +282,9 @@ class ReadingLog(ReadingLanes):
 
     def _standing(self, thinned: Collection[FileName]) -> list[tuple[Path, FileName]]:
         """Return the files that count, in order; delete what a kill left beside them."""
+        for left in self._directory.glob(f"*{COPY_SUFFIX}"):
+            with contextlib.suppress(OSError):
+                left.unlink()
         found = list_files(self._directory)
         standing = choose_standing([name for _, name in found], thinned)
         for path, name in found:
@@ -267,6 +292,14 @@ class ReadingLog(ReadingLanes):
                 with contextlib.suppress(OSError):
                     path.unlink()
         return [(path, name) for path, name in found if name in standing]
+
+    def _close_current(self) -> None:
+        """Append no more to the file; its fsync is owed."""
+        if self._current is not None:
+            os.close(self._fd)
+            self._unsynced = [segment for segment in self._unsynced if segment in self.segments]
+            self._unsynced.append(self._current)
+        self._fd, self._current = -1, None
 
     def _is_hole(self, end: int, base: int) -> bool:
         """Say whether something un-numbered lay between two files."""
@@ -324,5 +357,5 @@ class ReadingLog(ReadingLanes):
         try:
             os.ftruncate(self._fd, segment.size)
         except OSError:
-            self._current = None  # the half record stays, as damage; what follows goes into a new file
+            self._close_current()  # the half record stays, as damage; what follows goes into a new file
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

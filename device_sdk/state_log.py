@@ -91,6 +91,7 @@ class StateLog:
         self._size = 0
         self._snapshot_size = 0
         self._synced_number = -1
+        self._is_syncing = False
         self._files: dict[int, int] = {number: path.stat().st_size for path, number in self._paths(_PREFIX)}
         self._kept: deque[KeptFile] = deque(sorted(_kept_file(path, number) for path, number in self._paths(_KEPT)))
         self.retained_bytes = sum(kept.size for kept in self._kept)
@@ -111,8 +112,11 @@ class StateLog:
         return self._fd >= 0
 
     def is_long(self, slack_bytes: int) -> bool:
-        """Say whether a new file would be much shorter than this one."""
-        return self._size > 2 * self._snapshot_size + slack_bytes
+        """Say whether a new file would be much shorter than this one, and may be begun: no fsync is under way.
+
+        `begin` removes a file that was never fsynced; this one may be by now.
+        """
+        return not self._is_syncing and self._size > 2 * self._snapshot_size + slack_bytes
 
     def load(self) -> Loaded | None:
         """Return the events of the newest file whose snapshot is whole, or of the best one; None when there is none."""
@@ -172,14 +176,25 @@ class StateLog:
         self._files[self._number] = self._size
 
     def take_unsynced(self) -> Unsynced:
-        """Return what to fsync now; then call `synced` with it."""
-        return Unsynced(os.dup(self._fd), self._synced_number != self._number, self._number)
+        """Return what to fsync now; then call `synced` with it, or `sync_failed`.
+
+        Raises:
+            OSError: no descriptor is free.
+        """
+        unsynced = Unsynced(os.dup(self._fd), self._synced_number != self._number, self._number)
+        self._is_syncing = True
+        return unsynced
 
     def synced(self, done: Unsynced) -> None:
         """Note that ``done`` is on the medium: older files are not needed any more."""
+        self._is_syncing = False
         self._synced_number = max(self._synced_number, done.number)
         for number in [number for number in self._files if number < done.number]:
             self._remove(number)
+
+    def sync_failed(self) -> None:
+        """Note that nothing is known of the medium."""
+        self._is_syncing = False
 
     def close(self) -> None:
         """Close the file; nothing may be called afterwards."""

@@ -1,5 +1,10 @@
-"""The limit on disk that state leaves for readings (durable steps and faults: test_file_spool)."""
+"""The limit on disk that state leaves for readings, and fsyncs that fail (other durable steps: test_file_spool)."""
 
+import errno
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,6 +14,43 @@ from device_sdk.outbox import WhenFull
 from device_sdk.spool_base import MIN_LIMIT_BYTES
 
 T = 1_795_376_000_000_000_000
+
+
+class Medium:
+    """What is on the medium: the bytes of each file as far as its last fsync covered them. Fsyncs can fail."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.is_failing = False
+
+    def sync(self, fd: int) -> None:
+        if self.is_failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        path = Path(os.readlink(f"/proc/self/fd/{fd}"))
+        self.files[path.name.replace(".copy", ".log")] = path.read_bytes()
+
+    def readings(self) -> bytes:
+        return b"".join(data for name, data in sorted(self.files.items()) if name.startswith("readings-"))
+
+    def lay_out(self, spool: Path, directory: Path) -> Path:
+        """Leave what a power cut leaves of a spool."""
+        directory.mkdir()
+        for path in spool.iterdir():
+            if path.name in self.files:
+                (directory / path.name).write_bytes(self.files[path.name])
+        return directory
+
+
+@contextmanager
+def no_descriptor_is_free() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize("when_full", ["oldest", "newest", "thin"])
@@ -31,3 +73,99 @@ def test_state_and_readings_stay_within_the_limit_together(tmp_path: Path, when_
 
     assert max(sizes) <= MIN_LIMIT_BYTES
     assert used() <= MIN_LIMIT_BYTES
+
+
+# --- fsyncs that fail -------------------------------------------------------------------------
+
+
+def test_readings_whose_fsync_failed_are_written_anew(tmp_path: Path) -> None:
+    """The kernel may take their lost pages for clean: another fsync of the same file would say nothing."""
+    medium = Medium()
+    spool = FileSpool(tmp_path, boot="b", max_bytes=MIN_LIMIT_BYTES, sync_file=medium.sync)
+    for i in range(400):  # several files, all but the last closed
+        spool.record_one("t", float(i), T + i)
+    names = {path.name for path in tmp_path.glob("readings-*")}
+    old = {path.name: path.stat().st_ino for path in tmp_path.glob("readings-*")}
+    medium.is_failing = True
+    spool.sync()
+    spool.record_one("t", 400.0, T + 400)
+    spool.sync()
+    spool.record_one("t", 401.0, T + 401)
+    assert spool.statistics().disk_error is not None
+    failed = min(names)
+
+    medium.is_failing = False
+    spool.sync()
+
+    assert spool.statistics().disk_error is None
+    assert (tmp_path / failed).stat().st_ino != old[failed]
+    assert medium.files.keys() >= names
+    assert medium.readings() == b"".join(path.read_bytes() for path in sorted(tmp_path.glob("readings-*.log")))
+    assert not list(tmp_path.glob("*.copy"))
+    spool.close()
+
+
+def test_fsyncs_that_fail_for_long_leave_no_pile_of_files(tmp_path: Path) -> None:
+    """While one file waits to be written anew the others grow as ever."""
+    medium = Medium()
+    spool = FileSpool(tmp_path, boot="b", sync_file=medium.sync)
+    medium.is_failing = True
+
+    for i in range(100):
+        spool.record_one("t", float(i), T + i)
+        spool.sync()
+
+    assert len(list(tmp_path.glob("readings-*"))) == 2
+    medium.is_failing = False
+    spool.close()
+    assert medium.readings() == b"".join(path.read_bytes() for path in sorted(tmp_path.glob("readings-*.log")))
+
+
+def test_record_does_not_raise_when_no_descriptor_is_free(tmp_path: Path) -> None:
+    """Not with an fsync each either; the spool says what is wrong, and what was owed is made good."""
+    medium = Medium()
+    spool = FileSpool(tmp_path, boot="b", durability="fsync", max_bytes=MIN_LIMIT_BYTES, sync_file=medium.sync)
+    spool.record_one("t", 0.0, T)
+
+    with no_descriptor_is_free():
+        for i in range(1, 400):
+            spool.record_one("t", float(i), T + i)
+        error = spool.statistics().disk_error
+    spool.record_one("t", 400.0, T + 400)
+
+    assert error is not None
+    assert "Too many open files" in error
+    assert spool.statistics().disk_error is None
+    assert medium.readings() == b"".join(path.read_bytes() for path in sorted(tmp_path.glob("readings-*.log")))
+    assert spool.pending == 401
+    spool.close()
+
+
+def test_numbered_readings_stand_until_a_start_has_fsynced_their_frame(tmp_path: Path) -> None:
+    """Killed between the frame and its fsync, then a power cut in the next start: one of the two is on the medium."""
+    images: list[dict[str, bytes]] = []
+
+    def kill(fd: int) -> None:
+        images.append({path.name: path.read_bytes() for path in (tmp_path / "spool").iterdir()})
+
+    spool = FileSpool(tmp_path / "spool", boot="b", max_bytes=MIN_LIMIT_BYTES, sync_file=kill)
+    for i in range(400):
+        spool.record_one("t", float(i), T + i)
+    files = {path.name for path in (tmp_path / "spool").glob("readings-*")}
+    while spool.unnumbered:
+        images.clear()
+        spool.cut()
+    spool.close()
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    for name, data in images[0].items():
+        (killed / name).write_bytes(data)
+    at_first: list[set[str]] = []
+
+    def watch(fd: int) -> None:
+        at_first.append({path.name for path in killed.glob("readings-*")})
+
+    FileSpool(killed, boot="b", max_bytes=MIN_LIMIT_BYTES, sync_file=watch).close()
+
+    assert at_first[0] == files
+    assert at_first[-1] < files

@@ -111,6 +111,7 @@ def test_load_begins_behind_a_head_that_lies_past_the_end(tmp_path: Path) -> Non
 
     found = make(tmp_path, head=end + 500)
     fill(found, 1)
+    found.delete_numbered(found.marks())
 
     assert (found.left, found.segments[0].base, found.is_missing) == (1, end + 500, False)
     found.close()
@@ -196,14 +197,76 @@ def test_drop_of_the_only_file_begins_a_new_one(tmp_path: Path) -> None:
     log.close()
 
 
-def test_unsynced_descriptors_are_bounded(tmp_path: Path) -> None:
-    """A spool that nobody syncs does not run out of file handles."""
-    log = make(tmp_path, segment_bytes=50)
-    fill(log, 100)
-
-    assert len(log.segments) == 100 or len(log.segments) > 40
-    assert len(log.take_unsynced()) <= 9
+def test_start_deletes_nothing(tmp_path: Path) -> None:
+    """What numbers the readings may not be on the medium yet: whoever fsyncs it deletes their files."""
+    log = make(tmp_path)
+    fill(log, 3)
     log.close()
+
+    found = make(tmp_path, head=log.end)
+
+    assert [path.name for path in tmp_path.iterdir()] == [found.segments[0].path.name]
+    found.close()
+
+
+def test_files_owe_an_fsync_until_it_is_done_or_they_are_gone(tmp_path: Path) -> None:
+    """The one that is appended to always; a closed one until `synced`, and not when its readings were dropped."""
+    log = make(tmp_path, segment_bytes=50)
+    fill(log, 8)
+    closed, current = log.owed()
+    assert [*closed, current] == list(log.segments)
+
+    log.synced(closed[1])
+    log.drop(log.to_drop())
+    fill(log, 2, first=8)
+
+    assert log.owed() == ([*closed[2:], current], log.segments[-1])
+    log.close()
+
+
+def test_suspect_file_is_closed_and_stands_until_its_copy_is_there(tmp_path: Path) -> None:
+    """Nothing is added to it, and what it holds is read as before."""
+    log = make(tmp_path)
+    entries = fill(log, 2)
+    suspect = log.segments[0]
+
+    log.distrust(suspect)
+    fill(log, 1, first=2)
+
+    assert log.suspect() is suspect
+    assert log.owed() == ([], log.segments[1])
+    copy = tmp_path / "readings-x.copy"
+    copy.write_bytes(suspect.path.read_bytes())
+    log.renewed(suspect, copy)
+    assert log.suspect() is None
+    assert log.read(Piece(log.lanes[0], suspect, 0, suspect.end, 2)).entries == entries
+    assert not copy.exists()
+    log.close()
+
+
+def test_copy_of_a_file_that_was_dropped_meanwhile_goes_too(tmp_path: Path) -> None:
+    """It must not bring its readings back."""
+    log = make(tmp_path)
+    fill(log, 1)
+    suspect = log.segments[0]
+    log.distrust(suspect)
+    copy = tmp_path / "readings-x.copy"
+    copy.write_bytes(suspect.path.read_bytes())
+
+    log.drop(log.to_drop())
+    log.renewed(suspect, copy)
+
+    assert list(tmp_path.iterdir()) == []
+    log.close()
+
+
+def test_copy_that_a_kill_left_is_deleted_by_the_next_start(tmp_path: Path) -> None:
+    """It stands for nothing that is not there."""
+    (tmp_path / "readings-00000000000000000000.copy").write_bytes(b"half")
+
+    make(tmp_path).close()
+
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("time_ns", [T + 10**18], ids=["in 30 years"])

@@ -120,6 +120,28 @@ def test_is_long_compares_with_the_snapshot(tmp_path: Path) -> None:
     log.close()
 
 
+def test_no_new_file_is_worth_it_while_this_one_is_fsynced(tmp_path: Path) -> None:
+    """`begin` removes a file that was never fsynced: it must not be one whose fsync may be done already."""
+    log = StateLog(tmp_path)
+    log.begin(SNAP)
+    for _ in range(10):
+        log.append(Event("ack", {"stored": 1}))
+    assert log.is_long(0)
+
+    first = log.take_unsynced()
+    assert not log.is_long(0)
+    log.sync_failed()
+    assert log.is_long(0)
+    second = log.take_unsynced()
+    assert not log.is_long(0)
+    log.synced(second)
+    assert log.is_long(0)
+
+    for unsynced in (first, second):
+        os.close(unsynced.fd)
+    log.close()
+
+
 def test_number_goes_on_behind_every_file_that_exists(tmp_path: Path) -> None:
     """An old file never hides behind a lower number."""
     (tmp_path / "state-0000000041.log").write_bytes(b"garbage")
