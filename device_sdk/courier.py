@@ -225,15 +225,18 @@ class Courier:
             step.messages.append(self._hello)
             self._hello = None
         if line is not None and line.is_writable:
-            step.stream = self._spool.stream
-            for item in session.frames_to_send(now):
-                step.messages.append(item.data)
-                if item.is_first and item.frame is not None:
-                    step.frames.append(item.frame)
-            step.has_more = session.has_more_to_send
+            self._guard(partial(self._gather, step), now)
         step.events = session.events()
         step.deadline = _earliest(session.next_deadline(), self._sync_at)
         return step
+
+    def _gather(self, step: _Step, now: float) -> None:
+        step.stream = self._spool.stream
+        for item in self._session.frames_to_send(now):
+            step.messages.append(item.data)
+            if item.is_first and item.frame is not None:
+                step.frames.append(item.frame)
+        step.has_more = self._session.has_more_to_send
 
     def _advance(self, now: float) -> None:
         """Let time pass: deadlines, cuts, the sync of each second."""
@@ -248,7 +251,8 @@ class Courier:
         # Wish first, look second: a record() after the look wakes us, one before it is seen by the look. With
         # readings waiting there is a timer or an ack to come, and a wake for each of them would only cost.
         self._wants_wake = True
-        if spool.has_uncut:
+        # Also what may not be numbered yet, behind a stream that must end first, is to be synced.
+        if spool.has_uncut or spool.unnumbered:
             self._wants_wake = session.waits_for_live
             if self._is_on_disk and self._sync_at is None:
                 self._sync_at = now + SYNC_S
@@ -338,6 +342,7 @@ class Courier:
         return self._failed(error)
 
     async def _say_bye(self, connection: Connection) -> None:
+        self._loop = None  # no step begins any more: the session is ours
         if self._stepping is not None:
             await asyncio.wait((self._stepping,))
         if self._session.is_online:

@@ -2,19 +2,25 @@
 
 import asyncio
 import logging
+import os
+import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from device_sdk import wire
 from device_sdk.clock import Clock
-from device_sdk.courier import Courier
+from device_sdk.courier import SYNC_S, Courier
 from device_sdk.errors import AuthenticationError, ConnectionLostError
+from device_sdk.file_spool import FileSpool
 from device_sdk.memory_spool import MemorySpool
+from device_sdk.outbox import CutFrame
 from device_sdk.session import Session
+from device_sdk.spool import Spool
 from device_sdk.timekeeper import Timekeeper
 from device_sdk.transport import Connection, LinkError, Receiver, RetryPolicy
 from tests.support.hub_model import HubConversation, HubModel
@@ -90,14 +96,18 @@ async def _turn() -> None:
 class Rig:
     """A courier with what it carries."""
 
-    def __init__(self, network: Network, *, offload: bool = False, random: float = 0.0, **hooks: Any) -> None:
-        self.spool = MemorySpool()
+    def __init__(
+        self, network: Network, *, offload: bool = False, random: float = 0.0, spool: Spool | None = None,
+        clock: Clock | None = None, **hooks: Any,
+    ) -> None:  # fmt: skip
+        self.spool = spool or MemorySpool()
+        clock = clock or Clock()
         self.network = network
         self.session = Session(self.spool, device="d1", boot="b", run="r", sdk="test")
         self.courier = Courier(
             self.session, self.spool, network, RetryPolicy(lambda: random),
-            device="d1", clock=Clock(), timekeeper=Timekeeper(Clock(), self.spool),
-            is_on_disk=offload, offload=offload, **hooks,
+            device="d1", clock=clock, timekeeper=Timekeeper(clock, self.spool),
+            is_on_disk=offload or spool is not None, offload=offload, **hooks,
         )  # fmt: skip
         self.count = 0
 
@@ -326,3 +336,60 @@ async def test_the_end_waits_for_the_step_in_the_worker() -> None:
             rig.record()
             await asyncio.sleep(0)
     rig.spool.close()
+
+
+async def test_readings_behind_a_stream_that_must_end_are_synced_too(tmp_path: Path) -> None:
+    """After a power cut nothing is numbered until the old frames are acked; the next takes a second all the same."""
+    before = FileSpool(tmp_path / "a", boot="b1")
+    before.record_one("t", 0.0, T0_NS)
+    assert before.cut() is not None
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    before.close()
+    synced: list[str] = []
+
+    def sync(fd: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name)
+
+    spool = FileSpool(tmp_path / "b", boot="b2", sync_file=sync)
+    network, now_s = Network(), 100.0
+    network.refusal = ConnectionLostError("away")
+    rig = Rig(network, spool=spool, clock=Clock(monotonic_s=lambda: now_s))
+    async with _running(rig):
+        await network.wait_for(lambda: network.attempts > 0)
+        spool.record_one("t", 1.0, T0_NS + 1)
+        rig.courier.kick()
+        synced.clear()
+
+        now_s += SYNC_S
+        rig.courier.kick()
+
+        assert any(name.startswith("readings-") for name in synced)
+    spool.close()
+
+
+class ForgetfulOnce(MemorySpool):
+    """A spool that fails once when its frames are asked for, as reading kept files can."""
+
+    has_failed = False
+
+    def frames(self, after: int) -> list[CutFrame]:
+        frames = super().frames(after)
+        if frames and not self.has_failed:
+            self.has_failed = True
+            raise MemoryError
+        return frames
+
+
+@pytest.mark.parametrize("offload", [False, True], ids=["here", "in a worker"])
+async def test_a_fault_while_frames_are_gathered_costs_a_reconnect(
+    offload: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The courier does not stand still until something else happens."""
+    rig = Rig(Network(), offload=offload, spool=ForgetfulOnce())
+    async with _running(rig):
+        rig.record(3)
+        assert await rig.courier.drain(LIMIT_S)
+
+    assert rig.all_stored()
+    assert len(rig.network.wires) == 2
+    assert "step failed" in caplog.text
