@@ -271,6 +271,7 @@ class Session:
 
     def cut(self, now: float) -> bool:
         """Cut one frame of the spool (durable: this is the step that may fsync); False when it gave none."""
+        self._adopt()
         from_backlog = self._turns.is_backlogs(self._is_live_due(now))
         self._pace.cut(now)
         frame = self._spool.cut(from_backlog=from_backlog)
@@ -336,6 +337,7 @@ class Session:
     def _on_welcome(self, welcome: wire.Welcome, now: float) -> None:
         self._flight.window = welcome.window
         self._since = now
+        self._hub_time_ns = welcome.time_ns
         if self._restoring.is_active:
             self._restoring.begin(welcome)
             self._events.append(Welcomed(welcome.time_ns, float(welcome.ping_s)))
@@ -346,7 +348,6 @@ class Session:
         if not self._matches(welcome.stored, welcome.chain):
             self._start_new_stream(None, f"the hub's chain({welcome.stored}) is not ours: rolled back, or a twin")
             return
-        self._hub_time_ns = welcome.time_ns
         self._flight.sent = welcome.stored
         self._settle(welcome.stored, welcome.chain, welcome.pos)
         self._tally.welcomes += 1

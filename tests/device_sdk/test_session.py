@@ -187,6 +187,23 @@ def test_welcome_tells_the_hubs_time() -> None:
     assert play.session.hub_time_ns == TIME_NS
 
 
+def test_a_hub_that_misses_frames_tells_its_time_too() -> None:
+    """A device whose clock is not set may wait for it, however long it sends again."""
+    play = Play(spool=MemorySpool(retain_bytes=10**6))
+    play.connect()
+    play.step()
+    play.record(1.0)
+    play.step(1.0)
+    play.cut()
+    play.hub.streams.clear()
+    play.start_process()
+
+    play.connect()
+
+    assert "restored" in play.closings()[-1].why
+    assert play.session.hub_time_ns == TIME_NS
+
+
 def test_nothing_is_sent_before_the_welcome() -> None:
     """Between hello and welcome nothing is cut and nothing is sent."""
     play = Play()
@@ -939,6 +956,34 @@ def test_frame_that_became_durable_by_another_step_is_sent(tmp_path: Path) -> No
     play.step(0.1)
 
     assert play.spool.acked == play.spool.next - 1 == 1
+    spool.close()
+
+
+def test_frame_that_became_durable_late_counts_when_it_is_acked(tmp_path: Path) -> None:
+    """Also when the next one is cut before anything could be sent: a line that takes nothing."""
+    is_failing = False
+
+    def sync_file(_: int) -> None:
+        if is_failing:
+            raise OSError(errno.EIO, "Input/output error")
+
+    spool = FileSpool(tmp_path, boot="b", sync_file=sync_file)
+    play = Play(spool=spool)
+    play.connect()
+    play.step()
+    play.record(1.0)
+    is_failing = True
+    assert not play.session.cut(play.now)
+    is_failing = False
+    spool.sync()
+    play.record(2.0)
+
+    assert play.session.cut(play.now)
+    play.step(0.1)
+
+    assert play.spool.acked == 2
+    assert play.session.settled == 2
+    stored_once(play)
     spool.close()
 
 
