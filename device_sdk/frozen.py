@@ -14,16 +14,20 @@ from typing import Any, ClassVar, Self, dataclass_transform
 class Frozen(tuple[Any, ...]):
     """A tuple with named fields: ``class Point(Frozen)`` with annotated fields in order, those with a default last.
 
-    Made with values by position or by name; equal, ordered, hashed and taken apart as a tuple.
+    Made with values by position or by name; equal, ordered, hashed and taken apart as a tuple. Every annotation is a
+    field: no class variables.
 
     Raises:
-        TypeError: a field without a value, or a value without a field.
+        TypeError: a field without a value, a value without a field, or a subclass of such a class.
+        AttributeError: an attribute is set.
     """
 
     _fields: ClassVar[tuple[str, ...]] = ()
     _field_defaults: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls) -> None:
+        if cls.__bases__ != (Frozen,):
+            raise TypeError(f"{cls.__name__}: a record is made of Frozen alone, or its fields would not be all there")
         fields = tuple(cls.__annotations__)
         cls._fields = fields
         type.__setattr__(cls, "__match_args__", fields)
@@ -35,6 +39,9 @@ class Frozen(tuple[Any, ...]):
         if named or len(values) != len(cls._fields):
             values = cls._complete(values, named)
         return tuple.__new__(cls, values)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__}.{name}: a record does not change; use _replace")
 
     @classmethod
     def _complete(cls, values: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:

@@ -47,8 +47,15 @@ def test_match_takes_it_apart() -> None:
 
 def test_fields_are_read_only() -> None:
     """A record that is handed on stays what it was."""
-    with pytest.raises(AttributeError):
-        Point(1, 2).x = 3  # type: ignore[misc]
+    for name in ("x", "other"):
+        with pytest.raises(AttributeError):
+            setattr(Point(1, 2), name, 3)
+
+
+def test_a_record_has_no_subclass() -> None:
+    """Its fields would take each other's places."""
+    with pytest.raises(TypeError, match="made of Frozen alone"):
+        type("Named", (Point,), {"__annotations__": {"z": int}})
 
 
 def test_copies_are_equal() -> None:
