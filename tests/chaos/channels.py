@@ -80,7 +80,7 @@ def run_channels(folder: Path, count: int) -> Invented:
             _declare(device, names)
             rejected += _record(device, names[_WARM_UP:])
             took, growth = time.monotonic() - begun, (hub.rss_bytes - before) / 2**20
-        measured = bystander.taken()
+        measured = bystander.taken().measured
         kept = len(hub.get("/v1/channels?match=inventor/**")["channels"])
         reasons: dict[str, int] = {}
         for entry in hub.get("/v1/audit?device=inventor")["rejections"]:

@@ -87,7 +87,7 @@ def run_silent(folder: Path, connections: int) -> Silence:
         gone_s, left = crowd.last_gone - crowd.begun, len(crowd.peers)
         if left:
             gone_s = time.monotonic() - crowd.begun
-        measured = bystander.taken()
+        measured = bystander.taken().measured
         verdict = bystander.finish()
         after = hub.handle_count
         crowd.close()

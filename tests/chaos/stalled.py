@@ -103,7 +103,7 @@ def run_stalled(folder: Path, watchers: int) -> Stalled:
         sockets: list[socket.socket] = []
         with RawDevice(hub, "load", token) as device, _Load(device) as load:
             time.sleep(CALM_S)  # fills the ring, so that it is not counted as theirs
-            calm = bystander.measure(CALM_S)
+            calm = bystander.measure(CALM_S).measured
             rss, handles, kernel = hub.rss_bytes, hub.handle_count, _kernel_bytes()
             try:
                 sockets += [_stalled_watcher(hub.port) for _ in range(watchers)]
@@ -112,7 +112,7 @@ def run_stalled(folder: Path, watchers: int) -> Stalled:
                 time.sleep(STALL_S * 2 / 3)
                 late = hub.rss_bytes
                 time.sleep(STALL_S / 3)
-                stalled, most, held = bystander.taken(), hub.rss_bytes, hub.handle_count - handles
+                stalled, most, held = bystander.taken().measured, hub.rss_bytes, hub.handle_count - handles
                 kernel = _kernel_bytes() - kernel
                 due_mb = (load.bytes - due) / 1e6
             finally:

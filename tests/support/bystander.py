@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -61,6 +61,22 @@ def latency(samples_s: list[float]) -> Latency:
     return Latency(len(ms), ms[len(ms) // 2], ms[min(len(ms) - 1, int(len(ms) * 0.99))], ms[-1])
 
 
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Seconds of each frame to its ack, and to the watcher; what was taken in several turns adds up."""
+
+    ack: list[float] = field(default_factory=list)
+    watch: list[float] = field(default_factory=list)
+
+    def __add__(self, other: "Samples") -> "Samples":
+        return Samples(self.ack + other.ack, self.watch + other.watch)
+
+    @property
+    def measured(self) -> Measured:
+        """Their percentiles."""
+        return Measured(latency(self.ack), latency(self.watch))
+
+
 class Bystander:
     """Eight real devices that record in turns, and a watcher of them; use as ``with``.
 
@@ -74,9 +90,9 @@ class Bystander:
         self._folder = folder
         self._names = [f"healthy-{n}" for n in range(DEVICES)]
 
-    def measure(self, seconds: float) -> Measured:
+    def measure(self, seconds: float) -> Samples:
         """Return what the next ``seconds`` were like."""
-        self._ask("reset")
+        self.reset()
         time.sleep(seconds)
         return self.taken()
 
@@ -84,10 +100,9 @@ class Bystander:
         """Forget what was measured so far."""
         self._ask("reset")
 
-    def taken(self) -> Measured:
+    def taken(self) -> Samples:
         """Return what was measured since the last `reset`."""
-        found = self._ask("taken")
-        return Measured(Latency(**found["ack"]), Latency(**found["watch"]))
+        return Samples(**self._ask("taken"))
 
     def finish(self) -> Verdict:
         """Stop recording, wait for the last acks, and compare the ledger with the hub."""
@@ -198,8 +213,7 @@ async def run(url: str, tokens: Mapping[str, str], folder: Path) -> None:
                         task.cancel()
                     await drain(list(links.values()), _DRAIN_S)
                     stopwatch.close()
-                measured = Measured(latency(stopwatch.acks), latency(stopwatch.watched))
-                print(json.dumps(asdict(measured)), flush=True)
+                print(json.dumps(asdict(Samples(stopwatch.acks, stopwatch.watched))), flush=True)
             for task in work:
                 task.cancel()
 
