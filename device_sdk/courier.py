@@ -29,6 +29,8 @@ logger = logging.getLogger("device_sdk.courier")
 
 # A power cut may take what was recorded since the last sync: the promise is one second.
 SYNC_S = 1.0
+# Messages that wait while a step hangs in an fsync; a hub answers frames, and no more than a window of them waits.
+MAX_INPUTS = 1_000
 
 FrameHook = Callable[[int, bytes, str], None]
 AckHook = Callable[[int, str], None]
@@ -212,6 +214,9 @@ class Courier:
         self._stepping.add_done_callback(self._finish_offloaded)
 
     def _feed(self, data: bytes) -> None:
+        if len(self._inputs) >= MAX_INPUTS and self._line is not None:
+            self._line.closed(ConnectionLostError("the hub says more than the device can read while its disk hangs"))
+            return
         self._inputs.append(partial(self._session.receive, data))
         self.kick()
 

@@ -14,7 +14,7 @@ import pytest
 
 from device_sdk import wire
 from device_sdk.clock import Clock
-from device_sdk.courier import SYNC_S, Courier
+from device_sdk.courier import MAX_INPUTS, SYNC_S, Courier
 from device_sdk.errors import AuthenticationError, ConnectionLostError
 from device_sdk.file_spool import FileSpool
 from device_sdk.memory_spool import MemorySpool
@@ -393,3 +393,37 @@ async def test_a_fault_while_frames_are_gathered_costs_a_reconnect(
     assert rig.all_stored()
     assert len(rig.network.wires) == 2
     assert "step failed" in caplog.text
+
+
+class Hanging(MemorySpool):
+    """A spool whose disk hangs at a cut until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_hanging, self.goes_on = threading.Event(), threading.Event()
+
+    def cut(
+        self, max_readings: int = 1000, max_bytes: int = 200 * 1024, *, from_backlog: bool = False
+    ) -> CutFrame | None:
+        self.is_hanging.set()
+        self.goes_on.wait(LIMIT_S)
+        return super().cut(max_readings, max_bytes, from_backlog=from_backlog)
+
+
+async def test_a_hub_that_talks_on_while_the_disk_hangs_is_left() -> None:
+    """What it says waits for the step in the worker: in bounded memory."""
+    spool = Hanging()
+    rig = Rig(Network(), offload=True, spool=spool)
+    async with _running(rig):
+        rig.record(1)
+        await rig.network.wait_for(spool.is_hanging.is_set)
+        ended = rig.network.wires[0]
+
+        for _ in range(MAX_INPUTS + 1):
+            ended.receiver.message(wire.encode(wire.Slow("store_behind", 1)))
+        spool.goes_on.set()
+        await rig.network.wait_for(lambda: len(rig.network.wires) == 2)
+        assert await rig.courier.drain(LIMIT_S)
+
+    assert not ended.is_open
+    assert rig.all_stored()
