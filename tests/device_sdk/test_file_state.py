@@ -1,4 +1,4 @@
-"""The limit on disk that state leaves for readings, and fsyncs that fail (other durable steps: test_file_spool)."""
+"""The limit on disk that state leaves for readings, and fsyncs: when there is one, and when one fails."""
 
 import errno
 import os
@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from device_sdk.file_spool import FileSpool
-from device_sdk.outbox import WhenFull
+from device_sdk.outbox import Durability, WhenFull
 from device_sdk.spool_base import MIN_LIMIT_BYTES
-
-T = 1_795_376_000_000_000_000
+from tests.support.spool_files import Syncs, T, open_spool, record, values
+from tests.support.spool_hub import drain
 
 
 class Medium:
@@ -169,3 +169,92 @@ def test_numbered_readings_stand_until_a_start_has_fsynced_their_frame(tmp_path:
 
     assert at_first[0] == files
     assert at_first[-1] < files
+
+
+def test_frame_is_not_handed_out_before_its_fsync(tmp_path: Path) -> None:
+    """A frame whose fsync fails is kept back; after the disk recovers it is handed out once, unchanged."""
+    sync = Syncs()
+    spool = open_spool(tmp_path, sync_file=sync)
+    record(spool, 2)
+    before = sync.count
+    assert spool.cut(1) is not None
+    assert sync.count == before + 1
+    sync.is_failing = True
+
+    assert spool.cut(1) is None
+    assert [frame.seq for frame in spool.frames(0)] == [1]
+    assert spool.has_uncut
+    assert spool.statistics().disk_error is not None
+    assert spool.cut(1) is None
+    sync.is_failing = False
+    frame = spool.cut(1)
+
+    assert frame is not None
+    assert frame.seq == 2
+    assert [f.seq for f in spool.frames(0)] == [1, 2]
+    assert values(drain(spool)) == [0.0, 1.0]
+    assert spool.statistics().disk_error is None
+    spool.close()
+
+
+def test_failed_fsync_is_repeated_on_a_new_file(tmp_path: Path) -> None:
+    """The kernel may take lost pages for clean after a failed fsync: the state is written again elsewhere."""
+    sync = Syncs()
+    spool = open_spool(tmp_path, sync_file=sync)
+    record(spool, 1)
+    before = {path.name for path in tmp_path.glob("state-*")}
+    sync.is_failing = True
+    spool.cut()
+    sync.is_failing = False
+
+    assert spool.cut() is not None
+
+    assert {path.name for path in tmp_path.glob("state-*")}.isdisjoint(before)
+    spool.close()
+
+
+def test_sync_failure_does_not_raise(tmp_path: Path) -> None:
+    """`sync` runs in the background: it notes the error and tries again next time."""
+    sync = Syncs()
+    spool = open_spool(tmp_path, sync_file=sync)
+    record(spool, 1)
+    sync.is_failing = True
+
+    spool.sync()
+
+    assert spool.statistics().disk_error is not None
+    sync.is_failing = False
+    spool.sync()
+    assert spool.statistics().disk_error is None
+    spool.close()
+
+
+# --- durability -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("durability", "syncs"), [("second", 0), ("fsync", 3)])
+def test_record_syncs_only_when_asked_to(tmp_path: Path, durability: Durability, syncs: int) -> None:
+    """By default `record` leaves the fsync to `sync`; ``durability="fsync"`` takes one each time."""
+    sync = Syncs()
+    spool = open_spool(tmp_path, durability=durability, sync_file=sync)
+    before = sync.count
+
+    record(spool, 3)
+
+    assert sync.count - before == syncs
+    spool.close()
+
+
+def test_sync_does_nothing_when_nothing_changed(tmp_path: Path) -> None:
+    """A quiet device does not wear its SD card out."""
+    sync = Syncs()
+    spool = open_spool(tmp_path, sync_file=sync)
+    record(spool, 1)
+    spool.sync()
+    before = sync.count
+
+    spool.sync()
+    spool.sync()
+
+    assert sync.count == before
+    spool.close()
