@@ -194,7 +194,7 @@ class Streams:
             state.mark.advance(frame)
             if frame.rejected:
                 state.rejected += frame.rejected[: MAX_REJECTIONS_NAMED - len(state.rejected)]
-                # The journal has counted them; the ring, which keeps the frame for minutes, does not weigh them.
+                # The journal has counted them; the ring, which keeps the frame for minutes, shall not hold them.
                 frame.rejected = ()
         self.head = frames[-1].offset if frames else self.head
         owners = []
