@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from device_sdk.reading import Value
+from device_sdk.reading import Value, ValueType
 from device_sdk.wire import CHAIN_START
 from hub.model import Frame, Kind, Series, StreamKey
 from hub.validate import check_batch, parse_message
@@ -59,3 +59,15 @@ def test_what_a_frame_says_does_not_change() -> None:
     frame.rejected = ()
 
     assert frame.memory_bytes == added > 9600
+
+
+@pytest.mark.parametrize("value", ["on", "a" * 1000, "a" * 1000 + "\N{GRINNING FACE}"], ids=["short", "ASCII", "UCS-4"])
+def test_texts_are_counted_as_they_are_in_memory(value: str) -> None:
+    """One character outside the basic plane makes four bytes of each that came as one."""
+    find = {"x": Series(1, "default", "d", "x", ValueType.STR)}.get
+
+    assert (
+        0.75
+        < taken_and_counted(lambda seq: received(seq, {"x": [f"{seq}-{i}-{value}" for i in range(50)]}, find))
+        < 1.35
+    )
