@@ -24,6 +24,7 @@ from device_sdk.errors import Reason
 from device_sdk.reading import Channel
 from device_sdk.wire import CHAIN_START, Close
 from hub.devices import Registry
+from hub.errors import JournalError
 from hub.model import Frame, Kind, Mark, StreamKey
 from hub.streams import MAX_NEW_STREAMS, Owner, Streams, StreamState
 from hub.validate import MalformedError, check_batch, parse_message, unpacked
@@ -168,23 +169,34 @@ class DeviceSession:
         if hello.stream == wire.HUB_STREAM:
             self.end(Close.BAD_MESSAGE, f"stream {hello.stream} is the hub's own: begin one with a random name")
             return
+        try:
+            self._greet(key, hello, now_ns)
+        except JournalError as error:
+            _log.warning("hello not answered device=%s stream=%s reason=%s", self.device, hello.stream, error)
+            self.end(Close.INTERNAL, "the hub could not read what it holds of this device's streams: try again")
+
+    def _greet(self, key: StreamKey, hello: wire.Hello, now_ns: int) -> None:
         if not self._streams.may_begin(key, now_ns):
             _log.warning("slow device=%s reason=more than %d new streams in a day", self.device, MAX_NEW_STREAMS)
             self._send(wire.Slow(Reason.TOO_MANY_STREAMS, RETRY_NEW_STREAM_MS))
             return
         self._check_seen(hello.seen, now_ns)
         self.ping_s = wire.METERED_PING_S if hello.link == "metered" else wire.PING_S
+        # What needs the journal comes first, and the stream has its owner before the verdict, which may need it too:
+        # when a look-up fails, `end` gives the stream back, and the hello has left nothing behind.
+        earlier = tuple(self._held(e.stream) for e in hello.earlier)
         state = self._streams.get(key)
-        answer = self._verdict(state, hello, now_ns)
         self._take_over(state)
-        self._send(answer)
+        self._send(self._verdict(state, hello, earlier, now_ns))
         self._complained_at, self._slow = -1, False
         self._registry.device(self.namespace, self.device).skew_ns = hello.wall_ns - now_ns if hello.wall_ns else None
         if self.state is State.AWAIT_HELLO:
             self._registry.device(self.namespace, self.device).connections += 1
             self._set(State.RUNNING)
 
-    def _verdict(self, state: StreamState, hello: wire.Hello, now_ns: int) -> wire.Welcome | wire.NewStream:
+    def _verdict(
+        self, state: StreamState, hello: wire.Hello, earlier: tuple[wire.Earlier, ...], now_ns: int
+    ) -> wire.Welcome | wire.NewStream:
         """Detect a reused or forked stream (delivery rule 3): compare what both ends still know."""
         mark, position, last = state.mark, self._streams.position(), hello.next - 1
         known = CHAIN_START if last == 0 else mark.chain(last)
@@ -195,9 +207,8 @@ class DeviceSession:
         if known is not None and known.hex() != hello.chain:
             return self._conflict(mark, hello, Reason.CHAIN_CONFLICT, now_ns)
         return wire.Welcome(
-            mark.stored, mark.last_chain.hex(), position, now_ns, self._window, self.ping_s,
-            earlier=tuple(self._held(e.stream) for e in hello.earlier),
-        )  # fmt: skip
+            mark.stored, mark.last_chain.hex(), position, now_ns, self._window, self.ping_s, earlier=earlier
+        )
 
     def _conflict(self, mark: Mark, hello: wire.Hello, why: Reason, now_ns: int) -> wire.NewStream:
         """Refuse a stream that two spools write: a card was copied, or written back. The ledger keeps the alarm."""

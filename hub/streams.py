@@ -161,6 +161,9 @@ class Streams:
         """Return the stream's state; an unknown stream begins with ``stored`` 0.
 
         Take it over, or `release` it: until then it stays in memory.
+
+        Raises:
+            JournalError: what is stored of it could not be read; nothing stays in memory.
         """
         self._idle.pop(key, None)
         state = self._states.get(key)
@@ -170,7 +173,7 @@ class Streams:
         return state
 
     def stored(self, key: StreamKey) -> tuple[int, bytes]:
-        """Return the last stored seq of a stream and its chain; (0, the start) of an unknown one."""
+        """Return the last stored seq of a stream and its chain; (0, the start) of an unknown one; raises as `get`."""
         state = self._states.get(key)
         mark = self._find(key) if state is None else state.mark
         return (0, CHAIN_START) if mark is None else (mark.stored, mark.last_chain)

@@ -140,7 +140,12 @@ class Journal(Protocol):
         """
 
     def find_mark(self, key: StreamKey) -> Mark | None:
-        """Return the mark of a stream, None when nothing of it is stored; quick enough for the event loop."""
+        """Return the mark of a stream, None when nothing of it is stored; quick enough for the event loop.
+
+        Raises:
+            DiskFailedError: the disk failed: nothing more may be written to it.
+            JournalError: it could not be read; a later call may succeed.
+        """
 
     def begun(self, since_ns: int) -> list[tuple[StreamKey, int]]:
         """Return the devices' streams whose first frame came behind ``since_ns``, with when, oldest first."""

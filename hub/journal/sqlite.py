@@ -185,9 +185,12 @@ class SqliteJournal:
         return frames
 
     def find_mark(self, key: StreamKey) -> Mark | None:
-        """Return the mark of a stream, None when nothing of it is stored; one lookup by its key."""
-        with self._readers.connection() as connection:
-            row = mark.read_mark(connection, key)
+        """Return the mark of a stream, None when nothing of it is stored; see `Journal.find_mark`."""
+        try:
+            with self._readers.connection() as connection:
+                row = mark.read_mark(connection, key)
+        except sqlite3.Error as error:
+            raise self._unread(error) from error
         return None if row is None else row.mark()
 
     def begun(self, since_ns: int) -> list[tuple[StreamKey, int]]:
@@ -310,6 +313,13 @@ class SqliteJournal:
             self._kind = DiskFailedError
             mark_suspect(self._path)
         return self._kind(f"{self._path}: a commit failed and was undone: {self._broken}")
+
+    def _unread(self, error: sqlite3.Error) -> JournalError:
+        """Return what the caller of a read shall raise; whether the writer goes on, it finds out itself."""
+        if is_disk_failure(error):
+            mark_suspect(self._path)
+            return DiskFailedError(f"{self._path}: the disk failed a read: {error}; start the hub again")
+        return JournalError(f"cannot read {self._path}: {error}; check the directory, and how many files may be open")
 
     def _undo(self) -> None:
         self._ledger.forget()

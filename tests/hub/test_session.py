@@ -12,10 +12,11 @@ from device_sdk.errors import Reason
 from device_sdk.reading import Channel
 from device_sdk.wire import CHAIN_START, Close, next_chain
 from hub.devices import Registry
+from hub.errors import JournalError
 from hub.journal.base import Run
 from hub.model import Frame, Kind, Mark, StreamKey
 from hub.session import ALLOWED, DeviceSession, State
-from hub.streams import MAX_NEW_STREAMS, Streams
+from hub.streams import MAX_NEW_STREAMS, FindMark, Streams
 
 T0 = 1_795_376_000_000_000_000
 STREAM = "9f3a0000000000aa"
@@ -24,8 +25,8 @@ STREAM = "9f3a0000000000aa"
 class Rig:
     """A hub without I/O: sessions on one set of streams, and a commit that the test calls."""
 
-    def __init__(self) -> None:
-        self.streams = Streams([Run("7f3a0001", 1)], 0, dict[StreamKey, Mark]().get)
+    def __init__(self, find: FindMark | None = None) -> None:
+        self.streams = Streams([Run("7f3a0001", 1)], 0, find or dict[StreamKey, Mark]().get)
         self.registry = Registry(())
         self.uncommitted: list[Frame] = []
 
@@ -394,6 +395,34 @@ def test_welcome_says_what_is_held_of_earlier_streams() -> None:
         {"stream": "00000000000000bb", "stored": 0, "chain": CHAIN_START.hex()},
     ]
     assert len(rig.streams) == 2, "asking makes no stream"
+
+
+@pytest.mark.parametrize("unread", [STREAM, "00000000000000bb", "0" * 16], ids=["own", "earlier", "the hub's"])
+def test_hello_that_the_journal_cannot_answer_leaves_nothing(unread: str) -> None:
+    """The device is told to come back; the stream is nobody's, and the next hello of it is answered."""
+    is_failing = True
+    known = Mark(StreamKey("default", "d", STREAM), 1, CHAIN_START + b"c" * 16)
+
+    def find(key: StreamKey) -> Mark | None:
+        if is_failing and key.stream == unread:
+            raise JournalError("cannot read")
+        return known if key == known.key else None
+
+    rig, earlier = Rig(find), (wire.Earlier("00000000000000bb", 7, 8, "00" * 16),)
+    # Two spools write the stream: that is told on the hub's own.
+    hello = greet(next_seq=2, chain=b"x" * 16, earlier=earlier)
+    for _ in range(3):
+        session = rig.session()
+
+        assert rig.say(session, hello) == []
+        assert session.closing == (
+            Close.INTERNAL, "the hub could not read what it holds of this device's streams: try again"
+        )  # fmt: skip
+        session.closed()
+
+    is_failing = False
+    assert len(rig.streams) == (unread == "0" * 16)
+    assert [m["op"] for m in rig.say(rig.session(), hello)] == ["new_stream"]
 
 
 def test_position_this_hub_never_gave_out_is_a_restored_hub() -> None:
