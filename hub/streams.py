@@ -35,6 +35,9 @@ TELL_EVERY_NS = 60 * 10**9
 # Streams that rest in memory, about 2 KiB each: a device that comes back soon finds what was refused of its last
 # frames, which only memory has, and costs no look into the journal.
 IDLE_KEPT = 1000
+# Names of refused readings that a stream at rest keeps for the next ack, 0.3 KiB each at most. They tell a person which
+# channel is wrong, and the first few do; the count is in the mark.
+_REJECTIONS_AT_REST = 5
 
 FindMark = Callable[[StreamKey], Mark | None]
 
@@ -196,7 +199,9 @@ class Streams:
                 state = touched[frame.key] = self.get(frame.key)
             state.mark.advance(frame)
             if frame.rejected:
-                state.rejected += frame.rejected[: MAX_REJECTIONS_NAMED - len(state.rejected)]
+                # Nobody acks the hub's own stream.
+                if frame.key.stream != wire.HUB_STREAM:
+                    state.rejected += frame.rejected[: MAX_REJECTIONS_NAMED - len(state.rejected)]
                 # The journal has counted them; the ring, which keeps the frame for minutes, shall not hold them.
                 frame.rejected = ()
         self.head = frames[-1].offset if frames else self.head
@@ -244,6 +249,7 @@ class Streams:
         if not state.accepted:
             self._states.pop(key, None)
             return
+        del state.rejected[_REJECTIONS_AT_REST:]
         self._idle[key] = None
         if len(self._idle) > IDLE_KEPT:
             oldest = next(iter(self._idle))

@@ -248,6 +248,23 @@ def test_rejections_are_counted_in_every_ack_and_named_once() -> None:
     assert (second["rejected_total"], "rejected" in second) == (1, False)
 
 
+def test_what_was_refused_while_a_device_was_away_is_named_in_its_next_ack() -> None:
+    """The first few, which show what is wrong; the total counts them all."""
+    rig = Rig()
+    session = rig.running()
+    rig.say(session, encode_json(Batch(1, 100, T0, 1, (Column("typo", list(range(100)), [1.5] * 100),))))
+    session.closed()
+    rig.commit()
+
+    back = rig.running()
+    rig.say(back, batch(2))
+    rig.commit()
+    ack = json.loads(back.take_output()[-1])
+
+    assert (ack["stored"], ack["rejected_total"]) == (2, 100)
+    assert [r["index"] for r in ack["rejected"]] == [0, 1, 2, 3, 4]
+
+
 def test_gap_is_an_ordinary_numbered_frame() -> None:
     """A declared loss takes its place in the order and counts as dropped."""
     rig = Rig()

@@ -7,7 +7,7 @@ from copy import copy
 
 from device_sdk import wire
 from device_sdk.errors import Reason
-from device_sdk.wire import CHAIN_START, CHAINS_KEPT
+from device_sdk.wire import CHAIN_START, CHAINS_KEPT, Rejection
 from hub.journal.base import Run
 from hub.model import Frame, Kind, Mark, StreamKey
 from hub.streams import IDLE_KEPT, MAX_NEW_STREAMS, NEW_STREAMS_NS, Streams, StreamState
@@ -202,6 +202,34 @@ def test_stream_in_memory_is_small() -> None:
 
     assert len(hub.streams) == count
     assert taken / count < 2560
+
+
+def test_stream_at_rest_is_small_whatever_was_refused_of_it() -> None:
+    """A thousand of them stay in memory, and a peer chooses the names of its channels."""
+    hub, count = Hub(), 200
+    tracemalloc.start()
+    for n in range(1, count + 1):
+        state = hub.streams.get(key(n))
+        refused = tuple(Rejection(1, f"{n}-{i}-" + "c" * 120, i, "unknown_channel") for i in range(100))
+        frame = state.accept(1, b"{}", T, Kind.BATCH, body=b"{}", rejected=refused, rejected_count=100)
+        hub.streams.committed([frame])
+    del refused, frame, state
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert len(hub.streams) == count
+    assert taken / count < 2560 + 5 * 350
+
+
+def test_hubs_own_stream_keeps_no_rejections() -> None:
+    """What a replay refuses nobody asks for: there is no ack on that stream."""
+    of = streams()
+    own = of.get(StreamKey("default", "d", wire.HUB_STREAM))
+    refused = (Rejection(1, "x", 0, "type_conflict"),)
+
+    of.committed([own.accept(1, b"{}", T, Kind.BATCH, body=b"{}", rejected=refused, rejected_count=1)])
+
+    assert (own.mark.rejected, own.rejected) == (1, [])
 
 
 class Silent:
