@@ -13,7 +13,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -93,7 +93,7 @@ class Hub:
         self.identities = files.enter_context(closing(Identities(data / "identities.sqlite3")))
         self.journal = files.enter_context(closing(SqliteJournal(data / "journal.sqlite3")))
         begun = self.journal.begun(time.time_ns() - NEW_STREAMS_NS)
-        self.streams = Streams(self.journal.runs(), self.journal.head, self._find_mark, begun)
+        self.streams = Streams(self.journal.runs(), self.journal.head, self._find_marks, begun)
         self.store = files.enter_context(closing(EmbeddedStore(data / "readings.sqlite3")))
         self.registry = Registry(self.journal.series(), ids_from=self.store.largest_series() + 1)
         self.journal.find_series = self.registry.by_key.get
@@ -177,10 +177,10 @@ class Hub:
         self._sockets.discard(socket)
         self._socket_ids.pop(socket, None)
 
-    def _find_mark(self, key: StreamKey) -> Mark | None:
+    def _find_marks(self, keys: Iterable[StreamKey]) -> dict[StreamKey, Mark]:
         """On the loop: the one read of the journal that a device waits for; its disk may fail like the writer's."""
         try:
-            return self.journal.find_mark(key)
+            return self.journal.find_marks(keys)
         except DiskFailedError as error:
             self._disk_failed(error)
             raise

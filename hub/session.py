@@ -184,7 +184,7 @@ class DeviceSession:
         self.ping_s = wire.METERED_PING_S if hello.link == "metered" else wire.PING_S
         # What needs the journal comes first, and the stream has its owner before the verdict, which may need it too:
         # when a look-up fails, `end` gives the stream back, and the hello has left nothing behind.
-        earlier = tuple(self._held(e.stream) for e in hello.earlier)
+        earlier = self._held([e.stream for e in hello.earlier])
         state = self._streams.get(key)
         self._take_over(state)
         self._send(self._verdict(state, hello, earlier, now_ns))
@@ -225,10 +225,12 @@ class DeviceSession:
             _log.warning("hub_restored device=%s seen=%s now=%s", self.device, seen[:40], self._streams.position())
             self._streams.owe(self.namespace, self.device, now_ns, None, Reason.HUB_RESTORED)
 
-    def _held(self, stream: str) -> wire.Earlier:
-        """Return what is stored of a stream, without making one."""
-        mark, chain = self._streams.stored(StreamKey(self.namespace, self.device, stream))
-        return wire.Earlier(stream, mark, mark + 1, chain.hex())
+    def _held(self, names: Sequence[str]) -> tuple[wire.Earlier, ...]:
+        """Return what is stored of the device's streams, without making any."""
+        stored = self._streams.stored([StreamKey(self.namespace, self.device, name) for name in names])
+        return tuple(
+            wire.Earlier(name, seq, seq + 1, chain.hex()) for name, (seq, chain) in zip(names, stored, strict=True)
+        )
 
     def _take_over(self, state: StreamState) -> None:
         """The newest connection of a stream wins at once."""

@@ -2,7 +2,7 @@
 
 Owns: `Streams`, the marks in memory; per stream a volatile ``accepted`` and a durable
 ``stored``. Place: after `validate` and `journal.base`, before `session`, which
-speaks for one stream at a time. Pure but for what it asks the journal for: `FindMark`.
+speaks for one stream at a time. Pure but for what it asks the journal for: `FindMarks`.
 
 A stream is in memory while a session speaks for it or frames of it are on their way to the
 journal, and a while longer (`IDLE_KEPT`). Any other is the journal's alone, and read when it is
@@ -13,7 +13,7 @@ gap frames what only it can know, that it was restored or that two spools write 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -39,7 +39,7 @@ IDLE_KEPT = 1000
 # channel is wrong, and the first few do; the count is in the mark.
 _REJECTIONS_AT_REST = 5
 
-FindMark = Callable[[StreamKey], Mark | None]
+FindMarks = Callable[[Sequence[StreamKey]], Mapping[StreamKey, Mark]]
 
 
 class Owner(Protocol):
@@ -89,12 +89,12 @@ class Streams:
     Args:
         runs: of the journal, oldest first; the last one is writing.
         head: the last offset.
-        find: the journal's `find_mark`, called for streams that are not in memory.
+        find: the journal's `find_marks`, called for streams that are not in memory.
         begun: of the journal, streams that began within a day and when, oldest first.
     """
 
     def __init__(
-        self, runs: Sequence[Run], head: int, find: FindMark, begun: Iterable[tuple[StreamKey, int]] = ()
+        self, runs: Sequence[Run], head: int, find: FindMarks, begun: Iterable[tuple[StreamKey, int]] = ()
     ) -> None:
         self.run = runs[-1].id
         self.head = head
@@ -124,7 +124,7 @@ class Streams:
         born = self._births.get((key.namespace, key.device))
         if born is None or len(born) < MAX_NEW_STREAMS or born[0] <= now_ns - NEW_STREAMS_NS:
             return True
-        return key in self._states or self._find(key) is not None
+        return key in self._states or bool(self._find([key]))
 
     def owe(self, namespace: str, device: str, now_ns: int, count: int | None, reason: Reason) -> None:
         """Note what the hub itself has to tell of a device: a loss of ``count`` readings (None: unknown)."""
@@ -171,15 +171,19 @@ class Streams:
         self._idle.pop(key, None)
         state = self._states.get(key)
         if state is None:
-            state = self._states[key] = StreamState(self._find(key) or Mark(key))
+            state = self._states[key] = StreamState(self._find([key]).get(key) or Mark(key))
             state.rewind()
         return state
 
-    def stored(self, key: StreamKey) -> tuple[int, bytes]:
-        """Return the last stored seq of a stream and its chain; (0, the start) of an unknown one; raises as `get`."""
-        state = self._states.get(key)
-        mark = self._find(key) if state is None else state.mark
-        return (0, CHAIN_START) if mark is None else (mark.stored, mark.last_chain)
+    def stored(self, keys: Sequence[StreamKey]) -> list[tuple[int, bytes]]:
+        """Return the last stored seq of each stream and its chain; (0, the start) of an unknown one.
+
+        Makes none, and asks the journal once at most; raises as `get`.
+        """
+        unread = [key for key in keys if key not in self._states]
+        marks = dict(self._find(unread)) if unread else {}
+        marks |= {key: self._states[key].mark for key in keys if key in self._states}
+        return [(marks[key].stored, marks[key].last_chain) if key in marks else (0, CHAIN_START) for key in keys]
 
     def __len__(self) -> int:
         """Return how many streams are in memory."""

@@ -16,7 +16,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -184,14 +184,14 @@ class SqliteJournal:
             )
         return frames
 
-    def find_mark(self, key: StreamKey) -> Mark | None:
-        """Return the mark of a stream, None when nothing of it is stored; see `Journal.find_mark`."""
+    def find_marks(self, keys: Iterable[StreamKey]) -> dict[StreamKey, Mark]:
+        """Return the marks of those streams of which something is stored, in one transaction; see `Journal`."""
         try:
             with self._readers.connection() as connection:
-                row = mark.read_mark(connection, key)
+                rows = [mark.read_mark(connection, key) for key in keys]
         except sqlite3.Error as error:
             raise self._unread(error) from error
-        return None if row is None else row.mark()
+        return {row.key: row.mark() for row in rows if row is not None}
 
     def begun(self, since_ns: int) -> list[tuple[StreamKey, int]]:
         """Return the devices' streams that began behind ``since_ns``, with when, oldest first."""

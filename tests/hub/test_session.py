@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from hub.errors import JournalError
 from hub.journal.base import Run
 from hub.model import Frame, Kind, Mark, StreamKey
 from hub.session import ALLOWED, DeviceSession, State
-from hub.streams import MAX_NEW_STREAMS, FindMark, Streams
+from hub.streams import MAX_NEW_STREAMS, FindMarks, Streams
+from tests.support.marks import marks_of
 
 T0 = 1_795_376_000_000_000_000
 STREAM = "9f3a0000000000aa"
@@ -25,8 +27,8 @@ STREAM = "9f3a0000000000aa"
 class Rig:
     """A hub without I/O: sessions on one set of streams, and a commit that the test calls."""
 
-    def __init__(self, find: FindMark | None = None) -> None:
-        self.streams = Streams([Run("7f3a0001", 1)], 0, find or dict[StreamKey, Mark]().get)
+    def __init__(self, find: FindMarks | None = None) -> None:
+        self.streams = Streams([Run("7f3a0001", 1)], 0, find or marks_of({}))
         self.registry = Registry(())
         self.uncommitted: list[Frame] = []
 
@@ -420,10 +422,10 @@ def test_hello_that_the_journal_cannot_answer_leaves_nothing(unread: str) -> Non
     is_failing = True
     known = Mark(StreamKey("default", "d", STREAM), 1, CHAIN_START + b"c" * 16)
 
-    def find(key: StreamKey) -> Mark | None:
-        if is_failing and key.stream == unread:
+    def find(keys: Sequence[StreamKey]) -> dict[StreamKey, Mark]:
+        if is_failing and unread in [key.stream for key in keys]:
             raise JournalError("cannot read")
-        return known if key == known.key else None
+        return {known.key: known} if known.key in keys else {}
 
     rig, earlier = Rig(find), (wire.Earlier("00000000000000bb", 7, 8, "00" * 16),)
     # Two spools write the stream: that is told on the hub's own.
