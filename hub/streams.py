@@ -12,7 +12,7 @@ The hub has a stream of its own for each device (`wire.HUB_STREAM`): in it, it t
 gap frames what only it can know, that it was restored or that two spools write one stream.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -105,7 +105,8 @@ class Streams:
         self._states: dict[StreamKey, StreamState] = {}
         # Those of `_states` at rest, the longest first.
         self._idle: dict[StreamKey, None] = {}
-        self._births: dict[tuple[str, str], deque[int]] = {}
+        # Device → when streams of it began, of devices that began one within a day; the newest beginner is the last.
+        self._births: OrderedDict[tuple[str, str], deque[int]] = OrderedDict()
         for key, first_ns in begun:
             self.begin(key, first_ns)
 
@@ -157,8 +158,11 @@ class Streams:
 
     def begin(self, key: StreamKey, now_ns: int) -> None:
         """Count a stream whose first frame was accepted now."""
-        born = self._births.setdefault((key.namespace, key.device), deque(maxlen=MAX_NEW_STREAMS))
-        born.append(now_ns)
+        device = (key.namespace, key.device)
+        self._births.setdefault(device, deque(maxlen=MAX_NEW_STREAMS)).append(now_ns)
+        self._births.move_to_end(device)
+        while now_ns - next(iter(self._births.values()))[-1] >= NEW_STREAMS_NS:
+            self._births.popitem(last=False)
 
     def get(self, key: StreamKey) -> StreamState:
         """Return the stream's state; an unknown stream begins with ``stored`` 0.
@@ -240,8 +244,11 @@ class Streams:
         key = state.mark.key
         if state.accepted or key.stream == wire.HUB_STREAM:
             return
-        if born := self._births.get((key.namespace, key.device)):
+        device = (key.namespace, key.device)
+        if born := self._births.get(device):
             born.pop()
+            if not born:
+                del self._births[device]
 
     def _rest(self, state: StreamState) -> None:
         """Let a stream go that nobody speaks for and nothing is on its way of: what is stored, the journal has."""

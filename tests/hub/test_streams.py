@@ -125,6 +125,23 @@ def test_a_device_may_begin_so_many_streams_a_day() -> None:
     assert of.may_begin(key(999), T + NEW_STREAMS_NS + 1)
 
 
+def test_beginnings_are_forgotten_after_a_day() -> None:
+    """Devices come and go for years: those that begin none any more cost nothing, nor those whose first was refused."""
+    of, count = streams(), 300
+    tracemalloc.start()
+    for n in range(1, count + 1):
+        for stream in range(MAX_NEW_STREAMS):
+            of.begin(key(stream, f"gone-{n}"), T)
+    for n in range(1, count + 1):
+        of.begin(key(1, f"refused-{n}"), T)
+        of.refused([of.get(key(1, f"refused-{n}")).accept(1, b"{}", T, Kind.BATCH, body=b"{}")])
+    of.begin(key(1), T + NEW_STREAMS_NS)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert taken < 200 * count
+
+
 def test_new_streams_are_counted_over_a_restart() -> None:
     """The journal says when each began, and still knows those that may go on."""
     marks = {key(n): Mark(key(n), 1, b"c" * 16) for n in range(1, MAX_NEW_STREAMS + 1)}
