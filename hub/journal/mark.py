@@ -63,7 +63,10 @@ class MarkRow(Mark):
 
     def mark(self) -> Mark:
         """Return the mark that leaves the journal."""
-        return Mark(self.key, *self.values()[3:-1])
+        return Mark(
+            self.key, self.stored, self.chains, self.accepted, self.rejected, self.dropped, self.quarantined,
+            self.first_ns, self.last_ns,
+        )  # fmt: skip
 
 
 class MarkTable:
