@@ -125,12 +125,15 @@ class Frame:
     def memory_bytes(self) -> int:
         """Return about how much memory the decoded frame takes: what queues and rings are bounded by.
 
-        Measured when it is first asked for, and the same ever after, whatever becomes of ``rejected``: each queue
-        takes off what it added, on another thread and after the commit.
+        Measured when it is first asked for, and the same until `forget_rejected`: a queue takes off what it added.
         """
         if not self._memory_bytes:
             self._memory_bytes = self._measure()
         return self._memory_bytes
+
+    def forget_rejected(self) -> None:
+        """Let go of the names of what was refused; the frame is lighter from then on, and must be in no queue."""
+        self.rejected, self._memory_bytes = (), 0
 
     def _measure(self) -> int:
         size = _FRAME_BYTES + len(self.body) + _COLUMN_BYTES * len(self.columns) + _READING_BYTES * self.readings

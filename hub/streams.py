@@ -210,8 +210,8 @@ class Streams:
                 # Nobody acks the hub's own stream.
                 if frame.key.stream != wire.HUB_STREAM:
                     state.rejected += frame.rejected[: MAX_REJECTIONS_NAMED - len(state.rejected)]
-                # The journal has counted them; the ring, which keeps the frame for minutes, shall not hold them.
-                frame.rejected = ()
+                # The journal has counted them; the ring, which keeps the frame for minutes, does not weigh them.
+                frame.forget_rejected()
         self.head = frames[-1].offset if frames else self.head
         owners = []
         for state in touched.values():

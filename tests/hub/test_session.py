@@ -514,12 +514,14 @@ def test_a_stored_frame_keeps_no_rejections() -> None:
     rig.say(session, batch(3, "text"))
     frames = list(rig.uncommitted)
     assert all(frame.rejected for frame in frames)
+    queued = [frame.memory_bytes for frame in frames]
 
     rig.commit()
     (ack,) = [json.loads(message) for message in session.take_output()]
 
     assert len(ack["rejected"]) == 2
     assert [frame.rejected for frame in frames] == [(), ()]
+    assert [before - frame.memory_bytes > 96 for before, frame in zip(queued, frames, strict=True)] == [True, True]
 
 
 def test_a_device_with_all_its_channels_is_told_so() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from device_sdk.wire import Rejection
 from hub.errors import DiskFullError, JournalError
 from hub.journal.writer import MAX_GROUP_BYTES, JournalWriter
 from hub.model import Frame
@@ -129,6 +130,21 @@ async def test_full_queue_says_so(bench: Bench) -> None:
     assert was_full
     assert peak >= 10_000
     assert not bench.writer.is_full
+    assert bench.writer.statistics().bytes == 0
+
+
+async def test_queue_gives_back_what_it_took(bench: Bench) -> None:
+    """Also of frames that became lighter: a commit's names of refused readings go, maybe before the thread goes on."""
+    frame = bench.maker.batch("pump", [("t", T0, 1.0)], rejected=(Rejection(1, "x", 0, "bad_name"),))
+    bench.journal.hold()
+    bench.submit(frame)
+    await bench.in_append()
+    before = frame.memory_bytes
+    frame.forget_rejected()
+    bench.journal.release()
+    await asyncio.to_thread(bench.writer.stop)
+
+    assert frame.memory_bytes < before
     assert bench.writer.statistics().bytes == 0
 
 
