@@ -182,21 +182,17 @@ class DeviceSession:
             return
         self._check_seen(hello.seen, now_ns)
         self.ping_s = wire.METERED_PING_S if hello.link == "metered" else wire.PING_S
-        # What needs the journal comes first, and the stream has its owner before the verdict, which may need it too:
-        # when a look-up fails, `end` gives the stream back, and the hello has left nothing behind.
-        earlier = self._held([e.stream for e in hello.earlier])
         state = self._streams.get(key)
+        # Before the verdict, which looks other streams up: when that fails, `end` gives back what is owned.
         self._take_over(state)
-        self._send(self._verdict(state, hello, earlier, now_ns))
+        self._send(self._verdict(state, hello, now_ns))
         self._complained_at, self._slow = -1, False
         self._registry.device(self.namespace, self.device).skew_ns = hello.wall_ns - now_ns if hello.wall_ns else None
         if self.state is State.AWAIT_HELLO:
             self._registry.device(self.namespace, self.device).connections += 1
             self._set(State.RUNNING)
 
-    def _verdict(
-        self, state: StreamState, hello: wire.Hello, earlier: tuple[wire.Earlier, ...], now_ns: int
-    ) -> wire.Welcome | wire.NewStream:
+    def _verdict(self, state: StreamState, hello: wire.Hello, now_ns: int) -> wire.Welcome | wire.NewStream:
         """Detect a reused or forked stream (delivery rule 3): compare what both ends still know."""
         mark, position, last = state.mark, self._streams.position(), hello.next - 1
         known = CHAIN_START if last == 0 else mark.chain(last)
@@ -207,8 +203,9 @@ class DeviceSession:
         if known is not None and known.hex() != hello.chain:
             return self._conflict(mark, hello, Reason.CHAIN_CONFLICT, now_ns)
         return wire.Welcome(
-            mark.stored, mark.last_chain.hex(), position, now_ns, self._window, self.ping_s, earlier=earlier
-        )
+            mark.stored, mark.last_chain.hex(), position, now_ns, self._window, self.ping_s,
+            earlier=self._held([e.stream for e in hello.earlier]),
+        )  # fmt: skip
 
     def _conflict(self, mark: Mark, hello: wire.Hello, why: Reason, now_ns: int) -> wire.NewStream:
         """Refuse a stream that two spools write: a card was copied, or written back. The ledger keeps the alarm."""

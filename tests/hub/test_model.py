@@ -2,7 +2,7 @@
 
 import json
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
@@ -15,7 +15,7 @@ T0 = 1_795_376_000_000_000_000
 KEY = StreamKey("default", "d", "9f3a000000000001")
 
 
-def received(seq: int, columns: dict[str, Sequence[Value]], find: Callable[[str], Series | None]) -> Frame:
+def received(seq: int, columns: Mapping[str, Sequence[Value]], find: Callable[[str], Series | None]) -> Frame:
     """Return a batch as it is after validation, on its way to the journal."""
     count = sum(map(len, columns.values()))
     obj = {

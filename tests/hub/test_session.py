@@ -416,20 +416,33 @@ def test_welcome_says_what_is_held_of_earlier_streams() -> None:
     assert len(rig.streams) == 2, "asking makes no stream"
 
 
-@pytest.mark.parametrize("unread", [STREAM, "00000000000000bb", "0" * 16], ids=["own", "earlier", "the hub's"])
-def test_hello_that_the_journal_cannot_answer_leaves_nothing(unread: str) -> None:
+FORK, EARLIER = "00000000000000ff", "00000000000000bb"
+
+
+@pytest.mark.parametrize(
+    ("unread", "stream", "next_seq", "kept", "answer"),
+    [
+        (STREAM, STREAM, 1, 0, "welcome"),
+        (EARLIER, STREAM, 1, 0, "welcome"),
+        # Two spools write the stream, which is told on the hub's own; it is in the journal, so it stays at rest.
+        (wire.HUB_STREAM, FORK, 2, 1, "new_stream"),
+    ],
+    ids=["its own stream", "an earlier one", "the hub's"],
+)
+def test_hello_that_the_journal_cannot_answer_leaves_nothing(
+    unread: str, stream: str, next_seq: int, kept: int, answer: str
+) -> None:
     """The device is told to come back; the stream is nobody's, and the next hello of it is answered."""
     is_failing = True
-    known = Mark(StreamKey("default", "d", STREAM), 1, CHAIN_START + b"c" * 16)
+    forked = Mark(StreamKey("default", "d", FORK), 1, CHAIN_START + b"c" * 16)
 
     def find(keys: Sequence[StreamKey]) -> dict[StreamKey, Mark]:
         if is_failing and unread in [key.stream for key in keys]:
             raise JournalError("cannot read")
-        return {known.key: known} if known.key in keys else {}
+        return {forked.key: forked} if forked.key in keys else {}
 
-    rig, earlier = Rig(find), (wire.Earlier("00000000000000bb", 7, 8, "00" * 16),)
-    # Two spools write the stream: that is told on the hub's own.
-    hello = greet(next_seq=2, chain=b"x" * 16, earlier=earlier)
+    rig = Rig(find)
+    hello = greet(next_seq=next_seq, stream=stream, earlier=(wire.Earlier(EARLIER, 7, 8, "00" * 16),))
     for _ in range(3):
         session = rig.session()
 
@@ -439,9 +452,9 @@ def test_hello_that_the_journal_cannot_answer_leaves_nothing(unread: str) -> Non
         )  # fmt: skip
         session.closed()
 
+    assert len(rig.streams) == kept
     is_failing = False
-    assert len(rig.streams) == (unread == "0" * 16)
-    assert [m["op"] for m in rig.say(rig.session(), hello)] == ["new_stream"]
+    assert [m["op"] for m in rig.say(rig.session(), hello)] == [answer]
 
 
 def test_position_this_hub_never_gave_out_is_a_restored_hub() -> None:

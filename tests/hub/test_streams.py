@@ -243,13 +243,15 @@ def test_stream_in_memory_is_small() -> None:
 def test_stream_at_rest_is_small_whatever_was_refused_of_it() -> None:
     """A thousand of them stay in memory, and a peer chooses the names of its channels."""
     hub, count = Hub(), 200
+
+    def visit(n: int) -> None:
+        refused = tuple(Rejection(1, f"{n}-{i}-" + "c" * 120, i, "unknown_channel") for i in range(100))
+        state = hub.streams.get(key(n))
+        hub.streams.committed([state.accept(1, b"{}", T, Kind.BATCH, body=b"{}", rejected=refused, rejected_count=100)])
+
     tracemalloc.start()
     for n in range(1, count + 1):
-        state = hub.streams.get(key(n))
-        refused = tuple(Rejection(1, f"{n}-{i}-" + "c" * 120, i, "unknown_channel") for i in range(100))
-        frame = state.accept(1, b"{}", T, Kind.BATCH, body=b"{}", rejected=refused, rejected_count=100)
-        hub.streams.committed([frame])
-    del refused, frame, state
+        visit(n)
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
