@@ -3,7 +3,7 @@
 Owns: the parts and their life cycle; no rule of any protocol. Place: above
 everything but the command line.
 
-Start: identities → journal (marks, series) → store and its consumer → live →
+Start: identities → journal (series, new streams) → store and its consumer → live →
 listening socket. Stop: listeners → device sessions → writer (drains) →
 consumer → store → journal → identities.
 """
@@ -13,7 +13,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from hub.auth import Identities, Role
 from hub.backup import BackupError, remove_unsent
 from hub.config import Config
 from hub.devices import Registry
-from hub.errors import ExpiredError, HubError
+from hub.errors import DiskFailedError, ExpiredError, HubError
 from hub.gateway.access import identify
 from hub.gateway.device_socket import DeviceSocket
 from hub.gateway.watch_socket import WatchSocket
@@ -30,7 +30,7 @@ from hub.gateway.websocket import Accept, Refuse, UpgradeRequest
 from hub.journal.sqlite import SqliteJournal
 from hub.journal.writer import JournalWriter
 from hub.live.rooms import RECONNECTS_PER_S, Live
-from hub.model import Frame
+from hub.model import Frame, Mark, StreamKey
 from hub.query import Query
 from hub.renewal import renew_if_suspect
 from hub.replay import Replays
@@ -93,7 +93,7 @@ class Hub:
         self.identities = files.enter_context(closing(Identities(data / "identities.sqlite3")))
         self.journal = files.enter_context(closing(SqliteJournal(data / "journal.sqlite3")))
         begun = self.journal.begun(time.time_ns() - NEW_STREAMS_NS)
-        self.streams = Streams(self.journal.runs(), self.journal.head, self.journal.find_mark, begun)
+        self.streams = Streams(self.journal.runs(), self.journal.head, self._find_marks, begun)
         self.store = files.enter_context(closing(EmbeddedStore(data / "readings.sqlite3")))
         self.registry = Registry(self.journal.series(), ids_from=self.store.largest_series() + 1)
         self.journal.find_series = self.registry.by_key.get
@@ -176,6 +176,14 @@ class Hub:
     def _socket_closed(self, socket: DeviceSocket) -> None:
         self._sockets.discard(socket)
         self._socket_ids.pop(socket, None)
+
+    def _find_marks(self, keys: Iterable[StreamKey]) -> dict[StreamKey, Mark]:
+        """On the loop: the one read of the journal that a device waits for; its disk may fail like the writer's."""
+        try:
+            return self.journal.find_marks(keys)
+        except DiskFailedError as error:
+            self._disk_failed(error)
+            raise
 
     def _committed(self, frames: Sequence[Frame]) -> None:
         """On the loop, after the commit returned: acks first, then everybody else."""

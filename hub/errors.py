@@ -62,7 +62,7 @@ class ConfigError(HubError):
 
 
 class JournalError(HubError):
-    """The journal cannot be opened, or a commit failed: the hub must stop taking frames."""
+    """The journal cannot be opened or read, or a commit failed: after that the hub must stop taking frames."""
 
     reason = "journal"
 
@@ -82,7 +82,7 @@ class StoreError(HubError):
 
 
 class DiskFailedError(JournalError, StoreError):
-    """The disk failed a write or an fsync: what the file holds is not known, so nothing more goes to it.
+    """The disk failed a read, a write or an fsync: what the file holds is not known, so nothing more goes to it.
 
     The hub starts again on a fresh copy of the file.
     """

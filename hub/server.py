@@ -42,9 +42,9 @@ Started = Callable[[Hub, str], "Callable[[], None]"]
 def serve(config: Config, *, started: Started | None = None) -> int:
     """Run a hub until a signal; return the exit code (1 when it failed by a fault that starting again does not mend).
 
-    When the disk fails a write or an fsync, the hub stops and is started again here, on the same port and on a fresh
-    copy of the file; as long as that fails too, it is tried again. The same process, because the listening address,
-    the log and whoever supervises it stay; nothing of the failed hub is used again.
+    When the disk fails a write, an fsync or the read of a mark, the hub stops and is started again here, on the same
+    port and on a fresh copy of the file; as long as that fails too, it is tried again. The same process, because the
+    listening address, the log and whoever supervises it stay; nothing of the failed hub is used again.
 
     Args:
         started: called with each hub and its URL once it listens; returns what to call before it stops.

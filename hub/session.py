@@ -24,6 +24,7 @@ from device_sdk.errors import Reason
 from device_sdk.reading import Channel
 from device_sdk.wire import CHAIN_START, Close
 from hub.devices import Registry
+from hub.errors import JournalError
 from hub.model import Frame, Kind, Mark, StreamKey
 from hub.streams import MAX_NEW_STREAMS, Owner, Streams, StreamState
 from hub.validate import MalformedError, check_batch, parse_message, unpacked
@@ -168,6 +169,13 @@ class DeviceSession:
         if hello.stream == wire.HUB_STREAM:
             self.end(Close.BAD_MESSAGE, f"stream {hello.stream} is the hub's own: begin one with a random name")
             return
+        try:
+            self._greet(key, hello, now_ns)
+        except JournalError as error:
+            _log.warning("hello not answered device=%s stream=%s reason=%s", self.device, hello.stream, error)
+            self.end(Close.INTERNAL, "the hub could not read what it holds of this device's streams: try again")
+
+    def _greet(self, key: StreamKey, hello: wire.Hello, now_ns: int) -> None:
         if not self._streams.may_begin(key, now_ns):
             _log.warning("slow device=%s reason=more than %d new streams in a day", self.device, MAX_NEW_STREAMS)
             self._send(wire.Slow(Reason.TOO_MANY_STREAMS, RETRY_NEW_STREAM_MS))
@@ -175,9 +183,9 @@ class DeviceSession:
         self._check_seen(hello.seen, now_ns)
         self.ping_s = wire.METERED_PING_S if hello.link == "metered" else wire.PING_S
         state = self._streams.get(key)
-        answer = self._verdict(state, hello, now_ns)
+        # Before the verdict, which looks other streams up: when that fails, `end` gives back what is owned.
         self._take_over(state)
-        self._send(answer)
+        self._send(self._verdict(state, hello, now_ns))
         self._complained_at, self._slow = -1, False
         self._registry.device(self.namespace, self.device).skew_ns = hello.wall_ns - now_ns if hello.wall_ns else None
         if self.state is State.AWAIT_HELLO:
@@ -196,7 +204,7 @@ class DeviceSession:
             return self._conflict(mark, hello, Reason.CHAIN_CONFLICT, now_ns)
         return wire.Welcome(
             mark.stored, mark.last_chain.hex(), position, now_ns, self._window, self.ping_s,
-            earlier=tuple(self._held(e.stream) for e in hello.earlier),
+            earlier=self._held([e.stream for e in hello.earlier]),
         )  # fmt: skip
 
     def _conflict(self, mark: Mark, hello: wire.Hello, why: Reason, now_ns: int) -> wire.NewStream:
@@ -214,10 +222,12 @@ class DeviceSession:
             _log.warning("hub_restored device=%s seen=%s now=%s", self.device, seen[:40], self._streams.position())
             self._streams.owe(self.namespace, self.device, now_ns, None, Reason.HUB_RESTORED)
 
-    def _held(self, stream: str) -> wire.Earlier:
-        """Return what is stored of a stream, without making one."""
-        mark, chain = self._streams.stored(StreamKey(self.namespace, self.device, stream))
-        return wire.Earlier(stream, mark, mark + 1, chain.hex())
+    def _held(self, names: Sequence[str]) -> tuple[wire.Earlier, ...]:
+        """Return what is stored of the device's streams, without making any."""
+        stored = self._streams.stored([StreamKey(self.namespace, self.device, name) for name in names])
+        return tuple(
+            wire.Earlier(name, seq, seq + 1, chain.hex()) for name, (seq, chain) in zip(names, stored, strict=True)
+        )
 
     def _take_over(self, state: StreamState) -> None:
         """The newest connection of a stream wins at once."""

@@ -2,7 +2,7 @@
 
 Owns: `Streams`, the marks in memory; per stream a volatile ``accepted`` and a durable
 ``stored``. Place: after `validate` and `journal.base`, before `session`, which
-speaks for one stream at a time. Pure but for what it asks the journal for: `FindMark`.
+speaks for one stream at a time. Pure but for what it asks the journal for: `FindMarks`.
 
 A stream is in memory while a session speaks for it or frames of it are on their way to the
 journal, and a while longer (`IDLE_KEPT`). Any other is the journal's alone, and read when it is
@@ -12,8 +12,8 @@ The hub has a stream of its own for each device (`wire.HUB_STREAM`): in it, it t
 gap frames what only it can know, that it was restored or that two spools write one stream.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -35,8 +35,11 @@ TELL_EVERY_NS = 60 * 10**9
 # Streams that rest in memory, about 2 KiB each: a device that comes back soon finds what was refused of its last
 # frames, which only memory has, and costs no look into the journal.
 IDLE_KEPT = 1000
+# Names of refused readings that a stream at rest keeps for the next ack, 0.3 KiB each at most. They tell a person which
+# channel is wrong, and the first few do; the count is in the mark.
+_REJECTIONS_AT_REST = 5
 
-FindMark = Callable[[StreamKey], Mark | None]
+FindMarks = Callable[[Sequence[StreamKey]], Mapping[StreamKey, Mark]]
 
 
 class Owner(Protocol):
@@ -86,12 +89,12 @@ class Streams:
     Args:
         runs: of the journal, oldest first; the last one is writing.
         head: the last offset.
-        find: the journal's `find_mark`, called for streams that are not in memory.
+        find: the journal's `find_marks`, called for streams that are not in memory.
         begun: of the journal, streams that began within a day and when, oldest first.
     """
 
     def __init__(
-        self, runs: Sequence[Run], head: int, find: FindMark, begun: Iterable[tuple[StreamKey, int]] = ()
+        self, runs: Sequence[Run], head: int, find: FindMarks, begun: Iterable[tuple[StreamKey, int]] = ()
     ) -> None:
         self.run = runs[-1].id
         self.head = head
@@ -102,7 +105,8 @@ class Streams:
         self._states: dict[StreamKey, StreamState] = {}
         # Those of `_states` at rest, the longest first.
         self._idle: dict[StreamKey, None] = {}
-        self._births: dict[tuple[str, str], deque[int]] = {}
+        # Device → when streams of it began, of devices that began one within a day; the newest beginner is the last.
+        self._births: OrderedDict[tuple[str, str], deque[int]] = OrderedDict()
         for key, first_ns in begun:
             self.begin(key, first_ns)
 
@@ -121,7 +125,7 @@ class Streams:
         born = self._births.get((key.namespace, key.device))
         if born is None or len(born) < MAX_NEW_STREAMS or born[0] <= now_ns - NEW_STREAMS_NS:
             return True
-        return key in self._states or self._find(key) is not None
+        return key in self._states or bool(self._find([key]))
 
     def owe(self, namespace: str, device: str, now_ns: int, count: int | None, reason: Reason) -> None:
         """Note what the hub itself has to tell of a device: a loss of ``count`` readings (None: unknown)."""
@@ -154,26 +158,36 @@ class Streams:
 
     def begin(self, key: StreamKey, now_ns: int) -> None:
         """Count a stream whose first frame was accepted now."""
-        born = self._births.setdefault((key.namespace, key.device), deque(maxlen=MAX_NEW_STREAMS))
-        born.append(now_ns)
+        device = (key.namespace, key.device)
+        self._births.setdefault(device, deque(maxlen=MAX_NEW_STREAMS)).append(now_ns)
+        self._births.move_to_end(device)
+        while now_ns - next(iter(self._births.values()))[-1] >= NEW_STREAMS_NS:
+            self._births.popitem(last=False)
 
     def get(self, key: StreamKey) -> StreamState:
         """Return the stream's state; an unknown stream begins with ``stored`` 0.
 
         Take it over, or `release` it: until then it stays in memory.
+
+        Raises:
+            JournalError: what is stored of it could not be read; nothing stays in memory.
         """
         self._idle.pop(key, None)
         state = self._states.get(key)
         if state is None:
-            state = self._states[key] = StreamState(self._find(key) or Mark(key))
+            state = self._states[key] = StreamState(self._find([key]).get(key) or Mark(key))
             state.rewind()
         return state
 
-    def stored(self, key: StreamKey) -> tuple[int, bytes]:
-        """Return the last stored seq of a stream and its chain; (0, the start) of an unknown one."""
-        state = self._states.get(key)
-        mark = self._find(key) if state is None else state.mark
-        return (0, CHAIN_START) if mark is None else (mark.stored, mark.last_chain)
+    def stored(self, keys: Sequence[StreamKey]) -> list[tuple[int, bytes]]:
+        """Return the last stored seq of each stream and its chain; (0, the start) of an unknown one.
+
+        Makes none, and asks the journal once at most; raises as `get`.
+        """
+        unread = [key for key in keys if key not in self._states]
+        marks = dict(self._find(unread)) if unread else {}
+        marks |= {key: self._states[key].mark for key in keys if key in self._states}
+        return [(marks[key].stored, marks[key].last_chain) if key in marks else (0, CHAIN_START) for key in keys]
 
     def __len__(self) -> int:
         """Return how many streams are in memory."""
@@ -193,9 +207,11 @@ class Streams:
                 state = touched[frame.key] = self.get(frame.key)
             state.mark.advance(frame)
             if frame.rejected:
-                state.rejected += frame.rejected[: MAX_REJECTIONS_NAMED - len(state.rejected)]
+                # Nobody acks the hub's own stream.
+                if frame.key.stream != wire.HUB_STREAM:
+                    state.rejected += frame.rejected[: MAX_REJECTIONS_NAMED - len(state.rejected)]
                 # The journal has counted them; the ring, which keeps the frame for minutes, does not weigh them.
-                frame.rejected = ()
+                frame.forget_rejected()
         self.head = frames[-1].offset if frames else self.head
         owners = []
         for state in touched.values():
@@ -228,8 +244,11 @@ class Streams:
         key = state.mark.key
         if state.accepted or key.stream == wire.HUB_STREAM:
             return
-        if born := self._births.get((key.namespace, key.device)):
+        device = (key.namespace, key.device)
+        if born := self._births.get(device):
             born.pop()
+            if not born:
+                del self._births[device]
 
     def _rest(self, state: StreamState) -> None:
         """Let a stream go that nobody speaks for and nothing is on its way of: what is stored, the journal has."""
@@ -241,6 +260,7 @@ class Streams:
         if not state.accepted:
             self._states.pop(key, None)
             return
+        del state.rejected[_REJECTIONS_AT_REST:]
         self._idle[key] = None
         if len(self._idle) > IDLE_KEPT:
             oldest = next(iter(self._idle))

@@ -5,7 +5,7 @@ Place: after `model`. An offset is the only notion of "where" in the hub:
 frames are numbered 1, 2, 3 … in commit order, across all streams.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -139,8 +139,13 @@ class Journal(Protocol):
             ExpiredError: frames behind ``after`` have been trimmed.
         """
 
-    def find_mark(self, key: StreamKey) -> Mark | None:
-        """Return the mark of a stream, None when nothing of it is stored; quick enough for the event loop."""
+    def find_marks(self, keys: Iterable[StreamKey]) -> dict[StreamKey, Mark]:
+        """Return the marks of those streams of which something is stored; quick enough for the event loop.
+
+        Raises:
+            DiskFailedError: the disk failed: nothing more may be written to it.
+            JournalError: they could not be read; a later call may succeed.
+        """
 
     def begun(self, since_ns: int) -> list[tuple[StreamKey, int]]:
         """Return the devices' streams whose first frame came behind ``since_ns``, with when, oldest first."""

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from device_sdk.wire import HUB_STREAM
@@ -32,6 +33,9 @@ _COLUMNS_WITHOUT_CHAINS = _COLUMNS.replace("chains", "x''")
 # A mark in memory is about 1.5 KiB. Beyond this many the cache starts again from the table: streams that ended are in
 # it too, and reading one that did not is one lookup.
 _MARKS_CACHED = 5000
+# Marks older than what is asked for that `read_begun` looks behind: so many streams may have begun while the clock of
+# a hub without a battery was wrong. About 1 MB of the file, read once at the start.
+_OLDER_READ = 1000
 
 
 @dataclass(slots=True)
@@ -59,7 +63,10 @@ class MarkRow(Mark):
 
     def mark(self) -> Mark:
         """Return the mark that leaves the journal."""
-        return Mark(self.key, *self.values()[3:-1])
+        return Mark(
+            self.key, self.stored, self.chains, self.accepted, self.rejected, self.dropped, self.quarantined,
+            self.first_ns, self.last_ns,
+        )  # fmt: skip
 
 
 class MarkTable:
@@ -133,17 +140,22 @@ def read_mark_rows(connection: sqlite3.Connection, namespace: str, device: str |
 def read_begun(connection: sqlite3.Connection, since_ns: int) -> list[tuple[StreamKey, int]]:
     """Return the devices' streams that began behind ``since_ns``, with when, oldest first.
 
-    Row ids ascend in time, so no more is read than was begun. The hub's own streams do not count: what they begin
-    with may be a replay, which is as old as what is replayed.
+    Row ids ascend with the order of beginning, and times mostly do: not where a clock was set. So the search goes on
+    behind rows that are older, and ends after `_OLDER_READ` of them, however many streams there ever were. The hub's
+    own streams do not count: what they begin with may be a replay, which is as old as what is replayed.
     """
-    found = []
+    found: list[tuple[StreamKey, int]] = []
+    older = 0
     for *key, first_ns in connection.execute(
         "SELECT namespace, device, stream, first_ns FROM mark WHERE stream <> ? ORDER BY id DESC", (HUB_STREAM,)
     ):
-        if first_ns <= since_ns:
+        if first_ns > since_ns:
+            found.append((StreamKey(*key), first_ns))
+            continue
+        older += 1
+        if older == _OLDER_READ:
             break
-        found.append((StreamKey(*key), first_ns))
-    return found[::-1]
+    return sorted(found, key=itemgetter(1))
 
 
 class StreamNames:

@@ -16,7 +16,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -184,11 +184,14 @@ class SqliteJournal:
             )
         return frames
 
-    def find_mark(self, key: StreamKey) -> Mark | None:
-        """Return the mark of a stream, None when nothing of it is stored; one lookup by its key."""
-        with self._readers.connection() as connection:
-            row = mark.read_mark(connection, key)
-        return None if row is None else row.mark()
+    def find_marks(self, keys: Iterable[StreamKey]) -> dict[StreamKey, Mark]:
+        """Return the marks of those streams of which something is stored, in one transaction; see `Journal`."""
+        try:
+            with self._readers.connection() as connection:
+                rows = [mark.read_mark(connection, key) for key in keys]
+        except sqlite3.Error as error:
+            raise self._unread(error) from error
+        return {row.key: row.mark() for row in rows if row is not None}
 
     def begun(self, since_ns: int) -> list[tuple[StreamKey, int]]:
         """Return the devices' streams that began behind ``since_ns``, with when, oldest first."""
@@ -310,6 +313,13 @@ class SqliteJournal:
             self._kind = DiskFailedError
             mark_suspect(self._path)
         return self._kind(f"{self._path}: a commit failed and was undone: {self._broken}")
+
+    def _unread(self, error: sqlite3.Error) -> JournalError:
+        """Return what the caller of a read shall raise; whether the writer goes on, it finds out itself."""
+        if is_disk_failure(error):
+            mark_suspect(self._path)
+            return DiskFailedError(f"{self._path}: the disk failed a read: {error}; start the hub again")
+        return JournalError(f"cannot read {self._path}: {error}; check the directory, and how many files may be open")
 
     def _undo(self) -> None:
         self._ledger.forget()

@@ -6,10 +6,12 @@ Place: after `model`, before `rooms`. Pure. What is older is in the journal.
 
 from collections.abc import Sequence
 
-from hub.model import Frame
+from hub.model import Frame, Kind, StreamKey
 
 # 0.2 M readings: seconds at full load, hours of a small site; more would only repeat what the page cache holds.
 RING_BYTES = 16 * 1024 * 1024
+# In the place of a frame that left, until the list is moved: what is not counted must not be held.
+_LEFT = Frame(StreamKey("", "", ""), 0, Kind.GAP, 0, b"", b"")
 
 
 class Ring:
@@ -73,8 +75,9 @@ class Ring:
     def _shrink(self) -> None:
         while self.bytes > self._max_bytes and len(self) > 1:
             self.bytes -= self._frames[self._start].memory_bytes
+            self._frames[self._start] = _LEFT
             self._start += 1
-        # Moving the list once per eighth of its length keeps the cost constant and little of what left alive.
+        # Moving the list once per eighth of its length keeps the cost of a frame constant.
         if self._start > 64 and self._start * 8 > len(self._frames):
             del self._frames[: self._start]
             self._start = 0

@@ -118,6 +118,12 @@ class ChunkCache:
         while self.bytes > self._max_bytes and self._chunks:
             self.bytes -= self._chunks.popitem(last=False)[1].size()
 
+    def drop(self, room: int) -> None:
+        """Forget the chunks of a room that ended: its number does not come again."""
+        # All keys are looked at: a room ends seldom, and to begin it cost a look at every series.
+        for key in [key for key in self._chunks if key[0] == room]:
+            self.bytes -= self._chunks.pop(key).size()
+
 
 @dataclass(slots=True)
 class Sources:
@@ -181,6 +187,10 @@ class Room:
             self._announced = len(self.catalog)
         self._announce_new()
         self.live[listener] = None
+
+    def end(self) -> None:
+        """Let go of what the room shares with others; nobody listens any more."""
+        self._sources.cache.drop(self._number)
 
     def leave(self, listener: Listener) -> None:
         """Take a listener out of the live set, if it is there."""

@@ -147,6 +147,7 @@ class Live:
         room.listeners -= 1
         if room.listeners == 0:
             del self._rooms[room.key]
+            room.end()
 
     def enter(self, watcher: Watcher) -> None:
         """Take a connection into the sweep that tells quiet subscriptions their position."""

@@ -58,7 +58,7 @@ def test_empty_journal(opener: Opener) -> None:
     assert journal.head == 0
     assert journal.read(0, 1000) == []
     assert journal.account("default", None, 0).marks == []
-    assert journal.find_mark(KEY) is None
+    assert journal.find_marks([KEY]) == {}
     assert journal.series() == []
     assert journal.runs() == [journal.run]
     assert journal.run.first_offset == 1
@@ -169,8 +169,8 @@ def test_marks_follow_the_rule_of_the_session(opener: Opener) -> None:
     journal.append(frames[:1], maker.all_series())
     journal.append(frames[1:], [])
 
-    assert journal.find_mark(KEY) == expected
-    assert opener().find_mark(KEY) == expected
+    assert journal.find_marks([KEY]) == {KEY: expected}
+    assert opener().find_marks([KEY._replace(device="door"), KEY, KEY]) == {KEY: expected}
     assert (expected.accepted, expected.rejected, expected.dropped, expected.quarantined) == (1, 5, 70, 1)
 
 
@@ -182,11 +182,10 @@ def test_marks_keep_the_last_chains(opener: Opener, count: int) -> None:
     journal.append(frames[: count // 2], maker.all_series())
     journal.append(frames[count // 2 :], [])
 
-    mark = opener().find_mark(KEY)
+    mark = opener().find_marks([KEY])[KEY]
 
     known = [CHAIN_START, *(f.chain for f in frames)]
     forgotten = max(0, count - CHAINS_KEPT + 1)
-    assert mark is not None
     assert [mark.chain(seq) for seq in range(count + 2)] == [*[None] * forgotten, *known[forgotten:], None]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sqlite3
 import time
 from contextlib import closing
@@ -12,10 +13,11 @@ import pytest
 from device_sdk import wire
 from device_sdk.columns import Batch, Column, encode_json
 from device_sdk.reading import Channel, ValueType
-from device_sdk.wire import CHAIN_START
+from device_sdk.wire import CHAIN_START, Close
 from hub.app import Hub
 from hub.auth import Identities, Role
 from hub.config import Config
+from hub.errors import DiskFailedError
 from hub.journal.sqlite import SqliteJournal
 from hub.model import StreamKey
 from hub.session import DeviceSession
@@ -82,6 +84,24 @@ async def test_streams_of_the_last_day_count_after_a_restart(tmp_path: Path) -> 
         assert not hub.streams.may_begin(StreamKey("default", "today", STREAM), now_ns)
         assert hub.streams.may_begin(frames[-1].key, now_ns)
         assert len(hub.streams) == 0
+
+
+async def test_hub_stops_when_its_disk_fails_a_device_that_comes_back(tmp_path: Path) -> None:
+    """A mark is read on the loop: a failed read ends the hub as a failed write does, and its file is suspect."""
+    asked = asyncio.Event()
+    async with Hub(Config(data=tmp_path)) as hub:
+        hub.on_failed = asked.set
+        speak(hub, 1, [1.5])
+        await stored(hub, 1)
+        os.truncate(tmp_path / "journal.sqlite3-wal", 0)
+        session = DeviceSession("default", "other", hub.streams, hub.registry)
+        session.receive(wire.encode(wire.Hello("other", STREAM, "b", "r", 0, 1, CHAIN_START.hex())), True, T0)
+
+        assert isinstance(hub.failed, DiskFailedError)
+        assert asked.is_set()
+        assert session.closing is not None
+        assert session.closing[0] == Close.INTERNAL
+    assert (tmp_path / "journal.sqlite3-suspect").exists()
 
 
 async def test_hub_takes_over_frames_that_its_store_has_not_seen(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ async def test_what_is_valid_now_is_stored_on_the_hubs_own_stream(tmp_path: Path
         device, own = hub.streams.get(StreamKey("default", "pump", STREAM)).mark, hub.streams.get(OWN).mark
         assert (device.stored, device.accepted, device.rejected, device.quarantined) == (2, 1, 3, 1)
         assert (own.stored, own.accepted, own.rejected, own.last_ns) == (1, 3, 0, T0)
-        assert own == hub.journal.find_mark(OWN)
+        assert own == hub.journal.find_marks([OWN])[OWN]
         assert hub.journal.replays("default") == {device.key: ReplayEntry(1, 3)}
 
 

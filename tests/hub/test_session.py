@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,10 +13,12 @@ from device_sdk.errors import Reason
 from device_sdk.reading import Channel
 from device_sdk.wire import CHAIN_START, Close, next_chain
 from hub.devices import Registry
+from hub.errors import JournalError
 from hub.journal.base import Run
 from hub.model import Frame, Kind, Mark, StreamKey
 from hub.session import ALLOWED, DeviceSession, State
-from hub.streams import MAX_NEW_STREAMS, Streams
+from hub.streams import MAX_NEW_STREAMS, FindMarks, Streams
+from tests.support.marks import marks_of
 
 T0 = 1_795_376_000_000_000_000
 STREAM = "9f3a0000000000aa"
@@ -24,8 +27,8 @@ STREAM = "9f3a0000000000aa"
 class Rig:
     """A hub without I/O: sessions on one set of streams, and a commit that the test calls."""
 
-    def __init__(self) -> None:
-        self.streams = Streams([Run("7f3a0001", 1)], 0, dict[StreamKey, Mark]().get)
+    def __init__(self, find: FindMarks | None = None) -> None:
+        self.streams = Streams([Run("7f3a0001", 1)], 0, find or marks_of({}))
         self.registry = Registry(())
         self.uncommitted: list[Frame] = []
 
@@ -247,6 +250,23 @@ def test_rejections_are_counted_in_every_ack_and_named_once() -> None:
     assert (second["rejected_total"], "rejected" in second) == (1, False)
 
 
+def test_what_was_refused_while_a_device_was_away_is_named_in_its_next_ack() -> None:
+    """The first few, which show what is wrong; the total counts them all."""
+    rig = Rig()
+    session = rig.running()
+    rig.say(session, encode_json(Batch(1, 100, T0, 1, (Column("typo", list(range(100)), [1.5] * 100),))))
+    session.closed()
+    rig.commit()
+
+    back = rig.running()
+    rig.say(back, batch(2))
+    rig.commit()
+    ack = json.loads(back.take_output()[-1])
+
+    assert (ack["stored"], ack["rejected_total"]) == (2, 100)
+    assert [r["index"] for r in ack["rejected"]] == [0, 1, 2, 3, 4]
+
+
 def test_gap_is_an_ordinary_numbered_frame() -> None:
     """A declared loss takes its place in the order and counts as dropped."""
     rig = Rig()
@@ -396,6 +416,47 @@ def test_welcome_says_what_is_held_of_earlier_streams() -> None:
     assert len(rig.streams) == 2, "asking makes no stream"
 
 
+FORK, EARLIER = "00000000000000ff", "00000000000000bb"
+
+
+@pytest.mark.parametrize(
+    ("unread", "stream", "next_seq", "kept", "answer"),
+    [
+        (STREAM, STREAM, 1, 0, "welcome"),
+        (EARLIER, STREAM, 1, 0, "welcome"),
+        # Two spools write the stream, which is told on the hub's own; it is in the journal, so it stays at rest.
+        (wire.HUB_STREAM, FORK, 2, 1, "new_stream"),
+    ],
+    ids=["its own stream", "an earlier one", "the hub's"],
+)
+def test_hello_that_the_journal_cannot_answer_leaves_nothing(
+    unread: str, stream: str, next_seq: int, kept: int, answer: str
+) -> None:
+    """The device is told to come back; the stream is nobody's, and the next hello of it is answered."""
+    is_failing = True
+    forked = Mark(StreamKey("default", "d", FORK), 1, CHAIN_START + b"c" * 16)
+
+    def find(keys: Sequence[StreamKey]) -> dict[StreamKey, Mark]:
+        if is_failing and unread in [key.stream for key in keys]:
+            raise JournalError("cannot read")
+        return {forked.key: forked} if forked.key in keys else {}
+
+    rig = Rig(find)
+    hello = greet(next_seq=next_seq, stream=stream, earlier=(wire.Earlier(EARLIER, 7, 8, "00" * 16),))
+    for _ in range(3):
+        session = rig.session()
+
+        assert rig.say(session, hello) == []
+        assert session.closing == (
+            Close.INTERNAL, "the hub could not read what it holds of this device's streams: try again"
+        )  # fmt: skip
+        session.closed()
+
+    assert len(rig.streams) == kept
+    is_failing = False
+    assert [m["op"] for m in rig.say(rig.session(), hello)] == [answer]
+
+
 def test_position_this_hub_never_gave_out_is_a_restored_hub() -> None:
     """It is recorded once as a gap of unknown count on the hub's own stream of that device, and logged."""
     rig = Rig()
@@ -466,12 +527,14 @@ def test_a_stored_frame_keeps_no_rejections() -> None:
     rig.say(session, batch(3, "text"))
     frames = list(rig.uncommitted)
     assert all(frame.rejected for frame in frames)
+    queued = [frame.memory_bytes for frame in frames]
 
     rig.commit()
     (ack,) = [json.loads(message) for message in session.take_output()]
 
     assert len(ack["rejected"]) == 2
     assert [frame.rejected for frame in frames] == [(), ()]
+    assert [before - frame.memory_bytes > 96 for before, frame in zip(queued, frames, strict=True)] == [True, True]
 
 
 def test_a_device_with_all_its_channels_is_told_so() -> None:

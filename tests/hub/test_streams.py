@@ -2,15 +2,16 @@
 
 import json
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 
 from device_sdk import wire
 from device_sdk.errors import Reason
-from device_sdk.wire import CHAIN_START, CHAINS_KEPT
+from device_sdk.wire import CHAIN_START, CHAINS_KEPT, Rejection
 from hub.journal.base import Run
 from hub.model import Frame, Kind, Mark, StreamKey
 from hub.streams import IDLE_KEPT, MAX_NEW_STREAMS, NEW_STREAMS_NS, Streams, StreamState
+from tests.support.marks import marks_of
 
 T = 1_795_376_000_000_000_000
 
@@ -20,7 +21,7 @@ def key(stream: int = 1, device: str = "d") -> StreamKey:
 
 
 def streams(head: int = 0) -> Streams:
-    return Streams([Run("7f3a0001", 1)], head, dict[StreamKey, Mark]().get)
+    return Streams([Run("7f3a0001", 1)], head, marks_of({}))
 
 
 def store(into: Streams, of: StreamKey, seq: int, now_ns: int = T) -> None:
@@ -37,7 +38,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.journal: dict[StreamKey, Mark] = {}
-        self.streams = Streams([Run("7f3a0001", 1)], 0, self.journal.get)
+        self.streams = Streams([Run("7f3a0001", 1)], 0, marks_of(self.journal))
 
     def visit(self, of: StreamKey, frames: int = 1) -> None:
         """Take the stream's next frames, commit each, and let go of it."""
@@ -51,7 +52,7 @@ class Hub:
 
 def test_position_is_known_inside_the_run_that_gave_it_out() -> None:
     """Each run reaches from one before its first offset to the next run's; the present one to the head."""
-    of = Streams([Run("aaaa0001", 1), Run("aaaa0002", 101), Run("aaaa0003", 101)], 140, dict[StreamKey, Mark]().get)
+    of = Streams([Run("aaaa0001", 1), Run("aaaa0002", 101), Run("aaaa0003", 101)], 140, marks_of({}))
 
     known = ["aaaa0001.0", "aaaa0001.100", "aaaa0002.100", "aaaa0003.140"]
     unknown = ["aaaa0001.101", "aaaa0003.141", "bbbb0001.5", "aaaa0003", "aaaa0003.x", "", "aaaa0003.²"]
@@ -70,11 +71,29 @@ def test_own_position_is_always_known() -> None:
 def test_stored_of_an_unknown_stream_makes_none() -> None:
     """Asking costs nothing: a hello may name any stream."""
     of = streams()
-    assert of.stored(key()) == (0, CHAIN_START)
+    assert of.stored([key()]) == [(0, CHAIN_START)]
     assert len(of) == 0
 
     store(of, key(), 1)
-    assert of.stored(key()) == (1, wire.next_chain(CHAIN_START, b"{}"))
+    assert of.stored([key()]) == [(1, wire.next_chain(CHAIN_START, b"{}"))]
+
+
+def test_all_that_is_asked_for_at_once_is_one_look_into_the_journal() -> None:
+    """A hello may name sixteen streams, and each look is a transaction on the event loop; none for what is known."""
+    asked: list[list[StreamKey]] = []
+    journal = {key(n): Mark(key(n), n, b"c" * 16) for n in (2, 3)}
+
+    def find(keys: Sequence[StreamKey]) -> dict[StreamKey, Mark]:
+        asked.append(list(keys))
+        return {k: journal[k] for k in keys if k in journal}
+
+    of = Streams([Run("7f3a0001", 1)], 0, find)
+    of.get(key(2))
+    del asked[:]
+
+    assert [seq for seq, _ in of.stored([key(n) for n in range(1, 5)])] == [0, 2, 3, 0]
+    assert [seq for seq, _ in of.stored([key(2)])] == [2]
+    assert asked == [[key(1), key(3), key(4)]]
 
 
 def test_hub_tells_of_a_device_on_a_stream_of_its_own() -> None:
@@ -106,11 +125,28 @@ def test_a_device_may_begin_so_many_streams_a_day() -> None:
     assert of.may_begin(key(999), T + NEW_STREAMS_NS + 1)
 
 
+def test_beginnings_are_forgotten_after_a_day() -> None:
+    """Devices come and go for years: those that begin none any more cost nothing, nor those whose first was refused."""
+    of, count = streams(), 300
+    tracemalloc.start()
+    for n in range(1, count + 1):
+        for stream in range(MAX_NEW_STREAMS):
+            of.begin(key(stream, f"gone-{n}"), T)
+    for n in range(1, count + 1):
+        of.begin(key(1, f"refused-{n}"), T)
+        of.refused([of.get(key(1, f"refused-{n}")).accept(1, b"{}", T, Kind.BATCH, body=b"{}")])
+    of.begin(key(1), T + NEW_STREAMS_NS)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert taken < 200 * count
+
+
 def test_new_streams_are_counted_over_a_restart() -> None:
     """The journal says when each began, and still knows those that may go on."""
     marks = {key(n): Mark(key(n), 1, b"c" * 16) for n in range(1, MAX_NEW_STREAMS + 1)}
 
-    of = Streams([Run("7f3a0001", 1)], 0, marks.get, [(k, T) for k in marks])
+    of = Streams([Run("7f3a0001", 1)], 0, marks_of(marks), [(k, T) for k in marks])
 
     assert not of.may_begin(key(999), T + 1)
     assert of.may_begin(key(5), T + 1)
@@ -167,7 +203,7 @@ def test_streams_at_rest_leave_memory() -> None:
         hub.visit(key(n, f"d-{n % 50}"))
 
     assert len(hub.streams) == IDLE_KEPT
-    assert hub.streams.stored(key(1, "d-1")) == (1, wire.next_chain(CHAIN_START, b"{}"))
+    assert hub.streams.stored([key(1, "d-1")]) == [(1, wire.next_chain(CHAIN_START, b"{}"))]
     hub.visit(key(1, "d-1"))
     assert (hub.journal[key(1, "d-1")].stored, hub.journal[key(1, "d-1")].accepted) == (2, 0)
     assert len(hub.streams) == IDLE_KEPT
@@ -202,6 +238,36 @@ def test_stream_in_memory_is_small() -> None:
 
     assert len(hub.streams) == count
     assert taken / count < 2560
+
+
+def test_stream_at_rest_is_small_whatever_was_refused_of_it() -> None:
+    """A thousand of them stay in memory, and a peer chooses the names of its channels."""
+    hub, count = Hub(), 200
+
+    def visit(n: int) -> None:
+        refused = tuple(Rejection(1, f"{n}-{i}-" + "c" * 120, i, "unknown_channel") for i in range(100))
+        state = hub.streams.get(key(n))
+        hub.streams.committed([state.accept(1, b"{}", T, Kind.BATCH, body=b"{}", rejected=refused, rejected_count=100)])
+
+    tracemalloc.start()
+    for n in range(1, count + 1):
+        visit(n)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert len(hub.streams) == count
+    assert taken / count < 2560 + 5 * 350
+
+
+def test_hubs_own_stream_keeps_no_rejections() -> None:
+    """What a replay refuses nobody asks for: there is no ack on that stream."""
+    of = streams()
+    own = of.get(StreamKey("default", "d", wire.HUB_STREAM))
+    refused = (Rejection(1, "x", 0, "type_conflict"),)
+
+    of.committed([own.accept(1, b"{}", T, Kind.BATCH, body=b"{}", rejected=refused, rejected_count=1)])
+
+    assert (own.mark.rejected, own.rejected) == (1, [])
 
 
 class Silent:

@@ -22,6 +22,7 @@ from hub.journal.base import Run
 from hub.model import Frame, Kind, Mark, StreamKey
 from hub.session import DeviceSession
 from hub.streams import Streams
+from tests.support.marks import marks_of
 
 T0_NS = 1_795_376_000_000_000_000
 CHANNEL = "t"
@@ -53,7 +54,7 @@ class WorldHub:
         marks: dict[StreamKey, Mark] = {}
         for frame in self.journal:
             marks.setdefault(frame.key, Mark(frame.key)).advance(frame)
-        self.streams = Streams(self.runs, len(self.journal), marks.get)
+        self.streams = Streams(self.runs, len(self.journal), marks_of(marks))
         self.registry = Registry(())
 
     def commit(self) -> None:

@@ -74,7 +74,7 @@ class HubParts:
         self.identities = Identities(folder / "identities.sqlite3")
         self.journal = SqliteJournal(folder / "journal.sqlite3")
         self.registry = Registry(self.journal.series())
-        self.streams = Streams(self.journal.runs(), self.journal.head, self.journal.find_mark)
+        self.streams = Streams(self.journal.runs(), self.journal.head, self.journal.find_marks)
         self.store = EmbeddedStore(folder / "readings.sqlite3")
         self.consumer = StoreInStep()
         self.query = Query(self.registry, self.store)

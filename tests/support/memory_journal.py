@@ -1,6 +1,6 @@
 """A journal in memory for tests of what reads it: offsets, runs, trimming; one process, no threads of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hub.errors import ExpiredError, NotFoundError
 from hub.journal.base import (
@@ -64,9 +64,9 @@ class MemoryJournal:
             found.append(frame)
         return found
 
-    def find_mark(self, key: StreamKey) -> Mark | None:
+    def find_marks(self, keys: Iterable[StreamKey]) -> dict[StreamKey, Mark]:
         """Return nothing: watchers have no marks."""
-        return None
+        return {}
 
     def begun(self, since_ns: int) -> list[tuple[StreamKey, int]]:
         """Return nothing: watchers begin no streams."""

@@ -86,3 +86,37 @@ def test_new_streams_are_listed_from_a_time_on(connection: sqlite3.Connection) -
         (StreamKey("default", "pump", names[3]), T0 + 3),
     ]
     assert len(mark.read_begun(connection, 0)) == 4
+
+
+def test_new_streams_are_found_behind_those_of_a_wrong_clock(connection: sqlite3.Connection) -> None:
+    """A hub without a battery took some in 1970: the streams before and behind them count, in the order of time."""
+    table, maker = mark.MarkTable(connection), FrameMaker()
+    times = [T0 + 1, T0 + 3, *(n * 10**9 for n in range(900)), T0 + 2]
+    frames = [
+        maker.batch("pump", [("t", T0, 1.0)], stream=f"{n:016x}", received_ns=received_ns)
+        for n, received_ns in enumerate(times, 1)
+    ]
+    table.write(table.stage(frames))
+
+    assert [first_ns for _, first_ns in mark.read_begun(connection, T0)] == [T0 + 1, T0 + 2, T0 + 3]
+
+
+def test_search_for_new_streams_ends(connection: sqlite3.Connection) -> None:
+    """Years of streams are not read at the start."""
+    table, maker = mark.MarkTable(connection), FrameMaker()
+    count = 5000
+    frames = [
+        maker.batch("pump", [("t", T0, 1.0)], stream=f"{n:016x}", received_ns=T0 + n) for n in range(1, count + 1)
+    ]
+    table.write(table.stage(frames))
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    connection.set_progress_handler(step, 100)
+    assert mark.read_begun(connection, T0 + count) == []
+
+    # About ten instructions of SQLite's machine a row.
+    assert steps * 100 < count * 5

@@ -118,6 +118,36 @@ def test_failed_write_ends_the_journal_until_its_file_is_renewed(tmp_path: Path,
     journal.close()
 
 
+def test_failed_read_of_a_mark_makes_the_file_suspect(tmp_path: Path) -> None:
+    """A disk that cannot read back what it was given is not written to again before there is a fresh copy."""
+    journal, frame = SqliteJournal(tmp_path / FILE), FrameMaker().one("pump", 1.0)
+    journal.append([frame], [])
+    os.truncate(tmp_path / f"{FILE}-wal", 0)
+
+    with pytest.raises(DiskFailedError, match="failed a read"):
+        journal.find_marks([frame.key])
+    journal.close()
+
+    assert (tmp_path / f"{FILE}-suspect").exists()
+
+
+def test_mark_that_cannot_be_read_now_is_no_failure_of_the_disk(tmp_path: Path) -> None:
+    """A file that cannot be opened, as when too many are, may be readable the next time."""
+    (tmp_path / "data").mkdir()
+    journal, frame = SqliteJournal(tmp_path / "data" / FILE), FrameMaker().one("pump", 1.0)
+    journal.append([frame], [])
+    (tmp_path / "data").rename(tmp_path / "away")
+
+    with pytest.raises(JournalError, match="cannot read") as failed:
+        journal.find_marks([frame.key])
+    (tmp_path / "away").rename(tmp_path / "data")
+
+    assert not isinstance(failed.value, DiskFailedError)
+    assert journal.find_marks([frame.key])[frame.key].stored == 1
+    journal.close()
+    assert not renew_if_suspect(tmp_path / "data" / FILE)
+
+
 def test_second_writer_is_found_out(tmp_path: Path) -> None:
     """Two processes on one journal: the one that comes second to an offset stops; nothing is stored twice."""
     first, second = SqliteJournal(tmp_path / FILE), SqliteJournal(tmp_path / FILE)
@@ -251,7 +281,7 @@ def test_kill_loses_nothing_reported(tmp_path: Path) -> None:
 
         journal = SqliteJournal(tmp_path / FILE)
         frames = journal.read(0, 10**9)
-        marks = [journal.find_mark(key) for key in {f.key: None for f in frames}]
+        marks = journal.find_marks({f.key for f in frames})
         journal.close()
 
         assert journal.head >= reported
@@ -259,7 +289,7 @@ def test_kill_loses_nothing_reported(tmp_path: Path) -> None:
         assert [(f.key, f.seq, f.body, f.chain) for f in frames] == [
             (f.key, f.seq, f.body, f.chain) for f in expected[: journal.head]
         ]
-        assert {m.key: (m.stored, m.accepted, m.last_chain) for m in marks if m} == marks_of(frames)
+        assert {m.key: (m.stored, m.accepted, m.last_chain) for m in marks.values()} == marks_of(frames)
     once, twice = EmbeddedStore(tmp_path / "once"), MemoryStore()
     once.write(frames)
     for at in range(0, len(frames), 10):
@@ -288,5 +318,5 @@ def test_marks_equal_the_sessions_rule_after_many_commits(tmp_path: Path) -> Non
         journal.append(frames[at : at + size], maker.all_series())
         at += size
 
-    assert {key: journal.find_mark(key) for key in expected} == expected
+    assert journal.find_marks(expected) == expected
     journal.close()

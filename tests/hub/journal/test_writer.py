@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from device_sdk.wire import Rejection
 from hub.errors import DiskFullError, JournalError
-from hub.journal.writer import JournalWriter
+from hub.journal.writer import MAX_GROUP_BYTES, JournalWriter
 from hub.model import Frame
+from hub.store.consumer import MAX_QUEUE_BYTES
 from tests.support.frames import T0, FrameMaker
 from tests.support.journal import GatedJournal
 
@@ -131,6 +133,21 @@ async def test_full_queue_says_so(bench: Bench) -> None:
     assert bench.writer.statistics().bytes == 0
 
 
+async def test_queue_gives_back_what_it_took(bench: Bench) -> None:
+    """Also of frames that became lighter: a commit's names of refused readings go, maybe before the thread goes on."""
+    frame = bench.maker.batch("pump", [("t", T0, 1.0)], rejected=(Rejection(1, "x", 0, "bad_name"),))
+    bench.journal.hold()
+    bench.submit(frame)
+    await bench.in_append()
+    before = frame.memory_bytes
+    frame.forget_rejected()
+    bench.journal.release()
+    await asyncio.to_thread(bench.writer.stop)
+
+    assert frame.memory_bytes < before
+    assert bench.writer.statistics().bytes == 0
+
+
 async def test_full_disk_refuses_all_behind(bench: Bench) -> None:
     """Refused together: the group, what queued behind it, and what came before the loop heard; then work goes on."""
     frames = [bench.maker.one("pump", float(i), T0 + i) for i in range(4)]
@@ -202,13 +219,13 @@ async def test_stop_drains(bench: Bench) -> None:
 
 
 async def test_large_queue_becomes_several_groups(tmp_path: Path) -> None:
-    """A group ends at its limit of bytes, so that the acks in front do not wait for all behind."""
+    """A group ends at its limit, in bytes of memory, so that the acks in front do not wait for all behind."""
     journal, maker = GatedJournal(tmp_path / "journal.sqlite3"), FrameMaker()
     groups: list[list[Frame]] = []
     frames = [maker.quarantined("pump", bytes(1000)) for _ in range(10)]
     writer = JournalWriter(
         journal, asyncio.get_running_loop(), groups.append, lambda error: None, lambda frames: None,
-        max_group_bytes=3000,
+        max_group_bytes=3 * frames[0].memory_bytes,
     )  # fmt: skip
     writer.submit(frames)
     writer.start()
@@ -218,3 +235,8 @@ async def test_large_queue_becomes_several_groups(tmp_path: Path) -> None:
 
     assert [len(group) for group in groups] == [3, 3, 3, 1]
     journal.close()
+
+
+async def test_largest_group_leaves_room_in_the_stores_queue() -> None:
+    """The store is handed a commit whole or not at all: one larger than its queue would always be read back."""
+    assert 2 * MAX_GROUP_BYTES <= MAX_QUEUE_BYTES

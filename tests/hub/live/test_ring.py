@@ -103,3 +103,16 @@ def test_bytes_counted_are_bytes_taken(channels: int, readings: int) -> None:
 
     # Frames of `FrameMaker` have channel names of their own, which the count leaves out.
     assert 0.8 < taken / ring.bytes < 1.35
+
+
+def test_frame_that_left_is_not_held() -> None:
+    """The first to leave are gone at once, also while they are few and large."""
+    size = 256 * 1024
+    ring = Ring(0, max_bytes=4 * size)
+    tracemalloc.start()
+    for n in range(1, 51):
+        ring.extend(frames(n, n, size + n))
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert taken < 1.35 * ring.bytes

@@ -212,6 +212,20 @@ def test_chunk_cache_is_bounded() -> None:
     assert kept.upto == 101
 
 
+def test_chunks_of_a_room_that_ended_are_dropped() -> None:
+    """Those of other rooms stay."""
+    cache = ChunkCache()
+    for room in (1, 2, 11):
+        for k in range(3):
+            cache.add(room, Chunk(k, k + 1, [Message(b"x" * 100, "c")]))
+    held = cache.bytes
+
+    cache.drop(1)
+
+    assert cache.bytes == held * 2 // 3
+    assert [cache.get(room, 1) is None for room in (1, 2, 11)] == [True, False, False]
+
+
 def test_chunk_cache_counts_the_bytes_it_takes() -> None:
     """The bound is that of real memory also for the smallest chunks, which a room makes at every flush."""
     cache = ChunkCache()

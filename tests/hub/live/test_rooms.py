@@ -117,6 +117,23 @@ def test_rooms_are_shared_and_end_with_their_last_listener() -> None:
     assert world.live.statistics().rooms == 0
 
 
+def test_room_that_ended_leaves_nothing_in_the_cache() -> None:
+    """Its chunks could serve nobody: who comes later gets a room with a number of its own."""
+    world = World()
+    world.add("d", "x")
+    clients = [Client(world).connect() for _ in range(2)]
+    for k in range(50):
+        world.record(1, NOW_NS + k, 1.0)
+        world.settle()
+    shared = world.live.statistics().cache_bytes
+
+    for client in clients:
+        client.drop(0)
+
+    assert shared > 0
+    assert (world.live.statistics().rooms, world.live.statistics().cache_bytes) == (0, 0)
+
+
 def test_sweep_ticks_every_watcher_and_stops_without_any() -> None:
     """One timer serves all connections; it ends when the last has left."""
     world = World()
