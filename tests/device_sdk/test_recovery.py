@@ -1,4 +1,4 @@
-"""How a spool in files decides, at its start, whether its stream may go on (effects: test_file_spool, test_spool_damage)."""
+"""How a spool in files decides, at its start, whether its stream may go on (effects: test_file_spool, contract)."""
 
 from pathlib import Path
 

@@ -143,7 +143,10 @@ while at < len(frames):
     at = store.applied
     sys.stdout.write(f"{at}\\n")
     sys.stdout.flush()
+    sys.stdin.read(1)
 """
+# What it may commit while it is not killed yet: a test process that was delayed must find it at work.
+AHEAD = 20
 
 
 def test_kill_keeps_position_and_rows_together(tmp_path: Path) -> None:
@@ -151,9 +154,13 @@ def test_kill_keeps_position_and_rows_together(tmp_path: Path) -> None:
     expected = numbered(FrameMaker().many(3, 400, 2))
     for commits in (3, 17, 40):
         process = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path / FILE)], stdout=subprocess.PIPE, text=True
-        )
+            [sys.executable, "-c", WRITER, str(tmp_path / FILE)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stdin is not None
         assert process.stdout is not None
+        process.stdin.write("." * (commits + AHEAD))
+        process.stdin.flush()
         reported = [process.stdout.readline() for _ in range(commits)][-1]
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=30)
