@@ -412,7 +412,9 @@ class Courier:
             logger.exception("a hook of the user failed device=%s", self._device)
 
     def _progress(self) -> int:
-        return self._session.settled + self._spool.statistics().dropped
+        """Return how many readings that waited are stored or were dropped; what was never taken did not wait."""
+        held = self._spool.statistics()
+        return self._session.settled + held.dropped - held.refused
 
     def _is_drained(self, base: int, pending: int) -> bool:
         if self._spool.pending == 0 and not self._session.has_unacked:

@@ -152,6 +152,7 @@ class FileSpool(FileState):
             return True
         if self._when_full == "newest":
             self._lose(Reason.SPOOL_FULL, len(new), new)
+            self._outbox.refused += len(new)
             return False
         self._drop_oldest()
         return True
@@ -182,6 +183,7 @@ class FileSpool(FileState):
         self._held.extend(entries[:room])
         if entries[room:]:
             self._lose(Reason.DISK_FULL, len(entries) - room, entries[room:])
+            self._outbox.refused += len(entries) - room
 
     # --- durable steps ---------------------------------------------------------------------
 

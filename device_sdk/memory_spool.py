@@ -232,6 +232,7 @@ class MemorySpool(SpoolBase):
         """Drop what the policy says; False when it says to drop ``new``."""
         if self._when_full == "newest":
             self._outbox.lose(Reason.SPOOL_FULL, len(new), ranges_of(new))
+            self._outbox.refused += len(new)
             return False
         target_bytes = self._limit_bytes - self._limit_bytes // _DROP_PARTS - sum(map(_size_of, new))
         if self._when_full == "thin":

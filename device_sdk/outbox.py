@@ -66,6 +66,7 @@ class SpoolStatistics(Frozen):
     these, older than the live lane (0 while there is only one).
     ``frames``: cut and not acked. ``dropped``: ever, for a full spool or disk;
     ``dropped_by``: the same by reason (``spool_full``, ``disk_full``, ``thinned``).
+    ``refused``: of these, since the start, new ones that a full spool or disk did not take.
     ``damaged``: places in the files that could not be read, ever.
     ``oldest_time_ns``: time of the oldest pending reading, None when empty.
     ``disk_error``: why the last write failed; None while the disk works.
@@ -84,6 +85,7 @@ class SpoolStatistics(Frozen):
     disk_error: str | None = None
     backlog: int = 0
     dropped_by: Mapping[str, int] = MappingProxyType({})
+    refused: int = 0
 
 
 class Loss:
@@ -198,6 +200,7 @@ class Outbox:
         self.no_value = 0
         self.dropped = 0
         self.dropped_by: dict[str, int] = {}
+        self.refused = 0
         self.damaged = 0
         # True from an unclean boot until the frames from before it are acked; then a new stream begins.
         self.is_ending = False

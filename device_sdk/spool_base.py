@@ -136,6 +136,7 @@ class SpoolBase(ABC):
                 disk_error=self._disk_error(),
                 backlog=self._backlog(),
                 dropped_by=dict(outbox.dropped_by),
+                refused=outbox.refused,
             )
 
     @abstractmethod

@@ -21,6 +21,7 @@ from device_sdk.memory_spool import MemorySpool
 from device_sdk.outbox import CutFrame
 from device_sdk.session import Session
 from device_sdk.spool import Spool
+from device_sdk.spool_base import MIN_LIMIT_BYTES
 from device_sdk.timekeeper import Timekeeper
 from device_sdk.transport import Connection, LinkError, Receiver, RetryPolicy
 from tests.support.hub_model import HubConversation, HubModel
@@ -255,6 +256,27 @@ async def test_drain_waits_only_for_what_was_recorded_before() -> None:
         assert await rig.courier.drain(LIMIT_S)
         stop.set()
         await sensor
+
+
+async def test_drain_does_not_take_new_readings_that_were_dropped_for_old_ones_that_arrived() -> None:
+    """A full spool that drops the newest does so while one waits for what it holds."""
+    rig = Rig(Network(), spool=MemorySpool(max_bytes=MIN_LIMIT_BYTES, when_full="newest"))
+    async with _running(rig):
+        await rig.network.wait_for(lambda: rig.courier.is_online)
+        rig.network.wires[0].is_answering = False
+        while not rig.spool.statistics().dropped:
+            rig.record()
+        draining = asyncio.create_task(rig.courier.drain(LIMIT_S))
+        await _turn()
+
+        rig.record(2 * rig.spool.pending)
+        for _ in range(10):
+            rig.courier.kick()
+            await _turn()
+
+        assert rig.spool.statistics().refused > rig.spool.pending
+        assert not draining.done()
+        draining.cancel()
 
 
 async def test_the_hubs_bye_is_kept() -> None:
