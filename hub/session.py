@@ -198,6 +198,8 @@ class DeviceSession:
         known = CHAIN_START if last == 0 else mark.chain(last)
         if mark.stored >= hello.next:
             if known is not None and known.hex() == hello.chain:
+                # A frame is on the device's disk before it is sent, so this is never an accident of the line.
+                self._alarm(mark, hello, Reason.SEQ_REUSE, now_ns)
                 return wire.NewStream(last, hello.chain, Reason.SEQ_REUSE, position)
             return self._conflict(mark, hello, Reason.SEQ_REUSE, now_ns)
         if known is not None and known.hex() != hello.chain:
@@ -208,13 +210,17 @@ class DeviceSession:
         )  # fmt: skip
 
     def _conflict(self, mark: Mark, hello: wire.Hello, why: Reason, now_ns: int) -> wire.NewStream:
-        """Refuse a stream that two spools write: a card was copied, or written back. The ledger keeps the alarm."""
-        _log.warning(
-            "chain_conflict device=%s stream=%s stored=%d next=%d: two spools write it, a copied or written-back card",
-            self.device, hello.stream, mark.stored, hello.next,
-        )  # fmt: skip
-        self._streams.owe(self.namespace, self.device, now_ns, 0, Reason.CHAIN_CONFLICT)
+        """Refuse a stream that two spools write: nothing of it counts as acked."""
+        self._alarm(mark, hello, Reason.CHAIN_CONFLICT, now_ns)
         return wire.NewStream(0, CHAIN_START.hex(), why, self._streams.position())
+
+    def _alarm(self, mark: Mark, hello: wire.Hello, reason: Reason, now_ns: int) -> None:
+        """Say that a card was copied, or written back; the ledger keeps it."""
+        _log.warning(
+            "%s device=%s stream=%s stored=%d next=%d: two spools write it, a copied or written-back card",
+            reason, self.device, hello.stream, mark.stored, hello.next,
+        )  # fmt: skip
+        self._streams.owe(self.namespace, self.device, now_ns, 0, reason)
 
     def _check_seen(self, seen: str | None, now_ns: int) -> None:
         """Notice that this hub was restored: the device has seen a position that it never gave out."""

@@ -492,6 +492,25 @@ def test_two_spools_on_one_stream_are_recorded() -> None:
     assert (frame.reason, json.loads(frame.body)["count"]) == (Reason.CHAIN_CONFLICT, 0)
 
 
+def test_a_copied_or_written_back_card_is_recorded(caplog: pytest.LogCaptureFixture) -> None:
+    """Also while chains are equal, as those of a copy that cut nothing always are: one alarm, nothing lost by it."""
+    rig = Rig()
+    session = rig.running()
+    for seq in (1, 2):
+        rig.say(session, batch(seq))
+    rig.commit()
+
+    twin = greet(next_seq=2, chain=chain_of(batch(1)))
+    (answer,) = rig.say(rig.session(), twin)
+    rig.say(rig.session(), twin)
+
+    (frame,) = rig.uncommitted
+    assert (answer["op"], answer["why"], answer["stored"]) == ("new_stream", "seq_reuse", 1)
+    assert (frame.key.stream, frame.kind, frame.reason) == (wire.HUB_STREAM, Kind.GAP, Reason.SEQ_REUSE)
+    assert (json.loads(frame.body)["count"], frame.dropped) == (0, 0)
+    assert [m for m in caplog.messages if m.startswith("seq_reuse device=d")]
+
+
 def test_too_many_new_streams_are_slowed_down() -> None:
     """After a hundred in a day the device is told to wait; streams that exist go on."""
     rig = Rig()
