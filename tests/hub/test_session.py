@@ -27,8 +27,9 @@ STREAM = "9f3a0000000000aa"
 class Rig:
     """A hub without I/O: sessions on one set of streams, and a commit that the test calls."""
 
-    def __init__(self, find: FindMarks | None = None) -> None:
-        self.streams = Streams([Run("7f3a0001", 1)], 0, find or marks_of({}))
+    def __init__(self, find: FindMarks | None = None, *, head: int = 0) -> None:
+        """``head``: what was committed before; of which only the count is known here."""
+        self.streams = Streams([Run("7f3a0001", 1)], head, find or marks_of({}))
         self.registry = Registry(())
         self.uncommitted: list[Frame] = []
 
@@ -469,6 +470,53 @@ def test_position_this_hub_never_gave_out_is_a_restored_hub() -> None:
     rig.commit()
     rig.say(rig.session(), greet(seen="7f3a0001.99"))
     assert rig.uncommitted == [], "another one within the minute is the same trouble"
+
+
+def test_restored_hub_that_is_killed_before_it_stored_that_notices_again() -> None:
+    """The device is told its own position until the gap is durable: a new one would be known from then on."""
+    rig = Rig()
+    (welcome,) = rig.say(rig.session(), greet(seen="7f3a0000.17"))
+
+    restarted = Rig()
+    restarted.say(restarted.session(), greet(seen=welcome["pos"]))
+
+    (frame,) = restarted.uncommitted
+    assert frame.reason == Reason.HUB_RESTORED
+
+
+def test_restored_hub_with_a_full_disk_notices_again_after_a_restart() -> None:
+    """Frames that are stored after its own gap was refused do not make the device forget what it has seen."""
+    rig = Rig()
+    session = rig.session()
+    rig.say(session, greet(seen='7f3a0000.17"'))
+    refused, rig.uncommitted = rig.uncommitted, []
+    rig.streams.refused(refused)
+    session.take_output()
+    rig.say(session, wire.encode(wire.Schema((Channel("x"),))))
+    rig.say(session, batch(1))
+    rig.commit()
+    (ack,) = [json.loads(m) for m in session.take_output()]
+
+    restarted = Rig(head=1)
+    restarted.say(restarted.session(), greet(seen=ack["pos"]))
+
+    assert ack["stored"] == 1
+    assert [f.reason for f in restarted.uncommitted] == [Reason.HUB_RESTORED]
+
+
+def test_device_learns_the_restored_hubs_position_once_the_gap_is_stored() -> None:
+    """From then on nothing is owed, so the acks name the hub's own position again."""
+    rig = Rig()
+    session = rig.running(seen="7f3a0000.17")
+    rig.commit()
+    rig.say(session, batch(1))
+    rig.commit()
+    (ack,) = [json.loads(m) for m in session.take_output()]
+
+    (welcome,) = rig.say(rig.session(), greet(next_seq=2, chain=chain_of(batch(1)), seen="7f3a0000.17"))
+
+    assert ack["pos"] == welcome["pos"] == "7f3a0001.2"
+    assert rig.uncommitted == []
 
 
 def test_position_this_hub_gave_out_records_nothing() -> None:
