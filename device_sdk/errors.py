@@ -71,7 +71,7 @@ EXPLANATIONS: dict[str, str] = {
     Reason.TOO_LARGE: "the message was larger than a frame may be",
     Reason.BAD_MESSAGE: "the message breaks the protocol",
     Reason.GOING_AWAY: "the hub was stopping",
-    Reason.SEQ_REUSE: "the device's spool was set back to an older state",
+    Reason.SEQ_REUSE: "the device's spool was set back to an older state, or a copy of it is in use",
     Reason.CHAIN_CONFLICT: "two devices, or two copies of a spool, used the same stream",
     Reason.DISK_FULL: "the hub's disk was full",
     Reason.STORE_BEHIND: "the hub could not keep up",

@@ -20,7 +20,7 @@ from typing import Final
 from device_sdk import disk, spool_event
 from device_sdk.errors import Reason, SpoolError
 from device_sdk.file_state import FileState, segment_limit
-from device_sdk.outbox import CutFrame, Durability, Entry, NextFrame, WhenFull, loss_of, ranges_of
+from device_sdk.outbox import Copying, CutFrame, Durability, Entry, NextFrame, WhenFull, loss_of, ranges_of
 from device_sdk.reading import Channel, Value
 from device_sdk.reading_file import Segment, Thinned, rewrite
 from device_sdk.recovery import recover
@@ -239,8 +239,11 @@ class FileSpool(FileState):
         event = spool_event.restart_event(stream, stored, loss)
         self._apply_durably(event, lambda: self._outbox.restart(stream, stored, loss))
 
-    def forget(self, stream: str) -> None:
-        self._apply_durably(spool_event.forget_event(stream), lambda: self._outbox.forget(stream))
+    def forget(self, stream: str, copying: Copying | None = None) -> None:
+        self._apply_durably(spool_event.forget_event(stream, copying), lambda: self._outbox.forget(stream, copying))
+
+    def copied(self, copying: Copying | None) -> None:
+        self._apply_durably(spool_event.copy_event(copying), lambda: self._outbox.copied(copying))
 
     def sync(self) -> None:
         with self._step:

@@ -12,7 +12,7 @@ from itertools import chain, compress, islice
 from typing import Final
 
 from device_sdk.errors import Reason
-from device_sdk.outbox import MAX_LANES, CutFrame, Entry, Outbox, WhenFull, loss_of, ranges_of
+from device_sdk.outbox import MAX_LANES, Copying, CutFrame, Entry, Outbox, WhenFull, loss_of, ranges_of
 from device_sdk.reading import Channel, Value
 from device_sdk.spool_base import SpoolBase, body_limit, check_limit, window_limit
 from device_sdk.thinning import Stretch, pick, survivors
@@ -190,10 +190,15 @@ class MemorySpool(SpoolBase):
             self._keep(stored or 0)
             self._outbox.restart(self._new_stream(), stored, loss_of(lost))
 
-    def forget(self, stream: str) -> None:
+    def forget(self, stream: str, copying: Copying | None = None) -> None:
         with self._lock:
             self._check_open()
-            self._outbox.forget(stream)
+            self._outbox.forget(stream, copying)
+
+    def copied(self, copying: Copying | None) -> None:
+        with self._lock:
+            self._check_open()
+            self._outbox.copied(copying)
 
     def sync(self) -> None:
         """Do nothing: memory does not survive a power cut."""

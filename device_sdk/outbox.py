@@ -109,6 +109,22 @@ class Loss:
                 mine[channel] = (low, high)
 
 
+class Copying(Frozen):
+    """A stream that cannot go on at a restored hub, of which the kept frames > ``start`` go as a copy instead.
+
+    ``name``: of the copy's stream, on which everything ≤ ``seq`` is acked, with chain(``seq``) in hex. Frame
+    ``after`` of the stream was the last of that; ``last`` is the last to go.
+    """
+
+    stream: str
+    start: int
+    after: int
+    last: int
+    name: str
+    seq: int = 0
+    chain: str = wire.CHAIN_START.hex()
+
+
 class NextFrame(Frozen):
     """A frame as `Outbox.next_frame` built it.
 
@@ -135,6 +151,11 @@ def again_body(frame: CutFrame, seq: int) -> bytes:
     if frame.kind == "gap":
         return json.dumps({**json.loads(frame.body), "seq": seq}, separators=(",", ":"), ensure_ascii=False).encode()
     return encode_batch(decode_batch(frame.body)._replace(seq=seq, again=True))
+
+
+def copying_of(values: Sequence[Any] | None) -> Copying | None:
+    """Return the record of which a list was written."""
+    return Copying(*values) if values else None
 
 
 def loss_of(entries: Collection[Entry]) -> Loss:
@@ -209,6 +230,8 @@ class Outbox:
         self.losses: dict[str, Loss] = {}
         # Streams that ended with frames acked: a hub that was restored from a backup may have lost them.
         self.earlier: tuple[wire.Earlier, ...] = ()
+        # What such a hub gets as a copy: the loss in front of it is declared, so nothing else would send the rest.
+        self.copying: Copying | None = None
         self.readings_in_frames = 0
         self.body_bytes = 0
         self._chains: dict[int, bytes] = {0: wire.CHAIN_START}
@@ -328,10 +351,19 @@ class Outbox:
         if lost is not None and lost.count:
             self.lose(Reason.UNREADABLE, lost.count, lost.ranges)
 
-    def forget(self, stream: str) -> None:
-        """Name an earlier stream no more: what a restored hub lost of it cannot be sent again and is declared lost."""
+    def forget(self, stream: str, copying: Copying | None = None) -> None:
+        """Name an earlier stream no more: what a restored hub lost of it cannot be sent again and is declared lost.
+
+        ``copying``: what is still kept of it, to be sent as a copy from now on.
+        """
         self.earlier = tuple(e for e in self.earlier if e.stream != stream)
         self.lose(Reason.HUB_RESTORED, None, {})
+        if copying is not None:
+            self.copying = copying
+
+    def copied(self, copying: Copying | None) -> None:
+        """Note how far the copy is; None: it is over."""
+        self.copying = copying
 
     def lose(self, reason: str, count: int | None, ranges: Mapping[str, tuple[int, int]]) -> None:
         """Note readings that will never be sent; the next gap frame of ``reason`` declares them all."""
@@ -362,6 +394,7 @@ class Outbox:
             "losses": {reason: [loss.count, loss.ranges] for reason, loss in self.losses.items()},
             "no_value": self.no_value, "dropped": self.dropped, "damaged": self.damaged, "ending": self.is_ending,
             "earlier": [list(e) for e in self.earlier],
+            "copying": self.copying and list(self.copying),
             "dropped_by": dict(self.dropped_by),
         }  # fmt: skip
 
@@ -378,6 +411,7 @@ class Outbox:
         outbox.no_value, outbox.dropped, outbox.damaged = obj["no_value"], obj["dropped"], obj["damaged"]
         outbox.is_ending = obj["ending"]
         outbox.earlier = tuple(wire.Earlier(*e) for e in obj.get("earlier", ()))
+        outbox.copying = copying_of(obj.get("copying"))
         outbox.dropped_by = dict(obj.get("dropped_by", {}))
         return outbox
 

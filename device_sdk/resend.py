@@ -7,7 +7,11 @@ sends what it returns. Pure.
 As long as the frames behind the hub's ``stored`` are all kept here they go as they
 were, on their own stream: the hub takes each once, whatever is interrupted. Where some
 are gone the stream cannot go on. Its spool declares that (`Spool.forget`), and
-what is still kept goes as a copy on streams of its own, marked ``again``.
+what is still kept goes as a copy on a stream of its own, its readings marked ``again``.
+
+A copy of a frame has the same bytes each time it is made, so the copy's stream goes on like any other, on another
+connection and in another process: the spool notes what of it is acked (`Spool.copied`), and a hello names a window
+beyond that, which is all that the hub may hold by then. A gap that is copied counts once.
 """
 
 import logging
@@ -17,7 +21,7 @@ from hashlib import blake2b
 
 from device_sdk import wire
 from device_sdk.frozen import Frozen
-from device_sdk.outbox import CutFrame, again_body
+from device_sdk.outbox import Copying, CutFrame, again_body
 from device_sdk.spool import Spool
 
 logger = logging.getLogger("device_sdk.resend")
@@ -63,8 +67,13 @@ class Resend:
         self._is_exhausted = False
         # The stream cannot go on as it was: a frame is gone, or the hub holds other frames under these numbers.
         self.is_broken = False
-        # Every frame ≤ this, as first numbered, is at the hub.
-        self.after = behind.after if behind.is_copy else stored
+        # The last frame of those that are at the hub.
+        self.acked = _Sent(stored, chain, behind.after if behind.is_copy else stored)
+
+    @property
+    def after(self) -> int:
+        """Every frame ≤ this, as first numbered, is at the hub."""
+        return self.acked.source
 
     @property
     def is_done(self) -> bool:
@@ -82,13 +91,23 @@ class Resend:
                 size += len(body)
         return out
 
+    def number(self, window: int) -> _Sent:
+        """Number the frames of one window as if they were sent; return the last of them."""
+        while len(self._sent) < window and self._next() is not None:
+            pass
+        return self._sent[-1] if self._sent else self.acked
+
+    def find(self, stored: int, chain: str) -> _Sent | None:
+        """Return the frame of this number, acked last or numbered since; None when it has another chain."""
+        return next((s for s in (self.acked, *self._sent) if s.seq == stored and s.chain.hex() == chain), None)
+
     def acknowledge(self, stored: int, chain: str) -> bool:
         """Take an ack; False when it speaks of other frames than these."""
         while self._sent and self._sent[0].seq <= stored:
             gone = self._sent.popleft()
             if gone.seq == stored and gone.chain.hex() != chain:
                 return False
-            self.after = gone.source
+            self.acked = gone
         return True
 
     def _next(self) -> bytes | None:
@@ -122,7 +141,9 @@ class Restoring:
         self._behind: deque[Behind] = deque()
         self._resend: Resend | None = None
         self._tries = 0
-        self._copies = 0
+        if spool.copying is not None:
+            # An earlier process declared what is in front of it as lost; the rest is here.
+            self._behind.append(_behind_of(spool.copying))
 
     @property
     def is_active(self) -> bool:
@@ -155,17 +176,21 @@ class Restoring:
             return hello._replace(
                 stream=behind.stream, acked=behind.last, next=behind.last + 1, chain=behind.chain, earlier=()
             )
-        # A stream of its own for each connection: what was acked is not sent again, so at most a window comes twice.
-        self._copies += 1
-        name = blake2b(f"{behind.stream} {self._run} {self._copies}".encode(), digest_size=8).hexdigest()
-        return hello._replace(stream=name, acked=0, next=1, chain=wire.CHAIN_START.hex(), earlier=())
+        copying = self._copying()
+        self._resend = self._copy(copying.after, copying.seq, bytes.fromhex(copying.chain))
+        last = self._resend.number(wire.MAX_WINDOW)
+        return hello._replace(
+            stream=copying.name, acked=copying.seq, next=last.seq + 1, chain=last.chain.hex(), earlier=()
+        )
 
-    def begin(self, welcome: wire.Welcome) -> None:
-        """Go on behind what the hub says it holds."""
+    def begin(self, welcome: wire.Welcome) -> str | None:
+        """Go on behind what the hub says it holds; say why the connection must end when that cannot be."""
         behind = self._behind[0]
-        after = behind.after if behind.is_copy else welcome.stored
-        frames = self._spool.retained(behind.stream, after)
+        if behind.is_copy:
+            return self._begin_copy(welcome)
+        frames = self._spool.retained(behind.stream, welcome.stored)
         self._resend = Resend(behind, frames, welcome.stored, bytes.fromhex(welcome.chain))
+        return None
 
     def take(self, window: int, max_bytes: int) -> list[bytes]:
         """Return the frames to send now; each ack makes room for more."""
@@ -178,6 +203,8 @@ class Restoring:
         if self._resend.after > self._behind[0].after:
             self._tries = 0
             self._behind[0] = self._behind[0]._replace(after=self._resend.after)
+            if self._behind[0].is_copy:
+                self._note_copied(self._resend.acked)
         return True
 
     def over(self) -> str | None:
@@ -191,28 +218,87 @@ class Restoring:
             return "frames that the restored hub misses are gone here too"
         done = self._behind.popleft()
         self._tries = 0
+        if done.is_copy:
+            self._spool.copied(None)
         logger.info("sent again device=%s stream=%s frames=…%d", self._device, done.stream, done.last)
         return "what the restored hub missed of a stream is stored again"
 
     def refuse(self) -> None:
-        """Note that the hub took nothing of this stream; after `TRIES` times it is declared instead."""
+        """Note that the hub took nothing of this stream; after `TRIES` times it is declared instead.
+
+        A copy goes on behind what is acked of it, on another stream.
+        """
         self._tries += 1
         if self._tries >= TRIES:
             self._cannot_go_on()
+        elif self._behind[0].is_copy:
+            self._copy_anew(self._copying().after)
 
     def disconnected(self) -> None:
         """Forget what was in flight."""
         self._resend = None
+
+    # --- a copy ------------------------------------------------------------------------------
+
+    def _copying(self) -> Copying:
+        copying = self._spool.copying
+        assert copying is not None, "what goes as a copy is noted in the spool"
+        return copying
+
+    def _copy(self, after: int, seq: int, chain: bytes) -> Resend:
+        behind = self._behind[0]._replace(after=after)
+        return Resend(behind, self._spool.retained(behind.stream, after), seq, chain)
+
+    def _begin_copy(self, welcome: wire.Welcome) -> str | None:
+        assert self._resend is not None, "hello numbered what the hub may hold"
+        held, self._resend = self._resend.find(welcome.stored, welcome.chain), None
+        if held is not None:
+            self._note_copied(held)
+            self._resend = self._copy(held.source, held.seq, held.chain)
+            return None
+        copying = self._copying()
+        if welcome.stored < copying.seq:
+            # It was restored once more, and has lost of the copy what it had acked.
+            self._copy_anew(copying.start)
+        self.refuse()
+        return "the hub does not hold what was copied to it"
+
+    def _note_copied(self, held: _Sent) -> None:
+        copying = self._copying()
+        if held.seq > copying.seq:
+            self._spool.copied(copying._replace(after=held.source, seq=held.seq, chain=held.chain.hex()))
+
+    def _copy_anew(self, after: int) -> None:
+        """Copy what is kept > ``after`` to another stream than before."""
+        old = self._copying()
+        copying = Copying(old.stream, old.start, after, old.last, _name_after(old.name))
+        self._spool.copied(copying)
+        self._behind[0] = _behind_of(copying)
 
     def _cannot_go_on(self) -> None:
         """Declare what is gone; what is still kept of the stream is copied to another one."""
         behind, spool = self._behind.popleft(), self._spool
         self._tries = 0
         if behind.is_copy:
+            spool.copied(None)
             return  # it was declared when the copy began
+        copying = None
         if next(spool.retained(behind.stream, behind.after), None) is not None:
-            self._behind.appendleft(behind._replace(is_copy=True))
+            # The run is in the name: a clone of this device copies to a stream of its own.
+            name = _name_after(f"{behind.stream} {self._run}")
+            copying = Copying(behind.stream, behind.after, behind.after, behind.last, name)
+            self._behind.appendleft(_behind_of(copying))
         logger.warning("gone device=%s stream=%s reason=hub restored", self._device, behind.stream)
         if behind.stream == spool.stream:
             spool.restart(None)
-        spool.forget(behind.stream)
+        spool.forget(behind.stream, copying)
+
+
+def _behind_of(copying: Copying) -> Behind:
+    """Return what a restored hub misses and gets as a copy."""
+    return Behind(copying.stream, copying.after, copying.last, "", is_copy=True)
+
+
+def _name_after(text: str) -> str:
+    """Return the name of a stream that is the same each time."""
+    return blake2b(text.encode(), digest_size=8).hexdigest()

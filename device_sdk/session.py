@@ -339,7 +339,10 @@ class Session:
         self._since = now
         self._hub_time_ns = welcome.time_ns
         if self._restoring.is_active:
-            self._restoring.begin(welcome)
+            why = self._restoring.begin(welcome)
+            if why is not None:
+                self.end(why)
+                return
             self._events.append(Welcomed(welcome.time_ns, float(welcome.ping_s)))
             return
         if self._restoring.is_needed(welcome):

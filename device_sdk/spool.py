@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from device_sdk.file_spool import FileSpool as FileSpool
+from device_sdk.outbox import Copying as Copying
 from device_sdk.outbox import CutFrame as CutFrame
 from device_sdk.outbox import Entry
 from device_sdk.outbox import SpoolStatistics as SpoolStatistics
@@ -85,8 +86,20 @@ class Spool(Protocol):
         """
         ...
 
-    def forget(self, stream: str) -> None:
-        """Declare, durably, what a restored hub misses of a stream and this spool no longer keeps; name it no more."""
+    def forget(self, stream: str, copying: Copying | None = None) -> None:
+        """Declare, durably, what a restored hub misses of a stream and this spool no longer keeps; name it no more.
+
+        ``copying``: what it still keeps of it, noted in the same step.
+        """
+        ...
+
+    @property
+    def copying(self) -> Copying | None:
+        """What of a forgotten stream is still to be sent as a copy, also by a later process; None: nothing."""
+        ...
+
+    def copied(self, copying: Copying | None) -> None:
+        """Note, durably, how far the copy is; None: it is over."""
         ...
 
     def declare(self, channel: Channel) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from device_sdk.errors import MisuseError
-from device_sdk.outbox import Entry, Instants, Outbox, SpoolStatistics, WhenFull
+from device_sdk.outbox import Copying, Entry, Instants, Outbox, SpoolStatistics, WhenFull
 from device_sdk.reading import Channel, Value
 from device_sdk.uptime import UPTIME
 from device_sdk.wire import Earlier
@@ -82,6 +82,10 @@ class SpoolBase(ABC):
     @property
     def earlier(self) -> tuple[Earlier, ...]:
         return self._outbox.earlier
+
+    @property
+    def copying(self) -> Copying | None:
+        return self._outbox.copying
 
     def skip_no_value(self, count: int) -> None:
         with self._lock:

@@ -11,14 +11,14 @@ from typing import Any
 from device_sdk import wire
 from device_sdk.errors import SpoolError
 from device_sdk.lane import NOTHING_NUMBERED, Marks
-from device_sdk.outbox import CutFrame, Loss, NextFrame, Outbox
+from device_sdk.outbox import Copying, CutFrame, Loss, NextFrame, Outbox, copying_of
 from device_sdk.reading import Channel
 from device_sdk.reading_file import FileName
 from device_sdk.state_log import COMPLETE, HELD, SNAPSHOT, Event
 
 FORMAT = 1
 FRAME, ACK, RESTART, LOSE, DECLARE, CLOSE, TIME = "frame", "ack", "restart", "lose", "declare", "close", "time"
-FORGET = "forget"
+FORGET, COPY = "forget", "copy"
 
 
 class State:
@@ -104,9 +104,17 @@ def lose_event(
     return Event(LOSE, fields)
 
 
-def forget_event(stream: str) -> Event:
-    """Return the event of an earlier stream whose frames a restored hub misses and which are gone here too."""
-    return Event(FORGET, {"stream": stream})
+def forget_event(stream: str, copying: Copying | None) -> Event:
+    """Return the event of an earlier stream whose frames a restored hub misses and which are gone here too.
+
+    ``copying``: those that are not gone.
+    """
+    return Event(FORGET, {"stream": stream, "copying": copying and list(copying)})
+
+
+def copy_event(copying: Copying | None) -> Event:
+    """Return the event of a copy that has come further, or is over."""
+    return Event(COPY, {"copying": copying and list(copying)})
 
 
 def declare_event(channel: Channel) -> Event:
@@ -179,7 +187,7 @@ def _apply(state: State, event: Event) -> State:
             outbox.restart(fields["new_stream"], fields["stored"], Loss(count, _ranges(ranges)))
         case "lose" | "forget":
             _apply_loss(state, fields)
-        case "declare" | "time":
+        case "declare" | "time" | "copy":
             _apply_knowledge(outbox, event)
         case "complete":
             pass
@@ -219,13 +227,15 @@ def _apply_knowledge(outbox: Outbox, event: Event) -> None:
     fields = event.fields
     if event.kind == TIME:
         outbox.learn_time(fields["offset"])
+    elif event.kind == COPY:
+        outbox.copied(copying_of(fields["copying"]))
     else:
         outbox.declare(wire.channel_from_object(fields["name"], fields["channel"]))
 
 
 def _apply_loss(state: State, fields: dict[str, Any]) -> None:
     if "stream" in fields:
-        state.outbox.forget(fields["stream"])
+        state.outbox.forget(fields["stream"], copying_of(fields.get("copying")))
         return
     state.outbox.lose(fields["reason"], fields["count"], _ranges(fields["ranges"]))
     state.marks = _marks(state.marks, fields)

@@ -83,6 +83,8 @@ class DeviceSession:
         self._stream: StreamState | None = None
         self._complained_at = -1
         self._slow = False
+        # The position that the device showed and this hub never gave out, until it is stored that it was restored.
+        self._unknown: str | None = None
 
     def receive(self, data: bytes, is_text: bool, now_ns: int, *, can_accept: bool = True) -> None:
         """Take one complete message received at wall time ``now_ns``.
@@ -114,8 +116,8 @@ class DeviceSession:
         """Say that everything ≤ stored is durable. Called only after the commit returned."""
         mark = state.mark
         rejected, state.rejected = tuple(state.rejected), []
-        position = self._streams.position()
-        if mark.rejected:
+        position = self._position()
+        if mark.rejected or self._unknown is not None:
             self._send(wire.Ack(mark.stored, mark.last_chain.hex(), position, mark.rejected, rejected))
         else:
             # The hot path: one per device and commit; the same bytes `wire.encode` would give.
@@ -194,10 +196,12 @@ class DeviceSession:
 
     def _verdict(self, state: StreamState, hello: wire.Hello, now_ns: int) -> wire.Welcome | wire.NewStream:
         """Detect a reused or forked stream (delivery rule 3): compare what both ends still know."""
-        mark, position, last = state.mark, self._streams.position(), hello.next - 1
+        mark, position, last = state.mark, self._position(), hello.next - 1
         known = CHAIN_START if last == 0 else mark.chain(last)
         if mark.stored >= hello.next:
             if known is not None and known.hex() == hello.chain:
+                # A frame is on the device's disk before it is sent, so this is never an accident of the line.
+                self._alarm(mark, hello, Reason.SEQ_REUSE, now_ns)
                 return wire.NewStream(last, hello.chain, Reason.SEQ_REUSE, position)
             return self._conflict(mark, hello, Reason.SEQ_REUSE, now_ns)
         if known is not None and known.hex() != hello.chain:
@@ -208,19 +212,35 @@ class DeviceSession:
         )  # fmt: skip
 
     def _conflict(self, mark: Mark, hello: wire.Hello, why: Reason, now_ns: int) -> wire.NewStream:
-        """Refuse a stream that two spools write: a card was copied, or written back. The ledger keeps the alarm."""
+        """Refuse a stream that two spools write: nothing of it counts as acked."""
+        self._alarm(mark, hello, Reason.CHAIN_CONFLICT, now_ns)
+        return wire.NewStream(0, CHAIN_START.hex(), why, self._position())
+
+    def _alarm(self, mark: Mark, hello: wire.Hello, reason: Reason, now_ns: int) -> None:
+        """Say that a card was copied, or written back; the ledger keeps it."""
         _log.warning(
-            "chain_conflict device=%s stream=%s stored=%d next=%d: two spools write it, a copied or written-back card",
-            self.device, hello.stream, mark.stored, hello.next,
+            "%s device=%s stream=%s stored=%d next=%d: two spools write it, a copied or written-back card",
+            reason, self.device, hello.stream, mark.stored, hello.next,
         )  # fmt: skip
-        self._streams.owe(self.namespace, self.device, now_ns, 0, Reason.CHAIN_CONFLICT)
-        return wire.NewStream(0, CHAIN_START.hex(), why, self._streams.position())
+        self._streams.owe(self.namespace, self.device, now_ns, 0, reason)
 
     def _check_seen(self, seen: str | None, now_ns: int) -> None:
         """Notice that this hub was restored: the device has seen a position that it never gave out."""
+        self._unknown = None if seen is None or self._streams.knows(seen) else seen
         if seen is not None and self._streams.was_restored(self.namespace, self.device, seen):
             _log.warning("hub_restored device=%s seen=%s now=%s", self.device, seen[:40], self._streams.position())
             self._streams.owe(self.namespace, self.device, now_ns, None, Reason.HUB_RESTORED)
+
+    def _position(self) -> str:
+        """Return what to say as the hub's position.
+
+        A device keeps it instead of the one that shows that this hub was restored. So it is given back its own
+        until that is stored: else a kill, or a full disk and a restart, would make the hub forget it.
+        """
+        if self._unknown is not None and self._streams.has_to_tell(self.namespace, self.device):
+            return self._unknown
+        self._unknown = None
+        return self._streams.position()
 
     def _held(self, names: Sequence[str]) -> tuple[wire.Earlier, ...]:
         """Return what is stored of the device's streams, without making any."""

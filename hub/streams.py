@@ -142,6 +142,11 @@ class Streams:
         is_news, own.seen = own.seen != seen, seen
         return is_news
 
+    def has_to_tell(self, namespace: str, device: str) -> bool:
+        """Say whether something that the hub itself has to tell of a device is not stored yet."""
+        own = self._states.get(StreamKey(namespace, device, wire.HUB_STREAM))
+        return own is not None and (bool(own.owed) or own.accepted != own.mark.stored)
+
     def own_frames(self, namespace: str, device: str, now_ns: int) -> list[Frame]:
         """Return what is owed as gap frames of the hub's own stream; they must be stored now."""
         own = self._states.get(StreamKey(namespace, device, wire.HUB_STREAM))

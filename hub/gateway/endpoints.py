@@ -22,12 +22,11 @@ from device_sdk.errors import MisuseError
 from device_sdk.reading import check_device_name
 from hub.audit import audit_object, take_books
 from hub.auth import Identity, Role
-from hub.backup import make_sendable
 from hub.devices import DeviceState, natural_key
 from hub.errors import BadRequestError, NotFoundError, UnavailableError
 from hub.gateway import resources
 from hub.gateway.access import Parts
-from hub.gateway.archive import BackupResponse
+from hub.gateway.archive import make_archive
 from hub.gateway.export import export_response
 from hub.gateway.quarantine import quarantine_object, raw_object
 from hub.gateway.resources import json_value
@@ -233,8 +232,7 @@ async def delete_quarantined(call: Call, _: resources.Nothing) -> None:
 
 async def backup(call: Call, _: resources.Nothing) -> Response:
     """Copy the hub's data as it is at one moment and send it as a tar archive."""
-    await asyncio.to_thread(make_sendable, call.hub.config.data, sleep=call.hub.pause)
-    return BackupResponse(call.hub.config.data)
+    return await make_archive(call.hub.config.data, call.hub.pause)
 
 
 async def list_tokens(call: Call, _: resources.Nothing) -> JsonObject:

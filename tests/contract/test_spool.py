@@ -13,7 +13,7 @@ from device_sdk.errors import ChainConflictError, MisuseError
 from device_sdk.memory_spool import MemorySpool
 from device_sdk.outbox import MAX_LANES, WhenFull
 from device_sdk.reading import Channel, ValueType
-from device_sdk.spool import FileSpool, Spool
+from device_sdk.spool import Copying, FileSpool, Spool
 from device_sdk.spool_base import MIN_LIMIT_BYTES
 from tests.support.spool_hub import SpoolHub, drain
 
@@ -624,6 +624,22 @@ def test_forgotten_stream_is_declared(make: Make) -> None:
     assert gap is not None
     assert b'"count":null,"reason":"hub_restored"' in gap.body
     assert spool.earlier == ()
+
+
+def test_copy_of_what_is_kept_is_noted_with_the_loss(make: Make) -> None:
+    """One step says both: nothing that can still be sent is forgotten. Others say how far it is, and that it ends."""
+    spool = make()
+    begun = Copying("0123456789abcdef", 2, 2, 9, "fedcba9876543210")
+    spool.forget("0123456789abcdef", begun)
+    assert spool.copying == begun
+
+    further = begun._replace(after=5, seq=3, chain="07" * 16)
+    spool.copied(further)
+    spool.forget("aaaaaaaaaaaaaaaa")
+    assert spool.copying == further
+
+    spool.copied(None)
+    assert spool.copying is None
 
 
 def test_only_the_newest_earlier_streams_are_named(make: Make) -> None:

@@ -18,6 +18,7 @@ from device_sdk.file_spool import FileSpool
 from device_sdk.memory_spool import MemorySpool
 from device_sdk.pace import CUT_READINGS, CUT_S, METERED_CUT_S
 from device_sdk.reading import Channel, Reading
+from device_sdk.resend import TRIES
 from device_sdk.session import (
     ACK_TIMEOUT_S,
     MAX_RETRY_S,
@@ -29,7 +30,7 @@ from device_sdk.session import (
     SessionEvent,
     Welcomed,
 )
-from device_sdk.spool import Spool
+from device_sdk.spool import Copying, Spool
 from device_sdk.spool_base import MIN_LIMIT_BYTES
 from device_sdk.turn import BACKLOG_READINGS
 from tests.support.hub_model import TIME_NS, HubConversation, HubModel
@@ -985,6 +986,25 @@ def test_frame_that_became_durable_late_counts_when_it_is_acked(tmp_path: Path) 
     assert play.session.settled == 2
     stored_once(play)
     spool.close()
+
+
+def test_hub_that_gives_a_copy_up_gets_nothing_of_the_present_stream_on_that_line() -> None:
+    """The third welcome that does not fit ends the copy, and its connection with it."""
+    spool = MemorySpool()
+    spool.forget("0123456789abcdef", Copying("0123456789abcdef", 0, 2, 9, "fedcba9876543210", 2, "07" * 16))
+    play = Play(spool=spool)
+    play.record(1.0)
+
+    for _ in range(TRIES):
+        play.session.connected(play.now)
+        play.say(wire.Welcome(1, "08" * 16, "x.1", T0_NS))
+        assert play.session.state is State.ENDING
+        assert play.session.frames_to_send(play.now) == []
+        play.cut()
+    play.drain()
+
+    assert spool.copying is None
+    stored_once(play)
 
 
 def test_nothing_is_left_to_send_while_acks_make_the_room() -> None:

@@ -7,7 +7,7 @@ import pytest
 from device_sdk import spool_event
 from device_sdk.errors import Reason, SpoolError
 from device_sdk.lane import Marks
-from device_sdk.outbox import Entry, NextFrame, Outbox, loss_of
+from device_sdk.outbox import Copying, Entry, NextFrame, Outbox, loss_of
 from device_sdk.reading import Channel, ValueType
 from device_sdk.reading_file import FileName
 from device_sdk.spool_event import State
@@ -58,6 +58,11 @@ def history(outbox: Outbox) -> list[Event]:
     events.append(spool_event.ack_event("s2", 4, "run.2", "s3"))
     outbox.acknowledge(4, "run.2")
     outbox.restart("s3", 4)
+    copying = Copying("s2", 1, 1, 4, "s2 again")
+    events.append(spool_event.forget_event("s2", copying))
+    outbox.forget("s2", copying)
+    events.append(spool_event.copy_event(copying._replace(after=2, seq=1, chain="07" * 16)))
+    outbox.copied(copying._replace(after=2, seq=1, chain="07" * 16))
     number()
     return events
 
@@ -141,15 +146,18 @@ def test_newer_format_is_refused() -> None:
 
 
 def test_log_of_an_older_sdk_is_read() -> None:
-    """It knows no lanes, no thinned files, no drops by reason; a loss that moved nothing said position 0."""
+    """It knows no lanes, no thinned files, no copies, no drops by reason; a loss that moved nothing said position 0."""
     first, *rest = snapshot_of(Outbox("s1"))
-    fields = {name: value for name, value in first.fields.items() if name not in ("lanes", "thinned", "dropped_by")}
+    unknown = ("lanes", "thinned", "dropped_by", "copying")
+    fields = {name: value for name, value in first.fields.items() if name not in unknown}
     loss = Event("lose", {"reason": "disk_full", "count": 3, "ranges": {}, "head": 0})
     drop = Event("lose", {"reason": "spool_full", "count": 2, "ranges": {}, "head": 50})
 
-    state = spool_event.replay([Event(first.kind, fields), *rest, loss, drop])
+    forget = Event("forget", {"stream": "s0"})
+    state = spool_event.replay([Event(first.kind, fields), *rest, loss, drop, forget])
 
     assert state.is_coherent
+    assert state.outbox.copying is None
     assert (state.marks, state.thinned) == (Marks(50, []), set())
     assert (state.outbox.dropped, state.outbox.dropped_by) == (5, {"disk_full": 3, "spool_full": 2})
 

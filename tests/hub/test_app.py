@@ -33,7 +33,8 @@ pytestmark = pytest.mark.asyncio
 def speak(hub: Hub, first_seq: int, values: list[float]) -> DeviceSession:
     """Send one frame a value as device d, as its socket would."""
     session = DeviceSession("default", "d", hub.streams, hub.registry)
-    hello = wire.Hello("d", STREAM, "boot", "run", 0, 1, CHAIN_START.hex())
+    ((acked, chain),) = hub.streams.stored([StreamKey("default", "d", STREAM)])
+    hello = wire.Hello("d", STREAM, "boot", "run", acked, acked + 1, chain.hex())
     session.receive(wire.encode(hello), True, T0)
     session.receive(wire.encode(wire.Schema((Channel("x", "Cel", ValueType.FLOAT, low=0.0, high=5.0),))), True, T0)
     for seq, value in enumerate(values, first_seq):

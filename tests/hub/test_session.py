@@ -27,8 +27,9 @@ STREAM = "9f3a0000000000aa"
 class Rig:
     """A hub without I/O: sessions on one set of streams, and a commit that the test calls."""
 
-    def __init__(self, find: FindMarks | None = None) -> None:
-        self.streams = Streams([Run("7f3a0001", 1)], 0, find or marks_of({}))
+    def __init__(self, find: FindMarks | None = None, *, head: int = 0) -> None:
+        """``head``: what was committed before; of which only the count is known here."""
+        self.streams = Streams([Run("7f3a0001", 1)], head, find or marks_of({}))
         self.registry = Registry(())
         self.uncommitted: list[Frame] = []
 
@@ -471,6 +472,53 @@ def test_position_this_hub_never_gave_out_is_a_restored_hub() -> None:
     assert rig.uncommitted == [], "another one within the minute is the same trouble"
 
 
+def test_restored_hub_that_is_killed_before_it_stored_that_notices_again() -> None:
+    """The device is told its own position until the gap is durable: a new one would be known from then on."""
+    rig = Rig()
+    (welcome,) = rig.say(rig.session(), greet(seen="7f3a0000.17"))
+
+    restarted = Rig()
+    restarted.say(restarted.session(), greet(seen=welcome["pos"]))
+
+    (frame,) = restarted.uncommitted
+    assert frame.reason == Reason.HUB_RESTORED
+
+
+def test_restored_hub_with_a_full_disk_notices_again_after_a_restart() -> None:
+    """Frames that are stored after its own gap was refused do not make the device forget what it has seen."""
+    rig = Rig()
+    session = rig.session()
+    rig.say(session, greet(seen='7f3a0000.17"'))
+    refused, rig.uncommitted = rig.uncommitted, []
+    rig.streams.refused(refused)
+    session.take_output()
+    rig.say(session, wire.encode(wire.Schema((Channel("x"),))))
+    rig.say(session, batch(1))
+    rig.commit()
+    (ack,) = [json.loads(m) for m in session.take_output()]
+
+    restarted = Rig(head=1)
+    restarted.say(restarted.session(), greet(seen=ack["pos"]))
+
+    assert ack["stored"] == 1
+    assert [f.reason for f in restarted.uncommitted] == [Reason.HUB_RESTORED]
+
+
+def test_device_learns_the_restored_hubs_position_once_the_gap_is_stored() -> None:
+    """From then on nothing is owed, so the acks name the hub's own position again."""
+    rig = Rig()
+    session = rig.running(seen="7f3a0000.17")
+    rig.commit()
+    rig.say(session, batch(1))
+    rig.commit()
+    (ack,) = [json.loads(m) for m in session.take_output()]
+
+    (welcome,) = rig.say(rig.session(), greet(next_seq=2, chain=chain_of(batch(1)), seen="7f3a0000.17"))
+
+    assert ack["pos"] == welcome["pos"] == "7f3a0001.2"
+    assert rig.uncommitted == []
+
+
 def test_position_this_hub_gave_out_records_nothing() -> None:
     """The common case leaves no trace."""
     rig = Rig()
@@ -490,6 +538,25 @@ def test_two_spools_on_one_stream_are_recorded() -> None:
     (frame,) = rig.uncommitted
     assert (answer["op"], answer["why"]) == ("new_stream", "chain_conflict")
     assert (frame.reason, json.loads(frame.body)["count"]) == (Reason.CHAIN_CONFLICT, 0)
+
+
+def test_a_copied_or_written_back_card_is_recorded(caplog: pytest.LogCaptureFixture) -> None:
+    """Also while chains are equal, as those of a copy that cut nothing always are: one alarm, nothing lost by it."""
+    rig = Rig()
+    session = rig.running()
+    for seq in (1, 2):
+        rig.say(session, batch(seq))
+    rig.commit()
+
+    twin = greet(next_seq=2, chain=chain_of(batch(1)))
+    (answer,) = rig.say(rig.session(), twin)
+    rig.say(rig.session(), twin)
+
+    (frame,) = rig.uncommitted
+    assert (answer["op"], answer["why"], answer["stored"]) == ("new_stream", "seq_reuse", 1)
+    assert (frame.key.stream, frame.kind, frame.reason) == (wire.HUB_STREAM, Kind.GAP, Reason.SEQ_REUSE)
+    assert (json.loads(frame.body)["count"], frame.dropped) == (0, 0)
+    assert [m for m in caplog.messages if m.startswith("seq_reuse device=d")]
 
 
 def test_too_many_new_streams_are_slowed_down() -> None:

@@ -172,6 +172,22 @@ def test_what_the_full_disk_refused_of_the_hubs_own_words_is_told_again() -> Non
     assert [(f.seq, f.body) for f in again] == [(f.seq, f.body) for f in refused]
 
 
+def test_hub_has_to_tell_until_its_own_words_are_stored() -> None:
+    """Owed, on the way to the journal, refused by it: all of that a kill would take."""
+    of = streams()
+    assert not of.has_to_tell("default", "d")
+    of.owe("default", "d", T, None, Reason.HUB_RESTORED)
+    assert of.has_to_tell("default", "d")
+    refused = of.own_frames("default", "d", T)
+    assert of.has_to_tell("default", "d")
+    of.refused(refused)
+    assert of.has_to_tell("default", "d")
+
+    of.committed(of.own_frames("default", "d", T))
+
+    assert not of.has_to_tell("default", "d")
+
+
 def test_one_thing_is_told_of_a_device_once_a_minute() -> None:
     """A hello costs a peer nothing, and may invent positions."""
     of = streams()

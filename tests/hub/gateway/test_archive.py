@@ -1,13 +1,16 @@
 """The copy that is sent does not outlive its answer."""
 
+import asyncio
 import io
+import threading
 from pathlib import Path
 
 import pytest
 from starlette.types import Message, Scope
 
-from hub.backup import make_sendable, receive
-from hub.gateway.archive import BackupResponse
+from hub.backup import SENDING, make_sendable, receive
+from hub.errors import ConflictError
+from hub.gateway.archive import BackupResponse, make_archive
 from tests.support.hub_parts import hub_parts
 
 SCOPE: Scope = {"type": "http", "method": "GET", "path": "/v1/backup", "headers": [], "asgi": {"spec_version": "2.4"}}
@@ -52,3 +55,29 @@ async def test_client_that_goes_away_leaves_room_for_the_next(tmp_path: Path, ta
             await BackupResponse(tmp_path)(SCOPE, never, break_off)
 
         assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.asyncio
+async def test_request_that_is_cancelled_while_the_copy_is_made_leaves_room_for_the_next(tmp_path: Path) -> None:
+    """The thread goes on to its end, then the copy is removed; meanwhile another request is told to wait."""
+    go_on, is_copying = threading.Event(), threading.Event()
+
+    def wait(seconds: float) -> None:
+        is_copying.set()
+        go_on.wait(10)
+
+    with hub_parts(tmp_path):
+        request = asyncio.create_task(make_archive(tmp_path, wait))
+        await asyncio.to_thread(is_copying.wait, 10)
+        with pytest.raises(ConflictError, match="under way"):
+            await make_archive(tmp_path, wait)
+        (thread,) = [task for task in asyncio.all_tasks() if task.get_name() == "hub backup"]
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        assert (tmp_path / SENDING).is_dir(), "still being made"
+        go_on.set()
+        await thread
+
+        assert not (tmp_path / SENDING).exists()
+        assert isinstance(await make_archive(tmp_path, wait), BackupResponse)
