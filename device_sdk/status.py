@@ -42,7 +42,8 @@ class DeviceStatistics(Frozen):
     oldest pending reading, None without one.
     Space: ``bytes``, ``limit_bytes``, ``peak_bytes`` of the spool (peak: of this process).
     Lost, ever in this spool, each declared to the hub: ``dropped`` = the sum of ``dropped_by`` reason, of which
-    ``thinned`` were left out for a coarser picture; ``damaged``: places in its files that could not be read.
+    ``thinned`` were left out for a coarser picture and, since this object was opened, ``refused`` were new ones that
+    a full spool or disk did not take; ``damaged``: places in its files that could not be read.
     ``no_value``: None or not finite, skipped.
     Since this object was opened: ``acked_frames``, ``acked_readings``: durable at the hub; ``rejected``: refused
     by it for good; ``reconnects``: connections it welcomed after the first.
@@ -61,6 +62,7 @@ class DeviceStatistics(Frozen):
     dropped: int
     dropped_by: Mapping[str, int]
     thinned: int
+    refused: int
     damaged: int
     no_value: int
     acked_frames: int
@@ -86,6 +88,7 @@ def count(held: SpoolStatistics, session: Session, courier: Courier) -> DeviceSt
         dropped=held.dropped,
         dropped_by=held.dropped_by,
         thinned=held.dropped_by.get(Reason.THINNED, 0),
+        refused=held.refused,
         damaged=held.damaged,
         no_value=held.no_value,
         acked_frames=tally.acked_frames,

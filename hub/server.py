@@ -17,6 +17,7 @@ from pathlib import Path
 
 import uvicorn
 
+from hub.allocator import keep_little
 from hub.app import Hub
 from hub.config import Config
 from hub.errors import ConfigError, DiskFailedError, JournalError, StoreError
@@ -53,6 +54,7 @@ def serve(config: Config, *, started: Started | None = None) -> int:
         ConfigError: the port cannot be bound.
         JournalError, StoreError: the data directory cannot be used.
     """
+    keep_little()
     logging.basicConfig(
         level=config.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
