@@ -4,6 +4,8 @@ Owns: the delay and its reset. Place: beside `wire`, used by `device`. Pure:
 the random source and the time are passed in.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 BASE_S = 0.5

@@ -5,6 +5,8 @@ reconnects. Place: beside `device`; a program that only records never loads
 it. ``websockets`` is imported when something is watched.
 """
 
+from __future__ import annotations
+
 import asyncio
 import ipaddress
 import json
@@ -58,8 +60,8 @@ class Rows(Sequence[dict[str, Value | None]]):
     @overload
     def __getitem__(self, index: int) -> dict[str, Value | None]: ...
     @overload
-    def __getitem__(self, index: slice) -> "Rows": ...
-    def __getitem__(self, index: int | slice) -> "dict[str, Value | None] | Rows":
+    def __getitem__(self, index: slice) -> Rows: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Value | None] | Rows:
         if isinstance(index, slice):
             return Rows(self.columns, self.rows[index])
         return dict(zip(self.columns, self.rows[index], strict=True))
@@ -86,7 +88,7 @@ class Watch:
     """
 
     def __init__(
-        self, client: "Client", subscription: Subscription, on_reset: Callable[[ResetError], None] | None
+        self, client: Client, subscription: Subscription, on_reset: Callable[[ResetError], None] | None
     ) -> None:
         self._client = client
         self._subscription = subscription
@@ -303,7 +305,7 @@ class Client:
         }
         return {n for n in text if types.get((answer["series"][n]["device"], answer["series"][n]["channel"])) != "str"}
 
-    async def _open_watch(self) -> "ClientConnection":
+    async def _open_watch(self) -> ClientConnection:
         from websockets.asyncio.client import connect
         from websockets.exceptions import InvalidStatus, WebSocketException
         from websockets.typing import Subprotocol
@@ -344,7 +346,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _closed(error: "ConnectionClosed") -> Exception:
+def _closed(error: ConnectionClosed) -> Exception:
     code = None if error.rcvd is None else error.rcvd.code
     if code in (Close.UNAUTHENTICATED, Close.FORBIDDEN):
         return AuthenticationError(f"the hub ended this credential ({error})")

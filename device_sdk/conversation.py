@@ -9,6 +9,8 @@ said so: then nothing that arrives counts any more, because it speaks of the
 stream as it was. Whatever is in doubt is settled by the next hello.
 """
 
+from __future__ import annotations
+
 import logging
 from enum import Enum
 

@@ -11,6 +11,8 @@ the disk, so in a user's loop (``offload``) it runs in a worker thread; in the
 SDK's own thread it runs where it is, which costs nothing.
 """
 
+from __future__ import annotations
+
 import asyncio
 import logging
 from collections.abc import Callable
@@ -42,7 +44,7 @@ class _Step:
 
     __slots__ = ("deadline", "events", "frames", "has_more", "line", "messages", "stream")
 
-    def __init__(self, line: "_Line | None") -> None:
+    def __init__(self, line: _Line | None) -> None:
         self.line = line
         self.messages: list[bytes] = []
         self.frames: list[CutFrame] = []
@@ -277,7 +279,7 @@ class Courier:
         if self._session.state is not State.OFFLINE:
             self._session.end(why)
 
-    def _finish_offloaded(self, done: "asyncio.Future[_Step]") -> None:
+    def _finish_offloaded(self, done: asyncio.Future[_Step]) -> None:
         self._stepping = None
         if not done.cancelled() and self._loop is not None:
             self._finish(done.result())

@@ -9,6 +9,8 @@ async form (``async with``) runs it as a task of the running loop, so thousands
 of devices fit in one process. Both use the same spool, session and courier.
 """
 
+from __future__ import annotations
+
 import asyncio
 import atexit
 import logging
@@ -63,7 +65,7 @@ class ChannelRecorder:
 
     __slots__ = ("_device", "name")
 
-    def __init__(self, device: "Device", name: str) -> None:
+    def __init__(self, device: Device, name: str) -> None:
         self._device = device
         self.name = name
 
@@ -304,8 +306,7 @@ class Device:
     def statistics(self) -> DeviceStatistics:
         """Return everything that spool and conversation count; from any thread, some 10 µs.
 
-        Raises:
-            MisuseError: the device is not open; `status` answers then, too.
+        Raises `MisuseError` when the device is not open; `status` answers then, too.
         """
         spool, session, courier = self._spool, self._session, self._courier
         if spool is None or session is None or courier is None:
@@ -459,7 +460,7 @@ class Device:
         )
 
 
-_open_devices: "weakref.WeakSet[Device]" = weakref.WeakSet()
+_open_devices: weakref.WeakSet[Device] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
@@ -471,7 +472,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _run_loop(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]") -> None:
+def _run_loop(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
     """Body of the background thread."""
     try:
         loop.run_until_complete(asyncio.wait((task,)))
@@ -490,7 +491,7 @@ async def _cancel_leftovers() -> None:
     await asyncio.gather(*leftovers, return_exceptions=True)
 
 
-async def _stop(courier: Courier, task: "asyncio.Task[None]", timeout_s: float) -> None:
+async def _stop(courier: Courier, task: asyncio.Task[None], timeout_s: float) -> None:
     """Drain for a while, then end the courier; also when cancelled meanwhile."""
     try:
         await courier.drain(timeout_s, give_up_offline=True)

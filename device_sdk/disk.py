@@ -4,6 +4,8 @@ Owns: fsync that reaches the medium, appending whole records, the lock file.
 Place: before `reading_log` and `state_log`. Must not: know what the bytes mean.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os

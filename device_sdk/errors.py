@@ -7,6 +7,8 @@ Subclasses say what the caller can *do*: fix the call, fix the credential,
 wait, or look at the disk. ``record()`` raises only `MisuseError`.
 """
 
+from __future__ import annotations
+
 from enum import StrEnum
 
 

@@ -11,6 +11,8 @@ state and is never held across an fsync: `record` takes only this one.
 Write-ahead: an event is in the state log before the `Outbox` changes.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -13,6 +13,8 @@ write the whole state to a new file: after a failed fsync the kernel may take lo
 pages for clean.
 """
 
+from __future__ import annotations
+
 import os
 import threading
 from collections import deque

@@ -4,6 +4,8 @@ Owns: what may be sent now, by window and acks, without asking the spool for bod
 after `outbox`, before `session`. Pure.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Iterable
 

@@ -6,8 +6,13 @@ A class made by `typing.NamedTuple` costs an import 0.07 ms, a frozen dataclass 
 there are some forty (`python -m tests.bench.bench_footprint`; decision 0009).
 """
 
+from __future__ import annotations
+
 from operator import itemgetter
 from typing import Any, ClassVar, Self, dataclass_transform
+
+# A field is its place in the tuple, whatever the record: one property for each, shared by all.
+_PLACES: list[property] = []
 
 
 @dataclass_transform(frozen_default=True)
@@ -32,8 +37,10 @@ class Frozen(tuple[Any, ...]):
         cls._fields = fields
         type.__setattr__(cls, "__match_args__", fields)
         cls._field_defaults = {name: cls.__dict__[name] for name in fields if name in cls.__dict__}
-        for at, name in enumerate(fields):
-            setattr(cls, name, property(itemgetter(at)))
+        while len(_PLACES) < len(fields):
+            _PLACES.append(property(itemgetter(len(_PLACES))))
+        for name, place in zip(fields, _PLACES, strict=False):
+            setattr(cls, name, place)
 
     def __new__(cls, *values: Any, **named: Any) -> Self:
         if named or len(values) != len(cls._fields):

@@ -11,6 +11,8 @@ The cache holds the oldest readings: all of them while ``is_caching``, else thos
 ``cached_to``; newer ones stay on disk until they are read back.
 """
 
+from __future__ import annotations
+
 import contextlib
 from bisect import bisect_right
 from collections import deque

@@ -5,6 +5,8 @@ beside `file_spool`; users import it from `spool`. Must not: read a clock or kno
 the network.
 """
 
+from __future__ import annotations
+
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence

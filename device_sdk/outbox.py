@@ -15,6 +15,8 @@ the owner makes it durable, so that a replay of what is on disk (`add`,
 `acknowledge`, `restart`, `lose`, `declare`, in order) rebuilds the same state.
 """
 
+from __future__ import annotations
+
 import json
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -399,7 +401,7 @@ class Outbox:
         }  # fmt: skip
 
     @classmethod
-    def from_object(cls, obj: Mapping[str, Any]) -> "Outbox":
+    def from_object(cls, obj: Mapping[str, Any]) -> Outbox:
         """Return the outbox that `to_object` wrote; frames follow by `hold`."""
         outbox = cls(obj["stream"])
         outbox.acked, outbox.next, outbox.pos = obj["acked"], obj["next"], obj["pos"]

@@ -3,6 +3,8 @@
 Owns: how long readings are gathered. Place: before `session`. Pure.
 """
 
+from __future__ import annotations
+
 import math
 
 # A reading after a pause goes at once; a busy device gathers this long, which a live page does not show, or until

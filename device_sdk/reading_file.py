@@ -8,6 +8,8 @@ Owns: `Segment`, file names, `rewrite`, `renew`. Place: after `segment` and `thi
     readings-<base>-<end>-<level>.log   thinned ``level`` times: it stands for base … end with fewer bytes
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -33,7 +35,7 @@ class FileName(Frozen):
         thinned = "" if self.end is None else f"-{self.end:020d}-{self.level}"
         return directory / f"{_PREFIX}{self.base:020d}{thinned}{_SUFFIX}"
 
-    def covers(self, other: "FileName") -> bool:
+    def covers(self, other: FileName) -> bool:
         """Say whether this thinned file stands for the other one's readings."""
         return self.end is not None and self.base <= other.base < self.end and self.level > other.level
 

@@ -8,6 +8,8 @@ A position is the count of bytes ever appended; a file is named by the position
 of its first byte, so damage, a thinned or a lost file shifts nothing.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os

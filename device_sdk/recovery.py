@@ -15,6 +15,8 @@ a log is what was being written, which no `record` had returned for and no hub h
 Another boot id also begins a new boot on the line of uptime (see `uptime`).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from pathlib import Path
 

@@ -14,6 +14,8 @@ connection and in another process: the spool notes what of it is acked (`Spool.c
 beyond that, which is all that the hub may hold by then. A gap that is copied counts once.
 """
 
+from __future__ import annotations
+
 import logging
 from collections import deque
 from collections.abc import Iterator

@@ -16,6 +16,8 @@ disk shows again are no records of a new one. Every reading names its channel:
 damage to one record costs that record and no other.
 """
 
+from __future__ import annotations
+
 import struct
 from collections.abc import Callable, Iterator
 from zlib import crc32

@@ -17,6 +17,8 @@ ended since. A welcome shows it; then the next connections say hello with those 
 oldest first, and send again what the spool has kept (`resend`). Nothing new is cut meanwhile.
 """
 
+from __future__ import annotations
+
 import logging
 import math
 from collections.abc import Sequence

@@ -4,6 +4,8 @@ Owns: sizes, choices, the default place of a spool. Place: beside `reading`, use
 by `device`. Must not: touch the disk.
 """
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
 from typing import TypeVar

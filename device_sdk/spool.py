@@ -4,6 +4,8 @@ Owns: the contract `Spool`. Place: after `file_spool` and `memory_spool`, which
 keep it and pass the same tests, before `session`. Must not: hold behaviour.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 

@@ -4,6 +4,8 @@ Owns: the lock that guards all state of a spool, statistics. Place: after
 `outbox`, before `memory_spool` and `file_spool`. Must not: know where readings lie.
 """
 
+from __future__ import annotations
+
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence

@@ -5,6 +5,8 @@ Owns: each event's name and fields, both ways. Place: after `outbox` and
 missing makes the result incoherent, and the spool then begins a new stream.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 

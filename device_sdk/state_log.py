@@ -15,6 +15,8 @@ no write. Kept are `retain_bytes`, and nothing older than `RETAIN_S` before the 
     payload of a record = u32 length | JSON {"event": …} | body of a frame
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os

@@ -3,6 +3,8 @@
 Owns: both records. Place: after `courier`, before `device`, which hands them out.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 from device_sdk.courier import Courier

@@ -4,6 +4,8 @@ Owns: counts of acks, rejections and welcomes; the log lines of rejections. Plac
 `turn`, before `session`. Pure.
 """
 
+from __future__ import annotations
+
 import logging
 from collections import Counter
 

@@ -9,6 +9,8 @@ goes first, the oldest among equals: so after any outage all of it is there at a
 the same density. Neighbours are joined, or halving would leave ever more, ever smaller files.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 
 from device_sdk.frozen import Frozen

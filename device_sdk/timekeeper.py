@@ -10,6 +10,8 @@ hub's ``welcome.time_ns``. A clock that falls back behind the release later is n
 believed again: the spool continues from the uptime.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Literal
 

@@ -6,6 +6,8 @@ socket, clock or randomness. Must not: import a network library (the module
 that a scheme names is imported when it is first used).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Protocol
 from urllib.parse import urlsplit

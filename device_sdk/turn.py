@@ -4,6 +4,8 @@ Owns: when a backlog begins, how much of it may be in flight, the alternation. P
 after `spool`, before `session`, which says when a cut is due at all. Pure.
 """
 
+from __future__ import annotations
+
 from device_sdk.spool import Spool
 
 # A backlog of more readings than this is overtaken by what is recorded from now on. Less than four full frames

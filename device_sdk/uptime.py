@@ -18,6 +18,8 @@ beyond 64 bits, `UPTIME` + position, which no real time is; so it travels, compa
 and grows like any other, and the reading's place on disk alone knows the difference.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -124,7 +126,7 @@ class UptimeLine:
         return {"base": self.base, "offset": self.offset, "past": self.past}
 
     @classmethod
-    def from_object(cls, obj: Mapping[str, Any]) -> "UptimeLine":
+    def from_object(cls, obj: Mapping[str, Any]) -> UptimeLine:
         """Return the line that `to_object` wrote."""
         line = cls()
         line.base, line.offset = obj["base"], obj["offset"]

@@ -8,6 +8,8 @@ so whatever happens between two messages, the next connection begins exactly
 behind the last reading that was handed out.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -9,6 +9,8 @@ task, queue or future per message. Measured, CPU for a frame and its ack one at 
 time on two busy cores: 66 to 81 µs, the library's own client 117 to 121 µs.
 """
 
+from __future__ import annotations
+
 import asyncio
 import hashlib
 import json
@@ -64,7 +66,7 @@ class _ResumingContext(ssl.SSLContext):
     last: ssl.SSLSession | None = None
 
     @classmethod
-    def trusting(cls, ca: str | None) -> "_ResumingContext":
+    def trusting(cls, ca: str | None) -> _ResumingContext:
         """Return what `ssl.create_default_context` would: certificates and names are checked."""
         context = cls(ssl.PROTOCOL_TLS_CLIENT)
         if ca is None:
@@ -102,7 +104,7 @@ class WebSocketConnector:
         self._clock = clock
         self._tls: _ResumingContext | None = None
 
-    async def connect(self, receiver: Receiver) -> "WebSocketConnection":
+    async def connect(self, receiver: Receiver) -> WebSocketConnection:
         """Return an open connection; see `transport.Connector`."""
         connection = WebSocketConnection(receiver, self._target, self._token, self._remember)
         try:
@@ -123,7 +125,7 @@ class WebSocketConnector:
             raise
         return connection
 
-    async def _open(self, connection: "WebSocketConnection") -> None:
+    async def _open(self, connection: WebSocketConnection) -> None:
         loop, target = asyncio.get_running_loop(), self._target
         await loop.create_connection(
             lambda: connection,

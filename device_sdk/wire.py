@@ -9,6 +9,8 @@ Times travel as decimal strings of nanoseconds, because JavaScript loses
 integers beyond 2**53.
 """
 
+from __future__ import annotations
+
 import json
 import zlib
 from hashlib import blake2b
