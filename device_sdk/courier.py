@@ -32,7 +32,7 @@ logger = logging.getLogger("device_sdk.courier")
 # A power cut may take what was recorded since the last sync: the promise is one second.
 SYNC_S = 1.0
 # Messages that wait while a step hangs in an fsync; a hub answers frames, and no more than a window of them waits.
-MAX_INPUTS = 1_000
+MAX_INPUT_BYTES = 1024 * 1024
 
 FrameHook = Callable[[int, bytes, str], None]
 AckHook = Callable[[int, str], None]
@@ -127,6 +127,7 @@ class Courier:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._line: _Line | None = None
         self._inputs: list[_Input] = []
+        self._input_bytes = 0
         self._hello: bytes | None = None
         self._stepping: asyncio.Future[_Step] | None = None
         self._is_kicked = False
@@ -208,7 +209,7 @@ class Courier:
         if self._stepping is not None:
             self._is_kicked = True
             return
-        inputs, self._inputs = self._inputs, []
+        inputs, self._inputs, self._input_bytes = self._inputs, [], 0
         if not self._offload:
             self._finish(self._compute(self._line, inputs))
             return
@@ -216,7 +217,8 @@ class Courier:
         self._stepping.add_done_callback(self._finish_offloaded)
 
     def _feed(self, data: bytes) -> None:
-        if len(self._inputs) >= MAX_INPUTS and self._line is not None:
+        self._input_bytes += len(data)
+        if self._input_bytes > MAX_INPUT_BYTES and self._stepping is not None and self._line is not None:
             self._line.closed(ConnectionLostError("the hub says more than the device can read while its disk hangs"))
             return
         self._inputs.append(partial(self._session.receive, data))

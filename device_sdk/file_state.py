@@ -110,9 +110,9 @@ class FileState(SpoolBase):
         log = self._readings
         while (suspect := log.suspect()) is not None:
             copy = renew(suspect, self._sync_file)
+            self._synced_base = -1  # its new name is owed, also when the fsync of that fails once
             with self._lock:
                 log.renewed(suspect, copy)
-            disk.sync_directory(self._path)
         with self._lock:
             end, base = log.end, log.segments[-1].base if log.segments else -1
             closed, current = log.owed() if end != self._synced_end else ([], None)
@@ -184,6 +184,7 @@ class FileState(SpoolBase):
                 self._check_open()
                 self._write(event)
                 apply()
+                self._shorten()
             self._make_durable()
 
     # --- under the lock ---------------------------------------------------------------------

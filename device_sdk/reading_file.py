@@ -19,7 +19,7 @@ from device_sdk.frozen import Frozen
 from device_sdk.outbox import Entry
 from device_sdk.segment import ReadingDecoder, Scan, encode_header, encode_record, is_header, seed_of
 
-_PREFIX, _SUFFIX = "readings-", ".log"
+PREFIX, _SUFFIX = "readings-", ".log"
 COPY_SUFFIX = ".copy"
 
 
@@ -33,7 +33,7 @@ class FileName(Frozen):
     def path_in(self, directory: Path) -> Path:
         """Return the file's path."""
         thinned = "" if self.end is None else f"-{self.end:020d}-{self.level}"
-        return directory / f"{_PREFIX}{self.base:020d}{thinned}{_SUFFIX}"
+        return directory / f"{PREFIX}{self.base:020d}{thinned}{_SUFFIX}"
 
     def covers(self, other: FileName) -> bool:
         """Say whether this thinned file stands for the other one's readings."""
@@ -87,8 +87,8 @@ class Thinned(Frozen):
 def list_files(directory: Path) -> list[tuple[Path, FileName]]:
     """Return the files of readings in order of their positions; foreign names are left alone."""
     found = []
-    for path in directory.glob(f"{_PREFIX}*{_SUFFIX}"):
-        parts = path.name[len(_PREFIX) : -len(_SUFFIX)].split("-")
+    for path in directory.glob(f"{PREFIX}*{_SUFFIX}"):
+        parts = path.name[len(PREFIX) : -len(_SUFFIX)].split("-")
         if all(part.isascii() and part.isdigit() for part in parts) and len(parts) in (1, 3):
             found.append((path, FileName(*map(int, parts))))
     return sorted(found, key=lambda one: (one[1].base, -one[1].level))

@@ -20,7 +20,7 @@ from device_sdk import disk
 from device_sdk.lane import CACHE_READINGS, Found, Lane, Marks, Piece, ReadingLanes
 from device_sdk.outbox import MAX_LANES, Entry
 from device_sdk.reading import Value
-from device_sdk.reading_file import COPY_SUFFIX, FileName, Segment, choose_standing, list_files
+from device_sdk.reading_file import COPY_SUFFIX, PREFIX, FileName, Segment, choose_standing, list_files
 from device_sdk.segment import ReadingDecoder, Scan, encode_header, encode_reading
 
 
@@ -273,6 +273,8 @@ class ReadingLog(ReadingLanes):
             self.lanes.remove(lane)
         if is_whole and self.segments and self._live.head <= self.end and not self.segments[-1].level:
             self._resume(self.segments[-1])
+        # A process that was killed may have left any of them to the kernel.
+        self._unsynced = [s for s in self.segments if s is not self._current and not s.level]
 
     def _resume(self, segment: Segment) -> None:
         """Append to the last file again, so that a program that restarts each second does not leave a file each."""
@@ -284,7 +286,7 @@ class ReadingLog(ReadingLanes):
 
     def _standing(self, thinned: Collection[FileName]) -> list[tuple[Path, FileName]]:
         """Return the files that count, in order; delete what a kill left beside them."""
-        for left in self._directory.glob(f"*{COPY_SUFFIX}"):
+        for left in self._directory.glob(f"{PREFIX}*{COPY_SUFFIX}"):
             with contextlib.suppress(OSError):
                 left.unlink()
         found = list_files(self._directory)
@@ -299,7 +301,8 @@ class ReadingLog(ReadingLanes):
         """Append no more to the file; its fsync is owed."""
         if self._current is not None:
             os.close(self._fd)
-            self._unsynced = [segment for segment in self._unsynced if segment in self.segments]
+            standing = set(map(id, self.segments))
+            self._unsynced = [segment for segment in self._unsynced if id(segment) in standing]
             self._unsynced.append(self._current)
         self._fd, self._current = -1, None
 

@@ -123,7 +123,7 @@ class Spool(Protocol):
         ...
 
     def record_one(self, channel: str, value: Value, now_ns: int) -> None:
-        """Do as `record` for one reading without a given time, at half the cost: what most sensors do."""
+        """Do as `record` for one reading without a given time, without its lists and loops: what most sensors do."""
         ...
 
     def record_at_uptime(self, values: Sequence[tuple[str, Value]], time_ns: int | None, boot_ns: int) -> None:

@@ -9,7 +9,6 @@ many heaps, and the process grows a little with each larger one. `docs/explanati
 Source: mallopt(3), "M_ARENA_MAX", "M_MMAP_THRESHOLD", "M_TRIM_THRESHOLD".
 """
 
-import ctypes
 import os
 import sys
 
@@ -31,8 +30,11 @@ def keep_little() -> bool:
     """
     if sys.platform != "linux" or any(name in os.environ for name in _VARIABLES):
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:  # musl
+    try:
+        import ctypes
+
+        mallopt = ctypes.CDLL(None).mallopt
+    except (ImportError, AttributeError, OSError):  # a Python without ctypes, musl, a static one
         return False
     settings = (
         (_M_ARENA_MAX, HEAPS), (_M_MMAP_THRESHOLD, GIVEN_BACK_BYTES), (_M_TRIM_THRESHOLD, GIVEN_BACK_BYTES),

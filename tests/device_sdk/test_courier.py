@@ -14,7 +14,7 @@ import pytest
 
 from device_sdk import wire
 from device_sdk.clock import Clock
-from device_sdk.courier import MAX_INPUTS, SYNC_S, Courier
+from device_sdk.courier import MAX_INPUT_BYTES, SYNC_S, Courier
 from device_sdk.errors import AuthenticationError, ConnectionLostError
 from device_sdk.file_spool import FileSpool
 from device_sdk.memory_spool import MemorySpool
@@ -441,8 +441,9 @@ async def test_a_hub_that_talks_on_while_the_disk_hangs_is_left() -> None:
         await rig.network.wait_for(spool.is_hanging.is_set)
         ended = rig.network.wires[0]
 
-        for _ in range(MAX_INPUTS + 1):
-            ended.receiver.message(wire.encode(wire.Slow("store_behind", 1)))
+        message = wire.encode(wire.Slow("store_behind", 1))
+        for _ in range(MAX_INPUT_BYTES // len(message) + 1):
+            ended.receiver.message(message)
         spool.goes_on.set()
         await rig.network.wait_for(lambda: len(rig.network.wires) == 2)
         assert await rig.courier.drain(LIMIT_S)

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from device_sdk.file_spool import FileSpool
-from device_sdk.outbox import Durability, WhenFull
+from device_sdk.outbox import Copying, Durability, WhenFull
 from device_sdk.spool_base import MIN_LIMIT_BYTES
 from tests.support.spool_files import Syncs, T, open_spool, record, values
 from tests.support.spool_hub import drain
@@ -102,6 +103,69 @@ def test_readings_whose_fsync_failed_are_written_anew(tmp_path: Path) -> None:
     assert medium.files.keys() >= names
     assert medium.readings() == b"".join(path.read_bytes() for path in sorted(tmp_path.glob("readings-*.log")))
     assert not list(tmp_path.glob("*.copy"))
+    spool.close()
+
+
+def test_new_name_whose_fsync_failed_is_owed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy took the place of a file; a power cut brings the old one back until the directory is synced."""
+    medium = Medium()
+    spool = FileSpool(tmp_path, boot="b", sync_file=medium.sync)
+    spool.record_one("t", 0.0, T)
+    spool.sync()
+    spool.record_one("t", 1.0, T + 1)
+    medium.is_failing = True
+    spool.sync()
+    medium.is_failing = False
+    left = 1  # the directory is fsynced once for the copy, and once for its new name
+    done: list[int] = []
+
+    def fsync(fd: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        done.append(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    spool.sync()
+    assert spool.statistics().disk_error is not None
+    done.clear()
+    left = 10
+
+    spool.sync()
+
+    assert done
+    assert spool.statistics().disk_error is None
+    spool.close()
+
+
+def test_files_that_a_killed_process_left_are_fsynced(tmp_path: Path) -> None:
+    """It may have been killed before it could; they are the kernel's until then."""
+    spool = FileSpool(tmp_path / "a", boot="b", max_bytes=MIN_LIMIT_BYTES)
+    for i in range(700):
+        spool.record_one("t", float(i), T + i)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    spool.close()
+    medium = Medium()
+
+    again = FileSpool(tmp_path / "b", boot="b", max_bytes=MIN_LIMIT_BYTES, sync_file=medium.sync)
+    again.sync()
+
+    files = {path.name for path in (tmp_path / "b").glob("readings-*")}
+    assert len(files) > 2
+    assert files <= medium.files.keys()
+    again.close()
+
+
+def test_notes_of_a_copy_do_not_fill_the_spool(tmp_path: Path) -> None:
+    """Each ack of it is one, and nothing else is cut meanwhile."""
+    spool = FileSpool(tmp_path, boot="b", max_bytes=MIN_LIMIT_BYTES, sync_file=lambda fd: None)
+    before = spool.statistics().bytes
+
+    for n in range(2_000):
+        spool.copied(Copying("a" * 16, 0, n, 100_000, "b" * 16, n, "c" * 32))
+
+    assert spool.statistics().bytes < before + 20_000
     spool.close()
 
 

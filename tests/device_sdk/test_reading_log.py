@@ -261,12 +261,13 @@ def test_copy_of_a_file_that_was_dropped_meanwhile_goes_too(tmp_path: Path) -> N
 
 
 def test_copy_that_a_kill_left_is_deleted_by_the_next_start(tmp_path: Path) -> None:
-    """It stands for nothing that is not there."""
+    """It stands for nothing that is not there; a copy of something else is left alone."""
     (tmp_path / "readings-00000000000000000000.copy").write_bytes(b"half")
+    (tmp_path / "notes.copy").write_bytes(b"mine")
 
     make(tmp_path).close()
 
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.copy"]
 
 
 @pytest.mark.parametrize("time_ns", [T + 10**18], ids=["in 30 years"])
