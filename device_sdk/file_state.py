@@ -15,6 +15,7 @@ pages for clean.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections import deque
@@ -128,16 +129,20 @@ class FileState(SpoolBase):
 
     def _sync_segment(self, segment: Segment) -> None:
         fd = disk.open_existing(segment.path)
+        if fd < 0:
+            with self._lock:
+                if self._readings.is_current(segment):  # somebody deleted it: what follows goes to another
+                    self._readings.distrust(segment)
+                    raise FileNotFoundError(errno.ENOENT, f"{segment.path.name} is gone")
+            return
         try:
-            if fd >= 0:
-                self._sync_file(fd)
+            self._sync_file(fd)
         except OSError:
             with self._lock:
                 self._readings.distrust(segment)
             raise
         finally:
-            if fd >= 0:
-                os.close(fd)
+            os.close(fd)
 
     def _make_durable(self) -> bool:
         """Fsync the state log, then delete the files it replaces; False (and suspect) when that failed."""

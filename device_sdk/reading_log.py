@@ -174,6 +174,10 @@ class ReadingLog(ReadingLanes):
         """
         return list(self._unsynced), self._current
 
+    def is_current(self, segment: Segment) -> bool:
+        """Say whether a file is the one that is appended to."""
+        return segment is self._current
+
     def synced(self, segment: Segment) -> None:
         """Note that a file which was closed before its fsync is on the medium, or gone."""
         if segment in self._unsynced:
@@ -291,11 +295,16 @@ class ReadingLog(ReadingLanes):
                 left.unlink()
         found = list_files(self._directory)
         standing = choose_standing([name for _, name in found], thinned)
+        stands: list[tuple[Path, FileName]] = []
         for path, name in found:
-            if name not in standing:
+            # An empty one is what a power cut leaves of a name that was synced before its bytes. The next file may
+            # get the same name, and must not go with it.
+            if name in standing and path.stat().st_size:
+                stands.append((path, name))
+            else:
                 with contextlib.suppress(OSError):
                     path.unlink()
-        return [(path, name) for path, name in found if name in standing]
+        return stands
 
     def _close_current(self) -> None:
         """Append no more to the file; its fsync is owed."""

@@ -322,3 +322,45 @@ def test_sync_does_nothing_when_nothing_changed(tmp_path: Path) -> None:
 
     assert sync.count == before
     spool.close()
+
+
+def test_empty_file_that_a_power_cut_left_takes_no_new_one_with_it(tmp_path: Path) -> None:
+    """Its name was on the medium before its bytes; the file that begins there next has the same name."""
+    medium = Medium()
+    spool = FileSpool(tmp_path / "a", boot="b1", sync_file=medium.sync)
+    spool.record_one("t", 0.0, T)
+    spool.sync()
+    assert spool.split()
+    left = medium.lay_out(tmp_path / "a", tmp_path / "b")
+    last = max((tmp_path / "a").glob("readings-*"))
+    (left / last.name).touch()
+    spool.close()
+
+    again = FileSpool(left, boot="b2", sync_file=medium.sync)
+    assert again.split()
+    again.record_one("t", 1.0, T + 1)
+    assert again.cut() is not None
+    again.sync()
+
+    assert (left / last.name).stat().st_size > 0
+    assert medium.files[last.name] == (left / last.name).read_bytes()
+    again.close()
+
+
+def test_file_that_somebody_deleted_is_noticed(tmp_path: Path) -> None:
+    """Its bytes would go with the process; what follows is written to another file."""
+    medium = Medium()
+    spool = FileSpool(tmp_path, boot="b", sync_file=medium.sync)
+    spool.record_one("t", 0.0, T)
+    next(tmp_path.glob("readings-*")).unlink()
+
+    spool.sync()
+    error = spool.statistics().disk_error
+    spool.record_one("t", 1.0, T + 1)
+    spool.sync()
+
+    assert error is not None
+    assert "is gone" in error
+    assert spool.statistics().disk_error is None
+    assert len(list(tmp_path.glob("readings-*"))) == 1
+    spool.close()
