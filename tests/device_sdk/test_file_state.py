@@ -106,39 +106,6 @@ def test_readings_whose_fsync_failed_are_written_anew(tmp_path: Path) -> None:
     spool.close()
 
 
-def test_new_name_whose_fsync_failed_is_owed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy took the place of a file; a power cut brings the old one back until the directory is synced."""
-    medium = Medium()
-    spool = FileSpool(tmp_path, boot="b", sync_file=medium.sync)
-    spool.record_one("t", 0.0, T)
-    spool.sync()
-    spool.record_one("t", 1.0, T + 1)
-    medium.is_failing = True
-    spool.sync()
-    medium.is_failing = False
-    left = 1  # the directory is fsynced once for the copy, and once for its new name
-    done: list[int] = []
-
-    def fsync(fd: int) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        done.append(fd)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    spool.sync()
-    assert spool.statistics().disk_error is not None
-    done.clear()
-    left = 10
-
-    spool.sync()
-
-    assert done
-    assert spool.statistics().disk_error is None
-    spool.close()
-
-
 def test_files_that_a_killed_process_left_are_fsynced(tmp_path: Path) -> None:
     """It may have been killed before it could; they are the kernel's until then."""
     spool = FileSpool(tmp_path / "a", boot="b", max_bytes=MIN_LIMIT_BYTES)
