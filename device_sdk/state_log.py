@@ -108,11 +108,6 @@ class StateLog:
         """Size of the last snapshot, about what the next one needs."""
         return self._snapshot_size
 
-    @property
-    def is_writable(self) -> bool:
-        """False until the first `begin` succeeded."""
-        return self._fd >= 0
-
     def is_long(self, slack_bytes: int) -> bool:
         """Say whether a new file would be much shorter than this one, and may be begun: no fsync is under way.
 

@@ -1,6 +1,5 @@
 """Tests of `device_sdk.session`: the conversation in virtual time, against a hub of plain data."""
 
-import errno
 import json
 import logging
 from collections.abc import Callable
@@ -34,6 +33,7 @@ from device_sdk.spool import Copying, Spool
 from device_sdk.spool_base import MIN_LIMIT_BYTES
 from device_sdk.turn import BACKLOG_READINGS
 from tests.support.hub_model import TIME_NS, HubConversation, HubModel
+from tests.support.spool_files import Syncs
 
 T0_NS = 1_795_376_000_000_000_000
 
@@ -939,20 +939,15 @@ def test_a_hub_that_was_slow_leaves_a_backlog_too() -> None:
 
 def test_frame_that_became_durable_by_another_step_is_sent(tmp_path: Path) -> None:
     """Its fsync failed when it was cut; a later one covered it, and no cut gives it any more."""
-    is_failing = False
-
-    def sync_file(_: int) -> None:
-        if is_failing:
-            raise OSError(errno.EIO, "Input/output error")
-
-    spool = FileSpool(tmp_path, boot="b", sync_file=sync_file)
+    sync = Syncs()
+    spool = FileSpool(tmp_path, boot="b", sync_file=sync)
     play = Play(spool=spool)
     play.connect()
     play.step()
     play.record(1.0)
-    is_failing = True
+    sync.is_failing = True
     play.step(1.0)
-    is_failing = False
+    sync.is_failing = False
     spool.sync()
     play.step(0.1)
 
@@ -962,20 +957,15 @@ def test_frame_that_became_durable_by_another_step_is_sent(tmp_path: Path) -> No
 
 def test_frame_that_became_durable_late_counts_when_it_is_acked(tmp_path: Path) -> None:
     """Also when the next one is cut before anything could be sent: a line that takes nothing."""
-    is_failing = False
-
-    def sync_file(_: int) -> None:
-        if is_failing:
-            raise OSError(errno.EIO, "Input/output error")
-
-    spool = FileSpool(tmp_path, boot="b", sync_file=sync_file)
+    sync = Syncs()
+    spool = FileSpool(tmp_path, boot="b", sync_file=sync)
     play = Play(spool=spool)
     play.connect()
     play.step()
     play.record(1.0)
-    is_failing = True
+    sync.is_failing = True
     assert not play.session.cut(play.now)
-    is_failing = False
+    sync.is_failing = False
     spool.sync()
     play.record(2.0)
 
