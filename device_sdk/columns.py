@@ -13,7 +13,6 @@ Binary (fast columns), little-endian, no padding:
 Cost (2 cores, batches of 1,000): binary 12 B and 0.006 µs a reading to decode, JSON 10.5 B and 0.057 µs.
 """
 
-import json
 import math
 import struct
 import sys
@@ -22,6 +21,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 from device_sdk.errors import ProtocolError, Reason
+from device_sdk.json_bytes import from_json, to_json
 from device_sdk.reading import INT_MAX, INT_MIN, Reading, Value, is_channel_name
 
 BINARY_VERSION = 0x01
@@ -116,7 +116,7 @@ def encode_json(batch: Batch) -> bytes:
     if batch.time_estimated:
         head["time_estimated"] = True
     head["c"] = columns
-    return json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode()
+    return to_json(head)
 
 
 def encode_binary(batch: Batch) -> bytes | None:
@@ -147,7 +147,7 @@ def decode_batch(body: bytes) -> Batch:
     """
     if body[:1] == b"{":
         try:
-            return batch_from_object(json.loads(body))
+            return batch_from_object(from_json(body))
         except ValueError as error:
             raise ProtocolError(f"a batch that is not JSON: {error}", Reason.MALFORMED) from error
     return decode_binary(body)
@@ -197,7 +197,7 @@ def read_seq_and_count(body: bytes) -> tuple[int, int] | None:
     """Return (seq, count) of a batch body whose columns may be broken, or None when even those cannot be read."""
     if body[:1] == b"{":
         try:
-            obj = json.loads(body)
+            obj = from_json(body)
         except (ValueError, RecursionError):
             return None
         if not isinstance(obj, dict):

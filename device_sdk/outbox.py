@@ -17,7 +17,6 @@ the owner makes it durable, so that a replay of what is on disk (`add`,
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -27,6 +26,7 @@ from device_sdk import wire
 from device_sdk.columns import decode_batch, encode_batch, to_columns
 from device_sdk.errors import ChainConflictError, Reason
 from device_sdk.frozen import Frozen
+from device_sdk.json_bytes import from_json, to_json
 from device_sdk.reading import Channel, Value
 from device_sdk.uptime import UPTIME, UptimeLine
 
@@ -151,7 +151,7 @@ def ranges_of(entries: Iterable[Entry]) -> dict[str, tuple[int, int]]:
 def again_body(frame: CutFrame, seq: int) -> bytes:
     """Return the body of a frame under another number; readings are marked as perhaps stored already."""
     if frame.kind == "gap":
-        return json.dumps({**json.loads(frame.body), "seq": seq}, separators=(",", ":"), ensure_ascii=False).encode()
+        return to_json({**from_json(frame.body), "seq": seq})
     return encode_batch(decode_batch(frame.body)._replace(seq=seq, again=True))
 
 

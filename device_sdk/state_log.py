@@ -18,7 +18,6 @@ no write. Kept are `retain_bytes`, and nothing older than `RETAIN_S` before the 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import struct
 from collections import deque
@@ -29,6 +28,7 @@ from typing import Any
 from device_sdk import disk
 from device_sdk.clock import is_set
 from device_sdk.frozen import Frozen
+from device_sdk.json_bytes import from_json, to_json
 from device_sdk.segment import MAX_STATE_BYTES, Scan, encode_record, seed_of
 
 _PREFIX, _KEPT, _SUFFIX = "state-", "acked-", ".log"
@@ -240,7 +240,7 @@ class StateLog:
 
 
 def _encode(seed: int, event: Event) -> bytes:
-    head = json.dumps({"event": event.kind, **event.fields}, separators=(",", ":"), ensure_ascii=False).encode()
+    head = to_json({"event": event.kind, **event.fields})
     return encode_record(seed, _LENGTH.pack(len(head)) + head + event.body)
 
 
@@ -268,5 +268,5 @@ def _read(path: Path, number: int) -> Loaded:
 
 def _decode(payload: bytes) -> Event:
     (length,) = _LENGTH.unpack_from(payload)
-    fields = json.loads(payload[4 : 4 + length])
+    fields = from_json(payload[4 : 4 + length])
     return Event(fields.pop("event"), fields, payload[4 + length :])

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import logging
 import ssl
 from collections.abc import Callable, Sequence
@@ -30,6 +29,7 @@ from websockets.uri import WebSocketURI
 from device_sdk.clock import Clock, is_set
 from device_sdk.errors import AuthenticationError, ConnectionLostError
 from device_sdk.frozen import Frozen
+from device_sdk.json_bytes import from_json
 from device_sdk.transport import LinkError, Receiver
 from device_sdk.wire import DEVICE_SUBPROTOCOL, MAX_FRAME_BYTES, PING_S, Close
 
@@ -406,7 +406,7 @@ class WebSocketConnection(asyncio.Protocol):
 def _message_of(response: Response) -> str:
     """Return the hub's own words, ``{"error":{"message":…}}``, or the reason phrase of whoever answered."""
     try:
-        message = json.loads(response.body or b"")["error"]["message"]
+        message = from_json(response.body or b"")["error"]["message"]
     except (ValueError, KeyError, TypeError):
         message = response.reason_phrase
     return str(message)[:_REASON_CHARS]

@@ -11,13 +11,13 @@ integers beyond 2**53.
 
 from __future__ import annotations
 
-import json
 import zlib
 from hashlib import blake2b
 from typing import Any
 
 from device_sdk.errors import ProtocolError, Reason
 from device_sdk.frozen import Frozen
+from device_sdk.json_bytes import from_json, to_json
 from device_sdk.reading import Channel, ValueType
 
 PROTOCOL_VERSION = 1
@@ -230,7 +230,7 @@ HubMessage = Welcome | NewStream | Ack | Error | Slow | Bye
 
 def encode(message: DeviceMessage | HubMessage) -> bytes:
     """Return the message as UTF-8 JSON, keys in protocol order, no spaces."""
-    return json.dumps(_to_object(message), separators=(",", ":"), ensure_ascii=False).encode()
+    return to_json(_to_object(message))
 
 
 def decode_hub_message(data: bytes | str) -> HubMessage:
@@ -240,7 +240,7 @@ def decode_hub_message(data: bytes | str) -> HubMessage:
         ProtocolError: not JSON, an unknown ``op``, a missing or wrong field.
     """
     try:
-        obj = json.loads(data)
+        obj = from_json(data)
         message: HubMessage = _HUB_OPS[obj["op"]](obj)
         return message
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -50,6 +50,7 @@ def test_the_device_loads_no_network_library_before_it_is_made() -> None:
         "pydantic",
         "numpy",
         "hub",
+        "json",
         "multiprocessing",
     }
 
