@@ -18,7 +18,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, WATCH_PATH, WATCH_SUBPROTOCOL, Bye, Close, encode
-from hub.auth import Identities, Role
+from hub.auth import Identities
 from hub.backup import BackupError, remove_unsent
 from hub.config import Config
 from hub.devices import Registry
@@ -34,6 +34,7 @@ from hub.model import Frame, Mark, StreamKey
 from hub.query import Query
 from hub.renewal import renew_if_suspect
 from hub.replay import Replays
+from hub.roles import Verb
 from hub.session import DeviceSession
 from hub.store.consumer import StoreConsumer
 from hub.store.embedded import EmbeddedStore
@@ -151,7 +152,7 @@ class Hub:
         identity = identify(self, request.headers, None)
         if identity is None:
             return Refuse(401, "unauthenticated", "send Authorization: Bearer with the device's token")
-        if identity.role is not Role.DEVICE:
+        if not identity.patterns(Verb.WRITE):
             return Refuse(403, "forbidden", "this is not a device's token: use the one `hub devices add` printed")
         if DEVICE_SUBPROTOCOL not in request.subprotocols:
             return Refuse(400, "bad_request", f"ask for the WebSocket subprotocol {DEVICE_SUBPROTOCOL}")
@@ -165,9 +166,9 @@ class Hub:
         identity = identify(self, request.headers, request)
         if identity is None:
             return Refuse(401, "unauthenticated", "send a watcher token, or open the page's login link first")
-        if identity.role is Role.DEVICE:
+        if not identity.patterns(Verb.READ):
             return Refuse(
-                403, "forbidden", "a device's token may not watch: use one from `hub tokens add --role watcher`"
+                403, "forbidden", "this credential may not read: use one from `hub tokens add --role watcher`"
             )
         if WATCH_SUBPROTOCOL not in request.subprotocols:
             return Refuse(400, "bad_request", f"ask for the WebSocket subprotocol {WATCH_SUBPROTOCOL}")

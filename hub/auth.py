@@ -20,17 +20,16 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from device_sdk.errors import MisuseError
 from device_sdk.reading import check_device_name
 from hub.errors import BadRequestError, ConflictError, HubError, NotFoundError, UnavailableError
+from hub.roles import DEFAULT_NAMESPACE, EVERYTHING, Identity, Role, Scopes, Verb, scopes_of
 
-DEFAULT_NAMESPACE = "default"
 # An id of 14 characters, a dot and 43 of base64url; more is no token of ours and not worth hashing.
 MAX_TOKEN_CHARS = 128
 # How long an edit waits for another process's edit; each takes one fsync.
@@ -49,25 +48,6 @@ CREATE TABLE IF NOT EXISTS token (
 """
 
 
-class Role(StrEnum):
-    """What a credential is for; a device writes, a watcher reads, an admin does both and manages."""
-
-    DEVICE = "device"
-    WATCHER = "watcher"
-    ADMIN = "admin"
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who a credential speaks for. ``match``: patterns over ``device/channel`` it may see (a device: its own)."""
-
-    id: str
-    name: str
-    role: Role
-    namespace: str = DEFAULT_NAMESPACE
-    match: tuple[str, ...] = ("**",)
-
-
 @dataclass(frozen=True, slots=True)
 class DeviceIdentity:
     """One enrolled device; ``rotated_ns`` is None until its first rotation."""
@@ -81,12 +61,12 @@ class DeviceIdentity:
 
 @dataclass(frozen=True, slots=True)
 class TokenIdentity:
-    """One watcher or admin token, as listed; the secret part is not known any more."""
+    """One token of a watcher, an operator or an admin, as listed; the secret part is not known any more."""
 
     id: str
     name: str
     role: Role
-    match: tuple[str, ...]
+    scopes: Scopes
     created_ns: int
     namespace: str = DEFAULT_NAMESPACE
 
@@ -198,27 +178,37 @@ class Identities:
     # --- watchers, admins, sessions of the page -----------------------------------------------------
 
     def add_token(
-        self, role: Role, match: Sequence[str] = ("**",), name: str = "", *, namespace: str = DEFAULT_NAMESPACE
+        self,
+        role: Role,
+        match: Sequence[str] = EVERYTHING,
+        name: str = "",
+        *,
+        scopes: Mapping[Verb, Sequence[str]] | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
     ) -> tuple[str, str]:
-        """Make a watcher or admin token; return (id, token).
+        """Make a token of a watcher, an operator or an admin; return (id, token).
+
+        Args:
+            match: what each verb of the role holds for.
+            scopes: verbs that hold for other patterns than ``match``; no pattern takes the verb away.
 
         Raises:
-            BadRequestError: the role is that of devices, or there is no pattern.
+            BadRequestError: the role is that of devices, has no such verb, or there is no pattern.
         """
         if role is Role.DEVICE:
             raise BadRequestError("a device token comes from adding a device: hub devices add NAME")
-        return self._put_token("t", role, match, name, namespace, expires_ns=None)
+        return self._put_token("t", role, scopes_of(role, match, scopes), name, namespace, expires_ns=None)
 
     def tokens(self, *, namespace: str = DEFAULT_NAMESPACE) -> list[TokenIdentity]:
-        """Return all watcher and admin tokens, oldest first; sessions of the page are not listed."""
+        """Return all tokens but those of devices, oldest first; sessions of the page are not listed."""
         query = (
             "SELECT id, name, role, match, created_ns, namespace FROM token "
             "WHERE namespace = ? AND NOT is_session ORDER BY created_ns, id"
         )
         with self._lock, _translated(self._path):
             return [
-                TokenIdentity(id_, name, Role(role), tuple(json.loads(match)), created_ns, space)
-                for id_, name, role, match, created_ns, space in self._database.execute(query, (namespace,))
+                TokenIdentity(id_, name, Role(role), _scopes(role, text), created_ns, space)
+                for id_, name, role, text, created_ns, space in self._database.execute(query, (namespace,))
             ]
 
     def remove_token(self, id: str, *, namespace: str = DEFAULT_NAMESPACE) -> None:
@@ -230,7 +220,7 @@ class Identities:
     def add_session(self, role: Role, ttl_s: float, *, namespace: str = DEFAULT_NAMESPACE) -> str:
         """Return a cookie value that is good for ``ttl_s`` seconds; it survives a restart of the hub."""
         expires_ns = self._clock() + round(ttl_s * 1e9)
-        return self._put_token("s", role, ("**",), "page", namespace, expires_ns=expires_ns)[1]
+        return self._put_token("s", role, scopes_of(role), "page", namespace, expires_ns=expires_ns)[1]
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
@@ -257,13 +247,11 @@ class Identities:
         return token
 
     def _put_token(
-        self, prefix: str, role: Role, match: Sequence[str], name: str, namespace: str, *, expires_ns: int | None
+        self, prefix: str, role: Role, scopes: Scopes, name: str, namespace: str, *, expires_ns: int | None
     ) -> tuple[str, str]:
-        if not match:
-            raise BadRequestError("a token needs at least one pattern, e.g. --match 'greenhouse-*/**'")
         id_, token = _new_token(prefix)
         row = (
-            id_, _hash(token), role.value, name, namespace, json.dumps(list(match)), self._clock(), expires_ns,
+            id_, _hash(token), role.value, name, namespace, json.dumps(scopes), self._clock(), expires_ns,
             expires_ns is not None,
         )  # fmt: skip
         with self._changing() as database:
@@ -298,11 +286,11 @@ class Identities:
     def _load(self) -> dict[str, _Credential]:
         out: dict[str, _Credential] = {}
         for namespace, name, id_, hash_ in self._database.execute("SELECT namespace, name, id, hash FROM device"):
-            identity = Identity(id_, name, Role.DEVICE, namespace, (f"{name}/**",))
+            identity = Identity(id_, name, Role.DEVICE, namespace, scopes_of(Role.DEVICE, (f"{name}/**",)))
             out[id_] = _Credential(identity, hash_, None)
         query = "SELECT id, hash, role, name, namespace, match, expires_ns FROM token"
-        for id_, hash_, role, name, namespace, match, expires_ns in self._database.execute(query):
-            identity = Identity(id_, name, Role(role), namespace, tuple(json.loads(match)))
+        for id_, hash_, role, name, namespace, scopes, expires_ns in self._database.execute(query):
+            identity = Identity(id_, name, Role(role), namespace, _scopes(role, scopes))
             out[id_] = _Credential(identity, hash_, expires_ns)
         return out
 
@@ -350,6 +338,14 @@ def _translated(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         raise UnavailableError(f"identities in {path}: {error}; check the disk, the owner and free space") from error
+
+
+def _scopes(role: str, text: str) -> Scopes:
+    found = json.loads(text)
+    # Once a token had patterns alone, for all that its role may do.
+    if isinstance(found, list):
+        return scopes_of(Role(role), found)
+    return {Verb(verb): tuple(patterns) for verb, patterns in found.items()}
 
 
 def _hash(token: str) -> bytes:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hub.audit import audit_object, take_books
-from hub.auth import DEFAULT_NAMESPACE
 from hub.cli.exit_code import CliError, ExitCode
 from hub.cli.output import tell
 from hub.cli.rest import Parameters, RestClient
@@ -26,6 +25,7 @@ from hub.journal.catalog import load_series
 from hub.journal.ledger import read_quarantine, read_quarantined
 from hub.model import Series
 from hub.query import Query, parse_duration, time_range
+from hub.roles import DEFAULT_NAMESPACE
 from hub.store.embedded import EmbeddedStore
 
 _CHUNK_BYTES = 256 * 1024

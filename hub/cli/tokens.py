@@ -1,29 +1,42 @@
-"""``hub tokens``: credentials of watchers and admins.
+"""``hub tokens``: credentials of watchers, operators and admins.
 
 Place: a command module; see `hub.cli`.
 """
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hub.cli import options, output
 
-app = typer.Typer(help="Make and end tokens of watchers and admins.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from hub.roles import Verb
+
+app = typer.Typer(help="Make and end tokens of watchers, operators and admins.", no_args_is_help=True)
 
 
 class TokenRole(StrEnum):
     """Roles a token may have; a device's token comes from ``hub devices add``."""
 
     ADMIN = "admin"
+    OPERATOR = "operator"
     WATCHER = "watcher"
 
 
 @app.command("add")
 def add(
-    role: Annotated[TokenRole, typer.Option(help="admin manages; watcher only reads.")],
-    match: Annotated[list[str] | None, typer.Option(help="Pattern it may read; repeat for more. Default: all.")] = None,
+    role: Annotated[
+        TokenRole, typer.Option(help="watcher reads; operator also commands and edits; admin also manages.")
+    ],
+    match: Annotated[
+        list[str] | None, typer.Option(help="Pattern its verbs hold for; repeat for more. Default: all.")
+    ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VERB=PATTERN", help="Other patterns for one verb; `VERB=` takes it away. Repeatable."),
+    ] = None,
     name: Annotated[str, typer.Option(help="What it is for, shown in listings.")] = "",
     url: options.Url = options.DEFAULT_URL,
     token: options.Token = None,
@@ -32,14 +45,14 @@ def add(
     as_json: options.Json = False,
 ) -> None:
     """Make a token and print it, which is shown only now."""
-    patterns = match or ["**"]
+    patterns, scopes = match or ["**"], _scopes(scope or ())
     if data is not None:
-        from hub.auth import Role
+        from hub.roles import Role
 
         with options.open_identities(data) as identities:
-            id_, secret = identities.add_token(Role(role.value), patterns, name)
+            id_, secret = identities.add_token(Role(role.value), patterns, name, scopes=scopes)
     else:
-        body = {"role": role.value, "match": patterns, "name": name}
+        body = {"role": role.value, "match": patterns, "scopes": scopes, "name": name}
         answer = options.open_client(url, token, ca).post("/v1/tokens", body)
         id_, secret = answer["id"], answer["token"]
     if as_json:
@@ -57,20 +70,22 @@ def ls(
     data: options.Data = None,
     as_json: options.Json = False,
 ) -> None:
-    """List tokens of watchers and admins; secrets are not known any more."""
+    """List tokens of watchers, operators and admins; secrets are not known any more."""
     rows: list[dict[str, Any]]
     if data is not None:
         with options.open_identities(data) as identities:
             found = identities.tokens()
         rows = [
-            {"id": t.id, "role": t.role.value, "match": list(t.match), "name": t.name, "created_ns": str(t.created_ns)}
+            {"id": t.id, "role": t.role.value, "scopes": t.scopes, "name": t.name, "created_ns": str(t.created_ns)}
             for t in found
         ]
     else:
         rows = options.open_client(url, token, ca).get("/v1/tokens")["tokens"]
     if not as_json:
-        rows = [{**row, "created": output.show_time(row.get("created_ns"))} for row in rows]
-    output.show_rows(rows, ["id", "role", "match", "name", "created"], as_json=as_json, empty="no token")
+        rows = [
+            {**row, "may": _text(row["scopes"]), "created": output.show_time(row.get("created_ns"))} for row in rows
+        ]
+    output.show_rows(rows, ["id", "role", "may", "name", "created"], as_json=as_json, empty="no token")
 
 
 @app.command("rm")
@@ -88,3 +103,24 @@ def rm(
     else:
         options.open_client(url, token, ca).delete(f"/v1/tokens/{id}")
     output.tell(f"token {id} ended")
+
+
+def _scopes(options: Sequence[str]) -> "dict[Verb, list[str]]":
+    """Return verb → patterns of options ``VERB=PATTERN``."""
+    from hub.roles import Verb
+
+    scopes: dict[Verb, list[str]] = {}
+    for option in options:
+        word, _, pattern = option.partition("=")
+        if word not in list(Verb):
+            raise typer.BadParameter(f"{word!r} is no verb: use one of {', '.join(Verb)}, as VERB=PATTERN")
+        scopes.setdefault(Verb(word), []).extend([pattern] if pattern else [])
+    return scopes
+
+
+def _text(scopes: Mapping[str, Sequence[str]]) -> str:
+    """Return scopes for people, verbs with the same patterns together: ``read, edit: **; command: greenhouse-*``."""
+    verbs: dict[tuple[str, ...], list[str]] = {}
+    for verb, patterns in scopes.items():
+        verbs.setdefault(tuple(patterns), []).append(verb)
+    return "; ".join(f"{', '.join(names)}: {' '.join(patterns)}" for patterns, names in verbs.items())

@@ -3,7 +3,7 @@
 Owns: where a credential may travel (Bearer, the page's cookie, this machine
 itself), the one-time login links. Place: above `auth` and `origin`, below
 `http`; `hub.app` asks here before a WebSocket exists. Must not: decide what
-a role may do on a route (the endpoint table does).
+a scope allows on a route (the endpoint table does).
 """
 
 import hmac
@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from hub.auth import Identities, Identity, Role
+from hub.auth import Identities
 from hub.devices import Registry
 from hub.gateway.origin import is_loopback_host, is_same_origin
 from hub.journal.base import Journal
 from hub.live.rooms import Live
 from hub.query import Query
 from hub.replay import Replays
+from hub.roles import LOCAL, Identity, Role
 from hub.store.base import Store
 from hub.streams import Streams
 
@@ -27,8 +28,6 @@ SESSION_S = 30 * 86400.0
 # A link is printed and opened at once; half a day survives a lunch break, not a forgotten terminal log.
 LOGIN_LINK_S = 12 * 3600.0
 MAX_LINKS = 16
-# On its own machine, without TLS, the hub is opened without a login: anyone there can read its files as well.
-LOCAL = Identity("local", "this machine", Role.WATCHER)
 # A reverse proxy on this machine speaks for somebody else.
 _PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip")
 

@@ -1,9 +1,9 @@
 """The HTTP side of the port: REST, OpenAPI, the page; errors as JSON.
 
-Owns: from a request to a `Call` (credential, role, parameters) and from an
+Owns: from a request to a `Call` (credential, scope, parameters) and from an
 answer or an error to a response. Place: top of the gateway; uvicorn runs
 `make_app`, `hub.app` builds it. Decides nothing: what is asked is declared in
-`endpoints`, who asks in `access`.
+`rest`, who asks in `access`.
 """
 
 import asyncio
@@ -22,15 +22,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, WATCH_PATH
-from hub.auth import Identity, Role
 from hub.errors import BadRequestError, ForbiddenError, HubError, UnauthenticatedError
-from hub.gateway.access import LOCAL, LoginLinks, Parts
+from hub.gateway.access import LoginLinks, Parts
 from hub.gateway.access import identify as identify
-from hub.gateway.endpoints import ENDPOINTS, Call, Endpoint, version
+from hub.gateway.endpoint import Call, Endpoint, version
 from hub.gateway.openapi import openapi
 from hub.gateway.origin import is_loopback_address
 from hub.gateway.page import SECURITY_HEADERS, SecurityHeaders, page_routes
+from hub.gateway.rest import ENDPOINTS
 from hub.gateway.sse import watch_events
+from hub.live.patterns import covers_all
+from hub.roles import LOCAL, Identity, Verb
 
 _log = logging.getLogger("hub.gateway")
 
@@ -64,25 +66,29 @@ def make_app(hub: Parts, *, links: LoginLinks | None = None) -> Starlette:
     )
 
 
-def authorize(hub: Parts, request: Request, role: Role) -> Identity:
+def authorize(hub: Parts, request: Request, verb: Verb, *, whole: bool = False) -> Identity:
     """Return who asks.
 
     Raises:
         UnauthenticatedError: nobody, or a credential that is not known.
-        ForbiddenError: known, but ``role`` is asked for and it has less.
+        ForbiddenError: known, but it may do ``verb`` with nothing, or not with the ``whole`` namespace.
     """
     identity = identify(hub, request.headers, _Asker(request))
     if identity is None:
         raise UnauthenticatedError(
             "send Authorization: Bearer with a token; make one with: hub tokens add --role watcher"
         )
-    if identity.role is Role.ADMIN or (role is Role.WATCHER and identity.role is Role.WATCHER):
+    granted = identity.patterns(verb)
+    if granted and (not whole or covers_all(granted)):
         return identity
     if identity is LOCAL:
         raise UnauthenticatedError(
             "this needs an admin: make a token with `hub tokens add --role admin`, or use the login link"
         )
-    raise ForbiddenError(f"this needs the role {role}; the credential {identity.name!r} is a {identity.role}")
+    allowed = f"may {verb} only {', '.join(granted)}" if granted else f"is a {identity.role}"
+    raise ForbiddenError(
+        f"this needs {verb} on {'**' if whole else 'something'}; the credential {identity.name!r} {allowed}"
+    )
 
 
 class _Asker:
@@ -99,12 +105,15 @@ class _Asker:
 
 def _route(hub: Parts, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
     async def handle(request: Request) -> Response:
-        identity = LOCAL if endpoint.role is None else authorize(hub, request, endpoint.role)
+        identity, granted = LOCAL, LOCAL.patterns(Verb.READ)
+        if endpoint.verb is not None:
+            identity = authorize(hub, request, endpoint.verb, whole=endpoint.whole)
+            granted = identity.patterns(endpoint.verb)
         if endpoint.method == "POST" and endpoint.takes.model_fields:
             question = _validated(endpoint.takes, _parse_json(await _read_body(request)))
         else:
             question = _validated(endpoint.takes, _query_object(endpoint.takes, request))
-        answer = await endpoint.answer(Call(hub, identity, request.path_params), question)
+        answer = await endpoint.answer(Call(hub, identity, request.path_params, granted), question)
         if isinstance(answer, Response):
             return answer
         if answer is None:
@@ -117,7 +126,7 @@ def _route(hub: Parts, endpoint: Endpoint) -> Callable[[Request], Awaitable[Resp
 
 def _watch_route(hub: Parts) -> Callable[[Request], Awaitable[Response]]:
     async def watch(request: Request) -> Response:
-        identity = authorize(hub, request, Role.WATCHER)
+        identity = authorize(hub, request, Verb.READ)
         return watch_events(hub.live, hub.store, hub.consumer, identity, request.query_params, request.headers)
 
     return watch

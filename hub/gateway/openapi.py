@@ -1,7 +1,7 @@
 """``/openapi.json``, generated from the endpoint table.
 
 Owns: the translation of `Endpoint` and its pydantic models to OpenAPI 3.1.
-Place: beside `endpoints`. Pure. Source: spec.openapis.org/oas/v3.1.1.
+Place: beside `rest`. Pure. Source: spec.openapis.org/oas/v3.1.1.
 """
 
 import re
@@ -11,8 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from hub.gateway.endpoints import Endpoint
-from hub.gateway.resources import Error, Nothing
+from hub.gateway.endpoint import Endpoint, Error, Nothing
 
 _REFERENCE = "#/components/schemas/{model}"
 
@@ -48,15 +47,15 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         "operationId": endpoint.answer.__name__,
         "summary": endpoint.summary,
         "description": (endpoint.answer.__doc__ or "").strip(),
-        "security": [] if endpoint.role is None else [{"token": []}, {"session": []}],
+        "security": [] if endpoint.verb is None else [{"token": []}, {"session": []}],
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
             for name in re.findall(r"\{(\w+)\}", endpoint.path)
         ],
         "responses": {str(endpoint.status): answer, "default": {"description": "Why not.", **_json(Error)}},
     }
-    if endpoint.role is not None:
-        operation["x-role"] = endpoint.role.value
+    if endpoint.verb is not None:
+        operation["x-verb"] = endpoint.verb.value
     if endpoint.gives is not None:
         answer.update(_json(endpoint.gives))
     if endpoint.media:

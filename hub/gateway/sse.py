@@ -14,7 +14,6 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from hub.auth import Identity
 from hub.gateway.access import Consumer
 from hub.gateway.watch_pages import PageReader
 from hub.gateway.websocket import HIGH_WATER_BYTES
@@ -24,6 +23,7 @@ from hub.live.rooms import Live
 from hub.live.subscription import Phase, Subscription
 from hub.live.watch import room_key
 from hub.query import parse_time
+from hub.roles import Identity, Verb
 from hub.store.base import Store
 
 # Browsers wait this long before they reconnect; their own default differs from 3 to 5 s.
@@ -45,7 +45,7 @@ class EventStream:
         self._was_quiet = False
         self._has_ended = False
         self._woken = asyncio.Event()
-        key, _, _ = room_key(request, identity.namespace, identity.match)
+        key, _, _ = room_key(request, identity.namespace, identity.patterns(Verb.READ))
         start = resolve_since(request.since, live.runs, live.head, time.time_ns(), parse_time)
         self._subscription = Subscription(live, key, start, self, self._woken.set, lambda _: None)
         live.enter(self)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 import orjson
 
 from device_sdk.wire import Close
-from hub.auth import Identity
 from hub.gateway.access import Consumer
 from hub.gateway.frames import text_frame
 from hub.gateway.watch_pages import PageReader
@@ -21,6 +20,7 @@ from hub.gateway.websocket import HIGH_WATER_BYTES, Connection
 from hub.live.rooms import Live
 from hub.live.watch import WatchSession
 from hub.query import parse_time
+from hub.roles import Identity, Verb
 from hub.store.base import Store
 
 _log = logging.getLogger("hub.gateway")
@@ -53,7 +53,9 @@ class WatchSocket:
         self._connection = connection
         self.write = connection.send_raw
         identity = self._identity
-        self._session = WatchSession(self._live, identity.namespace, identity.match, self, parse_time, self._name)
+        self._session = WatchSession(
+            self._live, identity.namespace, identity.patterns(Verb.READ), self, parse_time, self._name
+        )
         self._live.enter(self)
 
     def message(self, data: bytes, is_text: bool) -> None:

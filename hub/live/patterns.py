@@ -143,6 +143,11 @@ def split_granted(wanted: Sequence[str], granted: Sequence[str]) -> tuple[list[s
     return yes, no
 
 
+def covers_all(granted: Sequence[str]) -> bool:
+    """Return whether one of the patterns selects every series of every device."""
+    return any(str(parse_pattern(text)) == "*/*" for text in granted)
+
+
 def _glob(part: str) -> Glob:
     text = _STARS.sub("*", part)
     pieces = text.split("*")

@@ -21,8 +21,9 @@ from websockets.typing import Subprotocol
 from device_sdk import wire
 from device_sdk.columns import encode_batch, to_columns
 from device_sdk.reading import Channel, Reading
-from hub.auth import Identities, Role
+from hub.auth import Identities
 from hub.journal.sqlite import SqliteJournal
+from hub.roles import Role
 from hub.store.embedded import EmbeddedStore
 from tests.support.frames import T0, FrameMaker
 from tests.support.hub_process import ROOT, HubProcess

@@ -18,10 +18,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hub.auth import Identity, Role
 from hub.gateway.watch_socket import WatchSocket
 from hub.gateway.websocket import Accept, Refuse, UpgradeRequest, make_protocol
 from hub.model import Frame
+from hub.roles import Identity, Role, scopes_of
 from tests.support.fake_connection import FakeConnection
 from tests.support.gateway import serving
 from tests.support.live_world import NOW_NS, StoreInStep, World
@@ -33,7 +33,7 @@ DELIVERIES = {100: 20_000_000, 1000: 50_000_000}
 LATENCY_READINGS = 300
 # Pause between readings of the latency phase, per 100 watchers.
 PAUSE_S = 0.01
-IDENTITY = Identity("bench", "bench", Role.WATCHER)
+IDENTITY = Identity("bench", "bench", Role.WATCHER, scopes=scopes_of(Role.WATCHER))
 REQUEST = b"GET /v1/watch HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" \
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n" \
     b"Sec-WebSocket-Protocol: watch.v1\r\n\r\n"  # fmt: skip

@@ -21,10 +21,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from device_sdk import Device
-from hub.auth import Identities, Role
+from hub.auth import Identities
 from hub.cli.check import compare_with_hub
 from hub.cli.enrol import enrol_in_folder
 from hub.cli.rest import RestClient
+from hub.roles import Role
 from simulators.ledger import Ledger
 from tests.support.hub_process import ROOT, HubProcess, wait_for
 

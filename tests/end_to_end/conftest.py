@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hub.auth import Identities, Role
+from hub.auth import Identities
+from hub.roles import Role
 from tests.support.hub_process import HubProcess
 
 

@@ -15,11 +15,12 @@ from device_sdk.columns import Batch, Column, encode_json
 from device_sdk.reading import Channel, ValueType
 from device_sdk.wire import CHAIN_START, Close
 from hub.app import Hub
-from hub.auth import Identities, Role
+from hub.auth import Identities
 from hub.config import Config
 from hub.errors import DiskFailedError
 from hub.journal.sqlite import SqliteJournal
 from hub.model import StreamKey
+from hub.roles import Role
 from hub.session import DeviceSession
 from hub.streams import MAX_NEW_STREAMS, NEW_STREAMS_NS
 from tests.support.frames import FrameMaker

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hub.auth import Identities, Identity, Role
+from hub.auth import Identities
 from hub.errors import BadRequestError, ConflictError, NotFoundError
+from hub.roles import Identity, Role, Verb
 
 
 class FakeClock:
@@ -43,7 +44,7 @@ def test_device_token_authenticates_as_that_device(identities: Identities) -> No
 
     identity = identities.authenticate(token)
 
-    assert identity == Identity(token.split(".")[0], "pump-1", Role.DEVICE, "default", ("pump-1/**",))
+    assert identity == Identity(token.split(".")[0], "pump-1", Role.DEVICE, "default", {Verb.WRITE: ("pump-1/**",)})
 
 
 def test_token_carries_256_random_bits(identities: Identities) -> None:
@@ -146,7 +147,7 @@ def test_watcher_token_keeps_role_and_patterns(identities: Identities) -> None:
 
     identity = identities.authenticate(token)
 
-    assert identity == Identity(id_, "wall", Role.WATCHER, "default", ("greenhouse-*/**", "*/battery"))
+    assert identity == Identity(id_, "wall", Role.WATCHER, "default", {Verb.READ: ("greenhouse-*/**", "*/battery")})
     assert [(t.id, t.name, t.role) for t in identities.tokens()] == [(id_, "wall", Role.WATCHER)]
 
 

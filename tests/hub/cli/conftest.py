@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from hub.auth import Identities, Role
+from hub.auth import Identities
 from hub.cli import main
+from hub.roles import Role
 from tests.support.hub_process import HubProcess
 
 T0 = 1_795_376_000_000_000_000

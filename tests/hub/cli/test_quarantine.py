@@ -8,8 +8,9 @@ import pytest
 
 from device_sdk.columns import encode_batch, to_columns
 from device_sdk.reading import Reading
-from hub.auth import Identities, Role
+from hub.auth import Identities
 from hub.journal.sqlite import SqliteJournal
+from hub.roles import Role
 from tests.hub.cli.conftest import Run
 from tests.support.frames import T0, FrameMaker
 from tests.support.hub_process import HubProcess

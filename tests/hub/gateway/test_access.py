@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hub.auth import Identities, Role
-from hub.gateway.access import LOCAL, MAX_LINKS, LoginLinks, identify, read_cookie
+from hub.auth import Identities
+from hub.gateway.access import MAX_LINKS, LoginLinks, identify, read_cookie
+from hub.roles import LOCAL, Role, Verb
 from tests.support.hub_parts import FixedSettings
 
 
@@ -84,7 +85,7 @@ def test_this_machine_is_a_watcher_on_loopback(doors: Doors) -> None:
     identity = identify(doors, {**HOST, "origin": "http://127.0.0.1:8000"}, Asker())
 
     assert identity is LOCAL
-    assert (LOCAL.role, LOCAL.match) == (Role.WATCHER, ("**",))
+    assert (LOCAL.role, LOCAL.scopes) == (Role.WATCHER, {Verb.READ: ("**",)})
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """`hub.gateway.http`: access by role for every route, errors as JSON, limits of requests, one real socket."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -10,10 +11,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from device_sdk.reading import Channel
-from hub.auth import Role
-from hub.gateway.endpoints import ENDPOINTS, Endpoint
+from hub.gateway.endpoint import Endpoint
 from hub.gateway.http import MAX_BODY_BYTES, make_app
+from hub.gateway.rest import ENDPOINTS
 from hub.gateway.websocket import Refuse, make_protocol
+from hub.roles import VERBS, Role
 from tests.support.gateway import serving
 from tests.support.hub_parts import FixedSettings, HubParts, http_client, hub_parts
 
@@ -26,41 +28,99 @@ def hub(tmp_path: Path) -> Iterator[HubParts]:
         yield parts
 
 
-def status_for(endpoint: Endpoint, role: Role | None) -> set[int]:
-    """The statuses that a role may get from an endpoint on an empty hub."""
-    allowed = {200, 201, 204, 400, 404}
-    if endpoint.role is None:
-        return allowed
+T0 = 1_795_376_000_000_000_000
+# Path → the body of a request that a device's name belongs into; `{}` when the body names none.
+BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "/v1/devices": lambda device: {"device": device},
+    "/v1/devices/bulk": lambda device: {"devices": [device]},
+    "/v1/tokens": lambda _: {"role": "watcher"},
+}
+# Who asks: a role, and what its scopes hold for.
+ASKERS = [(None, "**"), *((role, "**") for role in Role), *((role, "mine-*") for role in Role)]
+DEVICES = ("mine-1", "theirs-1")
+
+
+@pytest.fixture
+def two_namespaces(hub: HubParts) -> HubParts:
+    """The hub with the same devices in two namespaces; channels of the other one are called `secret`."""
+    for namespace, channel in (("default", "level"), ("other", "secret")):
+        for at, device in enumerate(DEVICES):
+            session = hub.connect(device, stream=f"{at:016x}".replace("0", "b"), namespace=namespace)
+            hub.feed(session, (channel, T0, 1.0), channels=(Channel(channel),))
+    return hub
+
+
+def token_of(hub: HubParts, role: Role | None, match: str) -> str | None:
+    """A token of the default namespace."""
+    if role is None:
+        return None
+    return hub.identities.add_device("mine-0") if role is Role.DEVICE else hub.identities.add_token(role, [match])[1]
+
+
+def expected(endpoint: Endpoint, role: Role | None, match: str, device: str) -> set[int]:
+    """The statuses that an asker may get, by the table of roles alone."""
+    names_device = "{device}" in endpoint.path or device in str(BODIES.get(endpoint.path, str)(device))
+    if endpoint.verb is None:
+        return {200}
     if role is None:
         return {401}
-    return allowed if role is Role.ADMIN or role is endpoint.role else {403}
+    if endpoint.verb not in VERBS[role] or (endpoint.whole and match != "**"):
+        return {403}
+    if names_device and endpoint.method != "GET" and match != "**" and not device.startswith("mine-"):
+        return {403}
+    return {200, 201, 204, 400, 404, 409}
 
 
-async def ask(client: httpx.AsyncClient, endpoint: Endpoint) -> httpx.Response:
-    """Call an endpoint with names that exist nowhere."""
-    path = endpoint.path.replace("{device}", "nobody").replace("{id}", "t0")
-    return await client.request(endpoint.method, path, **({"json": {}} if endpoint.method == "POST" else {}))  # type: ignore[arg-type]
+async def ask(client: httpx.AsyncClient, endpoint: Endpoint, device: str) -> httpx.Response:
+    """Call an endpoint for a device; ids exist nowhere."""
+    path = endpoint.path.replace("{device}", device).replace("{id}", "t0")
+    assert "{" not in path, "a new path parameter: say above what to put there"
+    body: dict[str, Any] = {}
+    if endpoint.method == "POST" and endpoint.takes.model_fields:
+        body = {"json": BODIES[endpoint.path](device)}
+    return await client.request(endpoint.method, path, **body)
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("role", [None, *Role], ids=str)
-async def test_every_route_asks_for_its_role(hub: HubParts, role: Role | None) -> None:
-    """Every endpoint × every role: 401 without, 403 with too little, and never anything else."""
-    token = None
-    if role is Role.DEVICE:
-        token = hub.identities.add_device("pump-1")
-    elif role is not None:
-        _, token = hub.identities.add_token(role)
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("role", "match"), ASKERS, ids=str)
+async def test_every_route_asks_for_its_scope(
+    two_namespaces: HubParts, role: Role | None, match: str, device: str
+) -> None:
+    """Every endpoint × role × own and other devices: 401, 403 or an answer, as the tables of roles and routes say.
 
-    async with http_client(make_app(hub), token=token) as client:
+    No answer and no error shows what another namespace has, or the token.
+    """
+    token = token_of(two_namespaces, role, match)
+
+    async with http_client(make_app(two_namespaces), token=token) as client:
         for endpoint in ENDPOINTS:
-            response = await ask(client, endpoint)
+            response = await ask(client, endpoint, device)
 
-            assert response.status_code in status_for(endpoint, role), (endpoint.method, endpoint.path, response.text)
+            told = (endpoint.method, endpoint.path, response.text[:500])
+            assert response.status_code in expected(endpoint, role, match, device), told
+            assert endpoint.media == ("application/x-tar",) or "secret" not in response.text, told
+            assert token is None or token not in response.text, told
             if response.status_code >= 400:
                 assert set(response.json()["error"]) == {"reason", "message"}
             if response.status_code == 401:
                 assert response.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.asyncio
+async def test_another_namespace_has_its_own_everything(two_namespaces: HubParts) -> None:
+    """An admin of one namespace sees nothing of the other, manages nothing there, and gets no backup of the hub."""
+    _, token = two_namespaces.identities.add_token(Role.ADMIN, namespace="other")
+    two_namespaces.identities.add_device("mine-1")
+
+    async with http_client(make_app(two_namespaces), token=token) as client:
+        answers = [await ask(client, endpoint, "mine-1") for endpoint in ENDPOINTS]
+        removed = await client.delete("/v1/devices/mine-1")
+
+    assert not any("level" in answer.text for answer in answers)
+    assert [d.name for d in two_namespaces.identities.devices()] == ["mine-1"]
+    assert removed.status_code == 404
+    assert {e.path for e, a in zip(ENDPOINTS, answers, strict=True) if a.status_code == 403} == {"/v1/backup"}
 
 
 @pytest.mark.asyncio

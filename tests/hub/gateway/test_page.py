@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from hub.auth import Role
 from hub.gateway.access import LoginLinks
 from hub.gateway.http import make_app
 from hub.gateway.page import CSP, PAGE
+from hub.roles import Role
 from tests.support.hub_parts import FixedSettings, HubParts, http_client, hub_parts
 
 

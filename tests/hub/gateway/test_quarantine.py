@@ -3,7 +3,7 @@
 import pytest
 
 from hub.gateway.quarantine import quarantine_object, raw_object
-from hub.gateway.resources import Quarantined, RawFrame
+from hub.gateway.rest.quarantine import Quarantined, RawFrame
 from hub.journal.base import QuarantineEntry
 from hub.model import StreamKey
 

@@ -14,14 +14,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hub.auth import Identity, Role
 from hub.errors import BadRequestError, ForbiddenError
 from hub.gateway.sse import EventStreamResponse, watch_events
 from hub.gateway.websocket import HIGH_WATER_BYTES
+from hub.roles import Identity, Role, Verb, scopes_of
 from tests.support.gateway import serving
 from tests.support.live_world import NOW_NS, StoreInStep, World, decode
 
-IDENTITY = Identity("t1", "tester", Role.WATCHER)
+IDENTITY = Identity("t1", "tester", Role.WATCHER, scopes=scopes_of(Role.WATCHER))
 
 
 class Event(dict[str, Any]):
@@ -199,7 +199,7 @@ async def test_wrong_query_is_refused(query: str) -> None:
 async def test_only_granted_series_are_sent() -> None:
     """The credential's patterns bound the stream; nothing granted is a refusal."""
     world = make_world()
-    narrow = Identity("t1", "tester", Role.WATCHER, match=("other",))
+    narrow = Identity("t1", "tester", Role.WATCHER, scopes={Verb.READ: ("other",)})
 
     with pytest.raises(ForbiddenError):
         respond(world, "match=d", narrow)

@@ -12,17 +12,17 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from device_sdk.reading import ValueType
-from hub.auth import Identity, Role
 from hub.gateway.watch_socket import WatchSocket
 from hub.gateway.websocket import HIGH_WATER_BYTES, Accept, Refuse, UpgradeRequest, make_protocol
 from hub.live.rooms import Live
 from hub.model import Frame
+from hub.roles import Identity, Role, scopes_of
 from tests.support.fake_connection import FakeConnection
 from tests.support.gateway import serving
 from tests.support.live_world import NOW_NS, StoreInStep, World, decode
 from tests.support.memory_journal import MemoryJournal
 
-IDENTITY = Identity("t1", "tester", Role.WATCHER)
+IDENTITY = Identity("t1", "tester", Role.WATCHER, scopes=scopes_of(Role.WATCHER))
 
 
 class Peer:
@@ -132,7 +132,7 @@ async def test_closed_connection_leaves_rooms_and_sweep() -> None:
 async def test_end_says_bye_with_the_time_to_come_back() -> None:
     """The hub's stop is a bye with retry_ms, then 4000; a revoked credential is 4401 without one."""
     world = make_world()
-    peer, revoked = Peer(world), Peer(world, Identity("t2", "other", Role.WATCHER))
+    peer, revoked = Peer(world), Peer(world, Identity("t2", "other", Role.WATCHER, scopes=scopes_of(Role.WATCHER)))
 
     world.live.end_identities({"t2"})
     world.live.stop()

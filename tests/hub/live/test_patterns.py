@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.live.patterns import PatternSet, parse_pattern, split_granted
+from hub.live.patterns import PatternSet, covers_all, parse_pattern, split_granted
 
 
 @pytest.mark.parametrize(
@@ -135,3 +135,13 @@ def test_split_granted_denies_what_can_never_meet_the_grant() -> None:
 
     assert granted == ["**", "house-1/power", "house-*/secret"]
     assert denied == ["shop-*"]
+
+
+@pytest.mark.parametrize(
+    ("granted", "all_of_it"),
+    [(["**"], True), (["a", "*"], True), (["*/**"], True), (["a-*"], False), (["*/temperature"], False), ([], False)],
+    ids=str,
+)
+def test_only_a_pattern_for_everything_covers_all(granted: list[str], all_of_it: bool) -> None:
+    """Several narrow patterns are never taken for the whole."""
+    assert covers_all(granted) is all_of_it

@@ -1,0 +1,17 @@
+"""REST, declared as one table: routes, access, OpenAPI and the reference are made from it.
+
+Owns: the table. Each module beside it holds one subject: its questions, its answers, and the few lines that answer.
+Place: above `endpoint`, below `http`, which turns requests into calls and errors into answers.
+"""
+
+from hub.gateway.endpoint import Endpoint
+from hub.gateway.rest import audit, devices, quarantine, readings, tokens, upkeep
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *upkeep.ENDPOINTS,
+    *devices.ENDPOINTS,
+    *readings.ENDPOINTS,
+    *audit.ENDPOINTS,
+    *quarantine.ENDPOINTS,
+    *tokens.ENDPOINTS,
+)

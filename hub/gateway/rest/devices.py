@@ -1,0 +1,214 @@
+"""Devices and their channels: who is there, enrolment, the tokens of devices.
+
+Place: `hub.gateway.rest`. Registry and latest values belong to the event loop and are read there; edits of identities
+run in a thread.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from device_sdk.reading import Value
+from hub.devices import DeviceState
+from hub.gateway.endpoint import (
+    Answer,
+    Call,
+    Endpoint,
+    JsonObject,
+    Matching,
+    Nothing,
+    Question,
+    json_value,
+    visible_devices,
+)  # fmt: skip
+from hub.model import Series
+from hub.roles import Verb
+
+# A fleet is enrolled in one request; more come in several.
+MAX_BULK = 10_000
+
+
+class NewDevice(Question):
+    """The device to enrol."""
+
+    device: Annotated[str, Field(max_length=64)]
+
+
+class NewDevices(Question):
+    """Devices to enrol in one transaction: all or none."""
+
+    devices: Annotated[list[Annotated[str, Field(max_length=64)]], Field(min_length=1, max_length=MAX_BULK)]
+    rotate: Annotated[bool, Field(description="Give devices that exist a new token instead of refusing.")] = False
+
+
+class LatestValue(Answer):
+    """The newest value by event time."""
+
+    time_ns: str
+    value: Value
+
+
+class Channel(Answer):
+    """A channel of a device, without the device."""
+
+    channel: str
+    label: str | None
+    unit: str | None
+    type: str | None
+    every_s: float | None
+    range: tuple[float, float] | None
+    latest: LatestValue | None
+
+
+class Device(Answer):
+    """A device as the hub sees it now.
+
+    ``late``: readings since the hub's start that came behind a newer one. ``skew_s``: its clock minus the hub's when it
+    connected, null when it did not say; ``skewed``: by more than 2 s, so its times are to be doubted.
+    """
+
+    device: str
+    state: Literal["online", "stale", "offline"]
+    connected: bool
+    alert: bool
+    last_ns: str | None
+    rate_hz: float
+    late: int
+    skew_s: float | None
+    skewed: bool
+    channels: list[Channel]
+
+
+class Devices(Answer):
+    """All devices the credential may see; watch from ``head`` on to follow without a gap."""
+
+    devices: list[Device]
+    head: str
+    time_ns: str
+
+
+class DeviceToken(Answer):
+    """A device's token: shown this once."""
+
+    device: str
+    token: str
+
+
+class DeviceTokens(Answer):
+    """Tokens of several devices: shown this once."""
+
+    devices: list[DeviceToken]
+
+
+class DeviceChannel(Answer):
+    """A channel with its device."""
+
+    device: str
+    channel: str
+    unit: str | None
+    type: str | None
+    label: str | None
+    every_s: float | None
+    range: tuple[float, float] | None
+
+
+class Channels(Answer):
+    """Matching channels in natural order."""
+
+    channels: list[DeviceChannel]
+
+
+async def list_devices(call: Call, query: Matching) -> JsonObject:
+    """List devices with presence and newest values."""
+    hub, namespace, now_ns = call.hub, call.namespace, time.time_ns()
+    enrolled = await asyncio.to_thread(hub.identities.devices, namespace=namespace)
+    seen = visible_devices(call, query.match, [device.name for device in enrolled])
+    devices = [_device_object(call, name, series, now_ns) for name, series in seen.items()]
+    return {"devices": devices, "head": hub.streams.position(), "time_ns": str(now_ns)}
+
+
+async def add_device(call: Call, body: NewDevice) -> JsonObject:
+    """Enrol a device."""
+    name = call.check_device(body.device)
+    token = await asyncio.to_thread(call.hub.identities.add_device, name, namespace=call.namespace)
+    return {"device": name, "token": token}
+
+
+async def add_devices(call: Call, body: NewDevices) -> JsonObject:
+    """Enrol many devices in one transaction."""
+    names = [call.check_device(name) for name in body.devices]
+    tokens = await asyncio.to_thread(
+        call.hub.identities.add_devices, names, rotate=body.rotate, namespace=call.namespace
+    )
+    return {"devices": [{"device": name, "token": token} for name, token in tokens.items()]}
+
+
+async def rotate_device(call: Call, _: Nothing) -> JsonObject:
+    """Give a device a new token; the old one ends at once."""
+    name = call.check_device(call.path["device"])
+    token = await asyncio.to_thread(call.hub.identities.rotate_device, name, namespace=call.namespace)
+    return {"device": name, "token": token}
+
+
+async def remove_device(call: Call, _: Nothing) -> None:
+    """End a device's credential; its readings stay."""
+    name = call.check_device(call.path["device"])
+    await asyncio.to_thread(call.hub.identities.remove_device, name, namespace=call.namespace)
+
+
+async def list_channels(call: Call, query: Matching) -> JsonObject:
+    """List channels as their devices declared them."""
+    return {"channels": [{"device": s.device, **_declared(s)} for s in call.series(query.match)]}
+
+
+def _device_object(call: Call, name: str, series: Sequence[Series], now_ns: int) -> JsonObject:
+    registry = call.hub.registry
+    state = registry.devices.get((call.namespace, name)) or DeviceState(call.namespace, name)
+    channels = []
+    for s in series:
+        latest = registry.latest.get(s.id)
+        newest = None if latest is None else {"time_ns": str(latest.time_ns), "value": json_value(latest.value)}
+        channels.append({**_declared(s), "latest": newest})
+    return {
+        "device": name,
+        "state": state.presence(now_ns).value,
+        "connected": state.connections > 0,
+        "alert": any(registry.is_alert(s) for s in series),
+        "last_ns": _time(state.last_time_ns),
+        "rate_hz": round(state.rate_hz, 3),
+        "late": state.late,
+        "skew_s": None if state.skew_ns is None else round(state.skew_ns / 1e9, 3),
+        "skewed": state.is_skewed,
+        "channels": channels,
+    }
+
+
+def _declared(series: Series) -> JsonObject:
+    low, high = series.low, series.high
+    return {
+        "channel": series.channel,
+        "label": series.label,
+        "unit": series.unit,
+        "type": None if series.type is None else series.type.value,
+        "every_s": series.every_s,
+        "range": None if low is None or high is None else [low, high],
+    }
+
+
+def _time(time_ns: int) -> str | None:
+    return str(time_ns) if time_ns else None
+
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint("GET", "/v1/devices", "Devices, presence, newest values", Verb.READ, Matching, Devices, list_devices),
+    Endpoint("POST", "/v1/devices", "Enrol a device", Verb.MANAGE, NewDevice, DeviceToken, add_device, 201),
+    Endpoint("POST", "/v1/devices/bulk", "Enrol many devices", Verb.MANAGE, NewDevices, DeviceTokens, add_devices, 201),
+    Endpoint("POST", "/v1/devices/{device}/rotate", "New token for a device", Verb.MANAGE, Nothing, DeviceToken,
+             rotate_device),
+    Endpoint("DELETE", "/v1/devices/{device}", "End a device's credential", Verb.MANAGE, Nothing, None, remove_device,
+             204),
+    Endpoint("GET", "/v1/channels", "Declared channels", Verb.READ, Matching, Channels, list_channels),
+)  # fmt: skip

@@ -1,0 +1,111 @@
+"""Quarantined frames: list, look at, replay after a fix, delete.
+
+Place: `hub.gateway.rest`, above `hub.replay`; how raw bytes are shown says `hub.gateway.quarantine`.
+"""
+
+import asyncio
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from device_sdk.wire import MAX_FRAME_BYTES
+from hub.errors import NotFoundError
+from hub.gateway.endpoint import Answer, Call, Endpoint, JsonObject, Nothing, Question, check_name
+from hub.gateway.quarantine import quarantine_object, raw_object
+from hub.gateway.rest.audit import OfDevice
+from hub.roles import Verb
+
+_ID_DIGITS = 18
+
+
+class RawQuery(Question):
+    """How much of the bytes."""
+
+    bytes: Annotated[int, Field(ge=0, le=MAX_FRAME_BYTES, description="Show at most so many of its bytes.")] = 4096
+
+
+class Quarantined(Answer):
+    """A frame that could not be taken apart; ``count``: the readings it was refused with."""
+
+    id: int
+    device: str
+    stream: str
+    seq: int
+    reason: str
+    received_ns: str
+    count: int
+    size: int
+    replayed_ns: str | None
+
+
+class Quarantine(Answer):
+    """Quarantined frames that are still kept, oldest first."""
+
+    frames: list[Quarantined]
+
+
+class RawFrame(Quarantined):
+    """A quarantined frame with its bytes: ``text`` when they are printable UTF-8, else ``hex``."""
+
+    text: str | None
+    hex: str | None
+    truncated: bool
+
+
+class ReplayAnswer(Answer):
+    """What was stored of it on the hub's own stream; ``malformed``: it stays in quarantine, and ``why``."""
+
+    id: int
+    outcome: Literal["replayed", "already", "malformed"]
+    accepted: int
+    rejected: int
+    why: str
+
+
+async def list_quarantine(call: Call, query: OfDevice) -> JsonObject:
+    """List frames that could not be taken apart, without their bytes."""
+    if query.device is not None:
+        check_name(query.device)
+    entries = await asyncio.to_thread(call.hub.journal.quarantine, call.namespace, query.device)
+    return {"frames": [quarantine_object(entry) for entry in entries]}
+
+
+async def show_quarantined(call: Call, query: RawQuery) -> JsonObject:
+    """Give one quarantined frame with its first bytes."""
+    found = await asyncio.to_thread(call.hub.journal.quarantined, call.namespace, _quarantine_id(call))
+    return raw_object(*found, query.bytes)
+
+
+async def replay_quarantined(call: Call, _: Nothing) -> JsonObject:
+    """Check a quarantined frame again and store what is valid now, once."""
+    id_ = _quarantine_id(call)
+    replay = await call.hub.replays.replay(call.namespace, id_)
+    return {
+        "id": id_, "outcome": replay.outcome, "accepted": replay.accepted, "rejected": replay.rejected,
+        "why": replay.why,
+    }  # fmt: skip
+
+
+async def delete_quarantined(call: Call, _: Nothing) -> None:
+    """Delete a quarantined frame for good; the ledger's counts stay."""
+    await asyncio.to_thread(call.hub.journal.delete_quarantined, call.namespace, _quarantine_id(call))
+
+
+def _quarantine_id(call: Call) -> int:
+    text = call.path["id"]
+    # An offset is a 64-bit integer; more digits are none of ours.
+    if not (text.isascii() and text.isdigit() and len(text) <= _ID_DIGITS):
+        raise NotFoundError(f"no quarantined frame {text[:40]!r}; its id is a number: GET /v1/quarantine")
+    return int(text)
+
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint("GET", "/v1/quarantine", "Frames that could not be taken apart", Verb.MANAGE, OfDevice, Quarantine,
+             list_quarantine, whole=True),
+    Endpoint("GET", "/v1/quarantine/{id}", "One of them, with its bytes", Verb.MANAGE, RawQuery, RawFrame,
+             show_quarantined, whole=True),
+    Endpoint("POST", "/v1/quarantine/{id}/replay", "Store what is valid of it now", Verb.MANAGE, Nothing, ReplayAnswer,
+             replay_quarantined, whole=True),
+    Endpoint("DELETE", "/v1/quarantine/{id}", "Delete one of them for good", Verb.MANAGE, Nothing, None,
+             delete_quarantined, 204, whole=True),
+)  # fmt: skip

@@ -1,0 +1,156 @@
+"""Readings: the newest of each series, history, history as a file.
+
+Place: `hub.gateway.rest`. What touches the store runs in a thread.
+"""
+
+import asyncio
+import time
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from starlette.responses import Response
+
+from device_sdk.reading import Value
+from hub.errors import BadRequestError
+from hub.gateway.endpoint import (
+    Answer,
+    Call,
+    Duration,
+    Endpoint,
+    JsonObject,
+    Matching,
+    Patterns,
+    Question,
+    When,
+    json_value,
+    wait_for_store,
+)  # fmt: skip
+from hub.gateway.export import export_response
+from hub.query import MAX_LIMIT, iso_time, parse_duration, time_range
+from hub.roles import Verb
+from hub.store.base import AGGREGATES
+
+Received = Annotated[
+    bool, Field(description="Also say when the hub received each reading: exact, or up to a second too early.")
+]
+
+
+class ReadingsQuery(Question):
+    """Which readings, in what order, raw or in buckets."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    match: Patterns = []
+    last: Duration = None
+    start: When = Field(default=None, alias="from")
+    end: When = Field(default=None, alias="to")
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="Rows of one answer (about).")] = 1000
+    order: Literal["asc", "desc"] = "asc"
+    bucket: Duration = None
+    agg: Annotated[str, Field(max_length=100, description=f"With `bucket`: some of {', '.join(AGGREGATES)}.")] = "avg"
+    page: Annotated[str | None, Field(max_length=40, description="`next` of the answer before.")] = None
+    received: Received = False
+
+
+class ExportQuery(Question):
+    """Which readings, written as a file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    match: Patterns = []
+    last: Duration = None
+    start: When = Field(default=None, alias="from")
+    end: When = Field(default=None, alias="to")
+    format: Literal["csv", "ndjson"] = "csv"
+    received: Received = False
+
+
+class LatestReading(Answer):
+    """The newest reading of one series."""
+
+    device: str
+    channel: str
+    unit: str | None
+    time_ns: str
+    time: str
+    value: Value
+
+
+class Latest(Answer):
+    """One reading per series that has any."""
+
+    readings: list[LatestReading]
+
+
+class SeriesName(Answer):
+    """A series by name."""
+
+    device: str
+    channel: str
+    unit: str | None
+
+
+class Readings(Answer):
+    """Rows as ``columns`` names them; column ``series`` is an index into ``series``."""
+
+    series: list[SeriesName]
+    columns: list[str]
+    rows: list[list[Value | None]]
+    next: str | None
+
+
+async def list_latest(call: Call, query: Matching) -> JsonObject:
+    """Give the newest reading of each series, by event time."""
+    readings = [
+        {
+            "device": s.device, "channel": s.channel, "unit": s.unit,
+            "time_ns": str(time_ns), "time": iso_time(time_ns), "value": json_value(value),
+        }
+        for s, time_ns, value in call.hub.query.latest(call.series(query.match))
+    ]  # fmt: skip
+    return {"readings": readings}
+
+
+async def list_readings(call: Call, query: ReadingsQuery) -> JsonObject:
+    """Give history: raw rows page by page, or aggregates in buckets."""
+    series = call.series(query.match)
+    start_ns, end_ns = time_range(query.start, query.end, query.last, time.time_ns())
+    if query.received and query.bucket is not None:
+        raise BadRequestError("received is of single readings: leave out bucket, or received")
+    await wait_for_store(call.hub)
+    if query.bucket is None:
+        answer = await asyncio.to_thread(
+            call.hub.query.readings, series, start_ns, end_ns, query.limit,
+            descending=query.order == "desc", page=query.page, received=query.received,
+        )  # fmt: skip
+    else:
+        # Without an end the range would reach to the end of time, and no bucket be small enough.
+        newest_ns = max((time_ns for _, time_ns, _ in call.hub.query.latest(series)), default=start_ns)
+        functions = [name.strip() for name in query.agg.split(",")]
+        answer = await asyncio.to_thread(
+            call.hub.query.aggregate, series, start_ns, max(min(end_ns, newest_ns + 1), start_ns),
+            parse_duration(query.bucket), functions,
+        )  # fmt: skip
+        if query.order == "desc":
+            answer.rows.reverse()
+    return {
+        "series": [{"device": s.device, "channel": s.channel, "unit": s.unit} for s in answer.series],
+        "columns": list(answer.columns),
+        "rows": [[str(row[0]), row[1], *map(json_value, row[2:])] for row in answer.rows],
+        "next": answer.next_page,
+    }
+
+
+async def export(call: Call, query: ExportQuery) -> Response:
+    """Stream readings as CSV or as JSON lines, ordered by time, in bounded memory."""
+    series = call.series(query.match)
+    start_ns, end_ns = time_range(query.start, query.end, query.last, time.time_ns())
+    await wait_for_store(call.hub)
+    pages = call.hub.query.dump(series, start_ns, end_ns, received=query.received)
+    return export_response(series, pages, query.format, received=query.received)
+
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint("GET", "/v1/latest", "Newest readings", Verb.READ, Matching, Latest, list_latest),
+    Endpoint("GET", "/v1/readings", "History, raw or in buckets", Verb.READ, ReadingsQuery, Readings, list_readings),
+    Endpoint("GET", "/v1/export", "History as a file", Verb.READ, ExportQuery, None, export,
+             media=("text/csv", "application/x-ndjson")),
+)  # fmt: skip

@@ -1,0 +1,127 @@
+"""`hub.gateway.rest.readings`: newest values and history."""
+
+import time
+
+import httpx
+import pytest
+
+from tests.hub.gateway.conftest import T0, S, get
+from tests.support.hub_parts import HubParts
+
+
+@pytest.mark.asyncio
+async def test_channels_and_latest_follow_the_pattern(admin: httpx.AsyncClient) -> None:
+    """`match` selects; integers beyond 2**53 travel as text."""
+    channels = await get(admin, "/v1/channels", match="pump-2")
+    latest = await get(admin, "/v1/latest", match=["*/counter", "pump-10"])
+
+    assert [c["channel"] for c in channels["channels"]] == ["counter", "temperature"]
+    assert latest["readings"] == [
+        {"device": "pump-2", "channel": "counter", "unit": None, "time_ns": str(T0 + 1),
+         "time": "2026-11-22T19:33:20.000000001Z", "value": str(2**60)},
+        {"device": "pump-10", "channel": "door", "unit": None, "time_ns": str(T0 + 2 * S),
+         "time": "2026-11-22T19:33:22Z", "value": True},
+    ]  # fmt: skip
+
+
+@pytest.mark.asyncio
+async def test_readings_are_paged_without_gap_or_double(admin: httpx.AsyncClient) -> None:
+    """Following `next` gives every row once, in order."""
+    answer = await get(admin, "/v1/readings", match="pump-2", limit=1)
+    rows = answer["rows"]
+    while answer["next"] is not None:
+        answer = await get(admin, "/v1/readings", match="pump-2", limit=1, page=answer["next"])
+        rows += answer["rows"]
+
+    assert answer["columns"] == ["time_ns", "series", "value"]
+    assert [s["channel"] for s in answer["series"]] == ["counter", "temperature"]
+    assert rows == [
+        [str(T0), 1, 20.5], [str(T0 + 1), 0, str(2**60)], [str(T0 + S), 1, 31.5], [str(T0 + 61 * S), 1, 22.5],
+    ]  # fmt: skip
+
+
+@pytest.mark.asyncio
+async def test_readings_in_range_and_descending(admin: httpx.AsyncClient) -> None:
+    """`from` is in, `to` is out; the newest come first when asked."""
+    answer = await get(
+        admin,
+        "/v1/readings",
+        match="pump-2/temperature",
+        order="desc",
+        **{"from": str(T0 + S), "to": "2026-11-22T19:34:21Z"},
+    )
+
+    assert answer["rows"] == [[str(T0 + S), 0, 31.5]]
+
+
+@pytest.mark.asyncio
+async def test_readings_say_when_they_were_received(admin: httpx.AsyncClient) -> None:
+    """Asked for, each row ends with its receive time; of a bucket there is none to say."""
+    begun = time.time_ns()
+    answer = await get(admin, "/v1/readings", match="pump-2/temperature", received=True)
+    export = await admin.get("/v1/export", params={"match": "pump-10", "received": "true"})
+    bucket = await admin.get("/v1/readings", params={"received": "true", "bucket": "1m"})
+
+    assert answer["columns"] == ["time_ns", "series", "value", "received_ns"]
+    assert all(begun - 60 * S < int(row[3]) <= begun for row in answer["rows"])
+    assert export.text.splitlines()[0].endswith(",unit,received")
+    assert bucket.status_code == 400
+
+
+@pytest.mark.asyncio
+async def test_readings_in_buckets(admin: httpx.AsyncClient) -> None:
+    """One row per bucket that has readings, with the functions asked for, in their order."""
+    answer = await get(
+        admin,
+        "/v1/readings",
+        match="pump-2/temperature",
+        bucket="1m",
+        agg="max,avg,count",
+        **{"from": str(T0 - 60 * S)},
+    )
+
+    start = T0 // (60 * S) * 60 * S
+    assert answer["columns"] == ["time_ns", "series", "max", "avg", "count"]
+    assert answer["rows"] == [[str(start), 0, 31.5, 26.0, 2], [str(start + 60 * S), 0, 22.5, 22.5, 1]]
+
+
+@pytest.mark.asyncio
+async def test_history_waits_for_the_store_and_says_when_it_is_behind(hub: HubParts, admin: httpx.AsyncClient) -> None:
+    """History never silently leaves out what was acked before the question."""
+    hub.streams.head += 1
+    hub.consumer.is_behind = True
+
+    response = await admin.get("/v1/readings", params={"last": "1h"})
+
+    assert (response.status_code, response.json()["error"]["reason"]) == (503, "unavailable")
+
+
+@pytest.mark.asyncio
+async def test_export_streams_every_reading(admin: httpx.AsyncClient) -> None:
+    """The file holds the readings of the range in time order."""
+    response = await admin.get("/v1/export", params={"match": "**", "format": "csv"})
+
+    lines = response.text.splitlines()
+    assert response.headers["content-type"].startswith("text/csv")
+    assert lines[0] == "device,channel,time,time_unix_ms,value,unit"
+    assert lines[1] == "pump-2,temperature,2026-11-22T19:33:20Z,1795376000000,20.5,Cel"
+    assert len(lines) == 6
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ({"from": "0001-01-01T00:00:00Z", "to": "9999-12-31T00:00:00Z"}, 200),
+        ({"last": "99999999999999w"}, 200),
+        ({"page": "9999999999999999999"}, 200),
+        ({"bucket": "9999999999999999w"}, 400),
+    ],
+)
+async def test_numbers_beyond_64_bits_are_answered(
+    admin: httpx.AsyncClient, query: dict[str, str], status: int
+) -> None:
+    """A range wider than time itself is all there is; a bucket that long is the asker's mistake, not the hub's."""
+    response = await admin.get("/v1/readings", params=query)
+
+    assert response.status_code == status
