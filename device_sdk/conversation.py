@@ -1,6 +1,6 @@
 """The states of a device's conversation with its hub, as one literal table.
 
-Owns: `State`, `Trigger`, the transitions, the one setter. Place: before
+Owns: `State`, `Trigger`, the transitions, the one setter; what a conversation has to tell its shell. Place: before
 `session`, which says what each trigger means. Pure.
 
 A conversation lasts as long as a connection. It greets (hello is sent), runs
@@ -15,6 +15,8 @@ import logging
 from enum import Enum
 
 from device_sdk.errors import ProtocolError
+from device_sdk.frozen import Frozen
+from device_sdk.wire import Command, Desired
 
 logger = logging.getLogger("device_sdk.conversation")
 
@@ -38,6 +40,7 @@ class Trigger(Enum):
     ACK = "ack"
     ERROR = "error"
     SLOW = "slow"
+    CONTROL = "control"
     RESUME = "resume"
     BYE = "bye"
     END = "end"
@@ -54,6 +57,7 @@ TRANSITIONS: dict[tuple[State, Trigger], State] = {
     (State.GREETING, Trigger.DISCONNECTED): State.OFFLINE,
     (State.RUNNING, Trigger.ACK): State.RUNNING,
     (State.RUNNING, Trigger.ERROR): State.RUNNING,
+    (State.RUNNING, Trigger.CONTROL): State.RUNNING,
     (State.RUNNING, Trigger.NEW_STREAM): State.ENDING,
     (State.RUNNING, Trigger.SLOW): State.PAUSED,
     (State.RUNNING, Trigger.BYE): State.ENDING,
@@ -61,6 +65,7 @@ TRANSITIONS: dict[tuple[State, Trigger], State] = {
     (State.RUNNING, Trigger.DISCONNECTED): State.OFFLINE,
     (State.PAUSED, Trigger.ACK): State.PAUSED,
     (State.PAUSED, Trigger.ERROR): State.PAUSED,
+    (State.PAUSED, Trigger.CONTROL): State.PAUSED,
     (State.PAUSED, Trigger.NEW_STREAM): State.ENDING,
     (State.PAUSED, Trigger.SLOW): State.PAUSED,
     (State.PAUSED, Trigger.RESUME): State.RUNNING,
@@ -72,10 +77,36 @@ TRANSITIONS: dict[tuple[State, Trigger], State] = {
     (State.ENDING, Trigger.ACK): State.ENDING,
     (State.ENDING, Trigger.ERROR): State.ENDING,
     (State.ENDING, Trigger.SLOW): State.ENDING,
+    (State.ENDING, Trigger.CONTROL): State.ENDING,
     (State.ENDING, Trigger.BYE): State.ENDING,
     (State.ENDING, Trigger.END): State.ENDING,
     (State.ENDING, Trigger.DISCONNECTED): State.OFFLINE,
 }
+
+
+class Welcomed(Frozen):
+    """The hub took the hello; frames flow. ``time_ns`` is the hub's wall clock."""
+
+    time_ns: int
+    ping_s: float
+
+
+class Acknowledged(Frozen):
+    """Every frame ≤ ``stored`` of ``stream`` is durable at the hub."""
+
+    stored: int
+    stream: str
+
+
+class Closing(Frozen):
+    """This connection must end; come back after ``retry_s`` (None: as the backoff says)."""
+
+    why: str
+    retry_s: float | None = None
+
+
+# A command or a desired state comes as the message it is.
+SessionEvent = Welcomed | Acknowledged | Closing | Command | Desired
 
 
 class Conversation:

@@ -16,16 +16,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from typing import Protocol
 
 from device_sdk.clock import Clock
-from device_sdk.conversation import State
+from device_sdk.conversation import Acknowledged, Closing, SessionEvent, State, Welcomed
 from device_sdk.errors import ConnectionLostError, ProtocolError
 from device_sdk.outbox import CutFrame
-from device_sdk.session import Acknowledged, Closing, Session, SessionEvent, Welcomed
+from device_sdk.session import Session
 from device_sdk.spool import Spool
 from device_sdk.timekeeper import Timekeeper
 from device_sdk.transport import LINK_ERRORS, Connection, Connector, LinkError, RetryPolicy, needs_person
+from device_sdk.wire import Command, Desired, Reply, Reported
 
 logger = logging.getLogger("device_sdk.courier")
 
@@ -37,6 +40,16 @@ MAX_INPUT_BYTES = 1024 * 1024
 FrameHook = Callable[[int, bytes, str], None]
 AckHook = Callable[[int, str], None]
 _Input = Callable[[float], None]
+
+
+class Control(Protocol):
+    """Who takes what the hub asks of the device besides readings; called on the courier's loop, must not block."""
+
+    def welcomed(self) -> None:
+        """A connection began: say again what the hub may not have."""
+
+    def take(self, message: Command | Desired) -> None:
+        """Take what the hub said."""
 
 
 class _Step:
@@ -95,7 +108,8 @@ class Courier:
         offload: run steps in a worker thread (spool on disk inside a user's loop).
         on_frame, on_ack: the user's hooks; they run on this loop.
 
-    `wake`, `declared`, `is_online` and `last_error` are for any thread; all else for the loop that runs `run`.
+    `wake`, `declared`, `say`, `control`, `is_online` and `last_error` are for any thread; all else for the loop that
+    runs `run`.
     """
 
     def __init__(
@@ -142,6 +156,7 @@ class Courier:
         self._has_warned = False
         self.is_online = False
         self.last_error: str | None = None
+        self.control: Control | None = None
 
     async def run(self) -> None:
         """Connect, carry, reconnect, until cancelled; whatever is unacked then stays in the spool."""
@@ -173,6 +188,17 @@ class Courier:
         """Note, from any thread, that a channel was declared."""
         self._session.schema_changed()
         self.wake()
+
+    def say(self, message: Reply | Reported) -> None:
+        """Say something beside the frames, from any thread; lost with the connection (see `Control.welcomed`)."""
+        loop = self._loop
+        if loop is not None:
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(self._say, message)
+
+    def _say(self, message: Reply | Reported) -> None:
+        self._inputs.append(lambda now: self._session.say(message))
+        self.kick()
 
     async def drain(self, timeout_s: float, *, give_up_offline: bool = False) -> bool:
         """Wait until all that was recorded before this call is durable at the hub; False when it is not.
@@ -311,6 +337,9 @@ class Courier:
             case Acknowledged(stored, stream):
                 if self._on_ack is not None:
                     self._call(partial(self._on_ack, stored, stream))
+            case Command() | Desired():
+                if self.control is not None:
+                    self._call(partial(self.control.take, event))
             case Closing(why, retry_s):
                 if line is not None:
                     line.closed(ConnectionLostError(why, retry_ms=None if retry_s is None else round(retry_s * 1000)))
@@ -323,6 +352,8 @@ class Courier:
         logger.info("online device=%s stream=%s", self._device, self._spool.stream)
         if line is not None and line.connection is not None:
             line.connection.keep_alive(event.ping_s)
+        if self.control is not None:
+            self._call(self.control.welcomed)
 
     # --- connections ---------------------------------------------------------------------------
 

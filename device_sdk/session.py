@@ -21,12 +21,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from device_sdk import wire
 from device_sdk.columns import decode_batch
-from device_sdk.conversation import Conversation, State, Trigger
+from device_sdk.conversation import Acknowledged, Closing, Conversation, SessionEvent, State, Trigger, Welcomed
 from device_sdk.errors import Reason
 from device_sdk.flight import UNREADABLE_TRIES, Flight
 from device_sdk.frozen import Frozen
@@ -56,31 +56,9 @@ _TRIGGERS: dict[type[wire.HubMessage], Trigger] = {
     wire.Error: Trigger.ERROR,
     wire.Slow: Trigger.SLOW,
     wire.Bye: Trigger.BYE,
+    wire.Command: Trigger.CONTROL,
+    wire.Desired: Trigger.CONTROL,
 }
-
-
-class Welcomed(Frozen):
-    """The hub took the hello; frames flow. ``time_ns`` is the hub's wall clock."""
-
-    time_ns: int
-    ping_s: float
-
-
-class Acknowledged(Frozen):
-    """Every frame ≤ ``stored`` of ``stream`` is durable at the hub."""
-
-    stored: int
-    stream: str
-
-
-class Closing(Frozen):
-    """This connection must end; come back after ``retry_s`` (None: as the backoff says)."""
-
-    why: str
-    retry_s: float | None = None
-
-
-SessionEvent = Welcomed | Acknowledged | Closing
 
 
 class Outgoing(Frozen):
@@ -89,6 +67,31 @@ class Outgoing(Frozen):
     data: bytes
     frame: CutFrame | None = None
     is_first: bool = False
+
+
+class _Beside:
+    """What is said beside the frames on one connection: channels the hub does not know yet, replies, reported state."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """A new connection: nothing is declared on it, and what was said on the one before is forgotten."""
+        self._declared: dict[str, Channel] = {}
+        self.is_schema_due = True
+        self.said: list[bytes] = []
+
+    def take(self, channels: Mapping[str, Channel]) -> list[bytes]:
+        """Return what is to be sent now, before any frame."""
+        said, self.said = self.said, []
+        if self.is_schema_due:
+            # First the flag, then the look: a channel declared meanwhile sets it again.
+            self.is_schema_due = False
+            changed = tuple(c for c in channels.values() if self._declared.get(c.name) != c)
+            if changed:
+                self._declared = dict(channels)
+                said.insert(0, wire.encode(wire.Schema(changed)))
+        return said
 
 
 class Session:
@@ -110,8 +113,7 @@ class Session:
         self._events: list[SessionEvent] = []
         self._stream = ""
         self._flight = Flight()
-        self._declared: dict[str, Channel] = {}
-        self._is_schema_due = True
+        self._beside = _Beside()
         self._pace = Pace(is_metered=link == METERED)
         self._turns = Turns(spool)
         self._since = 0.0
@@ -175,8 +177,7 @@ class Session:
             self._flight.sent_ever = 0
             self._tally.new_stream()
         self._since = now
-        self._declared = {}
-        self._is_schema_due = True
+        self._beside.begin()
         self._turns.begin()
         self._pace.again(now)
         self._flight.begin(spool.frames(spool.acked))
@@ -191,7 +192,11 @@ class Session:
 
     def schema_changed(self) -> None:
         """Note that a channel was declared; the next `frames_to_send` begins with it. Safe from any thread."""
-        self._is_schema_due = True
+        self._beside.is_schema_due = True
+
+    def say(self, message: wire.Reply | wire.Reported) -> None:
+        """Send a message beside the frames. Only on this connection: whoever says it says it again once `Welcomed`."""
+        self._beside.said.append(wire.encode(message))
 
     def disconnected(self) -> None:
         """Forget the connection; everything unacked is sent again on the next one."""
@@ -224,6 +229,8 @@ class Session:
                 self._on_slow(message, now)
             case wire.Bye(retry_ms):
                 self._events.append(Closing("the hub said bye", None if retry_ms is None else _retry_s(retry_ms)))
+            case wire.Command() | wire.Desired():
+                self._events.append(message)
             case _:
                 assert_never(message)
 
@@ -302,9 +309,7 @@ class Session:
         """
         if self._conversation.state is not State.RUNNING:
             return []
-        out: list[Outgoing] = []
-        if self._is_schema_due:
-            self._add_schema(out)
+        out = [Outgoing(data) for data in self._beside.take(self._spool.channels)]
         if self._restoring.is_active:
             return out + self._send_again(max_bytes)
         self._adopt()
@@ -472,15 +477,6 @@ class Session:
         frame = self._spool.frames(seq - 1)[0]
         lost = decode_batch(frame.body).readings() if frame.kind == "batch" else []
         self._start_new_stream(seq, f"frame {seq} was unreadable for the hub {UNREADABLE_TRIES} times", lost)
-
-    def _add_schema(self, out: list[Outgoing]) -> None:
-        # First the flag, then the look: a channel declared meanwhile sets it again.
-        self._is_schema_due = False
-        channels = self._spool.channels
-        changed = tuple(c for c in channels.values() if self._declared.get(c.name) != c)
-        if changed:
-            self._declared = dict(channels)
-            out.append(Outgoing(wire.encode(wire.Schema(changed))))
 
     def _is_live_due(self, now: float) -> bool:
         live = self._turns.live

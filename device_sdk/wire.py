@@ -51,6 +51,8 @@ CHAIN_START = bytes(CHAIN_BYTES)
 CHAINS_KEPT = 64
 # Earlier streams that a hello names: a new one begins at a power cut or a rolled-back card, so this is months back.
 MAX_EARLIER = 16
+# A desired or reported state, a command's arguments, a reply's value, as JSON: settings, not files.
+MAX_CONTROL_BYTES = 32 * 1024
 # The hub's own stream of each device: what the hub itself has to tell of it. No device may use this name.
 HUB_STREAM = "0" * 16
 
@@ -224,8 +226,46 @@ class Slow(Frozen):
     retry_ms: int
 
 
-DeviceMessage = Hello | Schema | Gap | Bye
-HubMessage = Welcome | NewStream | Ack | Error | Slow | Bye
+# --- control: what is not a reading, beside the numbered frames ---------------------------------
+
+
+class Command(Frozen):
+    """The hub asks the device to do something once. ``id`` is the same each time it is sent, until a reply came.
+
+    ``args``: names → JSON values. After ``expires_ns`` (wall time) it must not take effect any more.
+    """
+
+    id: str
+    name: str
+    args: dict[str, Any]
+    expires_ns: int
+
+
+class Reply(Frozen):
+    """The device's answer to the command ``id``: a JSON ``value``, or why not in ``error``."""
+
+    id: str
+    ok: bool
+    value: Any = None
+    error: str = ""
+
+
+class Desired(Frozen):
+    """The state that the device should have, whole; ``version`` rises with each change."""
+
+    version: int
+    state: dict[str, Any]
+
+
+class Reported(Frozen):
+    """The state that the device has, whole; ``version`` of the desired state it has taken in (0: none)."""
+
+    version: int
+    state: dict[str, Any]
+
+
+DeviceMessage = Hello | Schema | Gap | Bye | Reply | Reported
+HubMessage = Welcome | NewStream | Ack | Error | Slow | Bye | Command | Desired
 
 
 def encode(message: DeviceMessage | HubMessage) -> bytes:
@@ -291,6 +331,20 @@ def _to_object(message: DeviceMessage | HubMessage) -> dict[str, Any]:
             return {"op": "error", "reason": reason, "stored": stored, "message": text}
         case Slow(why, retry_ms):
             return {"op": "slow", "why": why, "retry_ms": retry_ms}
+        case _:
+            return _control_object(message)
+
+
+def _control_object(message: Command | Reply | Desired | Reported) -> dict[str, Any]:
+    match message:
+        case Command(id_, name, args, expires_ns):
+            return {"op": "command", "id": id_, "name": name, "args": args, "expires_ns": str(expires_ns)}
+        case Reply(id_, ok, value, error):
+            return {"op": "reply", "id": id_, "ok": ok, **({"value": value} if ok else {"error": error})}
+        case Desired(version, state):
+            return {"op": "desired", "version": version, "state": state}
+        case Reported(version, state):
+            return {"op": "reported", "version": version, "state": state}
 
 
 def _hello_object(hello: Hello) -> dict[str, Any]:
@@ -357,4 +411,6 @@ _HUB_OPS: dict[str, Any] = {
     "error": lambda o: Error(str(o.get("reason", Reason.MALFORMED)), int(o["stored"]), str(o.get("message", ""))),
     "slow": lambda o: Slow(str(o["why"]), int(o["retry_ms"])),
     "bye": _bye,
+    "command": lambda o: Command(str(o["id"]), str(o["name"]), dict(o["args"]), int(o["expires_ns"])),
+    "desired": lambda o: Desired(int(o["version"]), dict(o["state"])),
 }

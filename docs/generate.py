@@ -41,6 +41,10 @@ _EXAMPLES: list[tuple[str, str, type[tuple[Any, ...]], bytes]] = [
         1201, _CHAIN, _POS, 1, (wire.Rejection(1201, "door", 0, "type_conflict"),)))),
     ("hub → device", "error", wire.Error, wire.encode(wire.Error("out_of_order", 1200, "got 1203, expected 1201"))),
     ("hub → device", "slow", wire.Slow, wire.encode(wire.Slow("disk_full", 5000))),
+    ("hub → device", "command", wire.Command, wire.encode(wire.Command("k7", "fan", {"speed": 3}, _T0))),
+    ("device → hub", "reply", wire.Reply, wire.encode(wire.Reply("k7", True, {"speed": 3}))),
+    ("hub → device", "desired", wire.Desired, wire.encode(wire.Desired(4, {"interval_s": 10}))),
+    ("device → hub", "reported", wire.Reported, wire.encode(wire.Reported(4, {"interval_s": 10}))),
     ("both", "bye", wire.Bye, wire.encode(wire.Bye(8412))),
 ]  # fmt: skip
 

@@ -22,6 +22,7 @@ from hub.auth import Identities
 from hub.backup import BackupError, remove_unsent
 from hub.config import Config
 from hub.devices import Registry
+from hub.downlink import Downlink
 from hub.errors import DiskFailedError, ExpiredError, HubError
 from hub.gateway.access import identify
 from hub.gateway.device_socket import DeviceSocket
@@ -106,6 +107,7 @@ class Hub:
 
         self.consumer = StoreConsumer(self.store, self.journal, on_failed=store_failed)
         self.writer = JournalWriter(self.journal, loop, self._committed, self._disk_failed, self._refused)
+        self.downlink = Downlink()
         self.live = Live(self.journal, self.registry.by_id.values(), loop, newest=self.registry.latest)
         self.query = Query(self.registry, self.store)
         self.replays = Replays(self.streams, self.registry, self.journal, self.submit, time.time_ns)
@@ -156,7 +158,7 @@ class Hub:
             return Refuse(403, "forbidden", "this is not a device's token: use the one `hub devices add` printed")
         if DEVICE_SUBPROTOCOL not in request.subprotocols:
             return Refuse(400, "bad_request", f"ask for the WebSocket subprotocol {DEVICE_SUBPROTOCOL}")
-        session = DeviceSession(identity.namespace, identity.name, self.streams, self.registry)
+        session = DeviceSession(identity.namespace, identity.name, self.streams, self.registry, downlink=self.downlink)
         socket = DeviceSocket(session, self.submit, lambda: not self.writer.is_full, self._socket_closed)
         self._sockets.add(socket)
         self._socket_ids[socket] = identity.id

@@ -24,6 +24,7 @@ from device_sdk.errors import Reason
 from device_sdk.reading import Channel
 from device_sdk.wire import CHAIN_START, Close
 from hub.devices import Registry
+from hub.downlink import Downlink
 from hub.errors import JournalError
 from hub.model import Frame, Kind, Mark, StreamKey
 from hub.streams import MAX_NEW_STREAMS, Owner, Streams, StreamState
@@ -49,6 +50,8 @@ ALLOWED: dict[str, frozenset[State]] = {
     "schema": frozenset({State.RUNNING}),
     "batch": frozenset({State.RUNNING}),
     "gap": frozenset({State.RUNNING}),
+    "reply": frozenset({State.RUNNING}),
+    "reported": frozenset({State.RUNNING}),
     "malformed": frozenset({State.RUNNING}),
     "bye": frozenset({State.AWAIT_HELLO, State.RUNNING}),
 }
@@ -60,12 +63,20 @@ class DeviceSession:
     Args:
         namespace, device: from the credential, never from the message.
         window: how many cut and unacked frames the device may have.
+        downlink: told when the device can be reached, and what it says besides readings.
 
     The shell sets ``flush``: it writes `take_output` when something other than `receive` made output.
     """
 
     def __init__(
-        self, namespace: str, device: str, streams: Streams, registry: Registry, *, window: int = wire.MAX_WINDOW
+        self,
+        namespace: str,
+        device: str,
+        streams: Streams,
+        registry: Registry,
+        *,
+        window: int = wire.MAX_WINDOW,
+        downlink: Downlink | None = None,
     ) -> None:
         self.namespace = namespace
         self.device = device
@@ -79,6 +90,7 @@ class DeviceSession:
         self._streams = streams
         self._registry = registry
         self._window = window
+        self._downlink = downlink or Downlink()
         self._output: list[bytes] = []
         self._stream: StreamState | None = None
         self._complained_at = -1
@@ -132,17 +144,22 @@ class DeviceSession:
             self._send(wire.Slow(why, retry_ms))
         self._slow = True
 
+    def tell(self, message: wire.Command | wire.Desired) -> None:
+        """Say something beside the acks; the shell's ``flush`` writes it."""
+        self._send(message)
+
     def closed(self) -> None:
         """The connection ended: give up the stream (frames already accepted are still stored)."""
         if self._stream is not None and self._stream.owner is self:
             self._streams.release(self._stream)
         if self.state is State.RUNNING:
             self._registry.device(self.namespace, self.device).connections -= 1
+            self._downlink.left(self)
         self._set(State.CLOSED)
 
     def _take(
         self,
-        message: wire.Hello | wire.Schema | wire.Gap | wire.Bye | Batch,
+        message: wire.Hello | wire.Schema | wire.Gap | wire.Bye | wire.Reply | wire.Reported | Batch,
         data: bytes,
         now_ns: int,
         can_accept: bool,
@@ -160,6 +177,8 @@ class DeviceSession:
             case wire.Gap():
                 if self._is_next(message.seq, can_accept):
                     self._take_gap(message, data, now_ns)
+            case wire.Reply() | wire.Reported():
+                self._downlink.heard(self, message)
             case wire.Bye():
                 self.end(1000, "bye")
 
@@ -193,6 +212,7 @@ class DeviceSession:
         if self.state is State.AWAIT_HELLO:
             self._registry.device(self.namespace, self.device).connections += 1
             self._set(State.RUNNING)
+        self._downlink.entered(self)
 
     def _verdict(self, state: StreamState, hello: wire.Hello, now_ns: int) -> wire.Welcome | wire.NewStream:
         """Detect a reused or forked stream (delivery rule 3): compare what both ends still know."""

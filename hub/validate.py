@@ -21,6 +21,7 @@ from device_sdk.columns import Batch, Column
 from device_sdk.errors import ProtocolError, Reason
 from device_sdk.reading import INT_MAX, INT_MIN, MAX_STRING_BYTES, Channel, Value, ValueType, is_channel_name, type_of
 from device_sdk.wire import (
+    MAX_CONTROL_BYTES,
     MAX_FRAME_READINGS,
     MAX_TIME_NS,
     MIN_TIME_NS,
@@ -30,6 +31,8 @@ from device_sdk.wire import (
     Gap,
     Hello,
     Rejection,
+    Reply,
+    Reported,
     Schema,
     unpack,
 )
@@ -124,6 +127,18 @@ class _BatchModel(_Model):
     c: Annotated[dict[str, _ColumnModel], Field(min_length=1)]
 
 
+class _ReplyModel(_Model):
+    id: _Short
+    ok: Annotated[bool, Strict()]
+    value: Any = None
+    error: Annotated[str, StringConstraints(max_length=1000)] = ""
+
+
+class _ReportedModel(_Model):
+    version: _Count
+    state: dict[str, Any]
+
+
 _VALUES: dict[ValueType, TypeAdapter[Any]] = {
     ValueType.FLOAT: TypeAdapter(list[Annotated[float, Strict(), AllowInfNan(False)]]),
     ValueType.INT: TypeAdapter(list[Annotated[int, Strict(), Field(ge=INT_MIN, le=INT_MAX)]]),
@@ -165,7 +180,7 @@ def unpacked(data: bytes) -> bytes:
         raise MalformedError(str(error)) from error
 
 
-def parse_message(data: bytes, is_text: bool) -> Hello | Schema | Gap | Bye | Batch:
+def parse_message(data: bytes, is_text: bool) -> Hello | Schema | Gap | Bye | Reply | Reported | Batch:
     """Return the device's message with its structure checked (values of a batch are not yet).
 
     Raises:
@@ -377,11 +392,34 @@ def _bye(obj: dict[str, Any]) -> Bye:
     return Bye()
 
 
-_OPS: dict[str, Callable[[dict[str, Any]], Hello | Schema | Gap | Bye]] = {
+def _reply(obj: dict[str, Any]) -> Reply:
+    m = _ReplyModel.model_validate(obj)
+    _check_size("value", m.value)
+    return Reply(m.id, m.ok, m.value, m.error)
+
+
+def _reported(obj: dict[str, Any]) -> Reported:
+    m = _ReportedModel.model_validate(obj)
+    _check_size("state", m.state)
+    return Reported(m.version, m.state)
+
+
+def _check_size(what: str, value: object) -> None:
+    try:
+        size = len(orjson.dumps(value))
+    except TypeError as error:  # what was read as JSON and cannot be written: nested too deep
+        raise MalformedError(f"{what}: {error}") from error
+    if size > MAX_CONTROL_BYTES:
+        raise MalformedError(f"{what} takes {size} bytes as JSON; the limit is {MAX_CONTROL_BYTES}")
+
+
+_OPS: dict[str, Callable[[dict[str, Any]], Hello | Schema | Gap | Bye | Reply | Reported]] = {
     "hello": _hello,
     "schema": _schema,
     "gap": _gap,
     "bye": _bye,
+    "reply": _reply,
+    "reported": _reported,
 }
 
 

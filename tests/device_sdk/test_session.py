@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_sdk import wire
-from device_sdk.conversation import State
+from device_sdk.conversation import Acknowledged, Closing, SessionEvent, State, Welcomed
 from device_sdk.errors import ProtocolError
 from device_sdk.file_spool import FileSpool
 from device_sdk.memory_spool import MemorySpool
@@ -22,12 +22,8 @@ from device_sdk.session import (
     ACK_TIMEOUT_S,
     MAX_RETRY_S,
     WELCOME_TIMEOUT_S,
-    Acknowledged,
-    Closing,
     Outgoing,
     Session,
-    SessionEvent,
-    Welcomed,
 )
 from device_sdk.spool import Copying, Spool
 from device_sdk.spool_base import MIN_LIMIT_BYTES
@@ -1015,3 +1011,33 @@ def test_nothing_is_left_to_send_while_acks_make_the_room() -> None:
     assert play.session.state is State.RUNNING
     assert len(play.session.frames_to_send(play.now)) == 1
     assert not play.session.has_more_to_send
+
+
+def test_what_is_said_beside_the_frames_goes_once_and_only_on_its_connection() -> None:
+    """A reply waits for the welcome, is sent once, and is forgotten with the connection it was said on."""
+    play = Play()
+    play.session.connected(play.now)
+    play.session.say(wire.Reply("k1", True))
+    assert play.session.frames_to_send(play.now) == []
+    play.session.disconnected()
+
+    play.connect()
+    play.session.say(wire.Reply("k2", False, error="no such command"))
+    sent = [json.loads(item.data) for item in play.session.frames_to_send(play.now)]
+
+    assert sent == [{"op": "reply", "id": "k2", "ok": False, "error": "no such command"}]
+    assert play.session.frames_to_send(play.now) == []
+
+
+@pytest.mark.parametrize(
+    "message", [wire.Command("k", "fan", {"speed": 3}, T0_NS), wire.Desired(4, {"a": [1]})], ids=str
+)
+def test_control_messages_are_handed_on_as_they_are(message: wire.Command | wire.Desired) -> None:
+    """Commands and desired state are events; what they mean is not the conversation's."""
+    play = Play()
+    play.connect()
+    play.session.events()
+
+    play.session.receive(wire.encode(message), play.now)
+
+    assert play.session.events() == [message]

@@ -31,6 +31,10 @@ DEVICE_MESSAGES: dict[str, wire.DeviceMessage] = {
     "gap": wire.Gap(1202, 70, "spool_full", {"temperature": (T, T + 10**9)}),
     "gap of unknown count": wire.Gap(1, None, "power_cut", {}),
     "bye of a device": wire.Bye(),
+    "reply": wire.Reply("k7", True, {"speed": 3}),
+    "reply with nothing to say": wire.Reply("k7", True),
+    "reply of a failure": wire.Reply("k8", False, error="the fan does not turn"),
+    "reported": wire.Reported(4, {"interval_s": 10, "fans": {"left": None}}),
 }  # fmt: skip
 HUB_MESSAGES: dict[str, wire.HubMessage] = {
     "welcome": wire.Welcome(1200, CHAIN, "7f3a0001.1000123", T),
@@ -45,6 +49,8 @@ HUB_MESSAGES: dict[str, wire.HubMessage] = {
     "error": wire.Error("out_of_order", 1200, "seq 1203 after 1200"),
     "slow": wire.Slow("disk_full", 5000),
     "bye of a hub": wire.Bye(8412),
+    "command": wire.Command("k7", "fan", {"speed": 3, "when": "größer"}, T),
+    "desired": wire.Desired(4, {"interval_s": 10, "fans": {"left": 1.5}}),
 }
 
 

@@ -13,6 +13,7 @@ from device_sdk.errors import Reason
 from device_sdk.reading import Channel
 from device_sdk.wire import CHAIN_START, Close, next_chain
 from hub.devices import Registry
+from hub.downlink import Downlink
 from hub.errors import JournalError
 from hub.journal.base import Run
 from hub.model import Frame, Kind, Mark, StreamKey
@@ -314,6 +315,8 @@ def test_nothing_is_taken_before_hello(op: str) -> None:
         "schema": wire.encode(wire.Schema(())),
         "batch": batch(1),
         "gap": wire.encode(wire.Gap(1, 1, "x", {})),
+        "reply": wire.encode(wire.Reply("k", True)),
+        "reported": wire.encode(wire.Reported(0, {})),
         "malformed": b"?",
     }[op]
     rig = Rig()
@@ -649,3 +652,43 @@ def test_full_queue_makes_a_hello_tell_nothing_of_the_hubs_own() -> None:
 
     rig.say(rig.session(), greet(seen="7f3a0001.17"))
     assert [f.reason for f in rig.uncommitted] == [Reason.HUB_RESTORED]
+
+
+def test_what_is_told_follows_the_welcome() -> None:
+    """A command that is said as soon as the device entered comes after its welcome, never before."""
+    rig = Rig()
+    downlink = Downlink()
+    session = DeviceSession("default", "d", rig.streams, rig.registry, downlink=downlink)
+    assert not downlink.send("default", "d", wire.Command("k", "fan", {}, T0))
+
+    welcome, *_ = rig.say(session, greet())
+    assert downlink.send("default", "d", wire.Command("k", "fan", {"speed": 3}, T0))
+    (told,) = [json.loads(m) for m in session.take_output()]
+
+    assert welcome["op"] == "welcome"
+    assert told == {"op": "command", "id": "k", "name": "fan", "args": {"speed": 3}, "expires_ns": str(T0)}
+    session.closed()
+    assert not downlink.can_reach("default", "d")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"op":"reply","id":"k"}',
+        b'{"op":"reply","id":"k","ok":1}',
+        b'{"op":"reported","version":-1,"state":{}}',
+        b'{"op":"reported","version":1,"state":[]}',
+        b'{"op":"reported","version":1,"state":{"a":"%s"}}' % (b"x" * wire.MAX_CONTROL_BYTES),
+    ],
+    ids=["no-ok", "ok-is-a-number", "negative", "list", "too-large"],
+)
+def test_broken_control_messages_are_refused_and_nothing_else(data: bytes) -> None:
+    """A reply that cannot be read is said to be so; the stream goes on."""
+    rig = Rig()
+    session = rig.running()
+
+    (answer,) = rig.say(session, data)
+    rig.say(session, batch(1))
+
+    assert (answer["op"], answer["reason"]) == ("error", Reason.UNREADABLE)
+    assert [frame.seq for frame in rig.uncommitted] == [1]

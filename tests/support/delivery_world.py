@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from device_sdk.conversation import State
+from device_sdk.conversation import Closing, State
 from device_sdk.reading import Channel
-from device_sdk.session import Closing, Session
+from device_sdk.session import Session
 from device_sdk.spool import FileSpool
 from hub.devices import Registry
 from hub.journal.base import Run

@@ -1,0 +1,77 @@
+"""Which devices can be reached now, and by which of their connections.
+
+Owns: device → its newest running session. Place: before `session`, which enters itself here; what is to be said to
+devices besides acks (commands, desired state) goes through here, and what they say besides readings comes from here.
+Pure: lives on the event loop.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from device_sdk.wire import Command, Desired, Reply, Reported
+
+
+class Reachable(Protocol):
+    """A session as it is seen from here (`DeviceSession` is one)."""
+
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def flush(self) -> Callable[[], None]: ...
+
+    def tell(self, message: Command | Desired) -> None:
+        """Say something beside the acks."""
+
+
+class Listener(Protocol):
+    """Who has something to say to devices."""
+
+    def entered(self, namespace: str, device: str) -> None:
+        """A device can be reached, by a new connection: say again what it may not have."""
+
+    def heard(self, namespace: str, device: str, message: Reply | Reported) -> None:
+        """A device said something; each listener takes what is for it."""
+
+
+class Downlink:
+    """The way to the devices. One per hub."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[tuple[str, str], Reachable] = {}
+        self._listeners: list[Listener] = []
+
+    def listen(self, listener: Listener) -> None:
+        """Tell it of every device from now on."""
+        self._listeners.append(listener)
+
+    def can_reach(self, namespace: str, device: str) -> bool:
+        """Say whether the device is connected."""
+        return (namespace, device) in self._sessions
+
+    def send(self, namespace: str, device: str, message: Command | Desired) -> bool:
+        """Send it to the device's newest connection; False when there is none. A sent message may still be lost."""
+        session = self._sessions.get((namespace, device))
+        if session is None:
+            return False
+        session.tell(message)
+        session.flush()
+        return True
+
+    def entered(self, session: Reachable) -> None:
+        """Take a session that was welcomed; the newest of a device is the one that counts."""
+        self._sessions[session.namespace, session.device] = session
+        for listener in self._listeners:
+            listener.entered(session.namespace, session.device)
+
+    def left(self, session: Reachable) -> None:
+        """Forget a session that ended."""
+        key = (session.namespace, session.device)
+        if self._sessions.get(key) is session:
+            del self._sessions[key]
+
+    def heard(self, session: Reachable, message: Reply | Reported) -> None:
+        """Hand on what a device said, whichever of its connections it came on."""
+        for listener in self._listeners:
+            listener.heard(session.namespace, session.device, message)
