@@ -3,9 +3,9 @@
 Owns: the parts and their life cycle; no rule of any protocol. Place: above
 everything but the command line.
 
-Start: identities → journal (series, new streams) → store and its consumer → live →
+Start: identities → metadata → journal (series, new streams) → store and its consumer → live →
 listening socket. Stop: listeners → device sessions → writer (drains) →
-consumer → store → journal → identities.
+consumer → store → journal → metadata → identities.
 """
 
 import asyncio
@@ -31,6 +31,7 @@ from hub.gateway.websocket import Accept, Refuse, UpgradeRequest
 from hub.journal.sqlite import SqliteJournal
 from hub.journal.writer import JournalWriter
 from hub.live.rooms import RECONNECTS_PER_S, Live
+from hub.metadata import Metadata
 from hub.model import Frame, Mark, StreamKey
 from hub.query import Query
 from hub.renewal import renew_if_suspect
@@ -45,6 +46,8 @@ _log = logging.getLogger("hub.app")
 
 # Other processes' edits of identities must be seen within 1 s.
 IDENTITIES_EVERY_S = 0.5
+# And so those of metadata.
+METADATA_EVERY_S = 0.5
 # At full rate a minute of frames is about 100 MB, a tenth of what the journal keeps.
 TRIM_EVERY_S = 60.0
 # A hub that restarts is back in about a second; then 500 devices a second come, not all at once.
@@ -82,6 +85,7 @@ class Hub:
         self.writer.start()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._watch_identities(), name="hub identities")]
+        self._tasks.append(loop.create_task(self._watch_metadata(), name="hub metadata"))
         self._tasks.append(loop.create_task(self._trim(), name="hub trim"))
         return self
 
@@ -93,11 +97,14 @@ class Hub:
         for name in ("journal.sqlite3", "readings.sqlite3"):
             await asyncio.to_thread(renew_if_suspect, data / name)
         self.identities = files.enter_context(closing(Identities(data / "identities.sqlite3")))
+        self.metadata = files.enter_context(closing(Metadata(data / "metadata.sqlite3")))
         self.journal = files.enter_context(closing(SqliteJournal(data / "journal.sqlite3")))
         begun = self.journal.begun(time.time_ns() - NEW_STREAMS_NS)
         self.streams = Streams(self.journal.runs(), self.journal.head, self._find_marks, begun)
         self.store = files.enter_context(closing(EmbeddedStore(data / "readings.sqlite3")))
-        self.registry = Registry(self.journal.series(), ids_from=self.store.largest_series() + 1)
+        self.registry = Registry(
+            self.journal.series(), ids_from=self.store.largest_series() + 1, described=self.metadata.channel
+        )
         self.journal.find_series = self.registry.by_key.get
         self._replay()
         loop = asyncio.get_running_loop()
@@ -149,6 +156,12 @@ class Hub:
             self.live.add_series(changes)
         self.registry.mark_late(frames)
         self.writer.submit(frames, changes)
+
+    def describe(self) -> None:
+        """On the loop: bring what people set of channels to the registry and to watchers."""
+        changed = self.registry.describe(self.metadata.take_changes())
+        if changed:
+            self.live.add_series(changed)
 
     def _upgrade_device(self, request: UpgradeRequest) -> Accept | Refuse:
         identity = identify(self, request.headers, None)
@@ -249,6 +262,20 @@ class Hub:
                 for socket in [s for s, identity in self._socket_ids.items() if identity in ended]:
                     socket.end(Close.UNAUTHENTICATED, "this credential was revoked")
                 self.live.end_identities(ended)
+
+    async def _watch_metadata(self) -> None:
+        level = logging.WARNING
+        while True:
+            await asyncio.sleep(METADATA_EVERY_S)
+            try:
+                # In a thread: another process may hold the file's lock for seconds.
+                await asyncio.to_thread(self.metadata.refresh)
+            except HubError as error:
+                _log.log(level, "metadata not read reason=%s; trying again", error)
+                level = logging.DEBUG
+                continue
+            level = logging.WARNING
+            self.describe()
 
     async def _trim(self) -> None:
         while True:

@@ -5,9 +5,9 @@ above the journal and the store, beside `query`. Must not: make the hub's writer
 
 Theory of operation. The store is seen first, the journal right after it, each in one read transaction that lasts
 until its copy is whole: so the store's ``applied`` is never beyond the copied journal, and what the store has not seen
-is in it. Had the journal forgotten frames between the two looks, both are looked at again. Identities come last; they
-may be newer. In a write-ahead log readers and the writer do not wait for each other; meanwhile the log grows by what
-is written.
+is in it. Had the journal forgotten frames between the two looks, both are looked at again. Identities and metadata
+come last; they may be newer. In a write-ahead log readers and the writer do not wait for each other; meanwhile the log
+grows by what is written.
 
 A copy is made under another name, fsynced, checked, and takes its name when it is whole.
 """
@@ -27,7 +27,8 @@ from urllib.parse import quote
 from hub.errors import ConflictError, HubError, NotFoundError
 
 READINGS, JOURNAL, IDENTITIES = "readings.sqlite3", "journal.sqlite3", "identities.sqlite3"
-FILES = (READINGS, JOURNAL, IDENTITIES)
+METADATA = "metadata.sqlite3"
+FILES = (READINGS, JOURNAL, IDENTITIES, METADATA)
 # Inside the data folder while a running hub makes a copy to send; what a kill leaves is removed at the next start.
 SENDING = "backup.part"
 
@@ -96,15 +97,16 @@ def folder_when_whole(target: Path) -> Iterator[Path]:
 
 
 def copy_files(data: Path, folder: Path, *, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Copy the three files as they are at one moment; see the module's theory of operation."""
+    """Copy the files as they are at one moment; see the module's theory of operation."""
     for name in FILES:
         if not (data / name).is_file():
             raise NotFoundError(f"{data / name}: no such file; --data must be the folder of a hub")
     with _seen_together(data) as (readings, journal):
         _copy(readings, folder / READINGS, sleep)
         _copy(journal, folder / JOURNAL, sleep)
-    with closing(_open(data / IDENTITIES)) as identities:
-        _copy(identities, folder / IDENTITIES, sleep)
+    for name in FILES[2:]:
+        with closing(_open(data / name)) as source:
+            _copy(source, folder / name, sleep)
 
 
 def check(folder: Path) -> Backup:

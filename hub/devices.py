@@ -7,13 +7,14 @@ Pure: the time is passed in.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from device_sdk.columns import Column
 from device_sdk.reading import Channel, Value, ValueType, is_channel_name
 from device_sdk.wire import MAX_CHANNELS
+from hub.description import NO_CHANNEL_DESCRIPTION, ChannelDescription
 from hub.model import LATE_TOLERANCE_NS, Frame, Series, SeriesKey
 
 # Before a device declared or showed its interval, this is assumed.
@@ -70,9 +71,9 @@ class DeviceState:
         return self.skew_ns is not None and abs(self.skew_ns) > SKEW_FLAG_S * 1e9
 
     def expected_interval_s(self) -> float:
-        """Return the shortest declared interval, else the learnt one, else the default."""
-        declared = [s.every_s for s in self.channels.values() if s.every_s is not None]
-        return min(declared) if declared else self.interval_s or DEFAULT_INTERVAL_S
+        """Return the shortest interval that a person set or the device declared, else the learnt one, the default."""
+        told = [every_s for s in self.channels.values() if (every_s := s.interval_s) is not None]
+        return min(told) if told else self.interval_s or DEFAULT_INTERVAL_S
 
     def presence(self, now_ns: int) -> Presence:
         """Return the state at ``now_ns``; an hourly device is not stale after ten seconds."""
@@ -98,9 +99,22 @@ class DeviceState:
 
 
 class Registry:
-    """All series, devices and latest values of one hub."""
+    """All series, devices and latest values of one hub.
 
-    def __init__(self, series: Iterable[Series], *, ids_from: int = 1) -> None:
+    Args:
+        series: those known so far.
+        ids_from: the least id of a new one.
+        described: what a person set of a series, asked for when it enters and when `describe` names it.
+    """
+
+    def __init__(
+        self,
+        series: Iterable[Series],
+        *,
+        ids_from: int = 1,
+        described: Callable[[SeriesKey], ChannelDescription] = lambda _: NO_CHANNEL_DESCRIPTION,
+    ) -> None:
+        self._described = described
         self.by_key: dict[SeriesKey, Series] = {}
         self.by_id: dict[int, Series] = {}
         self.devices: dict[tuple[str, str], DeviceState] = {}
@@ -139,6 +153,13 @@ class Registry:
     def changed(self, series: Series) -> None:
         """Note that a series must be written again with the next commit."""
         self._changed[series.id] = series
+
+    def describe(self, keys: Iterable[SeriesKey]) -> list[Series]:
+        """Take what a person now says of these series; return those that there are."""
+        found = [series for key in keys if (series := self.by_key.get(key)) is not None]
+        for series in found:
+            series.described = self._described(SeriesKey(series.namespace, series.device, series.channel))
+        return found
 
     def take_changes(self) -> list[Series]:
         """Return and forget the series that the next commit must carry."""
@@ -187,11 +208,14 @@ class Registry:
                 state.late += late_count(frame) if frame.late else 0
 
     def is_alert(self, series: Series) -> bool:
-        """Return whether the newest value lies outside the declared range."""
+        """Return whether the newest value, as it is shown, lies outside the range that holds."""
         latest = self.latest.get(series.id)
-        if latest is None or series.low is None or series.high is None or isinstance(latest.value, str):
+        if latest is None or isinstance(latest.value, str):
             return False
-        return not series.low <= latest.value <= series.high
+        effective, scaling = series.effective(), series.scaling
+        value = latest.value if scaling is None else scaling.value(latest.value)
+        low, high = effective.low, effective.high
+        return (low is not None and value < low) or (high is not None and value > high)
 
     def _newest_arriving(self, series_id: int) -> int | None:
         newest = self._arriving.get(series_id)
@@ -215,7 +239,9 @@ class Registry:
         return time_ns
 
     def _enter(self, series: Series) -> None:
-        self.by_key[SeriesKey(series.namespace, series.device, series.channel)] = series
+        key = SeriesKey(series.namespace, series.device, series.channel)
+        series.described = self._described(key)
+        self.by_key[key] = series
         self.by_id[series.id] = series
         self._next_id = max(self._next_id, series.id + 1)
         self.device(series.namespace, series.device).channels[series.channel] = series

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from device_sdk.columns import Column
 from device_sdk.reading import INT_MAX, Value, ValueType
 from device_sdk.wire import CHAIN_BYTES, CHAIN_START, CHAINS_KEPT, Rejection
+from hub.description import NO_CHANNEL_DESCRIPTION, ChannelDescription, Scaling
 
 # A reading is late when it is older by more than this than the newest of its series that came in earlier frames.
 # Not zero: threads of a device may swap two readings, and a clock that is being set steps back by milliseconds.
@@ -24,6 +25,8 @@ _FRAME_BYTES, _COLUMN_BYTES, _READING_BYTES = 590, 200, 72
 _REJECTION_BYTES = 96
 # Looked up once: through the enum it takes 80 ns (CPython 3.11), as long as the rest of measuring a small frame.
 _STR = ValueType.STR
+# A switch or a text has no scale.
+_UNSCALED = (ValueType.BOOL, ValueType.STR)
 _CHAINS_BYTES = CHAINS_KEPT * CHAIN_BYTES
 
 
@@ -45,7 +48,10 @@ class SeriesKey(NamedTuple):
 
 @dataclass(slots=True)
 class Series:
-    """One time series and what is known of it. ``id`` is hub-wide and never reused."""
+    """One time series and what its device declared of it. ``id`` is hub-wide and never reused.
+
+    ``described``: what a person set, which wins; `hub.metadata` owns it, the registry puts it here.
+    """
 
     id: int
     namespace: str
@@ -57,6 +63,40 @@ class Series:
     low: float | None = None
     high: float | None = None
     label: str | None = None
+    described: ChannelDescription = NO_CHANNEL_DESCRIPTION
+
+    @property
+    def scaling(self) -> Scaling | None:
+        """Return what readings go through before they are shown; None: as they are stored."""
+        scaling = self.described.scaling
+        return None if scaling is None or self.type in _UNSCALED else scaling
+
+    @property
+    def interval_s(self) -> float | None:
+        """Return the seconds between readings that a person set, else those that the device declared."""
+        return self.every_s if self.described.every_s is None else self.described.every_s
+
+    @property
+    def shown_type(self) -> ValueType | None:
+        """Return the type of the values shown: scaled integers are floats."""
+        return self.type if self.scaling is None else ValueType.FLOAT
+
+    def effective(self) -> ChannelDescription:
+        """Return what holds: what a person set, else what the device declared; its range is scaled as its readings."""
+        of, scaling, low, high = self.described, self.scaling, self.low, self.high
+        if scaling is not None and low is not None and high is not None:
+            low, high = sorted((scaling.value(low), scaling.value(high)))
+        return ChannelDescription(
+            label=self.label if of.label is None else of.label,
+            unit=self.unit if of.unit is None else of.unit,
+            decimals=of.decimals,
+            low=low if of.low is None else of.low,
+            high=high if of.high is None else of.high,
+            kind=of.kind,
+            scale=None if scaling is None else of.scale,
+            offset=None if scaling is None else of.offset,
+            every_s=self.interval_s,
+        )
 
 
 class StreamKey(NamedTuple):

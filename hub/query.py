@@ -6,11 +6,12 @@ Blocking: the gateway calls it in a thread.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from device_sdk.reading import Value
+from hub.description import Scaling
 from hub.devices import Registry, natural_key
 from hub.errors import BadRequestError
 from hub.live.patterns import PatternSet
@@ -66,10 +67,14 @@ class Query:
         ]
         return sorted(found, key=lambda s: (natural_key(s.device), natural_key(s.channel)))
 
-    def latest(self, series: Sequence[Series]) -> list[tuple[Series, int, Value]]:
-        """Return (series, time_ns, value) of the newest reading by event time, where there is one."""
+    def latest(self, series: Sequence[Series], *, raw: bool = False) -> list[tuple[Series, int, Value]]:
+        """Return (series, time_ns, value) of the newest reading by event time, where there is one.
+
+        Values are as they are shown, here and below; ``raw``: as they are stored.
+        """
         known = self._registry.latest
-        return [(s, known[s.id].time_ns, known[s.id].value) for s in series if s.id in known]
+        found = [(s, known[s.id]) for s in series if s.id in known]
+        return [(s, n.time_ns, n.value if raw else shown_value(s, n.value)) for s, n in found]
 
     def readings(
         self,
@@ -81,6 +86,7 @@ class Query:
         descending: bool,
         page: str | None,
         received: bool = False,
+        raw: bool = False,
     ) -> Answer:
         """Return raw rows of [start_ns, end_ns), a page at a time, by time; ``received``: with receive times."""
         if not 1 <= limit <= MAX_LIMIT:
@@ -100,11 +106,20 @@ class Query:
         if received:
             columns += ("received_ns",)
         width = len(columns)
+        if not raw:
+            rows = _shown_rows(rows, series)
         named = [(r.time_ns, index[r.series], r.value, r.received_ns)[:width] for r in rows]
         return Answer(list(series), columns, named, next_page)
 
     def aggregate(
-        self, series: Sequence[Series], start_ns: int, end_ns: int, step_ns: int, functions: Sequence[str]
+        self,
+        series: Sequence[Series],
+        start_ns: int,
+        end_ns: int,
+        step_ns: int,
+        functions: Sequence[str],
+        *,
+        raw: bool = False,
     ) -> Answer:
         """Return one row per non-empty bucket and series; buckets are aligned to the epoch (UTC)."""
         unknown = [f for f in functions if f not in AGGREGATES]
@@ -119,15 +134,60 @@ class Query:
         index = {s.id: i for i, s in enumerate(series)}
         buckets: list[Bucket] = []
         if index:
-            buckets = self._store.aggregate(list(index), start_ns, end_ns, step_ns, functions)
+            buckets = self._aggregated(series, list(index), start_ns, end_ns, step_ns, functions, raw)
         rows: list[tuple[Value | None, ...]] = [(b.start_ns, index[b.series], *b.values) for b in buckets]
         return Answer(list(series), ("time_ns", "series", *functions), rows)
 
+    def _aggregated(
+        self, series: Sequence[Series], ids: list[int], start_ns: int, end_ns: int, step_ns: int,
+        functions: Sequence[str], raw: bool,
+    ) -> list[Bucket]:  # fmt: skip
+        scalings = {} if raw else {s.id: s.scaling for s in series if s.scaling is not None}
+        if not scalings:
+            return self._store.aggregate(ids, start_ns, end_ns, step_ns, functions)
+        # A negative scale makes the least stored value the greatest shown, and a sum holds an offset for each reading.
+        needed = list(dict.fromkeys([*functions, "min", "max", "count"]))
+        buckets = self._store.aggregate(ids, start_ns, end_ns, step_ns, needed)
+        out = []
+        for bucket in buckets:
+            found = dict(zip(needed, bucket.values, strict=True))
+            out.append(bucket._replace(values=_shown_bucket(found, scalings.get(bucket.series), functions)))
+        return out
+
     def dump(
-        self, series: Sequence[Series], start_ns: int, end_ns: int, *, received: bool = False
+        self, series: Sequence[Series], start_ns: int, end_ns: int, *, received: bool = False, raw: bool = False
     ) -> Iterator[list[Row]]:
         """Yield pages of rows ordered by time, in bounded memory; ``received``: with receive times."""
-        return self._store.dump([s.id for s in series], start_ns, end_ns, received=received)
+        pages = self._store.dump([s.id for s in series], start_ns, end_ns, received=received)
+        return pages if raw else (_shown_rows(page, series) for page in pages)
+
+
+def shown_value(series: Series, value: Value) -> Value:
+    """Return a stored value as it is shown."""
+    scaling = series.scaling
+    return value if scaling is None or isinstance(value, str) else scaling.value(value)
+
+
+def _shown_rows(rows: list[Row], series: Sequence[Series]) -> list[Row]:
+    scaled = {s.id: s for s in series if s.scaling is not None}
+    if not scaled:
+        return rows
+    return [
+        row._replace(value=shown_value(scaled[row.series], row.value)) if row.series in scaled else row for row in rows
+    ]
+
+
+def _shown_bucket(
+    found: Mapping[str, float | int], scaling: Scaling | None, functions: Sequence[str]
+) -> tuple[float | int, ...]:
+    if scaling is None:
+        return tuple(found[name] for name in functions)
+    shown: dict[str, float | int] = {name: scaling.value(value) for name, value in found.items()}
+    shown["min"], shown["max"] = sorted((shown["min"], shown["max"]))
+    shown["count"] = found["count"]
+    if "sum" in found:
+        shown["sum"] = scaling.value(found["sum"]) + scaling.offset * (found["count"] - 1)
+    return tuple(shown[name] for name in functions)
 
 
 def parse_duration(text: str) -> int:

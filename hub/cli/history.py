@@ -29,6 +29,7 @@ class ExportFormat(StrEnum):
 
 From = Annotated[str | None, typer.Option("--from", help="Begin: RFC 3339, epoch ns, or -15m.")]
 To = Annotated[str | None, typer.Option("--to", help="End (not included).")]
+Raw = Annotated[bool, typer.Option("--raw", help="Values as they are stored, without a channel's scale and offset.")]
 Last = Annotated[str | None, typer.Option("--last", help="The last 30s, 15m, 1h, 7d …")]
 
 
@@ -39,6 +40,7 @@ def query(
     to: To = None,
     bucket: Annotated[str | None, typer.Option(help="One row for each 10s, 1m, 1h … of a channel.")] = None,
     agg: Annotated[str, typer.Option(help="Of each bucket: avg,min,max,count,sum,first,last.")] = "avg,min,max,count",
+    raw: Raw = False,
     limit: Annotated[int, typer.Option(min=1, help="At most about this many rows.")] = 1000,
     url: options.Url = options.DEFAULT_URL,
     token: options.Token = None,
@@ -51,7 +53,7 @@ def query(
         last = "1h"
     parameters = {
         "match": pattern or ["**"], "last": last, "from": start, "to": to, "limit": str(limit),
-        "bucket": bucket, "agg": agg if bucket else None,
+        "bucket": bucket, "agg": agg if bucket else None, "raw": "true" if raw else None,
     }  # fmt: skip
     rows: list[dict[str, Any]] = []
     columns: list[str] = []
@@ -64,6 +66,8 @@ def query(
             page = answer.get("next")
             if page is None or len(rows) >= limit:
                 break
+    if not as_json:
+        rows = [{**row, "unit": row["unit_shown"]} for row in rows]
     output.show_rows(rows, columns, as_json=as_json, empty="no reading in that range")
     if page is not None:
         output.tell(f"there is more; these are the first {len(rows)} rows (--limit)")
@@ -76,6 +80,7 @@ def export(
     to: To = None,
     format: Annotated[ExportFormat, typer.Option(help="csv or ndjson.")] = ExportFormat.CSV,
     received: Annotated[bool, typer.Option(help="Also say when the hub received each reading.")] = False,
+    raw: Raw = False,
     output_path: Annotated[Path, typer.Option("--output", "-o", help="File to write; - is stdout.")] = Path("-"),
     url: options.Url = options.DEFAULT_URL,
     token: options.Token = None,
@@ -86,6 +91,8 @@ def export(
     parameters = {"match": pattern or ["**"], "last": last, "from": start, "to": to, "format": format.value}
     if received:
         parameters["received"] = "true"
+    if raw:
+        parameters["raw"] = "true"
     with (
         options.open_source(url, token, ca, data) as source,
         source.export(parameters) as chunks,
@@ -192,6 +199,7 @@ def _named_rows(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {
             "time": output.show_time(time_ns), "time_ns": str(time_ns), "device": of["device"],
             "channel": of["channel"], **dict(zip(names, values, strict=True)), "unit": of.get("unit"),
+            "unit_shown": of.get("unit_shown"),
         }  # fmt: skip
 
 

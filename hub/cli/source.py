@@ -16,13 +16,16 @@ from hub.cli.exit_code import CliError, ExitCode
 from hub.cli.output import tell
 from hub.cli.rest import Parameters, RestClient
 from hub.database import ReadPool
+from hub.description import NO_CHANNEL_DESCRIPTION
 from hub.devices import Registry, natural_key
+from hub.gateway.endpoint import unit_object
 from hub.gateway.export import export_chunks
 from hub.gateway.quarantine import quarantine_object, raw_object
 from hub.journal.account import read_account
 from hub.journal.base import JournalAccount
 from hub.journal.catalog import load_series
 from hub.journal.ledger import read_quarantine, read_quarantined
+from hub.metadata import read_channels
 from hub.model import Series
 from hub.query import Query, parse_duration, time_range
 from hub.roles import DEFAULT_NAMESPACE
@@ -93,7 +96,10 @@ class FilesSource:
         for path in (self._journal, store):
             if not path.is_file():
                 raise CliError(f"{path}: no such file; --data must be the folder of a hub", ExitCode.NOT_FOUND)
-        self._registry = Registry(load_series(self._journal))
+        described = read_channels(data / "metadata.sqlite3")
+        self._registry = Registry(
+            load_series(self._journal), described=lambda key: described.get(key, NO_CHANNEL_DESCRIPTION)
+        )
         self._store = EmbeddedStore(store)
         self._query = Query(self._registry, self._store)
         self._tell_if_behind()
@@ -102,20 +108,20 @@ class FilesSource:
         """Return one page of readings."""
         series = self._series(parameters)
         start_ns, end_ns = _range(parameters)
-        bucket = parameters.get("bucket")
+        bucket, raw = parameters.get("bucket"), parameters.get("raw") is not None
         if bucket is None:
             page = parameters.get("page")
             answer = self._query.readings(
                 series, start_ns, end_ns, int(str(parameters["limit"])), descending=False,
-                page=None if page is None else str(page),
+                page=None if page is None else str(page), raw=raw,
             )  # fmt: skip
         else:
             functions = str(parameters["agg"]).split(",")
             # Without an end the range would reach to the end of time, and no bucket be small enough.
             newest_ns = max((row.time_ns for row in self._store.latest([s.id for s in series])), default=start_ns)
             end_ns = max(min(end_ns, newest_ns + 1), start_ns)
-            answer = self._query.aggregate(series, start_ns, end_ns, parse_duration(str(bucket)), functions)
-        named = [{"device": s.device, "channel": s.channel, "unit": s.unit} for s in answer.series]
+            answer = self._query.aggregate(series, start_ns, end_ns, parse_duration(str(bucket)), functions, raw=raw)
+        named = [{"device": s.device, "channel": s.channel, **unit_object(s)} for s in answer.series]
         return {"series": named, "columns": answer.columns, "rows": answer.rows, "next": answer.next_page}
 
     @contextmanager
@@ -124,7 +130,8 @@ class FilesSource:
         series = self._series(parameters)
         start_ns, end_ns = _range(parameters)
         received = parameters.get("received") is not None
-        pages = self._query.dump(series, start_ns, end_ns, received=received)
+        raw = parameters.get("raw") is not None
+        pages = self._query.dump(series, start_ns, end_ns, received=received, raw=raw)
         yield export_chunks(series, pages, str(parameters["format"]), received=received)
 
     def audit(self, device: str | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from device_sdk import Client, ResetError, WatchedReading
 from hub.cli.output import show_time, show_value, tell
+from hub.unit import unit_shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -50,7 +51,7 @@ async def _tell_and_wait(wait_s: float) -> None:
 def line_of(reading: WatchedReading) -> str:
     """Return a reading as a line for people; one that came behind a newer one says so."""
     where = f"{reading.device}/{reading.channel}"
-    text = f"{show_time(reading.time_ns)} {where} {show_value(reading.value)} {reading.unit or ''}".rstrip()
+    text = f"{show_time(reading.time_ns)} {where} {show_value(reading.value)} {unit_shown(reading.unit) or ''}".rstrip()
     return f"{text}  (late)" if reading.late else text
 
 
@@ -97,7 +98,7 @@ def table_of(newest: dict[tuple[str, str], WatchedReading], max_rows: int) -> "T
     shown = sorted(newest)[: max(1, max_rows - 2)]
     for key in shown:
         reading = newest[key]
-        cells = (*key, show_value(reading.value), reading.unit or "", show_time(reading.time_ns))
+        cells = (*key, show_value(reading.value), unit_shown(reading.unit) or "", show_time(reading.time_ns))
         table.add_row(*map(Text, cells))
     if len(newest) > len(shown):
         table.add_row(Text(f"… {len(newest) - len(shown)} more"))

@@ -21,8 +21,9 @@ from hub.devices import natural_key
 from hub.errors import BadRequestError, ForbiddenError, UnavailableError
 from hub.gateway.access import Parts
 from hub.live.patterns import MAX_PATTERN_CHARS, MAX_PATTERNS, PatternSet
-from hub.model import Series
+from hub.model import Series, SeriesKey
 from hub.roles import EVERYTHING, Identity, Verb
+from hub.unit import unit_shown
 
 Pattern = Annotated[str, Field(max_length=MAX_PATTERN_CHARS)]
 Patterns = Annotated[
@@ -106,17 +107,30 @@ class Call:
             )
         return name
 
+    def check_channel(self, device: str, channel: str) -> SeriesKey:
+        """Return the key of a channel that the caller may touch, whether it has readings or not.
+
+        Raises:
+            ForbiddenError: its scopes do not hold for it. BadRequestError: no name of a device.
+        """
+        check_name(device)
+        if not PatternSet(self.granted).matches(device, channel):
+            raise ForbiddenError(
+                f"{device}/{channel[:40]} is outside of what this credential may do: {', '.join(self.granted)}"
+            )
+        return SeriesKey(self.namespace, device, channel)
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One row of the table.
 
     ``verb`` None = open to all. ``whole``: the caller's scope must hold for the whole namespace, because the answer
-    is not of single devices. ``takes`` is read from the query, or for POST from the JSON body. ``media`` names an
-    answer that is not JSON.
+    is not of single devices. ``takes`` is read from the query, or for POST and PATCH from the JSON body. ``media``
+    names an answer that is not JSON.
     """
 
-    method: Literal["GET", "POST", "DELETE"]
+    method: Literal["GET", "POST", "PATCH", "DELETE"]
     path: str
     summary: str
     verb: Verb | None
@@ -168,6 +182,12 @@ def check_name(device: str) -> None:
         check_device_name(device)
     except MisuseError as error:
         raise BadRequestError(str(error)) from error
+
+
+def unit_object(series: Series) -> JsonObject:
+    """Return the unit that holds: its code, and as people write it."""
+    unit = series.effective().unit
+    return {"unit": unit, "unit_shown": unit_shown(unit)}
 
 
 def json_value(value: Value | None) -> Value | None:

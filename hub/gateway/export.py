@@ -19,6 +19,8 @@ from hub.query import iso_time
 from hub.store.base import Row
 
 COLUMNS = ("device", "channel", "time", "time_unix_ms", "value", "unit")
+_ById = dict[int, Series]
+_Units = dict[int, str | None]
 _MEDIA = {"csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson"}
 
 
@@ -38,11 +40,12 @@ def export_chunks(
 ) -> Iterator[bytes]:
     """Yield the file in pieces, one for each page of rows (CSV: its header line first)."""
     by_id = {s.id: s for s in series}
+    units = {s.id: s.effective().unit for s in series}
     if form == "csv":
         yield (",".join([*COLUMNS, "received"] if received else COLUMNS) + "\r\n").encode()
     lines = _csv_lines if form == "csv" else _json_lines
     for page in pages:
-        yield lines(by_id, page, received)
+        yield lines(by_id, units, page, received)
 
 
 def unix_ms(time_ns: int) -> str:
@@ -51,12 +54,12 @@ def unix_ms(time_ns: int) -> str:
     return f"{ms}.{rest:06d}".rstrip("0") if rest else str(ms)
 
 
-def _csv_lines(by_id: dict[int, Series], page: Sequence[Row], received: bool) -> bytes:
+def _csv_lines(by_id: _ById, units: _Units, page: Sequence[Row], received: bool) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text)
     for series_id, time_ns, value, received_ns in page:
         s = by_id[series_id]
-        row = [s.device, s.channel, iso_time(time_ns), unix_ms(time_ns), _csv_value(value), s.unit or ""]
+        row = [s.device, s.channel, iso_time(time_ns), unix_ms(time_ns), _csv_value(value), units[series_id] or ""]
         if received:
             row.append("" if received_ns is None else iso_time(received_ns))
         writer.writerow(row)
@@ -69,7 +72,7 @@ def _csv_value(value: Value) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
-def _json_lines(by_id: dict[int, Series], page: Sequence[Row], received: bool) -> bytes:
+def _json_lines(by_id: _ById, units: _Units, page: Sequence[Row], received: bool) -> bytes:
     lines = []
     for series_id, time_ns, value, received_ns in page:
         s = by_id[series_id]
@@ -79,7 +82,7 @@ def _json_lines(by_id: dict[int, Series], page: Sequence[Row], received: bool) -
             "time": iso_time(time_ns),
             "time_unix_ms": orjson.Fragment(unix_ms(time_ns)),
             "value": value,
-            "unit": s.unit,
+            "unit": units[series_id],
         }
         if received:
             line["received"] = None if received_ns is None else iso_time(received_ns)

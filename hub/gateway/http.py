@@ -109,7 +109,7 @@ def _route(hub: Parts, endpoint: Endpoint) -> Callable[[Request], Awaitable[Resp
         if endpoint.verb is not None:
             identity = authorize(hub, request, endpoint.verb, whole=endpoint.whole)
             granted = identity.patterns(endpoint.verb)
-        if endpoint.method == "POST" and endpoint.takes.model_fields:
+        if endpoint.method in ("POST", "PATCH") and endpoint.takes.model_fields:
             question = _validated(endpoint.takes, _parse_json(await _read_body(request)))
         else:
             question = _validated(endpoint.takes, _query_object(endpoint.takes, request))

@@ -12,9 +12,11 @@ at most, or out of order among rows of the same frame. History has no marks: it 
 The time of a row is t0 + dt * tick ns, exact. Integers beyond 2**53 (values,
 and dt where one frame spans more than 104 days in ns) are decimal strings,
 because JavaScript would round them.
+Values are as they are shown: a channel's scale and offset are applied. A ``series`` message that comes again says what
+changed; where ``scale`` or ``offset`` (absent: 1 and 0) did, values from before are in the old one.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from math import gcd
@@ -24,6 +26,7 @@ import orjson
 from device_sdk.reading import Value
 from hub.model import Frame, Series, SeriesColumn
 from hub.store.base import Row
+from hub.unit import unit_shown
 
 TICKS = (10**9, 10**6, 10**3, 1)
 # A shift of more ticks than this makes every dt longer than the 70 bytes that another message costs.
@@ -102,10 +105,27 @@ def encode_series(series: Iterable[Series]) -> bytes:
     return b'"s":' + orjson.dumps({str(s.id): _series_object(s) for s in series}) + b"}"
 
 
+def scaled(series: Series, values: Sequence[Value]) -> Sequence[Value]:
+    """Return values as they are shown; those of a series without a scale are the same object."""
+    scaling = series.scaling
+    return values if scaling is None else scaling.values(values)
+
+
+def scaled_rows(rows: Iterable[_Row], members: Mapping[int, Series]) -> Iterable[_Row]:
+    """Return (series, time_ns, value) with values as they are shown."""
+    for number, time_ns, value in rows:
+        yield number, time_ns, scaled(members[number], (value,))[0]
+
+
 def _series_object(series: Series) -> dict[str, object]:
-    out: dict[str, object] = {"device": series.device, "channel": series.channel, "unit": series.unit}
-    out["type"] = None if series.type is None else series.type.value
-    out["label"] = series.label
+    effective, kind = series.effective(), series.shown_type
+    out: dict[str, object] = {"device": series.device, "channel": series.channel, "unit": effective.unit}
+    out["type"] = None if kind is None else kind.value
+    out["label"] = effective.label
+    shown = unit_shown(effective.unit)
+    told = (("unit_shown", None if shown == effective.unit else shown), ("decimals", effective.decimals),
+            ("kind", effective.kind), ("scale", effective.scale), ("offset", effective.offset))  # fmt: skip
+    out.update((name, value) for name, value in told if value is not None)
     return out
 
 
@@ -129,8 +149,11 @@ def _rows(group: list[_Item], t0: int, tick: int) -> list[_Row]:
                 times = [dt * factor + shift for dt in times]
             elif shift:
                 times = map(shift.__add__, times)
+            series, values = series_column.series, column.values
+            if series.described.scaling is not None:
+                values = scaled(series, values)
             # zip and repeat stay in C: about 0.04 µs a reading, a third of a loop.
-            rows += zip(repeat(series_column.series.id), times, column.values, strict=False)
+            rows += zip(repeat(series.id), times, values, strict=False)
     return rows
 
 

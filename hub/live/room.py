@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 
 from device_sdk.reading import Value
 from hub.live.cursor import RunTable
-from hub.live.encode import Message, encode_frames, encode_series, encode_values
+from hub.live.encode import Message, encode_frames, encode_series, encode_values, scaled_rows
 from hub.live.patterns import PatternSet
 from hub.live.ring import Ring
 from hub.model import Frame, Series
@@ -143,7 +143,8 @@ class Room:
     ``catalog`` lists member series in the order they must be announced; a
     listener keeps only how far in it was told. A series that changed is
     listed again. ``generation`` grows when the list was rewritten: listeners
-    then start over.
+    then start over. ``redrawn`` grows when a member changed: what was encoded
+    before may have its old scale.
     """
 
     def __init__(self, number: int, key: RoomKey, sources: Sources) -> None:
@@ -152,9 +153,10 @@ class Room:
         self.sent = 0
         self.live: dict[Listener, None] = {}
         self.listeners = 0
-        self.members: set[int] = set()
+        self.members: dict[int, Series] = {}
         self.catalog: list[Series] = []
         self.generation = 0
+        self.redrawn = 0
         self.due: float | None = None
         self.conflated = 0
         self._number = number
@@ -174,8 +176,12 @@ class Room:
     def add(self, series: Sequence[Series]) -> None:
         """Decide membership of new series; list changed members again."""
         belonging = [s for s in series if s.id in self.members or self._belongs(s)]
+        if any(s.id in self.members for s in belonging):
+            # Encoded with the scale that held: what is read from now on has the new one.
+            self._sources.cache.drop(self._number)
+            self.redrawn += 1
         self.catalog += belonging
-        self.members.update(s.id for s in belonging)
+        self.members.update((s.id, s) for s in belonging)
         if len(self.catalog) > 2 * len(self.members) + SERIES_PER_MESSAGE:
             self.catalog = list({s.id: s for s in self.catalog}.values())
             self.generation += 1
@@ -202,13 +208,13 @@ class Room:
         return (encode_series(part) if part else None), begin + len(part)
 
     def newest_values(self, after: int | None = None) -> list[tuple[int, int, Value]]:
-        """Return (series, time_ns, value) of members, newest by event time; with ``after`` only what came behind it."""
+        """Return (series, time_ns, value shown) of members, newest by event time; ``after``: only what came behind."""
         newest, start = self._sources.newest, self._sources.start_head
         found = [(i, newest[i]) for i in self.members if i in newest]
         if after is not None:
             # What was loaded at the start has no offset: it is older than the start, which is all that is known.
             found = [(i, n) for i, n in found if after < (n.offset or start) <= self.head]
-        return [(i, n.time_ns, n.value) for i, n in found]
+        return list(scaled_rows(((i, n.time_ns, n.value) for i, n in found), self.members))
 
     def _belongs(self, series: Series) -> bool:
         return (
@@ -343,7 +349,8 @@ class LatestRoom(Room):
         newest = self._sources.newest
         found = [(i, newest[i]) for i in self._changed if i in newest]
         # A late reading does not change what is newest: nothing to say about that series.
-        values = [(i, n.time_ns, n.value) for i, n in found if n.offset > self.head]
+        rows = ((i, n.time_ns, n.value) for i, n in found if n.offset > self.head)
+        values = list(scaled_rows(rows, self.members))
         self.conflated += self._seen - len(values)
         self._changed.clear()
         self._seen = 0

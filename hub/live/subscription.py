@@ -21,7 +21,7 @@ from enum import StrEnum
 import orjson
 
 from hub.live.cursor import ResetReason, Start
-from hub.live.encode import encode_rows, encode_values
+from hub.live.encode import encode_rows, encode_values, scaled_rows
 from hub.live.room import PAGE_BYTES, Chunk, LosslessRoom, Outlet, Room, RoomKey
 from hub.live.rooms import Live
 from hub.model import Frame
@@ -112,6 +112,7 @@ class Subscription:
         self._catalog = 0
         self._generation = self._room.generation
         self._page: Chunk | None = None
+        self._page_drawn = 0
         self._told = start.offset
         self._was_live = False
         self._is_lagging = False
@@ -168,7 +169,8 @@ class Subscription:
         runs, offset = self._live.runs, self._offset
         written = 0
         # Series that were added while the store was read come with frames behind H: no row here can need them.
-        for message in encode_rows(rows, lambda time_ns: runs.history_cursor(offset, time_ns)):
+        shown = [Row(*row) for row in scaled_rows((row[:3] for row in rows), self._room.members)]
+        for message in encode_rows(shown, lambda time_ns: runs.history_cursor(offset, time_ns)):
             self.outlet.write(self.outlet.wrap("data", message.tail, message.cursor))
             written += len(message.tail)
         if len(rows) < self._rows:
@@ -186,7 +188,7 @@ class Subscription:
             self.expired()
             return
         self._open()
-        self._page = self._room.encode_page(self._offset, frames)
+        self._page, self._page_drawn = self._room.encode_page(self._offset, frames), self._room.redrawn
 
     def expired(self) -> None:
         """Begin again at the head: the journal no longer holds what is behind the cursor. The client is told."""
@@ -271,6 +273,8 @@ class Subscription:
 
     def _catch_up(self) -> Need | bool:
         chunk, self._page = self._page, None
+        if self._page_drawn != self._room.redrawn:
+            chunk = None
         if chunk is None and self._offset < self._room.head:
             chunk = self._room.page(self._offset)
             if chunk is None:

@@ -24,7 +24,16 @@ _DOORS = {
     "cryptography": {"hub.tls"},
     "typer": {"hub.cli"},
     "psutil": {"simulators.host"},
-    "sqlite3": {"hub.auth", "hub.backup", "hub.cli.source", "hub.database", "hub.journal", "hub.renewal", "hub.store"},
+    "sqlite3": {
+        "hub.auth",
+        "hub.backup",
+        "hub.cli.source",
+        "hub.database",
+        "hub.journal",
+        "hub.metadata",
+        "hub.renewal",
+        "hub.store",
+    },  # fmt: skip
 }
 
 

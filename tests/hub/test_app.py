@@ -14,12 +14,13 @@ from device_sdk import wire
 from device_sdk.columns import Batch, Column, encode_json
 from device_sdk.reading import Channel, ValueType
 from device_sdk.wire import CHAIN_START, Close
-from hub.app import Hub
+from hub.app import METADATA_EVERY_S, Hub
 from hub.auth import Identities
 from hub.config import Config
 from hub.errors import DiskFailedError
 from hub.journal.sqlite import SqliteJournal
-from hub.model import StreamKey
+from hub.metadata import Edit, Metadata
+from hub.model import SeriesKey, StreamKey
 from hub.roles import Role
 from hub.session import DeviceSession
 from hub.streams import MAX_NEW_STREAMS, NEW_STREAMS_NS
@@ -177,6 +178,26 @@ async def test_revoked_credentials_are_noticed_after_the_file_could_not_be_read(
             await asyncio.wait_for(watcher.is_ended.wait(), WAIT_S)
     finally:
         logging.getLogger("hub.app").removeHandler(log)
+
+
+async def test_metadata_of_another_process_is_seen(tmp_path: Path) -> None:
+    """What `hub metadata set --data` writes holds for readings, new series and after a restart; in at most a second."""
+    key = SeriesKey("default", "d", "x")
+    async with Hub(Config(data=tmp_path / "data")) as hub:
+        speak(hub, 1, [1.5])
+        await stored(hub, 1)
+        with closing(Metadata(tmp_path / "data" / "metadata.sqlite3")) as other:
+            other.change(Edit(key, {"scale": 10}), "somebody")
+        began = time.monotonic()
+        async with asyncio.timeout(WAIT_S):
+            while hub.registry.by_key[key].scaling is None:  # noqa: ASYNC110 - another process writes no event
+                await asyncio.sleep(0.02)
+        assert time.monotonic() - began < METADATA_EVERY_S + WAIT_S / 2
+        (series,) = hub.registry.by_id.values()
+        assert hub.query.latest([series]) == [(series, T0 + 1, 15.0)]
+
+    async with Hub(Config(data=tmp_path / "data")) as hub:
+        assert hub.registry.by_key[key].effective().scale == 10
 
 
 async def test_a_hub_starts_on_a_store_older_than_its_journal_reaches_back(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hub.backup import (
     FILES,
     IDENTITIES,
     JOURNAL,
+    METADATA,
     READINGS,
     Backup,
     BackupError,
@@ -28,6 +29,7 @@ from hub.backup import (
 from hub.config import Config
 from hub.errors import ConflictError, NotFoundError
 from hub.journal.sqlite import SqliteJournal
+from hub.metadata import Metadata
 from hub.store.consumer import CONSUMER
 from hub.store.embedded import EmbeddedStore
 from tests.support.frames import T0, FrameMaker
@@ -47,6 +49,7 @@ class Files:
         self.journal = SqliteJournal(folder / JOURNAL, row_bytes=1)
         self.store = EmbeddedStore(folder / READINGS)
         self.identities = Identities(folder / IDENTITIES)
+        self.metadata = Metadata(folder / METADATA)
         for _ in range(frames):
             self.add()
 
@@ -63,6 +66,7 @@ class Files:
         self.store.close()
         self.journal.close()
         self.identities.close()
+        self.metadata.close()
 
 
 @pytest.fixture
@@ -75,7 +79,7 @@ def files(tmp_path: Path) -> Iterator[Files]:
 
 
 def test_copy_holds_what_was_committed_and_opens(files: Files, tmp_path: Path) -> None:
-    """Frames still in the write-ahead log are in it, nothing lies beside the three files, only the owner reads them."""
+    """Frames still in the write-ahead log are in it, nothing lies beside the files, only the owner reads them."""
     made = back_up(files.folder, tmp_path / "copies" / "monday", sleep=no_sleep)
 
     target = tmp_path / "copies" / "monday"

@@ -3,8 +3,9 @@
 from device_sdk.columns import Column
 from device_sdk.reading import Channel, ValueType
 from device_sdk.wire import MAX_CHANNELS
+from hub.description import NO_CHANNEL_DESCRIPTION, ChannelDescription
 from hub.devices import Presence, Registry, natural_key
-from hub.model import Frame, Kind, SeriesColumn, StreamKey
+from hub.model import Frame, Kind, SeriesColumn, SeriesKey, StreamKey
 
 S = 10**9
 T0 = 1_795_376_000 * S
@@ -114,6 +115,54 @@ def test_presence_follows_the_declared_interval() -> None:
         state.connections = connected
 
         assert state.presence(T0 + silent_s * S) is expected, (every_s, silent_s, connected)
+
+
+def test_presence_takes_the_interval_of_a_person_first() -> None:
+    """Set by a person > declared > learnt: an hourly device is online after an hour, stale after four, then offline."""
+    described: dict[SeriesKey, ChannelDescription] = {}
+    registry = Registry((), described=lambda key: described.get(key, NO_CHANNEL_DESCRIPTION))
+    registry.declare("default", "d", [Channel("x", every_s=1.0)])
+    registry.apply([frame(registry, [0], [1.0], received_s=0)])
+    state = registry.device("default", "d")
+    assert state.presence(T0 + 10 * S) is Presence.STALE
+
+    described[SeriesKey("default", "d", "x")] = ChannelDescription(every_s=3600)
+    (series,) = registry.describe(list(described))
+
+    hours = [state.presence(T0 + round(hours * 3600) * S) for hours in (0.01, 1, 2.9, 4, 9, 11)]
+    assert hours == [*[Presence.ONLINE] * 3, *[Presence.STALE] * 2, Presence.OFFLINE]
+    assert registry.take_changes() == [series]
+    described.clear()
+    registry.describe([SeriesKey("default", "d", "x"), SeriesKey("default", "d", "none")])
+    assert state.presence(T0 + 10 * S) is Presence.STALE
+
+
+def test_interval_of_one_channel_counts_for_its_device() -> None:
+    """The shortest of its channels says when a device is late, whoever told it."""
+    described = {SeriesKey("default", "d", "x"): ChannelDescription(every_s=600)}
+    registry = Registry((), described=lambda key: described.get(key, NO_CHANNEL_DESCRIPTION))
+    registry.declare("default", "d", [Channel("x", every_s=1.0), Channel("y", every_s=3600.0)])
+    registry.apply([frame(registry, [0], [1.0])])
+
+    state = registry.device("default", "d")
+
+    assert state.expected_interval_s() == 600
+    assert [state.presence(T0 + s * S) for s in (1800, 1801)] == [Presence.ONLINE, Presence.STALE]
+
+
+def test_declared_range_is_of_stored_values() -> None:
+    """A device knows its own values: its range is scaled with them, whatever the sign; a person's is of shown ones."""
+    described = {SeriesKey("default", "d", "x"): ChannelDescription(scale=-10)}
+    registry = Registry((), described=lambda key: described.get(key, NO_CHANNEL_DESCRIPTION))
+    registry.declare("default", "d", [Channel("x", "Cel", ValueType.FLOAT, None, 0.0, 2.0)])
+    series = registry.by_id[1]
+    registry.apply([frame(registry, [0], [1.5])])
+    assert (series.effective().low, series.effective().high, registry.is_alert(series)) == (-20.0, 0.0, False)
+
+    described[SeriesKey("default", "d", "x")] = ChannelDescription(scale=-10, low=-12)
+    registry.describe(list(described))
+
+    assert (series.effective().low, series.effective().high, registry.is_alert(series)) == (-12, 0.0, True)
 
 
 def test_alert_is_a_value_outside_the_declared_range() -> None:

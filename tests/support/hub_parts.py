@@ -20,6 +20,7 @@ from hub.auth import Identities
 from hub.devices import Registry
 from hub.journal.sqlite import SqliteJournal
 from hub.live.rooms import Live
+from hub.metadata import Metadata
 from hub.model import Frame, StreamKey
 from hub.query import Query
 from hub.replay import Replays
@@ -72,8 +73,9 @@ class HubParts:
     def __init__(self, folder: Path) -> None:
         self.config = FixedSettings(folder)
         self.identities = Identities(folder / "identities.sqlite3")
+        self.metadata = Metadata(folder / "metadata.sqlite3")
         self.journal = SqliteJournal(folder / "journal.sqlite3")
-        self.registry = Registry(self.journal.series())
+        self.registry = Registry(self.journal.series(), described=self.metadata.channel)
         self.streams = Streams(self.journal.runs(), self.journal.head, self.journal.find_marks)
         self.store = EmbeddedStore(folder / "readings.sqlite3")
         self.consumer = StoreInStep()
@@ -125,6 +127,10 @@ class HubParts:
         """The number of the session's next frame."""
         return self.streams.get(self._keys[id(session)]).mark.stored + 1
 
+    def describe(self) -> None:
+        """Bring what people set to the registry and to watchers."""
+        self.live.add_series(self.registry.describe(self.metadata.take_changes()))
+
     def pause(self, seconds: float) -> None:
         """Nothing else wants the disk."""
 
@@ -132,6 +138,7 @@ class HubParts:
         """Close all files."""
         self.store.close()
         self.journal.close()
+        self.metadata.close()
         self.identities.close()
 
 

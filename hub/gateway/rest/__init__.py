@@ -5,11 +5,12 @@ Place: above `endpoint`, below `http`, which turns requests into calls and error
 """
 
 from hub.gateway.endpoint import Endpoint
-from hub.gateway.rest import audit, devices, quarantine, readings, tokens, upkeep
+from hub.gateway.rest import audit, devices, metadata, quarantine, readings, tokens, upkeep
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *upkeep.ENDPOINTS,
     *devices.ENDPOINTS,
+    *metadata.ENDPOINTS,
     *readings.ENDPOINTS,
     *audit.ENDPOINTS,
     *quarantine.ENDPOINTS,

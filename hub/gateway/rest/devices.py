@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from device_sdk.reading import Value
+from hub.description import MAX_SITE_CHARS, MAX_TAG_CHARS, MAX_TAGS
 from hub.devices import DeviceState
 from hub.gateway.endpoint import (
     Answer,
@@ -25,7 +26,10 @@ from hub.gateway.endpoint import (
     visible_devices,
 )  # fmt: skip
 from hub.model import Series
+from hub.query import shown_value
 from hub.roles import Verb
+from hub.selector import is_chosen
+from hub.unit import unit_shown
 
 # A fleet is enrolled in one request; more come in several.
 MAX_BULK = 10_000
@@ -51,15 +55,39 @@ class LatestValue(Answer):
     value: Value
 
 
-class Channel(Answer):
-    """A channel of a device, without the device."""
+class DevicesQuery(Matching):
+    """Which devices: patterns, and what people said of them."""
+
+    site: Annotated[str | None, Field(max_length=MAX_SITE_CHARS, description="Only devices at this site.")] = None
+    tag: Annotated[
+        list[Annotated[str, Field(max_length=MAX_TAG_CHARS)]],
+        Field(max_length=MAX_TAGS, description="Only devices with this tag. May be repeated: all of them."),
+    ] = []
+
+
+class ChannelBase(Answer):
+    """What holds of a channel: what a person set, else what its device declared.
+
+    ``unit`` is the code, ``unit_shown`` what people write. ``range``: normal values as shown; null unless both ends are
+    known. Values are ``stored * scale + offset``.
+    """
 
     channel: str
     label: str | None
     unit: str | None
+    unit_shown: str | None
     type: str | None
     every_s: float | None
     range: tuple[float, float] | None
+    decimals: int | None
+    kind: str | None
+    scale: float | None
+    offset: float | None
+
+
+class Channel(ChannelBase):
+    """A channel of a device, without the device."""
+
     latest: LatestValue | None
 
 
@@ -71,6 +99,9 @@ class Device(Answer):
     """
 
     device: str
+    label: str | None
+    site: str | None
+    tags: list[str]
     state: Literal["online", "stale", "offline"]
     connected: bool
     alert: bool
@@ -103,16 +134,12 @@ class DeviceTokens(Answer):
     devices: list[DeviceToken]
 
 
-class DeviceChannel(Answer):
-    """A channel with its device."""
+class DeviceChannel(ChannelBase):
+    """A channel with its device, and where that is."""
 
     device: str
-    channel: str
-    unit: str | None
-    type: str | None
-    label: str | None
-    every_s: float | None
-    range: tuple[float, float] | None
+    site: str | None
+    tags: list[str]
 
 
 class Channels(Answer):
@@ -121,12 +148,14 @@ class Channels(Answer):
     channels: list[DeviceChannel]
 
 
-async def list_devices(call: Call, query: Matching) -> JsonObject:
+async def list_devices(call: Call, query: DevicesQuery) -> JsonObject:
     """List devices with presence and newest values."""
     hub, namespace, now_ns = call.hub, call.namespace, time.time_ns()
     enrolled = await asyncio.to_thread(hub.identities.devices, namespace=namespace)
     seen = visible_devices(call, query.match, [device.name for device in enrolled])
-    devices = [_device_object(call, name, series, now_ns) for name, series in seen.items()]
+    of = {name: hub.metadata.device(namespace, name) for name in seen}
+    names = [name for name in seen if is_chosen(of[name], query.site, query.tag)]
+    devices = [_device_object(call, name, seen[name], now_ns) for name in names]
     return {"devices": devices, "head": hub.streams.position(), "time_ns": str(now_ns)}
 
 
@@ -161,7 +190,11 @@ async def remove_device(call: Call, _: Nothing) -> None:
 
 async def list_channels(call: Call, query: Matching) -> JsonObject:
     """List channels as their devices declared them."""
-    return {"channels": [{"device": s.device, **_declared(s)} for s in call.series(query.match)]}
+    channels = []
+    for series in call.series(query.match):
+        of = call.hub.metadata.device(call.namespace, series.device)
+        channels.append({"device": series.device, "site": of.site, "tags": list(of.tags), **_channel_object(series)})
+    return {"channels": channels}
 
 
 def _device_object(call: Call, name: str, series: Sequence[Series], now_ns: int) -> JsonObject:
@@ -170,10 +203,16 @@ def _device_object(call: Call, name: str, series: Sequence[Series], now_ns: int)
     channels = []
     for s in series:
         latest = registry.latest.get(s.id)
-        newest = None if latest is None else {"time_ns": str(latest.time_ns), "value": json_value(latest.value)}
-        channels.append({**_declared(s), "latest": newest})
+        newest = None
+        if latest is not None:
+            newest = {"time_ns": str(latest.time_ns), "value": json_value(shown_value(s, latest.value))}
+        channels.append({**_channel_object(s), "latest": newest})
+    of = call.hub.metadata.device(call.namespace, name)
     return {
         "device": name,
+        "label": of.label,
+        "site": of.site,
+        "tags": list(of.tags),
         "state": state.presence(now_ns).value,
         "connected": state.connections > 0,
         "alert": any(registry.is_alert(s) for s in series),
@@ -186,15 +225,21 @@ def _device_object(call: Call, name: str, series: Sequence[Series], now_ns: int)
     }
 
 
-def _declared(series: Series) -> JsonObject:
-    low, high = series.low, series.high
+def _channel_object(series: Series) -> JsonObject:
+    effective, kind = series.effective(), series.shown_type
+    low, high = effective.low, effective.high
     return {
         "channel": series.channel,
-        "label": series.label,
-        "unit": series.unit,
-        "type": None if series.type is None else series.type.value,
-        "every_s": series.every_s,
+        "label": effective.label,
+        "unit": effective.unit,
+        "unit_shown": unit_shown(effective.unit),
+        "type": None if kind is None else kind.value,
+        "every_s": effective.every_s,
         "range": None if low is None or high is None else [low, high],
+        "decimals": effective.decimals,
+        "kind": effective.kind,
+        "scale": effective.scale,
+        "offset": effective.offset,
     }
 
 
@@ -203,7 +248,7 @@ def _time(time_ns: int) -> str | None:
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
-    Endpoint("GET", "/v1/devices", "Devices, presence, newest values", Verb.READ, Matching, Devices, list_devices),
+    Endpoint("GET", "/v1/devices", "Devices, presence, newest values", Verb.READ, DevicesQuery, Devices, list_devices),
     Endpoint("POST", "/v1/devices", "Enrol a device", Verb.MANAGE, NewDevice, DeviceToken, add_device, 201),
     Endpoint("POST", "/v1/devices/bulk", "Enrol many devices", Verb.MANAGE, NewDevices, DeviceTokens, add_devices, 201),
     Endpoint("POST", "/v1/devices/{device}/rotate", "New token for a device", Verb.MANAGE, Nothing, DeviceToken,

@@ -23,6 +23,7 @@ from hub.gateway.endpoint import (
     Question,
     When,
     json_value,
+    unit_object,
     wait_for_store,
 )  # fmt: skip
 from hub.gateway.export import export_response
@@ -33,6 +34,13 @@ from hub.store.base import AGGREGATES
 Received = Annotated[
     bool, Field(description="Also say when the hub received each reading: exact, or up to a second too early.")
 ]
+Raw = Annotated[bool, Field(description="Values as they are stored, without the channel's scale and offset.")]
+
+
+class LatestQuery(Matching):
+    """Which series."""
+
+    raw: Raw = False
 
 
 class ReadingsQuery(Question):
@@ -49,6 +57,7 @@ class ReadingsQuery(Question):
     agg: Annotated[str, Field(max_length=100, description=f"With `bucket`: some of {', '.join(AGGREGATES)}.")] = "avg"
     page: Annotated[str | None, Field(max_length=40, description="`next` of the answer before.")] = None
     received: Received = False
+    raw: Raw = False
 
 
 class ExportQuery(Question):
@@ -61,6 +70,7 @@ class ExportQuery(Question):
     end: When = Field(default=None, alias="to")
     format: Literal["csv", "ndjson"] = "csv"
     received: Received = False
+    raw: Raw = False
 
 
 class LatestReading(Answer):
@@ -69,6 +79,7 @@ class LatestReading(Answer):
     device: str
     channel: str
     unit: str | None
+    unit_shown: str | None
     time_ns: str
     time: str
     value: Value
@@ -86,6 +97,7 @@ class SeriesName(Answer):
     device: str
     channel: str
     unit: str | None
+    unit_shown: str | None
 
 
 class Readings(Answer):
@@ -97,14 +109,14 @@ class Readings(Answer):
     next: str | None
 
 
-async def list_latest(call: Call, query: Matching) -> JsonObject:
+async def list_latest(call: Call, query: LatestQuery) -> JsonObject:
     """Give the newest reading of each series, by event time."""
     readings = [
         {
-            "device": s.device, "channel": s.channel, "unit": s.unit,
+            "device": s.device, "channel": s.channel, **unit_object(s),
             "time_ns": str(time_ns), "time": iso_time(time_ns), "value": json_value(value),
         }
-        for s, time_ns, value in call.hub.query.latest(call.series(query.match))
+        for s, time_ns, value in call.hub.query.latest(call.series(query.match), raw=query.raw)
     ]  # fmt: skip
     return {"readings": readings}
 
@@ -120,6 +132,7 @@ async def list_readings(call: Call, query: ReadingsQuery) -> JsonObject:
         answer = await asyncio.to_thread(
             call.hub.query.readings, series, start_ns, end_ns, query.limit,
             descending=query.order == "desc", page=query.page, received=query.received,
+            raw=query.raw,
         )  # fmt: skip
     else:
         # Without an end the range would reach to the end of time, and no bucket be small enough.
@@ -127,12 +140,12 @@ async def list_readings(call: Call, query: ReadingsQuery) -> JsonObject:
         functions = [name.strip() for name in query.agg.split(",")]
         answer = await asyncio.to_thread(
             call.hub.query.aggregate, series, start_ns, max(min(end_ns, newest_ns + 1), start_ns),
-            parse_duration(query.bucket), functions,
+            parse_duration(query.bucket), functions, raw=query.raw,
         )  # fmt: skip
         if query.order == "desc":
             answer.rows.reverse()
     return {
-        "series": [{"device": s.device, "channel": s.channel, "unit": s.unit} for s in answer.series],
+        "series": [{"device": s.device, "channel": s.channel, **unit_object(s)} for s in answer.series],
         "columns": list(answer.columns),
         "rows": [[str(row[0]), row[1], *map(json_value, row[2:])] for row in answer.rows],
         "next": answer.next_page,
@@ -144,12 +157,12 @@ async def export(call: Call, query: ExportQuery) -> Response:
     series = call.series(query.match)
     start_ns, end_ns = time_range(query.start, query.end, query.last, time.time_ns())
     await wait_for_store(call.hub)
-    pages = call.hub.query.dump(series, start_ns, end_ns, received=query.received)
+    pages = call.hub.query.dump(series, start_ns, end_ns, received=query.received, raw=query.raw)
     return export_response(series, pages, query.format, received=query.received)
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
-    Endpoint("GET", "/v1/latest", "Newest readings", Verb.READ, Matching, Latest, list_latest),
+    Endpoint("GET", "/v1/latest", "Newest readings", Verb.READ, LatestQuery, Latest, list_latest),
     Endpoint("GET", "/v1/readings", "History, raw or in buckets", Verb.READ, ReadingsQuery, Readings, list_readings),
     Endpoint("GET", "/v1/export", "History as a file", Verb.READ, ExportQuery, None, export,
              media=("text/csv", "application/x-ndjson")),

@@ -30,7 +30,7 @@ def test_query_shows_rows_in_order(run: Run, where: list[object], recorded: str)
     assert [row["value"] for row in rows] == [20.0 + n for n in range(10)]
     assert rows[0] | {"value": 0} == {
         "time": "2026-11-22 19:33:20Z", "time_ns": str(T0), "device": recorded, "channel": "temperature",
-        "value": 0, "unit": "Cel",
+        "value": 0, "unit": "Cel", "unit_shown": "°C",
     }  # fmt: skip
 
 

@@ -10,8 +10,8 @@ def test_watch_prints_lines(run: Run, hub: HubProcess, recorded: str) -> None:
 
     assert outcome.code == 0
     assert outcome.out.splitlines() == [
-        f"2026-11-22 19:33:20Z {recorded}/temperature 20 Cel",
-        f"2026-11-22 19:33:21Z {recorded}/temperature 21 Cel",
+        f"2026-11-22 19:33:20Z {recorded}/temperature 20 °C",
+        f"2026-11-22 19:33:21Z {recorded}/temperature 21 °C",
     ]
 
 

@@ -26,7 +26,7 @@ async def test_watcher_sees_only_what_is_granted(hub: HubParts) -> None:
     assert [(d["device"], [c["channel"] for c in d["channels"]]) for d in devices["devices"]] == [
         ("pump-2", ["counter"])
     ]
-    assert readings["series"] == [{"device": "pump-2", "channel": "counter", "unit": None}]
+    assert readings["series"] == [{"device": "pump-2", "channel": "counter", "unit": None, "unit_shown": None}]
     assert len(export.text.splitlines()) == 2
     assert [s["channel"] for s in audit["series"]] == ["counter"]
     assert [s["device"] for s in audit["streams"]] == ["pump-2"]

@@ -33,6 +33,9 @@ T0 = 1_795_376_000_000_000_000
 BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
     "/v1/devices": lambda device: {"device": device},
     "/v1/devices/bulk": lambda device: {"devices": [device]},
+    "/v1/metadata": lambda _: {"edits": []},
+    "/v1/devices/{device}/metadata": lambda _: {"label": "Mine"},
+    "/v1/devices/{device}/channels/{channel}/metadata": lambda _: {"unit": "W"},
     "/v1/tokens": lambda _: {"role": "watcher"},
 }
 # Who asks: a role, and what its scopes hold for.
@@ -73,10 +76,10 @@ def expected(endpoint: Endpoint, role: Role | None, match: str, device: str) -> 
 
 async def ask(client: httpx.AsyncClient, endpoint: Endpoint, device: str) -> httpx.Response:
     """Call an endpoint for a device; ids exist nowhere."""
-    path = endpoint.path.replace("{device}", device).replace("{id}", "t0")
+    path = endpoint.path.replace("{device}", device).replace("{id}", "t0").replace("{channel}", "volume")
     assert "{" not in path, "a new path parameter: say above what to put there"
     body: dict[str, Any] = {}
-    if endpoint.method == "POST" and endpoint.takes.model_fields:
+    if endpoint.method in ("POST", "PATCH") and endpoint.takes.model_fields:
         body = {"json": BODIES[endpoint.path](device)}
     return await client.request(endpoint.method, path, **body)
 

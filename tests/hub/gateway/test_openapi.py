@@ -20,7 +20,9 @@ def test_parameters_have_the_names_clients_use() -> None:
     readings = {p["name"] for p in DOCUMENT["paths"]["/v1/readings"]["get"]["parameters"]}
     rotate = DOCUMENT["paths"]["/v1/devices/{device}/rotate"]["post"]["parameters"]
 
-    assert readings == {"match", "last", "from", "to", "limit", "order", "bucket", "agg", "page", "received"}
+    assert readings == {
+        "match", "last", "from", "to", "limit", "order", "bucket", "agg", "page", "received", "raw",
+    }  # fmt: skip
     assert rotate == [{"name": "device", "in": "path", "required": True, "schema": {"type": "string"}}]
 
 

@@ -1,5 +1,6 @@
 """What goes to watchers: exact times and values, only members, cursors that never claim too much."""
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -8,7 +9,16 @@ from hypothesis import strategies as st
 
 from device_sdk.columns import Column
 from device_sdk.reading import Value, ValueType
-from hub.live.encode import HISTORY_MESSAGE_ROWS, Message, encode_frames, encode_rows, encode_series, encode_values
+from hub.description import ChannelDescription
+from hub.live.encode import (
+    HISTORY_MESSAGE_ROWS,
+    Message,
+    encode_frames,
+    encode_rows,
+    encode_series,
+    encode_values,
+    scaled_rows,
+)
 from hub.model import Frame, Kind, Series, SeriesColumn, StreamKey
 from hub.store.base import Row
 
@@ -131,6 +141,36 @@ def test_history_over_many_years_in_ns_stays_exact() -> None:
 
     assert len(messages) == 2
     assert decode(messages) == [row[:3] for row in rows]
+
+
+def test_scale_is_applied_to_frames_and_rows_of_its_series_alone() -> None:
+    """A member with a scale is sent as it is shown; the frame itself and other series stay as they are stored."""
+    scaled = Series(2, "default", "d", "c2", ValueType.INT, described=ChannelDescription(scale=0.1, offset=-40))
+    switch = Series(3, "default", "d", "c3", ValueType.BOOL, described=ChannelDescription(scale=2))
+    one = frame(1, T, 10**6, {1: ([0], [215]), 2: ([0, 1], [215, 3]), 3: ([0], [True])})
+    columns = tuple(SeriesColumn({2: scaled, 3: switch}.get(c.series.id, c.series), c.column) for c in one.columns)
+    one = replace(one, columns=columns)
+
+    messages = encode_frames([one], {1, 2, 3}, 1, lambda o: f"run.{o}")
+
+    assert [value for _, _, value in decode(messages)] == [215, -18.5, -39.7, True]
+    assert one.columns[1].column.values == [215, 3]
+    assert list(scaled_rows([(2, T, 215), (3, T, True), (1, T, 215)], {**SERIES, 2: scaled, 3: switch})) == [
+        (2, T, -18.5), (3, T, True), (1, T, 215),
+    ]  # fmt: skip
+
+
+def test_series_message_tells_what_a_person_set() -> None:
+    """What holds, as people write it; a scale lets a client tell older values apart; absent fields are not sent."""
+    of = ChannelDescription(unit="Cel", label="Air", decimals=1, kind="gauge", scale=0.1)
+    series = Series(2, "default", "d", "c2", ValueType.INT, "K", described=of)
+
+    told = orjson.loads(b"{" + encode_series([series]))["s"]["2"]
+
+    assert told == {
+        "device": "d", "channel": "c2", "unit": "Cel", "type": "float", "label": "Air", "unit_shown": "°C",
+        "decimals": 1, "kind": "gauge", "scale": 0.1,
+    }  # fmt: skip
 
 
 def test_series_message_carries_what_clients_need_to_decode() -> None:

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from device_sdk.reading import ValueType
+from hub.description import ChannelDescription
 from hub.live.cursor import Start
 from hub.live.room import RoomKey
-from hub.live.subscription import FOLLOWS, HistoryPage, Phase, Subscription
+from hub.live.subscription import FOLLOWS, HistoryPage, JournalPage, Phase, Subscription
 from hub.live.watch import SocketOutlet
 from tests.support.live_world import HIGH_WATER_BYTES, NOW_NS, Client, World
 
@@ -236,6 +237,54 @@ def test_many_series_are_all_named_before_the_first_reading() -> None:
 
     assert client.ops() == ["ok", "series", "series", "series", "data", "live"]
     assert len(client.names) == 1200
+
+
+@pytest.mark.parametrize("mode", ["lossless", "latest"])
+def test_change_of_scale_is_told_before_the_first_value_in_it(mode: str) -> None:
+    """Behind the new `series` message all values, live, newest and of history, have the new scale; before it none."""
+    world = World()
+    series = world.add("d", "x")
+    world.record(1, NOW_NS - S, 1.0)
+    client = Client(world, since="last", mode=mode).connect()
+
+    series.described = ChannelDescription(scale=10)
+    world.live.add_series([series])
+    world.settle(1.0)
+    world.record(1, NOW_NS, 2.0)
+    world.settle(1.0)
+    client.receive()
+    late = Client(world, since="-5s", mode="lossless").connect()
+    late.receive()
+
+    told = [m["s"]["1"].get("scale") if m["op"] == "series" else m["u"][0][2] for m in client.messages
+            if m["op"] in ("series", "data")]  # fmt: skip
+    assert told == [None, 1.0, 10, 20.0]
+    assert [value for _, _, value in late.readings] == [10.0, 20.0]
+
+
+def test_page_encoded_before_a_change_of_scale_is_read_again() -> None:
+    """A journal page that waited while the scale changed is not sent in the old one, nor one from the cache."""
+    world = World(ring_bytes=1)
+    series = world.add("d", "x")
+    world.record(1, NOW_NS, 1.0)
+    first = Client(world).connect()
+    first.receive()
+    cursor = first.cursor
+    for n in range(3):
+        world.record(1, NOW_NS + S * (n + 1), 2.0)
+    client = Client(world)
+    client.cursor = cursor
+    client.connect(run=False)
+    need = client.session.step()
+    assert isinstance(need, JournalPage)
+    world.serve(client.session.reader, need)
+
+    series.described = ChannelDescription(scale=10)
+    world.live.add_series([series])
+    client.run()
+    client.receive()
+
+    assert [value for _, _, value in client.readings] == [20.0] * 3
 
 
 def test_integers_beyond_53_bits_arrive_exactly() -> None:

@@ -20,7 +20,8 @@ async def test_devices_come_in_natural_order_with_newest_values(hub: HubParts, a
     assert (enrolled["state"], enrolled["channels"], enrolled["last_ns"]) == ("offline", [], None)
     assert (pump2["state"], pump2["connected"], pump2["alert"]) == ("online", True, True)
     assert pump2["channels"][1] == {
-        "channel": "temperature", "label": "Temperature", "unit": "Cel", "type": "float", "every_s": 1.0,
+        "channel": "temperature", "label": "Temperature", "unit": "Cel", "unit_shown": "°C",
+            "type": "float", "every_s": 1.0, "decimals": None, "kind": None, "scale": None, "offset": None,
         "range": [0.0, 30.0], "latest": {"time_ns": str(T0 + 62 * S), "value": 33.0},
     }  # fmt: skip
     assert answer["head"] == hub.streams.position()

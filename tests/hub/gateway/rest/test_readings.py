@@ -17,9 +17,9 @@ async def test_channels_and_latest_follow_the_pattern(admin: httpx.AsyncClient) 
 
     assert [c["channel"] for c in channels["channels"]] == ["counter", "temperature"]
     assert latest["readings"] == [
-        {"device": "pump-2", "channel": "counter", "unit": None, "time_ns": str(T0 + 1),
+        {"device": "pump-2", "channel": "counter", "unit": None, "unit_shown": None, "time_ns": str(T0 + 1),
          "time": "2026-11-22T19:33:20.000000001Z", "value": str(2**60)},
-        {"device": "pump-10", "channel": "door", "unit": None, "time_ns": str(T0 + 2 * S),
+        {"device": "pump-10", "channel": "door", "unit": None, "unit_shown": None, "time_ns": str(T0 + 2 * S),
          "time": "2026-11-22T19:33:22Z", "value": True},
     ]  # fmt: skip
 

@@ -1,0 +1,77 @@
+"""Choosing devices by name, site and tag, in the words of the page's filter.
+
+Owns: the grammar and the choice. Place: after `metadata` and `live.patterns`. Pure but for asking what is described.
+
+``greenhouse-* site:north tag:tomatoes``: words are joined by "and", except names, of which one must fit.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+
+from hub.description import DeviceDescription
+from hub.devices import natural_key
+from hub.errors import BadRequestError
+from hub.live.patterns import PatternSet
+from hub.metadata import Metadata
+
+# The longest pattern list and all the tags that a device may have fit in; more is no selector a person wrote.
+MAX_SELECTOR_CHARS = 2000
+
+
+def devices_matching(
+    selector: str, namespace: str, metadata: Metadata, names: Iterable[str], granted: Sequence[str] = ("**",)
+) -> list[str]:
+    """Return those of ``names`` that a selector chooses, in natural order.
+
+    Args:
+        selector: e.g. ``site:north tag:tomatoes``, ``greenhouse-1 greenhouse-2``, ``*``.
+        names: the devices there are, of one namespace.
+        granted: patterns of the caller; a device counts when all of its channels do.
+
+    Raises:
+        BadRequestError: an empty selector, an unknown word before ``:``, a name that cannot be read.
+    """
+    patterns, sites, tags = _parsed(selector)
+    wanted, allowed = _patterns(patterns or ["**"]), _patterns(granted)
+    return sorted(
+        (
+            name
+            for name in set(names)
+            if wanted.matches(name, "*")
+            and allowed.matches(name, "*")
+            and all(is_chosen(metadata.device(namespace, name), site, tags) for site in sites or [None])
+        ),
+        key=natural_key,
+    )
+
+
+def is_chosen(device: DeviceDescription, site: str | None, tags: Collection[str]) -> bool:
+    """Return whether a device is at the site (None: any) and has all the tags."""
+    return site in (None, device.site) and set(tags) <= set(device.tags)
+
+
+def _parsed(selector: str) -> tuple[list[str], list[str | None], list[str]]:
+    if len(selector) > MAX_SELECTOR_CHARS:
+        raise BadRequestError(f"a selector of {len(selector)} characters; the limit is {MAX_SELECTOR_CHARS}")
+    patterns: list[str] = []
+    sites: list[str | None] = []
+    tags: list[str] = []
+    for word in selector.split():
+        key, colon, value = word.partition(":")
+        if not colon:
+            patterns.append(word)
+        elif key == "site" and value:
+            sites.append(value)
+        elif key == "tag" and value:
+            tags.append(value)
+        else:
+            raise BadRequestError(f"{word[:40]!r}: use a name such as greenhouse-*, site:NAME or tag:NAME")
+    if not (patterns or sites or tags):
+        raise BadRequestError("no device is named: use a name such as greenhouse-*, site:NAME or tag:NAME; * is all")
+    return patterns, sites, tags
+
+
+def _patterns(texts: Sequence[str]) -> PatternSet:
+    try:
+        return PatternSet(texts)
+    except ValueError as error:
+        raise BadRequestError(str(error)) from error

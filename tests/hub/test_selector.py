@@ -1,0 +1,53 @@
+"""`hub.selector`: devices by name, site and tag."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from hub.errors import BadRequestError
+from hub.metadata import Edit, Metadata
+from hub.model import SeriesKey
+from hub.selector import devices_matching
+
+NAMES = ("pump-10", "pump-2", "oven-1")
+
+
+@pytest.fixture
+def metadata(tmp_path: Path) -> Iterator[Metadata]:
+    """Two pumps at two sites, one device of another namespace."""
+    with closing(Metadata(tmp_path / "metadata.sqlite3")) as metadata:
+        for namespace, device, fields in (
+            ("default", "pump-2", {"site": "north", "tags": ["water", "old"]}),
+            ("default", "pump-10", {"site": "south", "tags": ["water"]}),
+            ("other", "oven-1", {"site": "north", "tags": ["water"]}),
+        ):
+            metadata.change(Edit(SeriesKey(namespace, device, ""), fields), "test")
+        yield metadata
+
+
+@pytest.mark.parametrize(
+    ("selector", "chosen"),
+    [
+        ("*", ["oven-1", "pump-2", "pump-10"]), ("tag:water", ["pump-2", "pump-10"]), ("site:north", ["pump-2"]),
+        ("tag:water tag:old", ["pump-2"]), ("pump-* site:south", ["pump-10"]), ("oven-1 pump-2", ["oven-1", "pump-2"]),
+        ("oven-1 tag:water", []), ("site:north site:south", []), ("tag:wat", []),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_selector_chooses(metadata: Metadata, selector: str, chosen: list[str]) -> None:
+    """Words are joined by "and", names by "or"; the order is natural; other namespaces do not count."""
+    assert devices_matching(selector, "default", metadata, NAMES) == chosen
+
+
+def test_only_granted_devices_are_chosen(metadata: Metadata) -> None:
+    """A grant for one channel of a device is no grant for the device."""
+    assert devices_matching("*", "default", metadata, NAMES, ("pump-*/**", "oven-1/t")) == ["pump-2", "pump-10"]
+
+
+@pytest.mark.parametrize("selector", ["", "  ", "colour:red", "site:", "a/b/c", "x" * 3000], ids=lambda s: s[:10])
+def test_selector_that_says_nothing_is_refused(metadata: Metadata, selector: str) -> None:
+    """Nothing is never everything."""
+    with pytest.raises(BadRequestError):
+        devices_matching(selector, "default", metadata, NAMES)
