@@ -8,7 +8,19 @@ from collections.abc import Sequence
 
 import typer
 
-from hub.cli import backup, configuration, devices, history, live, quarantine, serving, simulation, tls, tokens
+from hub.cli import (
+    backup,
+    configuration,
+    devices,
+    history,
+    live,
+    metadata,
+    quarantine,
+    serving,
+    simulation,
+    tls,
+    tokens,
+)
 from hub.cli.exit_code import ExitCode, exit_code_of
 
 _EPILOG = (
@@ -27,6 +39,7 @@ app = typer.Typer(
 app.command("serve")(serving.serve)
 app.add_typer(devices.app, name="devices")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(metadata.app, name="metadata")
 app.command("watch")(live.watch)
 app.command("query")(history.query)
 app.command("export")(history.export)

@@ -79,6 +79,10 @@ class RestClient:
         """Return the parsed answer of a POST."""
         return self._call("POST", path, None, json.dumps(body).encode())
 
+    def patch(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+        """Return the parsed answer of a PATCH."""
+        return self._call("PATCH", path, None, json.dumps(body).encode())
+
     def delete(self, path: str) -> None:
         """Do a DELETE."""
         self._call("DELETE", path)

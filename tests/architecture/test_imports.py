@@ -33,7 +33,7 @@ _DOORS = {
         "hub.metadata",
         "hub.renewal",
         "hub.store",
-    },  # fmt: skip
+    },
 }
 
 
