@@ -1,9 +1,11 @@
 /** Questions to the hub's REST interface, and the shapes of its answers. */
 
 /**
- * @typedef {{channel: string, label: string | null, unit: string | null, type: string | null, every_s: number | null,
- *   range: [number, number] | null, latest: {time_ns: string, value: unknown} | null}} ChannelAnswer
- * @typedef {{device: string, state: "online" | "stale" | "offline", connected: boolean, alert: boolean,
+ * @typedef {{channel: string, label: string | null, unit: string | null, unit_shown?: string | null, type: string | null,
+ *   every_s: number | null, range: [number | null, number | null] | null, decimals?: number | null, scale?: number | null,
+ *   offset?: number | null, latest: {time_ns: string, value: unknown} | null}} ChannelAnswer
+ * @typedef {{device: string, label: string | null, site: string | null, tags: string[],
+ *   state: "online" | "stale" | "offline", connected: boolean, alert: boolean,
  *   last_ns: string | null, rate_hz: number, late: number, skew_s: number | null, skewed: boolean,
  *   channels: ChannelAnswer[]}} DeviceAnswer
  * @typedef {{devices: DeviceAnswer[], head: string, time_ns: string}} DevicesAnswer

@@ -41,7 +41,7 @@ class App {
     this.fleet = new Fleet();
     this.session = new WatchSession();
     this.connection = new Connection(this.session, (state, why) => this._connectionChanged(state, why));
-    this.watch = new Watch(this.session, this.clock, () => this._remember());
+    this.watch = new Watch(this.session, this.clock, () => this._remember(), (word) => this.rail.toggle(word));
     this.delivery = new Delivery(() => this.clock.now());
     this.rail = new Rail((name) => this.choose(name), () => this._remember());
     this.topBar = new TopBar({ toggleTheme: () => this._toggleTheme(), back: () => this.back() });
@@ -182,7 +182,7 @@ class App {
   /** Fill the sparklines from the store when the set of leading channels changed, and now and then. */
   async _fillSparks() {
     const leads = [...new Set(this.fleet.ordered.map((device) => device.lead?.channel).filter(Boolean))].slice(0, MOST_PATTERNS);
-    const key = `${leads.join(" ")} ${this.fleet.ordered.length}`;
+    const key = `${leads.join(" ")} ${this.fleet.ordered.length} ${this.fleet.scales}`;
     const wait = FILL_AGAIN_MS[Math.min(this._fills, FILL_AGAIN_MS.length) - 1] ?? 0;
     if (!leads.length || (key === this._filledFor && performance.now() - this._filledAt < wait)) return;
     [this._filledFor, this._filledAt] = [key, performance.now()];

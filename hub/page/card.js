@@ -40,7 +40,7 @@ export class Card {
     this._empty = element("p", { class: "empty" });
     this._empty.hidden = true;
     const title = element("h3", {}, channel.label);
-    if (unitText(channel.unit)) title.append(element("span", { class: "unit" }, unitText(channel.unit)));
+    if (unitText(channel)) title.append(element("span", { class: "unit" }, unitText(channel)));
     this.root = element("article", { class: "card" }, element("header", {}, title, this._stats), this._body);
     this._body.append(this._empty);
     /** @type {Plot | null} */
@@ -205,7 +205,7 @@ export class Card {
   /** @param {number} value */
   _number(value) {
     const size = Math.max(Math.abs(value), Math.abs(this.summary?.max ?? 0));
-    if (unitText(this.channel.unit) === "B") {
+    if (unitText(this.channel) === "B") {
       const { text, unit } = valueText(value, this.channel, 1);
       return `${text} ${unit}`;
     }
@@ -217,7 +217,7 @@ export class Card {
     const name = `${this.channel.label} from ${clockText(window[0], false)} to ${clockText(window[1], false)}`;
     if (!this.summary) return `${name}: no readings`;
     const { min, avg, max } = this.summary;
-    const unit = unitText(this.channel.unit);
+    const unit = unitText(this.channel);
     return `${name}: minimum ${this._number(min)}, average ${this._number(avg)}, maximum ${this._number(max)}${unit ? ` ${unit}` : ""}`;
   }
 

@@ -145,8 +145,11 @@ export class Feed {
   _sink() {
     return {
       series: (id, info) => {
+        const before = this._infos.get(id);
         this._infos.set(id, info);
         this.track(info.channel);
+        // What was received is in the old scale; the hub applies the new one to all of history.
+        if (before && (before.scale !== info.scale || before.offset !== info.offset)) this._session.startOver(this._subscription, "scale");
       },
       reading: (id, time, value, isLate) => this._reading(id, time, value, isLate),
       frame: () => this._frame(),

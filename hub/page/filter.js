@@ -2,14 +2,16 @@
  * The small filter language of the search field. Pure.
  *
  * Words are joined by "and": `green` or `green*-0?` (name), `state:stale,offline`, `channel:temp`
- * (has such a channel), `-word` (not).
+ * (has such a channel), `site:north` (there), `tag:old` (has that tag), `-word` (not). A name is the device's or its label.
  */
 
-const KEYS = ["state", "channel", "name"];
+const KEYS = ["state", "channel", "site", "tag", "name"];
+/** Keys whose words are whole ones, as the hub chooses by them. */
+const EXACT = ["site", "tag"];
 const STATES = ["online", "alert", "stale", "offline"];
 
 /**
- * @typedef {{name: string, state: string, channels: {channel: string}[]}} Filterable
+ * @typedef {{name: string, label: string, site: string, tags: string[], state: string, channels: {channel: string}[]}} Filterable
  * @typedef {{key: string, not: boolean, tests: ((text: string) => boolean)[], text: string}} Term
  * @typedef {{terms: Term[], problem: string | null}} Filter
  */
@@ -47,6 +49,18 @@ export function matches(filter, device) {
 }
 
 /**
+ * Switch one word of a filter text on or off; others stay.
+ *
+ * @param {string} text
+ * @param {string} word
+ * @returns {string}
+ */
+export function toggleWord(text, word) {
+  const words = text.trim().split(/\s+/).filter(Boolean);
+  return (words.includes(word) ? words.filter((other) => other !== word) : [...words, word]).join(" ");
+}
+
+/**
  * Switch one `state:` word of a filter text on or off; other words stay.
  *
  * @param {string} text
@@ -67,7 +81,9 @@ function splitKey(word) {
 
 /** @param {string} key @param {Filterable} device @returns {string[]} */
 function subjects(key, device) {
-  if (key === "name") return [device.name.toLowerCase()];
+  if (key === "name") return [device.name.toLowerCase(), device.label.toLowerCase()];
+  if (key === "site") return [device.site.toLowerCase()];
+  if (key === "tag") return device.tags.map((tag) => tag.toLowerCase());
   if (key === "state") return [device.state];
   return key === "channel" ? device.channels.map((channel) => channel.channel.toLowerCase()) : [];
 }
@@ -79,5 +95,6 @@ function tester(value, key) {
     const pattern = new RegExp(`^${escaped}$`);
     return (text) => pattern.test(text);
   }
+  if (EXACT.includes(key)) return (text) => text === value;
   return key === "state" ? (text) => text.startsWith(value) : (text) => text.includes(value);
 }

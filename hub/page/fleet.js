@@ -19,15 +19,22 @@ const MIN_STALE = 5 * SECOND;
  * @typedef {object} Channel
  * @property {string} channel
  * @property {string} label
- * @property {string | null} unit
+ * @property {string | null} unit code
+ * @property {string | null} unit_shown as people write it
+ * @property {number | null} decimals to show, null when nobody said
+ * @property {number | null} scale
+ * @property {number | null} offset
  * @property {string | null} type
  * @property {number | null} every_s
- * @property {[number, number] | null} range normal values; outside is an alert
+ * @property {[number, number] | null} range normal values, an open end is infinite; outside is an alert
  * @property {unknown} value newest, null before the first
  * @property {number} time of the newest, relative ns, NaN before the first
  *
  * @typedef {object} Device
  * @property {string} name
+ * @property {string} label the name for people: `name` when nobody gave another
+ * @property {string} site "" when it has none
+ * @property {string[]} tags
  * @property {State} state what is shown
  * @property {"online" | "stale" | "offline"} presence
  * @property {number} heard time of the newest reading, relative ns, NaN when never
@@ -88,6 +95,8 @@ export class Fleet {
     this._series = new Map();
     /** Grows when anything a list shows may have changed. */
     this.revision = 0;
+    /** Grows when a channel's values got another scale: what was drawn of it must be asked for again. */
+    this.scales = 0;
     /** @type {Record<State, number>} */
     this.counts = { online: 0, alert: 0, stale: 0, offline: 0 };
   }
@@ -111,6 +120,10 @@ export class Fleet {
     for (const found of answer.devices) {
       const device = this._device(found.device);
       device.presence = found.state;
+      device.label = found.label || found.device;
+      device.site = found.site ?? "";
+      device.tags = found.tags;
+      const scaled = scaleOf(device.lead);
       if (found.state === "online") device.arrived = now;
       device.rate = found.rate_hz;
       device.skew = found.skewed ? found.skew_s : null;
@@ -118,6 +131,10 @@ export class Fleet {
       device.channels = found.channels.map((channel) => update(device.channels.find((c) => c.channel === channel.channel), channel));
       device.channels.sort(channelOrder);
       this._choose(device);
+      if (scaled && scaled !== scaleOf(device.lead)) {
+        device.spark = new Spark();
+        this.scales++;
+      }
     }
     for (const [id, known] of this._series) {
       const device = this.devices.get(known.device.name);
@@ -138,6 +155,7 @@ export class Fleet {
     const device = this._device(info.device);
     let channel = device.channels.find((c) => c.channel === info.channel);
     if (!channel) {
+      // What the hub says more (interval, range) comes with the next poll.
       channel = update(undefined, { ...info, every_s: null, range: null, latest: null });
       device.channels.push(channel);
       device.channels.sort(channelOrder);
@@ -194,7 +212,7 @@ export class Fleet {
   _device(name) {
     let device = this.devices.get(name);
     if (!device) {
-      device = { name, state: "offline", presence: "offline", heard: NaN, arrived: -Infinity, rate: 0, channels: [], lead: null, skew: null, alert: "", spark: new Spark() };
+      device = { name, label: name, site: "", tags: [], state: "offline", presence: "offline", heard: NaN, arrived: -Infinity, rate: 0, channels: [], lead: null, skew: null, alert: "", spark: new Spark() };
       this.devices.set(name, device);
     }
     return device;
@@ -213,6 +231,11 @@ export class Fleet {
   }
 }
 
+/** @param {Channel | null} channel @returns {string} which scale its values are in */
+function scaleOf(channel) {
+  return channel ? `${channel.channel} ${channel.scale ?? 1} ${channel.offset ?? 0}` : "";
+}
+
 /** @param {Device} device @returns {number} ns of silence after which an online device is stale */
 export function staleAfter(device) {
   const declared = device.channels.map((c) => c.every_s).filter((s) => s !== null);
@@ -222,9 +245,13 @@ export function staleAfter(device) {
 
 /** @param {Channel | undefined} known @param {import("./api.js").ChannelAnswer} found @returns {Channel} */
 function update(known, found) {
-  const channel = known ?? { ...found, label: "", value: null, time: NaN };
-  const { unit, type, every_s, range } = found;
-  Object.assign(channel, { unit, type, every_s, range, label: channelLabel(found) });
+  const { channel: name, unit, type, every_s } = found;
+  /** @type {[number, number] | null} */
+  const range = found.range && [found.range[0] ?? -Infinity, found.range[1] ?? Infinity];
+  /** @type {Channel} */
+  const channel = known ?? { channel: name, label: "", unit, unit_shown: null, decimals: null, scale: null, offset: null, type, every_s, range, value: null, time: NaN };
+  const { decimals = null, scale = null, offset = null, unit_shown = null } = found;
+  Object.assign(channel, { unit, unit_shown, decimals, scale, offset, type, every_s, range, label: channelLabel(found) });
   if (found.latest) {
     const time = fromEpoch(found.latest.time_ns);
     if (!(time < channel.time)) {

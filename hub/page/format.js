@@ -2,16 +2,6 @@
 
 import { toMs } from "./clock.js";
 
-/** UCUM and SenML codes → what people write. A code not listed is shown as it is. */
-const UNITS = new Map(
-  Object.entries({
-    Cel: "°C", degC: "°C", "[degF]": "°F", degF: "°F", "%RH": "%", "%EL": "%", "/": "", 1: "", "{count}": "", count: "",
-    "[ppm]": "ppm", "[ppb]": "ppb", "ug/m3": "µg/m³", "mg/m3": "mg/m³", m2: "m²", m3: "m³", "m3/s": "m³/s", "m/s2": "m/s²",
-    l: "L", deg: "°", By: "B", byte: "B", "By/s": "B/s", kWh: "kWh", "kW.h": "kWh", "W.h": "Wh", "W/m2": "W/m²", Ohm: "Ω",
-    uV: "µV", us: "µs", um: "µm", "km/h": "km/h", "beat/min": "bpm", "1/min": "rpm", "mm[Hg]": "mmHg",
-  }),
-);
-
 /** Decimals that make sense for a unit; others follow the size of the number. */
 const DECIMALS = new Map(
   Object.entries({ Cel: 2, "%RH": 1, "%": 1, ppm: 0, "[ppm]": 0, ppb: 0, lx: 0, hPa: 1, W: 1, V: 2, A: 2, dB: 1, By: 0 }),
@@ -28,11 +18,15 @@ const BINARY = ["B", "KiB", "MiB", "GiB", "TiB"];
 const FORMATS = new Map();
 
 /**
- * @param {string | null | undefined} code
- * @returns {string} the unit as people write it, "" when there is none
+ * @typedef {{unit?: string | null, unit_shown?: string | null, type?: string | null, decimals?: number | null}} Shown
  */
-export function unitText(code) {
-  return code == null ? "" : (UNITS.get(code) ?? code);
+
+/**
+ * @param {Shown} channel
+ * @returns {string} the unit as people write it (the hub has the table), "" when there is none
+ */
+export function unitText(channel) {
+  return channel.unit_shown ?? channel.unit ?? "";
 }
 
 /**
@@ -70,11 +64,12 @@ export function numberText(value, decimals) {
 
 /**
  * @param {number} value
- * @param {{unit?: string | null, type?: string | null}} channel
+ * @param {Shown} channel
  * @param {number} [fewer] decimals to leave out, for narrow places; one always stays if there was one
  * @returns {number} decimals to show
  */
 export function decimalsFor(value, channel, fewer = 0) {
+  if (channel.decimals != null) return channel.decimals;
   if (channel.type === "int") return 0;
   const size = Math.abs(value);
   const known = channel.unit == null ? undefined : DECIMALS.get(channel.unit);
@@ -85,12 +80,12 @@ export function decimalsFor(value, channel, fewer = 0) {
 
 /**
  * @param {unknown} value
- * @param {{unit?: string | null, type?: string | null}} channel
+ * @param {Shown} channel
  * @param {number} [fewer] decimals to leave out
  * @returns {{text: string, unit: string}}
  */
 export function valueText(value, channel, fewer = 0) {
-  const unit = unitText(channel.unit);
+  const unit = unitText(channel);
   if (value == null) return { text: "–", unit: "" };
   if (typeof value === "boolean" || channel.type === "bool") return { text: value ? "on" : "off", unit: "" };
   if (typeof value !== "number") return { text: String(value), unit };
@@ -103,11 +98,11 @@ export function valueText(value, channel, fewer = 0) {
 
 /**
  * @param {number} limit of a normal range
- * @param {{unit?: string | null, type?: string | null}} channel
+ * @param {Shown} channel
  * @returns {string} with its unit and no more digits than were given: "900 W", "27.5 °C"
  */
 export function limitText(limit, channel) {
-  const unit = unitText(channel.unit);
+  const unit = unitText(channel);
   if (unit === "B") return valueText(limit, channel, 1).text + ` ${valueText(limit, channel, 1).unit}`;
   const decimals = Math.min(6, String(limit).split(".")[1]?.length ?? 0);
   return `${numberText(limit, decimals)}${unit ? ` ${unit}` : ""}`;

@@ -50,12 +50,12 @@ class Row {
     setAttribute(this.root, "aria-posinset", String(index + 1));
     setAttribute(this.root, "aria-setsize", String(total));
     setText(this._glyph, glyph);
-    setText(this._name, device.name);
+    setText(this._name, device.label);
     setText(this._sub, subText(device, now));
     const { text, unit } = device.lead ? valueText(device.lead.value, device.lead, 1) : { text: "–", unit: "" };
     setText(this._value, text);
     setText(this._unit, unit);
-    setAttribute(this.root, "aria-label", `${device.name}, ${word}, ${device.lead?.label ?? ""} ${text} ${unit}`);
+    setAttribute(this.root, "aria-label", `${device.label}, ${word}, ${device.lead?.label ?? ""} ${text} ${unit}`);
   }
 
   /** @param {number} now @param {import("./palette.js").Palette} palette @param {boolean} isKnown whether history was loaded: else empty means "not yet" */
@@ -83,7 +83,7 @@ function subText(device, now) {
     return Number.isNaN(device.heard) ? "no readings yet" : `seen ${durationText((now - device.heard) / SECOND)} ago`;
   }
   const rate = rateText(device.rate).replace("readings", "").replace(" /", "/");
-  return [device.lead?.label ?? "", rate].filter(Boolean).join(" · ");
+  return [device.site, device.lead?.label ?? "", rate].filter(Boolean).join(" · ");
 }
 
 export class DeviceList {

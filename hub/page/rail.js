@@ -1,7 +1,7 @@
 /** The left rail: count chips, the filter field, the list and its footer. */
 
 import { byId, setAttribute, setText } from "./dom.js";
-import { matches, parseFilter, toggleState } from "./filter.js";
+import { matches, parseFilter, toggleState, toggleWord } from "./filter.js";
 import { clockText } from "./format.js";
 import { DeviceList } from "./list.js";
 
@@ -29,6 +29,11 @@ export class Rail {
   focusSearch() {
     this._field.focus();
     this._field.select();
+  }
+
+  /** Switch a word such as `site:north` on or off. @param {string} word */
+  toggle(word) {
+    this._edited(toggleWord(this.filterText, word));
   }
 
   /** @param {string} text */

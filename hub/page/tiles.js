@@ -45,7 +45,7 @@ class Tile {
       return;
     }
     const decimals = decimalsFor(Math.max(Math.abs(drawn.max), Math.abs(drawn.min)), channel, 1);
-    const show = (/** @type {number} */ value) => (unitText(channel.unit) === "B" ? wide(value, channel) : numberText(value, decimals));
+    const show = (/** @type {number} */ value) => (unitText(channel) === "B" ? wide(value, channel) : numberText(value, decimals));
     this._renderChange(drawn, decimals, range, show);
     setText(this._low, `${show(drawn.min)} min`);
     setText(this._high, `${show(drawn.max)} max`);

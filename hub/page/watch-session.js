@@ -10,7 +10,8 @@
 import { fromEpoch } from "./clock.js";
 
 /**
- * @typedef {{device: string, channel: string, unit: string | null, type: string | null, label: string | null}} SeriesInfo
+ * @typedef {{device: string, channel: string, unit: string | null, type: string | null, label: string | null,
+ *   unit_shown?: string, decimals?: number, scale?: number, offset?: number}} SeriesInfo
  * @typedef {object} Sink what a subscription does with what arrives
  * @property {(id: number, info: SeriesInfo) => void} series a series joined the subscription
  * @property {(id: number, time: number, value: unknown, isLate: boolean) => void} reading time in relative ns; late:
@@ -106,7 +107,7 @@ export class WatchSession {
         sink.lag?.(message.behind ?? 0);
         break;
       case "reset":
-        this._startOver(subscription, message.why);
+        this.startOver(subscription, message.why);
         break;
       case "error":
         sink.refused?.(message.message ?? message.reason ?? "refused");
@@ -137,8 +138,8 @@ export class WatchSession {
     this._subscribe(name, subscription);
   }
 
-  /** @param {Subscription} subscription @param {string} why */
-  _startOver(subscription, why) {
+  /** Forget what was received and ask for it again. @param {Subscription} subscription @param {string} why */
+  startOver(subscription, why) {
     this.unsubscribe(subscription);
     subscription.cursor = null;
     subscription.isLive = false;

@@ -24,8 +24,11 @@ export class Watch {
    * @param {import("./watch-session.js").WatchSession} session
    * @param {import("./clock.js").HubClock} clock
    * @param {() => void} changed called when something the address keeps has changed
+   * @param {(word: string) => void} choose switches a word of the filter on or off
    */
-  constructor(session, clock, changed) {
+  constructor(session, clock, changed, choose) {
+    this._choose = choose;
+    this._marks = "";
     this._session = session;
     this._clock = clock;
     this._changed = changed;
@@ -132,7 +135,7 @@ export class Watch {
 
   /** Make tiles and cards anew when the channels or what is said of them changed. @param {import("./fleet.js").Device} device */
   _build(device) {
-    const signature = JSON.stringify(device.channels.map((c) => [c.channel, c.label, c.unit, c.type, c.range]));
+    const signature = JSON.stringify(device.channels.map((c) => [c.channel, c.label, c.unit, c.unit_shown, c.type, c.range, c.decimals, c.scale, c.offset]));
     if (signature === this._signature) return;
     this._signature = signature;
     for (const card of this.cards) card.destroy();
@@ -150,7 +153,8 @@ export class Watch {
   /** @param {import("./fleet.js").Device} device @param {Feed} feed @param {number} now @param {boolean} isConnected */
   _renderTexts(device, feed, now, isConnected) {
     const { viewport } = this;
-    setText(byId("device"), device.name);
+    setText(byId("device"), device.label);
+    this._renderMarks(device);
     this._renderBadge(device, now, isConnected);
     setText(byId("facts"), factText(device, feed, now));
     this._tiles.render(this.cards.slice(0, MOST_TILES).map((card) => card.summary), viewport.isZoomed ? "" : viewport.range);
@@ -164,6 +168,19 @@ export class Watch {
     setText(byId("pause-text"), paused ? `Resume · ${fresh.toLocaleString()} new` : "Pause");
     const [from, to] = viewport.window(now, this._plotWidth());
     setAttribute(byId("export"), "href", exportAddress(device.name, toEpoch(from), toEpoch(to)));
+  }
+
+  /** Site and tags, each a switch of the filter. @param {import("./fleet.js").Device} device */
+  _renderMarks({ site, tags }) {
+    const words = [...(site ? [`site:${site}`] : []), ...tags.map((tag) => `tag:${tag}`)];
+    if (words.join(" ") === this._marks) return;
+    this._marks = words.join(" ");
+    const buttons = words.map((word) => {
+      const button = element("button", { type: "button", class: "mark", title: `Filter by ${word}` }, word.slice(word.indexOf(":") + 1));
+      button.addEventListener("click", () => this._choose(word));
+      return button;
+    });
+    byId("marks").replaceChildren(...buttons);
   }
 
   /** @param {import("./fleet.js").Device} device @param {number} now @param {boolean} isConnected */
@@ -192,6 +209,7 @@ export class Watch {
 function factText(device, feed, now) {
   const count = device.channels.length;
   const facts = [`${count} ${count === 1 ? "channel" : "channels"}`];
+  if (device.label !== device.name) facts.unshift(device.name);
   if (device.alert) facts.unshift(device.alert);
   if (device.presence === "online") facts.push(rateText(device.rate) || "waiting for readings");
   else if (Number.isNaN(device.heard)) facts.push("no readings yet");

@@ -2,9 +2,12 @@
 
 import re
 import time
+from contextlib import closing
 
 from playwright.sync_api import expect
 
+from hub.metadata import Edit, Metadata
+from hub.model import SeriesKey
 from tests.browser.conftest import OpenTab, World
 from tests.browser.test_page import check_whole
 
@@ -43,6 +46,33 @@ def test_new_device_appears_by_itself(open_tab: OpenTab, world: World) -> None:
 
     tab.wait("page.shown().includes('cellar-7')")
     expect(tab.page.locator("#device-cellar-7 .number")).to_have_text(re.compile(r"^\d\d\.\d$"))
+
+
+def test_metadata_is_shown_while_the_page_is_open(open_tab: OpenTab, world: World) -> None:
+    """A label, a site, tags, a unit and a scale set beside the hub reach an open page; the chart has one scale only."""
+    tab = open_tab("#device=greenhouse-2&range=1m").live()
+    before = tab.ask("readings('temperature')")["values"][0]
+    device, channel = SeriesKey("default", "greenhouse-2", ""), SeriesKey("default", "greenhouse-2", "temperature")
+
+    with closing(Metadata(world.hub.data / "metadata.sqlite3")) as metadata:
+        metadata.change(Edit(device, {"label": "South house", "site": "south", "tags": ["old"]}), "tests")
+        metadata.change(Edit(channel, {"scale": 100, "unit": "[degF]", "decimals": 0, "label": "Outside"}), "tests")
+
+    expect(tab.page.locator("#device")).to_have_text("South house")
+    expect(tab.page.locator("#facts")).to_contain_text("greenhouse-2")
+    expect(tab.page.locator(".tile h3").first).to_have_text("Outside")
+    expect(tab.page.locator(".tile .unit").first).to_have_text("°F")
+    expect(tab.page.locator(".tile .number").first).to_have_text(re.compile(r"^\d,?\d\d\d$"))
+    tab.wait("page.isLive() && page.readings('temperature').values.length > 0")
+    values = tab.ask("readings('temperature')")["values"]
+    assert min(values) > 10 * abs(before)
+    row = tab.page.locator("#device-greenhouse-2")
+    expect(row).to_have_attribute("aria-label", re.compile("^South house, Online, Outside"))
+    tab.page.locator(".mark", has_text="south").click()
+    tab.wait("page.shown().join() === 'greenhouse-2'")
+    expect(tab.page.locator("#filter")).to_have_value("site:south")
+    tab.page.locator(".mark", has_text="old").click()
+    expect(tab.page.locator("#filter")).to_have_value("site:south tag:old")
 
 
 def test_silent_device_turns_stale_and_its_gap_is_hatched(open_tab: OpenTab, world: World) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from hub.unit import unit_shown
 from tests.browser.conftest import OpenTab, Tab
 
 
@@ -26,6 +27,7 @@ def call(tab: Tab, module: str, body: str, argument: Any = None) -> Any:
         (-0.004, "Cel", "float", "0.00 °C"),
         (-3.5, "Cel", "float", "−3.50 °C"),
         (45.04, "%RH", "float", "45.0 %"),
+        (2.0, "furlong", "float", "2.00 furlong"),
         (617.4, "ppm", "float", "617 ppm"),
         (12345, None, "int", "12,345 "),
         (0.00123, "V", "float", "0.00 V"),
@@ -37,11 +39,33 @@ def call(tab: Tab, module: str, body: str, argument: Any = None) -> Any:
 )
 def test_values_are_written_for_people(tab: Tab, value: object, unit: str | None, kind: str, shown: str) -> None:
     """Units as people write them, fitting digits, a real minus, never "−0.0"."""
-    argument = {"value": value, "channel": {"unit": unit, "type": kind}}
+    argument = {"value": value, "channel": {"unit": unit, "unit_shown": unit_shown(unit), "type": kind}}
 
     text = call(tab, "format", "const v = m.valueText(a.value, a.channel); return `${v.text} ${v.unit}`;", argument)
 
     assert text == shown
+
+
+def test_decimals_that_a_person_set_are_shown(tab: Tab) -> None:
+    """Neither the unit's habit nor a narrow place takes any of them away."""
+    body = "return [m.valueText(21.4567, a, 1).text, m.valueText(3, { ...a, type: 'int' }).text];"
+
+    assert call(tab, "format", body, {"unit": "Cel", "type": "float", "decimals": 3}) == ["21.457", "3.000"]
+
+
+def test_filter_knows_sites_tags_and_labels(tab: Tab) -> None:
+    """Sites and tags are whole words, as the hub chooses by them; a label is a name; a mark switches its word."""
+    body = """
+      const device = { name: 'greenhouse-1', label: 'North House', site: 'North', tags: ['tomatoes', 'old'],
+                       state: 'online', channels: [] };
+      return [a.map((text) => m.matches(m.parseFilter(text), device)), m.toggleWord('x site:n', 'site:n'),
+              m.toggleWord('x', 'tag:t')];
+    """
+    words = ["site:north", "site:nor", "site:nor*", "tag:old", "tag:old,new", "tag:new", "-tag:new", "house-1", "north"]
+
+    matched = call(tab, "filter", body, words)
+
+    assert matched == [[True, False, True, True, True, False, True, True, True], "x", "x tag:t"]
 
 
 def test_buffer_is_an_ordered_set_of_instants(tab: Tab) -> None:

@@ -101,8 +101,8 @@ def test_filter(open_tab: OpenTab) -> None:
     }.items():
         field.fill(text)
         tab.wait(f"page.shown().join(' ') === '{' '.join(names)}'")
-    field.fill("site:north")
-    expect(tab.page.locator("#shown")).to_have_text("unknown filter site:")
+    field.fill("colour:red")
+    expect(tab.page.locator("#shown")).to_have_text("unknown filter colour:")
     field.fill("")
     tab.page.locator("#chip-alert").click()
     tab.wait(f"page.shown().join() === '{HOT}'")

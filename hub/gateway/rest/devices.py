@@ -68,8 +68,8 @@ class DevicesQuery(Matching):
 class ChannelBase(Answer):
     """What holds of a channel: what a person set, else what its device declared.
 
-    ``unit`` is the code, ``unit_shown`` what people write. ``range``: normal values as shown; null unless both ends are
-    known. Values are ``stored * scale + offset``.
+    ``unit`` is the code, ``unit_shown`` what people write. ``range``: normal values as shown, null for an open end or
+    when nobody told one. Values are ``stored * scale + offset``.
     """
 
     channel: str
@@ -78,7 +78,7 @@ class ChannelBase(Answer):
     unit_shown: str | None
     type: str | None
     every_s: float | None
-    range: tuple[float, float] | None
+    range: tuple[float | None, float | None] | None
     decimals: int | None
     kind: str | None
     scale: float | None
@@ -235,7 +235,7 @@ def _channel_object(series: Series) -> JsonObject:
         "unit_shown": unit_shown(effective.unit),
         "type": None if kind is None else kind.value,
         "every_s": effective.every_s,
-        "range": None if low is None or high is None else [low, high],
+        "range": None if low is None and high is None else [low, high],
         "decimals": effective.decimals,
         "kind": effective.kind,
         "scale": effective.scale,
