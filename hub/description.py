@@ -84,7 +84,7 @@ class DeviceDescription:
 
 @dataclass(frozen=True, slots=True)
 class ChannelDescription:
-    """A channel as a person described it, or with the device's declaration filled in (`Series.effective`).
+    """A channel as a person described it.
 
     ``unit`` is a UCUM or SenML code, of what is shown. ``low``, ``high``: the normal range of what is shown, each may
     be absent. ``every_s``: seconds between readings, for presence.

@@ -212,9 +212,8 @@ class Registry:
         latest = self.latest.get(series.id)
         if latest is None or isinstance(latest.value, str):
             return False
-        effective, scaling = series.effective(), series.scaling
+        scaling, (low, high) = series.scaling, series.range_shown
         value = latest.value if scaling is None else scaling.value(latest.value)
-        low, high = effective.low, effective.high
         return (low is not None and value < low) or (high is not None and value > high)
 
     def _newest_arriving(self, series_id: int) -> int | None:

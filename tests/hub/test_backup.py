@@ -29,7 +29,8 @@ from hub.backup import (
 from hub.config import Config
 from hub.errors import ConflictError, NotFoundError
 from hub.journal.sqlite import SqliteJournal
-from hub.metadata import Metadata
+from hub.metadata import Edit, Metadata
+from hub.model import SeriesKey
 from hub.store.consumer import CONSUMER
 from hub.store.embedded import EmbeddedStore
 from tests.support.frames import T0, FrameMaker
@@ -50,6 +51,7 @@ class Files:
         self.store = EmbeddedStore(folder / READINGS)
         self.identities = Identities(folder / IDENTITIES)
         self.metadata = Metadata(folder / METADATA)
+        self.metadata.change(Edit(SeriesKey("default", "pump", ""), {"label": "Pump"}), "tests")
         for _ in range(frames):
             self.add()
 
@@ -89,6 +91,8 @@ def test_copy_holds_what_was_committed_and_opens(files: Files, tmp_path: Path) -
     assert {(target / name).stat().st_mode & 0o777 for name in FILES} == {0o600}
     with closing(SqliteJournal(target / JOURNAL)) as journal, closing(EmbeddedStore(target / READINGS)) as store:
         assert (journal.head, store.applied, len(store.read([1], 0, 2**62, 100))) == (20, 18, 18)
+    with closing(Metadata(target / METADATA)) as metadata:
+        assert metadata.device("default", "pump").label == "Pump"
 
 
 def test_hub_writes_on_during_a_copy(files: Files, tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 import json
 import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
 from device_sdk.reading import Value, ValueType
 from device_sdk.wire import CHAIN_START
-from hub.model import Frame, Kind, Series, StreamKey
+from hub.description import ChannelDescription
+from hub.model import Effective, Frame, Kind, Series, StreamKey
 from hub.validate import check_batch, parse_message
 
 T0 = 1_795_376_000_000_000_000
@@ -74,3 +76,18 @@ def test_texts_are_counted_as_they_are_in_memory(value: str) -> None:
         < taken_and_counted(lambda seq: received(seq, {"x": [f"{seq}-{i}-{value}" for i in range(50)]}, find))
         < 1.35
     )
+
+
+def test_what_a_person_set_wins_field_by_field() -> None:
+    """Each field that is set replaces the declared one; others stay; a scale is none for switches and makes floats."""
+    declared = Series(1, "default", "d", "x", ValueType.INT, "Cel", 1.0, 0.0, 50.0, "Air")
+    assert declared.effective() == Effective("Air", "Cel", None, 0.0, 50.0, None, None, None, 1.0)
+
+    described = replace(
+        declared, described=ChannelDescription(unit="K", scale=2.0, offset=1.0, high=90.0, every_s=60.0)
+    )
+    switch = replace(described, type=ValueType.BOOL)
+
+    assert described.effective() == Effective("Air", "K", None, 1.0, 90.0, None, 2.0, 1.0, 60.0)
+    assert (declared.shown_type, described.shown_type) == (ValueType.INT, ValueType.FLOAT)
+    assert switch.effective() == Effective("Air", "K", None, 0.0, 90.0, None, None, None, 60.0)

@@ -242,10 +242,9 @@ def change_object(change: Change) -> JsonObject:
 def channel_metadata(key: SeriesKey, held: JsonObject, series: Series) -> JsonObject:
     """Return a channel as it stands in answers."""
     effective = series.effective()
-    fields = ("label", "unit", "decimals", "low", "high", "kind", "scale", "offset", "every_s")
     return {
         "device": key.device, "channel": key.channel, "set": held,
-        "effective": {name: getattr(effective, name) for name in fields}, "unit_shown": unit_shown(effective.unit),
+        "effective": effective._asdict(), "unit_shown": unit_shown(effective.unit),
     }  # fmt: skip
 
 
