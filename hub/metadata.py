@@ -107,7 +107,7 @@ class History:
 
 
 class Metadata:
-    """The file and its copy in RAM. Reading costs a look-up; safe from any thread.
+    """The file and its copy in RAM. Safe from any thread; what holds is looked up without waiting for a writer.
 
     Args:
         path: the SQLite file; made when absent.
@@ -118,6 +118,8 @@ class Metadata:
         self._path = path
         self._clock = clock
         self._lock = threading.RLock()
+        # Apart: the event loop asks what changed, and must not wait for another thread's fsync or another process.
+        self._news = threading.Lock()
         self._changed: set[SeriesKey] = set()
         self._database = open_database(path, _SCHEMA, SCHEMA_VERSION, synchronous=FULL, error=MetadataError)
         self._data_version = self._read_data_version()
@@ -138,8 +140,7 @@ class Metadata:
 
     def subjects(self, namespace: str) -> list[SeriesKey]:
         """Return what is described in a namespace: devices (with an empty channel) and channels, in no order."""
-        with self._lock:
-            return [key for key in self._held if key.namespace == namespace]
+        return [key for key in tuple(self._held) if key.namespace == namespace]
 
     def fields(self, subject: SeriesKey) -> Fields:
         """Return the fields that people set, by name."""
@@ -280,7 +281,7 @@ class Metadata:
 
     def take_changes(self) -> set[SeriesKey]:
         """Return and forget what changed since the last call, here or elsewhere."""
-        with self._lock:
+        with self._news:
             changed, self._changed = self._changed, set()
             return changed
 
@@ -303,7 +304,8 @@ class Metadata:
         else:
             self._held.pop(subject, None)
         if self._held.get(subject) != before:
-            self._changed.add(subject)
+            with self._news:
+                self._changed.add(subject)
 
     def _read_data_version(self) -> int:
         with self._translated():

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -144,6 +145,22 @@ def test_another_process_is_seen_and_named_once(metadata: Metadata, tmp_path: Pa
     assert (metadata.fields(DEVICE), metadata.channel(CHANNEL).unit) == ({}, "W")
     metadata.refresh()
     assert metadata.take_changes() == set()
+
+
+def test_what_holds_is_told_while_another_process_has_the_lock(metadata: Metadata, tmp_path: Path) -> None:
+    """The event loop never waits for a change that another thread is trying to make."""
+    metadata.change(Edit(DEVICE, {"label": "Pump"}), "ann")
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = pool.submit(metadata.change, Edit(CHANNEL, {"unit": "W"}), "bob")
+
+        told = metadata.subjects("default"), metadata.fields(DEVICE), metadata.take_changes()
+
+        assert not waiting.done()
+        other.execute("ROLLBACK")
+        waiting.result(10)
+    assert told == ([DEVICE], {"label": "Pump"}, {DEVICE})
+    assert metadata.take_changes() == {CHANNEL}
 
 
 def test_reading_beside_a_hub_needs_no_file(metadata: Metadata, tmp_path: Path) -> None:

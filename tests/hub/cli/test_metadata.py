@@ -1,12 +1,16 @@
 """``hub metadata``: set, unset, show, history, export and import, on a running hub and on its files."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.hub.cli.conftest import Run
 from tests.support.hub_process import HubProcess
+
+# Within a second on a quiet machine.
+LIMIT_S = 10.0
 
 
 @pytest.fixture(params=["rest", "files"])
@@ -50,6 +54,18 @@ def test_scale_shows_in_queries_and_raw_does_not(run: Run, where: list[object], 
     raw = [row["value"] for row in run("query", "--json", "--raw", *reading).json]
     lines = run("export", "--raw", "--format", "ndjson", *reading).out.splitlines()
     assert (shown[:2], raw[:2], json.loads(lines[0])["value"]) == ([200.0, 210.0], [20.0, 21.0], 20.0)
+
+
+def test_watch_shows_the_scale_within_a_second(run: Run, hub: HubProcess, recorded: str) -> None:
+    """What is set on the files of a running hub holds for its watchers."""
+    run("metadata", "set", f"{recorded}/temperature", "scale=0.1", "unit=K", "--data", hub.data)
+    watch = ["watch", f"{recorded}/temperature", "--since", "2026-11-22T19:33:00Z", "-n", 1, "--json", "--url", hub.url]
+
+    ends = time.monotonic() + LIMIT_S
+    while (found := run(*watch).json)["unit"] != "K" and time.monotonic() < ends:
+        pass
+
+    assert (found["value"], found["unit"]) == (2.0, "K")
 
 
 @pytest.mark.parametrize("form", ["toml", "csv"])
