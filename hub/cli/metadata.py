@@ -223,6 +223,8 @@ def _shown(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for name, value in channel["effective"].items():
             if value is not None:
                 shown = channel["unit_shown"] if name == "unit" else value
+                # What a device declared may hold anything.
+                shown = output.printable(shown) if isinstance(shown, str) else shown
                 yield {"of": of, "field": name, "value": shown, "from": "set" if name in channel["set"] else "declared"}
 
 

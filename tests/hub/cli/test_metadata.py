@@ -2,10 +2,13 @@
 
 import json
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from device_sdk import Device
+from hub.auth import Identities
 from tests.hub.cli.conftest import Run
 from tests.support.hub_process import HubProcess
 
@@ -66,6 +69,20 @@ def test_watch_shows_the_scale_within_a_second(run: Run, hub: HubProcess, record
         pass
 
     assert (found["value"], found["unit"]) == (2.0, "K")
+
+
+def test_declared_label_cannot_write_to_the_terminal(run: Run, hub: HubProcess, name: str) -> None:
+    """A device may declare any text; people see what it is made of."""
+    with closing(Identities(hub.data / "identities.sqlite3")) as identities:
+        token = identities.add_device(name)
+    with Device(name, hub.ws_url, token=token, spool=":memory:") as device:
+        device.channel("x", label="\x1b[2J").record(1.0)
+        device.flush(20)
+
+    shown = run("metadata", "show", name, "--url", hub.url).out
+
+    assert "\x1b" not in shown
+    assert "\\x1b[2J" in shown
 
 
 @pytest.mark.parametrize("form", ["toml", "csv"])
