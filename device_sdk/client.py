@@ -8,7 +8,6 @@ it. ``websockets`` is imported when something is watched.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import random
 import ssl
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, overload
 from device_sdk.backoff import Backoff
 from device_sdk.errors import AuthenticationError, ConnectionLostError, MisuseError, ProtocolError, ResetError
 from device_sdk.reading import Value, to_time_ns
+from device_sdk.setting import is_loopback
 from device_sdk.watch import Subscription, WatchedReading
 from device_sdk.wire import WATCH_PATH, WATCH_SUBPROTOCOL, Close
 
@@ -196,7 +196,7 @@ class Client:
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._tls = _tls_context(ca) if self.url.startswith("https") else None
         # A proxy of the surroundings cannot reach this machine's loopback.
-        self._is_local = _is_loopback(parts.hostname)
+        self._is_local = is_loopback(parts.hostname)
         handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})] if self._is_local else []
         if self._tls is not None:
             handlers.append(urllib.request.HTTPSHandler(context=self._tls))
@@ -337,13 +337,6 @@ def _tls_context(ca: str | PathLike[str] | None) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=ca)
     except OSError as error:
         raise MisuseError(f"ca file {ca}: {error}") from error
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _closed(error: ConnectionClosed) -> Exception:

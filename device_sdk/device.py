@@ -179,7 +179,7 @@ class Device:
 
     @classmethod
     def from_env(cls, **settings: Any) -> Self:
-        """Return a device as the environment says: HUB_URL, DEVICE_NAME, HUB_TOKEN, HUB_CA, SPOOL_DIR.
+        """Return a device as the environment says: HUB_URL, DEVICE_NAME, HUB_TOKEN, HUB_CA, HUB_FINGERPRINT, SPOOL_DIR.
 
         Args:
             settings: further arguments of `Device`; they win over the environment.
@@ -189,9 +189,9 @@ class Device:
         """
         names = {
             "name": "DEVICE_NAME", "url": "HUB_URL", "token": "HUB_TOKEN", "ca": "HUB_CA", "spool": "SPOOL_DIR",
+            "fingerprint": "HUB_FINGERPRINT",
         }  # fmt: skip
-        found: dict[str, Any] = {key: os.environ[name] for key, name in names.items() if os.environ.get(name)}
-        found.update(settings)
+        found = {key: os.environ[name] for key, name in names.items() if os.environ.get(name)} | settings
         missing = [names[key] for key in ("name", "url") if key not in found]
         if missing:
             raise MisuseError(f"the environment lacks {' and '.join(missing)}")

@@ -35,6 +35,17 @@ def check_choice(name: str, value: _Choice, allowed: tuple[_Choice, ...]) -> _Ch
     return value
 
 
+def is_loopback(host: str) -> bool:
+    """Say whether a host name or address is this machine itself."""
+    # Imported by those who ask: a device that only records never does.
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def default_spool(device: str) -> Path:
     """Return ``$XDG_STATE_HOME/telemetry/<device>``, else the same under ``~/.local/state``."""
     state = os.environ.get("XDG_STATE_HOME")

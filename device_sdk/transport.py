@@ -151,12 +151,12 @@ def make_connector(
     path = path if path.endswith(DEVICE_PATH) else path + DEVICE_PATH
     target = Target(parts.hostname, port or (443 if is_secure else 80), path, is_secure)
     return WebSocketConnector(
-        target, token=token, ca=ca, fingerprint=_checked_fingerprint(fingerprint), connect_to=connect_to,
+        target, token=token, ca=ca, fingerprint=check_fingerprint(fingerprint), connect_to=connect_to,
         clock=clock or Clock(),
     )  # fmt: skip
 
 
-def _checked_fingerprint(fingerprint: str | None) -> str | None:
+def check_fingerprint(fingerprint: str | None) -> str | None:
     """Return 64 lower-case hex digits; accepts ``SHA256:`` before and colons between."""
     if fingerprint is None:
         return None

@@ -410,6 +410,16 @@ def test_from_env_reads_the_environment(hub: FakeHub, monkeypatch: pytest.Monkey
     assert list((tmp_path / "spool").iterdir())
 
 
+def test_from_env_pins_a_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HUB_FINGERPRINT is `fingerprint`: one that is none is refused by that name."""
+    monkeypatch.setenv("HUB_URL", "wss://hub.local:8000")
+    monkeypatch.setenv("DEVICE_NAME", "pi-attic")
+    monkeypatch.setenv("HUB_FINGERPRINT", "ab:cd")
+
+    with pytest.raises(MisuseError, match="fingerprint"):
+        Device.from_env()
+
+
 def test_from_env_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the variables."""
     monkeypatch.delenv("HUB_URL", raising=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from device_sdk.errors import MisuseError
-from device_sdk.setting import check_choice, default_spool, parse_size
+from device_sdk.setting import check_choice, default_spool, is_loopback, parse_size
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,12 @@ def test_default_spool_follows_the_environment(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_spool("d2") == tmp_path / ".local" / "state" / "telemetry" / "d2"
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("localhost", True), ("127.0.0.7", True), ("::1", True), ("192.168.1.2", False), ("localhost.example", False)],
+)
+def test_is_loopback_knows_this_machine(host: str, expected: bool) -> None:
+    """Addresses of the loopback and its one name; no other name is looked up."""
+    assert is_loopback(host) == expected
