@@ -25,6 +25,7 @@ from hub.devices import Registry
 from hub.downlink import Downlink
 from hub.errors import DiskFailedError, ExpiredError, HubError
 from hub.gateway.access import identify
+from hub.gateway.attempts import Attempts
 from hub.gateway.device_socket import DeviceSocket
 from hub.gateway.watch_socket import WatchSocket
 from hub.gateway.websocket import Accept, Refuse, UpgradeRequest
@@ -70,6 +71,7 @@ class Hub:
         self.started_ns = time.time_ns()
         self.failed: Exception | None = None
         self.on_failed = _nothing
+        self.claim_attempts = Attempts()
         self._sockets: set[DeviceSocket] = set()
         self._socket_ids: dict[DeviceSocket, str] = {}
         self._tasks: list[asyncio.Task[None]] = []

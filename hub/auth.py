@@ -1,9 +1,8 @@
 """Identities: who may connect, as what, and whether that ended meanwhile.
 
-Owns: ``DATA/identities.sqlite3`` (mode 0600) and its copy in RAM. Place: after
-`errors`; the gateway asks here before any session exists. Must not: keep or
-log a token (only SHA-256 hashes are stored, a token is shown once), decide
-what a role may do on a route.
+Owns: ``DATA/identities.sqlite3`` (mode 0600) and its copy in RAM. Place: above `device_tokens`, `claims` and
+`enrolment`, whose rules work on its transactions; the gateway asks here before any session exists. Must not: keep or
+log a token (only SHA-256 hashes are stored, a token is shown once), decide what a role may do on a route.
 
 A token is ``<id>.<32 random bytes, base64url>``; it is looked up by the id
 part and compared by hash in constant time. Another process may edit the file
@@ -11,12 +10,7 @@ part and compared by hash in constant time. Another process may edit the file
 hub, notices that for the price of one pragma, and so does an unknown id.
 """
 
-import base64
-import hashlib
-import hmac
 import json
-import os
-import secrets
 import sqlite3
 import threading
 import time
@@ -25,38 +19,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_sdk.errors import MisuseError
-from device_sdk.reading import check_device_name
-from hub.errors import BadRequestError, ConflictError, HubError, NotFoundError, UnavailableError
+from hub import device_tokens
+from hub.claims import EXPIRES_S, Claims
+from hub.credential import Change, Credential, hash_secret, is_secret_of, new_token
+from hub.device_tokens import KEEP_S, DeviceIdentity, check_enrolled_name
+from hub.enrolment import Row, enrol_each
+from hub.errors import BadRequestError, NotFoundError, UnavailableError
+from hub.identity_file import open_identity_file, translated
 from hub.roles import DEFAULT_NAMESPACE, EVERYTHING, Identity, Role, Scopes, Verb, scopes_of
 
 # An id of 14 characters, a dot and 43 of base64url; more is no token of ours and not worth hashing.
 MAX_TOKEN_CHARS = 128
-# How long an edit waits for another process's edit; each takes one fsync.
-BUSY_TIMEOUT_MS = 5000
-SCHEMA_VERSION = 1
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS device (
-    namespace TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL UNIQUE, hash BLOB NOT NULL,
-    created_ns INTEGER NOT NULL, rotated_ns INTEGER, PRIMARY KEY (namespace, name)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS token (
-    id TEXT PRIMARY KEY, hash BLOB NOT NULL, role TEXT NOT NULL, name TEXT NOT NULL, namespace TEXT NOT NULL,
-    match TEXT NOT NULL, created_ns INTEGER NOT NULL, expires_ns INTEGER, is_session INTEGER NOT NULL
-) WITHOUT ROWID;
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceIdentity:
-    """One enrolled device; ``rotated_ns`` is None until its first rotation."""
-
-    name: str
-    id: str
-    created_ns: int
-    rotated_ns: int | None = None
-    namespace: str = DEFAULT_NAMESPACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +42,6 @@ class TokenIdentity:
     scopes: Scopes
     created_ns: int
     namespace: str = DEFAULT_NAMESPACE
-
-
-@dataclass(frozen=True, slots=True)
-class _Credential:
-    identity: Identity
-    hash: bytes
-    expires_ns: int | None
 
 
 class Identities:
@@ -96,9 +62,10 @@ class Identities:
         self._clock = clock
         self._lock = threading.RLock()
         self._ended: set[str] = set()
-        self._database = _open(path)
+        self._database = open_identity_file(path)
         self._data_version = self._read_data_version()
         self._credentials = self._load()
+        self.claims = Claims(self._changing, self._reading, clock)
 
     # --- asked on each connection and request ---------------------------------------------------
 
@@ -109,7 +76,7 @@ class Identities:
         id_ = token.partition(".")[0]
         # A device enrolled a moment ago by another process must not be told to come back in minutes.
         credential = self._credentials.get(id_) or self._find_added(id_)
-        if credential is None or not hmac.compare_digest(_hash(token), credential.hash):
+        if credential is None or not is_secret_of(token, credential.hash):
             return None
         if credential.expires_ns is not None and self._clock() >= credential.expires_ns:
             return None
@@ -120,7 +87,7 @@ class Identities:
 
         The caller closes what is connected with those ids.
         """
-        with self._lock, _translated(self._path):
+        with self._lock, translated(self._path):
             self._take_in_changes()
             self._end_expired()
             ended, self._ended = self._ended, set()
@@ -143,37 +110,58 @@ class Identities:
         """Enrol all devices in one transaction and return name → token.
 
         Args:
-            rotate: give devices that exist a new token instead of refusing.
+            rotate: give devices that exist a new token instead of refusing; their old ones end at once.
 
         Raises:
             BadRequestError: a name is not valid; nothing was added.
             ConflictError: a device exists and ``rotate`` is false; nothing was added.
         """
-        wanted = list(dict.fromkeys(_checked_device(name) for name in names))
+        wanted = list(dict.fromkeys(check_enrolled_name(name) for name in names))
         tokens: dict[str, str] = {}
-        with self._changing() as database:
+        with self._changing() as change:
             for name in wanted:
-                tokens[name] = self._put_device(database, namespace, name, rotate)
+                if rotate and device_tokens.is_enrolled(change.database, namespace, name):
+                    tokens[name] = device_tokens.rotate(change, namespace, name, keep_s=0)
+                else:
+                    tokens[name] = device_tokens.enrol(change, namespace, name)
         return tokens
+
+    def enrol_each(
+        self,
+        names: Sequence[str],
+        *,
+        claim_s: float | None = None,
+        is_allowed: Callable[[str], bool] = lambda _: True,
+        namespace: str = DEFAULT_NAMESPACE,
+    ) -> list[Row]:
+        """Enrol each name for itself, all in one transaction; see `hub.enrolment.enrol_each`."""
+        with self._changing() as change:
+            return enrol_each(change, namespace, names, claim_s=claim_s, is_allowed=is_allowed)
 
     def devices(self, *, namespace: str = DEFAULT_NAMESPACE) -> list[DeviceIdentity]:
         """Return all enrolled devices by name."""
-        query = "SELECT name, id, created_ns, rotated_ns, namespace FROM device WHERE namespace = ? ORDER BY name"
-        with self._lock, _translated(self._path):
-            return [DeviceIdentity(*row) for row in self._database.execute(query, (namespace,))]
+        with self._reading() as database:
+            return device_tokens.enrolled(database, namespace, self._clock())
 
     def remove_device(self, name: str, *, namespace: str = DEFAULT_NAMESPACE) -> None:
-        """End the device's credential; its readings stay. `NotFoundError` when there is none."""
-        with self._changing() as database:
-            if database.execute("DELETE FROM device WHERE namespace = ? AND name = ?", (namespace, name)).rowcount == 0:
-                raise _no_device(name)
+        """End the device's tokens; its readings stay. `NotFoundError` when there is none."""
+        with self._changing() as change:
+            device_tokens.remove(change, namespace, name)
 
-    def rotate_device(self, name: str, *, namespace: str = DEFAULT_NAMESPACE) -> str:
-        """Return a new token; the old one ends at once. `NotFoundError` when there is no such device."""
-        with self._changing() as database:
-            if not _device_exists(database, namespace, name):
-                raise _no_device(name)
-            return self._put_device(database, namespace, name, rotate=True)
+    def rotate_device(self, name: str, *, keep_s: float = KEEP_S, namespace: str = DEFAULT_NAMESPACE) -> str:
+        """Return a new token; the one before stays valid for ``keep_s`` (0: ends at once), older ones end.
+
+        Raises:
+            NotFoundError: no such device. BadRequestError: ``keep_s`` is out of range.
+        """
+        with self._changing() as change:
+            return device_tokens.rotate(change, namespace, name, keep_s)
+
+    def add_claim(
+        self, device: str, *, expires_s: float = EXPIRES_S, namespace: str = DEFAULT_NAMESPACE
+    ) -> tuple[str, str]:
+        """Return (id, code) with which a new device fetches its token; see `hub.claims.Claims.add_single`."""
+        return self.claims.add_single(device, expires_s, namespace=namespace)
 
     # --- watchers, admins, sessions of the page -----------------------------------------------------
 
@@ -205,7 +193,7 @@ class Identities:
             "SELECT id, name, role, match, created_ns, namespace FROM token "
             "WHERE namespace = ? AND NOT is_session ORDER BY created_ns, id"
         )
-        with self._lock, _translated(self._path):
+        with self._lock, translated(self._path):
             return [
                 TokenIdentity(id_, name, Role(role), _scopes(role, text), created_ns, space)
                 for id_, name, role, text, created_ns, space in self._database.execute(query, (namespace,))
@@ -213,9 +201,11 @@ class Identities:
 
     def remove_token(self, id: str, *, namespace: str = DEFAULT_NAMESPACE) -> None:
         """End a token (or a session). `NotFoundError` when there is none with that id."""
-        with self._changing() as database:
-            if database.execute("DELETE FROM token WHERE namespace = ? AND id = ?", (namespace, id)).rowcount == 0:
+        with self._changing() as change:
+            query = "DELETE FROM token WHERE namespace = ? AND id = ?"
+            if change.database.execute(query, (namespace, id)).rowcount == 0:
                 raise NotFoundError(f"no token {id[:40]!r}; see them with: hub tokens ls")
+            change.ended.add(id)
 
     def add_session(self, role: Role, ttl_s: float, *, namespace: str = DEFAULT_NAMESPACE) -> str:
         """Return a cookie value that is good for ``ttl_s`` seconds; it survives a restart of the hub."""
@@ -229,50 +219,48 @@ class Identities:
 
     # --- inside -------------------------------------------------------------------------------------
 
-    def _put_device(self, database: sqlite3.Connection, namespace: str, name: str, rotate: bool) -> str:
-        id_, token = _new_token("d")
-        now_ns = self._clock()
-        if _device_exists(database, namespace, name):
-            if not rotate:
-                raise ConflictError(f"device {name!r} exists; for a new token: hub devices rotate {name}")
-            database.execute(
-                "UPDATE device SET id = ?, hash = ?, rotated_ns = ? WHERE namespace = ? AND name = ?",
-                (id_, _hash(token), now_ns, namespace, name),
-            )
-        else:
-            database.execute(
-                "INSERT INTO device (namespace, name, id, hash, created_ns) VALUES (?, ?, ?, ?, ?)",
-                (namespace, name, id_, _hash(token), now_ns),
-            )
-        return token
-
     def _put_token(
         self, prefix: str, role: Role, scopes: Scopes, name: str, namespace: str, *, expires_ns: int | None
     ) -> tuple[str, str]:
-        id_, token = _new_token(prefix)
-        row = (
-            id_, _hash(token), role.value, name, namespace, json.dumps(scopes), self._clock(), expires_ns,
-            expires_ns is not None,
-        )  # fmt: skip
-        with self._changing() as database:
-            database.execute("INSERT INTO token VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        id_, token = new_token(prefix)
+        with self._changing() as change:
+            row = (
+                id_, hash_secret(token), role.value, name, namespace, json.dumps(scopes), change.now_ns, expires_ns,
+                expires_ns is not None,
+            )  # fmt: skip
+            change.database.execute("INSERT INTO token VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+            change.credentials[id_] = Credential(Identity(id_, name, role, namespace, scopes), row[1], expires_ns)
         return id_, token
 
     @contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        """One durable transaction; afterwards the copy in RAM is the file's content."""
-        with self._lock, _translated(self._path):
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._database
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
-            self._database.execute("COMMIT")
-            self._replace(self._load())
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, translated(self._path):
+            yield self._database
 
-    def _find_added(self, id: str) -> _Credential | None:
-        with self._lock, _translated(self._path):
+    @contextmanager
+    def _changing(self) -> Iterator[Change]:
+        """One durable transaction; afterwards the copy in RAM has what it changed.
+
+        Only that: with 3,000 devices a copy made anew would cost more than the fsync.
+        """
+        with self._lock, translated(self._path):
+            self._database.execute("BEGIN IMMEDIATE")
+            change = Change(self._database, self._clock())
+            try:
+                yield change
+                self._database.execute("COMMIT")
+            except BaseException:
+                # A full disk may have ended it already.
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+            self._credentials.update(change.credentials)
+            for id_ in change.ended:
+                self._credentials.pop(id_, None)
+            self._ended |= change.ended
+
+    def _find_added(self, id: str) -> Credential | None:
+        with self._lock, translated(self._path):
             self._take_in_changes()
             return self._credentials.get(id)
 
@@ -283,19 +271,20 @@ class Identities:
             # Only now: a load that failed is tried again.
             self._data_version = version
 
-    def _load(self) -> dict[str, _Credential]:
-        out: dict[str, _Credential] = {}
-        for namespace, name, id_, hash_ in self._database.execute("SELECT namespace, name, id, hash FROM device"):
-            identity = Identity(id_, name, Role.DEVICE, namespace, scopes_of(Role.DEVICE, (f"{name}/**",)))
-            out[id_] = _Credential(identity, hash_, None)
+    def _load(self) -> dict[str, Credential]:
+        out = dict(device_tokens.load(self._database))
         query = "SELECT id, hash, role, name, namespace, match, expires_ns FROM token"
         for id_, hash_, role, name, namespace, scopes, expires_ns in self._database.execute(query):
             identity = Identity(id_, name, Role(role), namespace, _scopes(role, scopes))
-            out[id_] = _Credential(identity, hash_, expires_ns)
+            out[id_] = Credential(identity, hash_, expires_ns)
         return out
 
-    def _replace(self, credentials: dict[str, _Credential]) -> None:
-        self._ended |= {id_ for id_, old in self._credentials.items() if credentials.get(id_) != old}
+    def _replace(self, credentials: dict[str, Credential]) -> None:
+        for id_, old in self._credentials.items():
+            new = credentials.get(id_)
+            # Another end is no end: `_end_expired` sees it when it comes.
+            if new is None or (new.identity, new.hash) != (old.identity, old.hash):
+                self._ended.add(id_)
         self._credentials = credentials
 
     def _end_expired(self) -> None:
@@ -304,40 +293,14 @@ class Identities:
         if expired:
             # Refused and closed in any case; on a full or locked disk their rows go with a later call.
             self._ended.update(expired)
-            with suppress(UnavailableError), self._changing() as database:
-                database.executemany("DELETE FROM token WHERE id = ?", [(id_,) for id_ in expired])
+            with suppress(UnavailableError), self._changing() as change:
+                change.ended.update(expired)
+                for query in ("DELETE FROM token WHERE id = ?", "DELETE FROM device_token WHERE id = ?"):
+                    change.database.executemany(query, [(id_,) for id_ in expired])
 
     def _read_data_version(self) -> int:
         (version,) = self._database.execute("PRAGMA data_version").fetchone()
         return int(version)
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _translated(path):
-        # SQLite gives its -wal and -shm files the mode of the main file, so this one call covers all three.
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        os.chmod(path, 0o600)
-        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        database.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-        (mode,) = database.execute("PRAGMA journal_mode = WAL").fetchone()
-        if mode != "wal":
-            raise UnavailableError(f"{path}: SQLite cannot use a write-ahead log here; keep the data on a local disk")
-        database.execute("PRAGMA synchronous = FULL")
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
-            raise UnavailableError(f"{path} was written by a newer hub (schema {version}); upgrade this one")
-        if version < SCHEMA_VERSION:
-            database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-    return database
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        raise UnavailableError(f"identities in {path}: {error}; check the disk, the owner and free space") from error
 
 
 def _scopes(role: str, text: str) -> Scopes:
@@ -346,28 +309,3 @@ def _scopes(role: str, text: str) -> Scopes:
     if isinstance(found, list):
         return scopes_of(Role(role), found)
     return {Verb(verb): tuple(patterns) for verb, patterns in found.items()}
-
-
-def _hash(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-
-
-def _new_token(prefix: str) -> tuple[str, str]:
-    id_ = prefix + secrets.token_hex(6)
-    return id_, f"{id_}.{base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b'=').decode()}"
-
-
-def _checked_device(name: str) -> str:
-    try:
-        return check_device_name(name)
-    except MisuseError as error:
-        raise BadRequestError(str(error)) from error
-
-
-def _device_exists(database: sqlite3.Connection, namespace: str, name: str) -> bool:
-    query = "SELECT 1 FROM device WHERE namespace = ? AND name = ?"
-    return database.execute(query, (namespace, name)).fetchone() is not None
-
-
-def _no_device(name: str) -> HubError:
-    return NotFoundError(f"no device {name[:80]!r}; see them with: hub devices ls")

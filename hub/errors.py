@@ -48,6 +48,17 @@ class ConflictError(HubError):
     reason = "conflict"
 
 
+class TooManyRequestsError(HubError):
+    """Too often: try again after ``retry_s`` seconds."""
+
+    status = 429
+    reason = "too_many_requests"
+
+    def __init__(self, message: str, *, retry_s: float) -> None:
+        super().__init__(message)
+        self.retry_s = retry_s
+
+
 class UnavailableError(HubError):
     """The hub cannot do this now: try again."""
 

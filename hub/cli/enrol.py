@@ -74,7 +74,7 @@ def _one_by_one(client: RestClient, names: Sequence[str], kept: dict[str, str], 
             if name in kept:
                 tokens[name] = kept[name]
             elif replace:
-                tokens[name] = client.post(f"/v1/devices/{name}/rotate", {})["token"]
+                tokens[name] = client.post(f"/v1/devices/{name}/rotate", {"keep_s": 0})["token"]
             else:
                 others.append(name)
     if others:

@@ -10,6 +10,7 @@ import typer
 
 from hub.cli import (
     backup,
+    claims,
     configuration,
     devices,
     history,
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.command("serve")(serving.serve)
 app.add_typer(devices.app, name="devices")
+app.add_typer(claims.app, name="claims")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(metadata.app, name="metadata")
 app.command("watch")(live.watch)

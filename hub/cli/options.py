@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from hub.cli.source import Source
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+# What commands on the files of a hub work in; by REST the namespace comes from the credential.
+NAMESPACE = "default"
 
 Url = Annotated[str, typer.Option("--url", envvar="HUB_URL", help="The hub's address.")]
 Token = Annotated[
@@ -41,6 +43,14 @@ def open_client(url: str, token: str | None, ca: Path | None) -> "RestClient":
     from hub.cli.rest import RestClient
 
     return RestClient(url, token, ca)
+
+
+def seconds(duration: str) -> float:
+    """Return the seconds of ``90``, ``15m`` or ``7d``; raise `BadRequestError` for anything else."""
+    from hub.query import parse_duration
+
+    text = duration.strip()
+    return float(text) if text.isdecimal() else parse_duration(text) / 1e9
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from hub.auth import Identities
 from hub.devices import Registry
+from hub.gateway.attempts import Attempts
 from hub.gateway.origin import is_loopback_host, is_same_origin
 from hub.journal.base import Journal
 from hub.live.rooms import Live
@@ -82,6 +83,8 @@ class Parts(Protocol):
     @property
     def metadata(self) -> Metadata: ...
     def describe(self) -> None: ...
+    @property
+    def claim_attempts(self) -> Attempts: ...
     @property
     def started_ns(self) -> int: ...
     def pause(self, seconds: float) -> None: ...

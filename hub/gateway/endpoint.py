@@ -78,12 +78,16 @@ class Error(Answer):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, after access and parameters were checked; ``granted``: patterns the endpoint's verb holds for."""
+    """One request, after access and parameters were checked.
+
+    ``granted``: patterns the endpoint's verb holds for. ``address``: where it came from, for limits.
+    """
 
     hub: Parts
     identity: Identity
     path: Mapping[str, str]
     granted: tuple[str, ...] = ()
+    address: str = ""
 
     @property
     def namespace(self) -> str:

@@ -8,6 +8,7 @@ answer or an error to a response. Place: top of the gateway; uvicorn runs
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, get_origin
@@ -22,7 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, WATCH_PATH
-from hub.errors import BadRequestError, ForbiddenError, HubError, UnauthenticatedError
+from hub.errors import BadRequestError, ForbiddenError, HubError, TooManyRequestsError, UnauthenticatedError
 from hub.gateway.access import LoginLinks, Parts
 from hub.gateway.access import identify as identify
 from hub.gateway.endpoint import Call, Endpoint, version
@@ -95,12 +96,12 @@ class _Asker:
     """Where a Starlette request came from."""
 
     def __init__(self, request: Request) -> None:
-        self._host = "" if request.client is None else request.client.host
+        self.host = "" if request.client is None else request.client.host
 
     @property
     def is_loopback(self) -> bool:
         """Whether the peer is this machine."""
-        return is_loopback_address(self._host)
+        return is_loopback_address(self.host)
 
 
 def _route(hub: Parts, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
@@ -113,7 +114,8 @@ def _route(hub: Parts, endpoint: Endpoint) -> Callable[[Request], Awaitable[Resp
             question = _validated(endpoint.takes, _parse_json(await _read_body(request)))
         else:
             question = _validated(endpoint.takes, _query_object(endpoint.takes, request))
-        answer = await endpoint.answer(Call(hub, identity, request.path_params, granted), question)
+        call = Call(hub, identity, request.path_params, granted, _Asker(request).host)
+        answer = await endpoint.answer(call, question)
         if isinstance(answer, Response):
             return answer
         if answer is None:
@@ -159,7 +161,8 @@ async def _read_body(request: Request) -> bytes:
 
 def _parse_json(body: bytes) -> object:
     try:
-        return orjson.loads(body)
+        # Where all fields have defaults, nothing says as much as an empty object.
+        return orjson.loads(body or b"{}")
     except ValueError as error:
         raise BadRequestError(f"the body is not JSON: {error}") from error
 
@@ -190,6 +193,8 @@ async def _hub_error(request: Request, error: Exception) -> Response:
     if error.status >= 500:
         _log.error("request failed path=%s reason=%s: %s", request.url.path, error.reason, error)
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+    if isinstance(error, TooManyRequestsError):
+        headers["Retry-After"] = str(math.ceil(error.retry_s))
     return _error(error.status, error.reason, str(error), headers)
 
 

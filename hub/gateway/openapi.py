@@ -61,7 +61,8 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.media:
         operation["responses"][str(endpoint.status)]["content"] = {media: {} for media in endpoint.media}
     if endpoint.method in ("POST", "PATCH") and endpoint.takes is not Nothing:
-        operation["requestBody"] = {"required": True, **_json(endpoint.takes)}
+        is_required = any(field.is_required() for field in endpoint.takes.model_fields.values())
+        operation["requestBody"] = {"required": is_required, **_json(endpoint.takes)}
     else:
         operation["parameters"] += _query(endpoint.takes)
     return operation

@@ -1,8 +1,10 @@
 """Bad input gets a clear error or a rejection with its reason; the rest is stored, others are not touched."""
 
 import json
+import sqlite3
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import pytest
@@ -19,6 +21,8 @@ from tests.support.hub_process import HubProcess
 T0 = 1_790_000_000_000_000_000
 pytestmark = pytest.mark.asyncio
 GOOD = {"dt": [0], "v": [1.5]}
+# The promise is a second; the rest is for a machine that does other things as well.
+REVOKED_S = 1.5
 
 
 @asynccontextmanager
@@ -150,6 +154,53 @@ async def test_token_of_another_device_is_forbidden(hub: HubProcess) -> None:
 
     assert ended.value.rcvd is not None
     assert ended.value.rcvd.code == Close.FORBIDDEN
+
+
+async def test_revoked_token_ends_within_a_second_and_its_open_batch_is_not_acked(hub: HubProcess) -> None:
+    """While the disk is slow a token is ended beside the hub: 4401 in a second, no ack; the new token goes on.
+
+    The journal is held for longer than that, so the batch is still on its way to the disk when the socket is closed.
+    """
+    from hub.auth import Identities
+
+    token = enrol(hub, "d")["d"]
+    async with conversation(hub, "d", token, "00000000000000e2") as socket:
+        assert (await ask(socket, batch(1, {"x": GOOD})))["stored"] == 1
+        with closing(sqlite3.connect(hub.data / "journal.sqlite3", isolation_level=None)) as journal:
+            journal.execute("BEGIN IMMEDIATE")
+            await socket.send(json.dumps(batch(2, {"x": GOOD})))
+            with closing(Identities(hub.data / "identities.sqlite3")) as identities:
+                new_token = identities.rotate_device("d", keep_s=0)
+            revoked_s = time.monotonic()
+            with pytest.raises(ConnectionClosed) as ended:
+                await socket.recv()
+            took_s = time.monotonic() - revoked_s
+            journal.execute("ROLLBACK")
+
+    assert ended.value.rcvd is not None
+    assert ended.value.rcvd.code == Close.UNAUTHENTICATED
+    assert took_s < REVOKED_S
+    async with conversation(hub, "d", new_token, "00000000000000e3") as socket:
+        assert (await ask(socket, batch(1, {"x": GOOD})))["stored"] == 1
+
+
+async def test_old_token_of_a_rotation_stays_connected_until_its_grace_ends(hub: HubProcess) -> None:
+    """A rotation disconnects nobody; when the grace is over the open socket is closed with 4401."""
+    from hub.auth import Identities
+
+    token = enrol(hub, "d")["d"]
+    async with conversation(hub, "d", token, "00000000000000e4") as socket:
+        with closing(Identities(hub.data / "identities.sqlite3")) as identities:
+            identities.rotate_device("d", keep_s=2)
+        rotated_s = time.monotonic()
+        assert (await ask(socket, batch(1, {"x": GOOD})))["stored"] == 1
+        with pytest.raises(ConnectionClosed) as ended:
+            await socket.recv()
+        took_s = time.monotonic() - rotated_s
+
+    assert ended.value.rcvd is not None
+    assert ended.value.rcvd.code == Close.UNAUTHENTICATED
+    assert 1.9 < took_s < 2 + REVOKED_S
 
 
 async def test_removed_device_is_disconnected_within_a_second(hub: HubProcess) -> None:

@@ -169,9 +169,9 @@ async def test_revoked_credentials_are_noticed_after_the_file_could_not_be_read(
             hub.live.enter(watcher)
             path = tmp_path / "identities.sqlite3"
             with closing(sqlite3.connect(path, isolation_level=None)) as other:
-                other.execute("ALTER TABLE device RENAME TO away")
+                other.execute("ALTER TABLE token RENAME TO away")
                 await asyncio.wait_for(log.is_logged.wait(), WAIT_S)
-                other.execute("ALTER TABLE away RENAME TO device")
+                other.execute("ALTER TABLE away RENAME TO token")
             with closing(Identities(path)) as identities:
                 identities.remove_token(id_)
 

@@ -18,6 +18,7 @@ from device_sdk.columns import encode_batch, to_columns
 from device_sdk.reading import Channel, Value
 from hub.auth import Identities
 from hub.devices import Registry
+from hub.gateway.attempts import Attempts
 from hub.journal.sqlite import SqliteJournal
 from hub.live.rooms import Live
 from hub.metadata import Metadata
@@ -82,6 +83,7 @@ class HubParts:
         self.query = Query(self.registry, self.store)
         self.replays = Replays(self.streams, self.registry, self.journal, self.store_frames, time.time_ns)
         self.live = Live(self.journal, (), NeverScheduler(), newest=self.registry.latest)
+        self.claim_attempts = Attempts()
         self.started_ns = time.time_ns()
         self.failed: Exception | None = None
         self._keys: dict[int, StreamKey] = {}

@@ -5,12 +5,14 @@ Place: above `endpoint`, below `http`, which turns requests into calls and error
 """
 
 from hub.gateway.endpoint import Endpoint
-from hub.gateway.rest import audit, devices, metadata, quarantine, readings, tokens, upkeep
+from hub.gateway.rest import audit, claims, devices, enrolment, metadata, quarantine, readings, tokens, upkeep
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *upkeep.ENDPOINTS,
     *devices.ENDPOINTS,
     *metadata.ENDPOINTS,
+    *enrolment.ENDPOINTS,
+    *claims.ENDPOINTS,
     *readings.ENDPOINTS,
     *audit.ENDPOINTS,
     *quarantine.ENDPOINTS,

@@ -1,7 +1,7 @@
-"""Devices and their channels: who is there, enrolment, the tokens of devices.
+"""Devices and their channels: who is there, and how many tokens each has.
 
-Place: `hub.gateway.rest`. Registry and latest values belong to the event loop and are read there; edits of identities
-run in a thread.
+Place: `hub.gateway.rest`. Registry and latest values belong to the event loop and are read there; identities are read
+in a thread.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from pydantic import Field
 
 from device_sdk.reading import Value
 from hub.description import MAX_SITE_CHARS, MAX_TAG_CHARS, MAX_TAGS
+from hub.device_tokens import DeviceIdentity
 from hub.devices import DeviceState
 from hub.gateway.endpoint import (
     Answer,
@@ -20,8 +21,6 @@ from hub.gateway.endpoint import (
     Endpoint,
     JsonObject,
     Matching,
-    Nothing,
-    Question,
     json_value,
     visible_devices,
 )  # fmt: skip
@@ -30,22 +29,6 @@ from hub.query import shown_value
 from hub.roles import Verb
 from hub.selector import is_chosen
 from hub.unit import unit_shown
-
-# A fleet is enrolled in one request; more come in several.
-MAX_BULK = 10_000
-
-
-class NewDevice(Question):
-    """The device to enrol."""
-
-    device: Annotated[str, Field(max_length=64)]
-
-
-class NewDevices(Question):
-    """Devices to enrol in one transaction: all or none."""
-
-    devices: Annotated[list[Annotated[str, Field(max_length=64)]], Field(min_length=1, max_length=MAX_BULK)]
-    rotate: Annotated[bool, Field(description="Give devices that exist a new token instead of refusing.")] = False
 
 
 class LatestValue(Answer):
@@ -95,7 +78,8 @@ class Device(Answer):
     """A device as the hub sees it now.
 
     ``late``: readings since the hub's start that came behind a newer one. ``skew_s``: its clock minus the hub's when it
-    connected, null when it did not say; ``skewed``: by more than 2 s, so its times are to be doubted.
+    connected, null when it did not say; ``skewed``: by more than 2 s, so its times are to be doubted. ``tokens``: how
+    many are live, 0 when it is not enrolled; with two, the old one ends at ``old_token_ends_ns``.
     """
 
     device: str
@@ -110,6 +94,8 @@ class Device(Answer):
     late: int
     skew_s: float | None
     skewed: bool
+    tokens: int
+    old_token_ends_ns: str | None
     channels: list[Channel]
 
 
@@ -119,19 +105,6 @@ class Devices(Answer):
     devices: list[Device]
     head: str
     time_ns: str
-
-
-class DeviceToken(Answer):
-    """A device's token: shown this once."""
-
-    device: str
-    token: str
-
-
-class DeviceTokens(Answer):
-    """Tokens of several devices: shown this once."""
-
-    devices: list[DeviceToken]
 
 
 class DeviceChannel(ChannelBase):
@@ -151,41 +124,13 @@ class Channels(Answer):
 async def list_devices(call: Call, query: DevicesQuery) -> JsonObject:
     """List devices with presence and newest values."""
     hub, namespace, now_ns = call.hub, call.namespace, time.time_ns()
-    enrolled = await asyncio.to_thread(hub.identities.devices, namespace=namespace)
-    seen = visible_devices(call, query.match, [device.name for device in enrolled])
+    found = await asyncio.to_thread(hub.identities.devices, namespace=namespace)
+    enrolled = {device.name: device for device in found}
+    seen = visible_devices(call, query.match, list(enrolled))
     of = {name: hub.metadata.device(namespace, name) for name in seen}
     names = [name for name in seen if is_chosen(of[name], query.site, query.tag)]
-    devices = [_device_object(call, name, seen[name], now_ns) for name in names]
+    devices = [_device_object(call, name, seen[name], enrolled.get(name), now_ns) for name in names]
     return {"devices": devices, "head": hub.streams.position(), "time_ns": str(now_ns)}
-
-
-async def add_device(call: Call, body: NewDevice) -> JsonObject:
-    """Enrol a device."""
-    name = call.check_device(body.device)
-    token = await asyncio.to_thread(call.hub.identities.add_device, name, namespace=call.namespace)
-    return {"device": name, "token": token}
-
-
-async def add_devices(call: Call, body: NewDevices) -> JsonObject:
-    """Enrol many devices in one transaction."""
-    names = [call.check_device(name) for name in body.devices]
-    tokens = await asyncio.to_thread(
-        call.hub.identities.add_devices, names, rotate=body.rotate, namespace=call.namespace
-    )
-    return {"devices": [{"device": name, "token": token} for name, token in tokens.items()]}
-
-
-async def rotate_device(call: Call, _: Nothing) -> JsonObject:
-    """Give a device a new token; the old one ends at once."""
-    name = call.check_device(call.path["device"])
-    token = await asyncio.to_thread(call.hub.identities.rotate_device, name, namespace=call.namespace)
-    return {"device": name, "token": token}
-
-
-async def remove_device(call: Call, _: Nothing) -> None:
-    """End a device's credential; its readings stay."""
-    name = call.check_device(call.path["device"])
-    await asyncio.to_thread(call.hub.identities.remove_device, name, namespace=call.namespace)
 
 
 async def list_channels(call: Call, query: Matching) -> JsonObject:
@@ -197,7 +142,9 @@ async def list_channels(call: Call, query: Matching) -> JsonObject:
     return {"channels": channels}
 
 
-def _device_object(call: Call, name: str, series: Sequence[Series], now_ns: int) -> JsonObject:
+def _device_object(
+    call: Call, name: str, series: Sequence[Series], enrolled: DeviceIdentity | None, now_ns: int
+) -> JsonObject:
     registry = call.hub.registry
     state = registry.devices.get((call.namespace, name)) or DeviceState(call.namespace, name)
     channels = []
@@ -221,6 +168,8 @@ def _device_object(call: Call, name: str, series: Sequence[Series], now_ns: int)
         "late": state.late,
         "skew_s": None if state.skew_ns is None else round(state.skew_ns / 1e9, 3),
         "skewed": state.is_skewed,
+        "tokens": 0 if enrolled is None else enrolled.tokens,
+        "old_token_ends_ns": _time(0 if enrolled is None else enrolled.old_ends_ns or 0),
         "channels": channels,
     }
 
@@ -249,11 +198,5 @@ def _time(time_ns: int) -> str | None:
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/v1/devices", "Devices, presence, newest values", Verb.READ, DevicesQuery, Devices, list_devices),
-    Endpoint("POST", "/v1/devices", "Enrol a device", Verb.MANAGE, NewDevice, DeviceToken, add_device, 201),
-    Endpoint("POST", "/v1/devices/bulk", "Enrol many devices", Verb.MANAGE, NewDevices, DeviceTokens, add_devices, 201),
-    Endpoint("POST", "/v1/devices/{device}/rotate", "New token for a device", Verb.MANAGE, Nothing, DeviceToken,
-             rotate_device),
-    Endpoint("DELETE", "/v1/devices/{device}", "End a device's credential", Verb.MANAGE, Nothing, None, remove_device,
-             204),
     Endpoint("GET", "/v1/channels", "Declared channels", Verb.READ, Matching, Channels, list_channels),
 )  # fmt: skip

@@ -36,6 +36,10 @@ BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
     "/v1/metadata": lambda _: {"edits": []},
     "/v1/devices/{device}/metadata": lambda _: {"label": "Mine"},
     "/v1/devices/{device}/channels/{channel}/metadata": lambda _: {"unit": "W"},
+    "/v1/devices/{device}/rotate": lambda _: {"keep_s": 60},
+    "/v1/devices/{device}/claim": lambda _: {"expires_s": 60},
+    "/v1/claims": lambda _: {"match": "mine-*", "quota": 1},
+    "/v1/claim": lambda device: {"code": "c0.unknown", "device": device},
     "/v1/tokens": lambda _: {"role": "watcher"},
 }
 # Who asks: a role, and what its scopes hold for.
@@ -63,6 +67,8 @@ def token_of(hub: HubParts, role: Role | None, match: str) -> str | None:
 def expected(endpoint: Endpoint, role: Role | None, match: str, device: str) -> set[int]:
     """The statuses that an asker may get, by the table of roles alone."""
     names_device = "{device}" in endpoint.path or device in str(BODIES.get(endpoint.path, str)(device))
+    if endpoint.path == "/v1/claim":
+        return {403}  # what opens it is in the body, and no credential helps
     if endpoint.verb is None:
         return {200}
     if role is None:
@@ -123,7 +129,10 @@ async def test_another_namespace_has_its_own_everything(two_namespaces: HubParts
     assert not any("level" in answer.text for answer in answers)
     assert [d.name for d in two_namespaces.identities.devices()] == ["mine-1"]
     assert removed.status_code == 404
-    assert {e.path for e, a in zip(ENDPOINTS, answers, strict=True) if a.status_code == 403} == {"/v1/backup"}
+    assert {e.path for e, a in zip(ENDPOINTS, answers, strict=True) if a.status_code == 403} == {
+        "/v1/backup",
+        "/v1/claim",
+    }
 
 
 @pytest.mark.asyncio
