@@ -14,6 +14,8 @@ from typing import Any
 
 from device_sdk import columns, errors, reading, wire
 from device_sdk.columns import Batch, Column
+from docs.cli_page import cli
+from docs.rest_page import rest
 from hub import session
 from hub.live import encode
 from hub.model import Frame, Kind, Series, SeriesColumn, StreamKey
@@ -175,7 +177,13 @@ def architecture() -> str:
     return f"{before}{_TABLE_BEGIN}\n\n" + "\n".join(rows) + f"\n\n{_TABLE_END}{after}"
 
 
-FILES = {REFERENCE / "protocol.md": protocol, REFERENCE / "watch.md": watching, ROOT / "ARCHITECTURE.md": architecture}
+FILES = {
+    REFERENCE / "protocol.md": protocol,
+    REFERENCE / "watch.md": watching,
+    REFERENCE / "rest.md": rest,
+    REFERENCE / "cli.md": cli,
+    ROOT / "ARCHITECTURE.md": architecture,
+}
 
 
 def main() -> int:
