@@ -1,6 +1,7 @@
 """The tree as the architecture tests see it: modules of ours, parsed once, and what each imports."""
 
 import ast
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -53,6 +54,15 @@ def imported_names(module: Module) -> frozenset[str]:
     return frozenset(names)
 
 
+def offenders(found: Iterable[Module], check: Callable[[Module], Collection[object]]) -> dict[str, list[object]]:
+    """Return module → what `check` finds wrong with it, without those where it finds nothing.
+
+    One test over all modules: a test for each took a third of the fast suite's time.
+    """
+    return {module.name: sorted(wrong, key=str) for module in found if (wrong := check(module))}
+
+
+@cache
 def _parse(path: Path) -> Module:
     text = (ROOT / path).read_text(encoding="utf-8")
     parts = path.with_suffix("").parts

@@ -3,11 +3,10 @@
 import ast
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
-import pytest
-
-from tests.architecture.source import ROOT, Module, imported_names, modules, source_modules
+from tests.architecture.source import ROOT, Module, imported_names, modules, offenders, source_modules
 
 _DANGEROUS_MODULES = {"pickle", "cPickle", "marshal", "shelve", "dill", "jsonpickle"}
 _DANGEROUS_CALLS = {
@@ -28,18 +27,20 @@ _MACHINE_PATHS = ("/wo" + "rk/", "/ro" + "ot/", "/home/" + "user")
 _NOT_TEXT = {".png", ".woff2", ".ico", ".sqlite3", ".bin"}
 
 
+@cache
 def _calls(module: Module) -> set[str]:
     return {ast.unparse(node.func) for node in ast.walk(module.tree) if isinstance(node, ast.Call)}
 
 
-@pytest.mark.parametrize("module", source_modules(), ids=lambda m: m.name)
-def test_nothing_dangerous_is_used(module: Module) -> None:
+def test_nothing_dangerous_is_used() -> None:
     """No pickle, eval, exec, unsafe YAML, or shell in shipped code."""
-    roots = {name.split(".")[0] for name in imported_names(module)}
+    assert offenders(source_modules(), _dangers) == {}
 
-    assert roots & _DANGEROUS_MODULES == set()
-    assert _calls(module) & _DANGEROUS_CALLS == set()
-    assert not any(_has_shell(node) for node in ast.walk(module.tree))
+
+def _dangers(module: Module) -> set[str]:
+    roots = {name.split(".")[0] for name in imported_names(module)}
+    shells = {"shell" for node in ast.walk(module.tree) if _has_shell(node)}
+    return roots & _DANGEROUS_MODULES | _calls(module) & _DANGEROUS_CALLS | shells
 
 
 def _has_shell(node: ast.AST) -> bool:
@@ -48,23 +49,28 @@ def _has_shell(node: ast.AST) -> bool:
     return not (isinstance(node.value, ast.Constant) and node.value.value is False)
 
 
-@pytest.mark.parametrize("module", modules("tests"), ids=lambda m: m.name)
-def test_our_own_code_is_never_patched(module: Module) -> None:
+def test_our_own_code_is_never_patched() -> None:
     """No mocks and no patched attributes: where one seems needed, a seam is missing."""
-    assert not {name for name in imported_names(module) if name.split(".")[-1] == "mock" or name == "pytest_mock"}
-    assert {call for call in _calls(module) if call.endswith("monkeypatch.setattr")} == set()
+    assert offenders(modules("tests"), _patches) == {}
 
 
-@pytest.mark.parametrize("module", modules(*_CORE_TESTS), ids=lambda m: m.name)
-def test_core_tests_never_sleep(module: Module) -> None:
+def _patches(module: Module) -> set[str]:
+    mocks = {name for name in imported_names(module) if name.split(".")[-1] == "mock" or name == "pytest_mock"}
+    return mocks | {call for call in _calls(module) if call.endswith("monkeypatch.setattr")}
+
+
+def test_core_tests_never_sleep() -> None:
     """Time is passed in: the only sleep of a core test is `asyncio.sleep(0)`, which yields."""
-    sleeps = [
+    assert offenders(modules(*_CORE_TESTS), _sleeps) == {}
+
+
+def _sleeps(module: Module) -> set[str]:
+    calls = {
         ast.unparse(node)
         for node in ast.walk(module.tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func) in {"time.sleep", "asyncio.sleep", "sleep"}
-    ]
-
-    assert [call for call in sleeps if call != "asyncio.sleep(0)"] == []
+    }
+    return calls - {"asyncio.sleep(0)"}
 
 
 def _tracked_files() -> list[Path]:

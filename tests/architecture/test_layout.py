@@ -4,9 +4,7 @@ import ast
 import re
 from functools import cache
 
-import pytest
-
-from tests.architecture.source import ROOT, Module, modules, source_modules
+from tests.architecture.source import ROOT, Module, modules, offenders, source_modules
 
 MIRRORED = ("tests/device_sdk", "tests/hub", "tests/simulators")
 # The guidance is 400, 40 and 300 lines; the quarter on top is for the case where cutting would hurt reading.
@@ -53,9 +51,12 @@ def test_every_mirrored_test_has_its_source() -> None:
     assert sorted(found - expected) == []
 
 
-@pytest.mark.parametrize("module", source_modules(), ids=lambda m: m.name)
-def test_module_is_small(module: Module) -> None:
+def test_modules_are_small() -> None:
     """A file, class or function past its size is two of something."""
+    assert offenders(source_modules(), _too_long) == {}
+
+
+def _too_long(module: Module) -> list[str]:
     sizes = [(len(module.text.splitlines()), MAX_FILE_LINES, module.path.name)]
     for node in ast.walk(module.tree):
         if isinstance(node, Function):
@@ -63,9 +64,7 @@ def test_module_is_small(module: Module) -> None:
         elif isinstance(node, ast.ClassDef):
             sizes.append((_last_line(node) - node.lineno + 1, MAX_CLASS_LINES, node.name))
 
-    too_long = [f"{name}: {size} > {limit} lines" for size, limit, name in sizes if size > limit]
-
-    assert too_long == []
+    return [f"{name}: {size} > {limit} lines" for size, limit, name in sizes if size > limit]
 
 
 def _body_lines(node: Function) -> int:
@@ -77,30 +76,32 @@ def _last_line(node: ast.stmt) -> int:
     return node.end_lineno or node.lineno
 
 
-@pytest.mark.parametrize("module", modules("device_sdk", "hub", "simulators", "tests"), ids=lambda m: m.name)
-def test_module_says_what_it_owns(module: Module) -> None:
+def test_modules_say_what_they_own() -> None:
     """Each file that holds anything begins with a docstring."""
-    assert not module.tree.body or ast.get_docstring(module.tree)
+    found = modules("device_sdk", "hub", "simulators", "tests")
+
+    assert [m.name for m in found if m.tree.body and not ast.get_docstring(m.tree)] == []
 
 
-@pytest.mark.parametrize(
-    "module", [m for m in modules("tests") if m.path.name.startswith("test_")], ids=lambda m: m.name
-)
-def test_every_test_says_its_rule(module: Module) -> None:
+def test_every_test_says_its_rule() -> None:
     """The docstring of a test is the sentence that must hold."""
+    assert offenders([m for m in modules("tests") if m.path.name.startswith("test_")], _silent_tests) == {}
+
+
+def _silent_tests(module: Module) -> list[str]:
     nodes = [node for node in ast.walk(module.tree) if isinstance(node, Function)]
-    silent = [node.name for node in nodes if node.name.startswith("test_") and not ast.get_docstring(node)]
-
-    assert silent == []
+    return [node.name for node in nodes if node.name.startswith("test_") and not ast.get_docstring(node)]
 
 
-@pytest.mark.parametrize("module", source_modules(), ids=lambda m: m.name)
-def test_public_names_have_docstrings(module: Module) -> None:
+def test_public_names_have_docstrings() -> None:
     """A public function, class or method has a docstring; one that implements an interface has it there."""
+    assert offenders(source_modules(), _silent_names) == {}
+
+
+def _silent_names(module: Module) -> list[str]:
     public = _public(module.tree, "")
     silent = [name for name, node in public if not ast.get_docstring(node) and not _is_explained_elsewhere(node)]
-
-    assert [name for name in silent if "." not in name or name.split(".")[1] not in _documented_methods()] == []
+    return [name for name in silent if "." not in name or name.split(".")[1] not in _documented_methods()]
 
 
 @cache
