@@ -20,10 +20,11 @@ from pathlib import Path
 from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, WATCH_PATH, WATCH_SUBPROTOCOL, Bye, Close, encode
 from hub.auth import Identities
 from hub.backup import BackupError, remove_unsent
+from hub.change_log import CHANGES, FLUSH_EVERY_S, ChangeLog, Entry
 from hub.config import Config
 from hub.devices import Registry
 from hub.downlink import Downlink
-from hub.errors import DiskFailedError, ExpiredError, HubError
+from hub.errors import DiskFailedError, ExpiredError, HubError, UnauthenticatedError
 from hub.gateway.access import identify
 from hub.gateway.attempts import Attempts
 from hub.gateway.device_socket import DeviceSocket
@@ -34,14 +35,17 @@ from hub.journal.writer import JournalWriter
 from hub.live.rooms import RECONNECTS_PER_S, Live
 from hub.metadata import Metadata
 from hub.model import Frame, Mark, StreamKey
+from hub.passwords import Passwords
 from hub.query import Query
 from hub.renewal import renew_if_suspect
 from hub.replay import Replays
 from hub.roles import Verb
 from hub.session import DeviceSession
+from hub.sign_in import SignIn
 from hub.store.consumer import StoreConsumer
 from hub.store.embedded import EmbeddedStore
 from hub.streams import NEW_STREAMS_NS, Streams
+from hub.users import USERS, Users
 
 _log = logging.getLogger("hub.app")
 
@@ -89,6 +93,7 @@ class Hub:
         self._tasks = [loop.create_task(self._watch_identities(), name="hub identities")]
         self._tasks.append(loop.create_task(self._watch_metadata(), name="hub metadata"))
         self._tasks.append(loop.create_task(self._trim(), name="hub trim"))
+        self._tasks.append(loop.create_task(self._write_refusals(), name="hub refusals"))
         return self
 
     async def _open(self, files: ExitStack) -> None:
@@ -100,6 +105,9 @@ class Hub:
             await asyncio.to_thread(renew_if_suspect, data / name)
         self.identities = files.enter_context(closing(Identities(data / "identities.sqlite3")))
         self.metadata = files.enter_context(closing(Metadata(data / "metadata.sqlite3")))
+        self.users = files.enter_context(closing(Users(data / USERS)))
+        self.change_log = files.enter_context(closing(ChangeLog(data / CHANGES)))
+        self.sign_in = SignIn(self.users, files.enter_context(closing(Passwords())))
         self.journal = files.enter_context(closing(SqliteJournal(data / "journal.sqlite3")))
         begun = self.journal.begun(time.time_ns() - NEW_STREAMS_NS)
         self.streams = Streams(self.journal.runs(), self.journal.head, self._find_marks, begun)
@@ -168,6 +176,7 @@ class Hub:
     def _upgrade_device(self, request: UpgradeRequest) -> Accept | Refuse:
         identity = identify(self, request.headers, None)
         if identity is None:
+            self._credential_refused(request)
             return Refuse(401, "unauthenticated", "send Authorization: Bearer with the device's token")
         if not identity.patterns(Verb.WRITE):
             return Refuse(403, "forbidden", "this is not a device's token: use the one `hub devices add` printed")
@@ -182,6 +191,7 @@ class Hub:
     def _upgrade_watcher(self, request: UpgradeRequest) -> Accept | Refuse:
         identity = identify(self, request.headers, request)
         if identity is None:
+            self._credential_refused(request)
             return Refuse(401, "unauthenticated", "send a watcher token, or open the page's login link first")
         if not identity.patterns(Verb.READ):
             return Refuse(
@@ -190,6 +200,11 @@ class Hub:
         if WATCH_SUBPROTOCOL not in request.subprotocols:
             return Refuse(400, "bad_request", f"ask for the WebSocket subprotocol {WATCH_SUBPROTOCOL}")
         return Accept(WatchSocket(self.live, self.store, self.consumer, identity), WATCH_SUBPROTOCOL)
+
+    def _credential_refused(self, request: UpgradeRequest) -> None:
+        if "authorization" in request.headers or "cookie" in request.headers:
+            peer = request.peer.rpartition(":")[0].strip("[]")
+            self.change_log.refused(Entry(f"connect {request.path}", outcome=UnauthenticatedError.reason, peer=peer))
 
     def _socket_closed(self, socket: DeviceSocket) -> None:
         self._sockets.discard(socket)
@@ -254,6 +269,7 @@ class Hub:
             try:
                 # In a thread: another process may hold the file's lock for seconds.
                 ended = await asyncio.to_thread(self.identities.refresh)
+                ended |= await asyncio.to_thread(self.users.refresh)
             except HubError as error:
                 # Whatever is wrong with the file, revoked credentials must be noticed when it is well again.
                 _log.log(level, "identities not read reason=%s; trying again", error)
@@ -278,6 +294,14 @@ class Hub:
                 continue
             level = logging.WARNING
             self.describe()
+
+    async def _write_refusals(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_EVERY_S)
+            try:
+                await asyncio.to_thread(self.change_log.flush)
+            except HubError as error:
+                _log.error("refusals not written reason=%s; trying again", error)
 
     async def _trim(self) -> None:
         while True:

@@ -24,11 +24,15 @@ from pathlib import Path
 from typing import BinaryIO, cast
 from urllib.parse import quote
 
+from hub.change_log import CHANGES
 from hub.errors import ConflictError, HubError, NotFoundError
+from hub.users import USERS
 
 READINGS, JOURNAL, IDENTITIES = "readings.sqlite3", "journal.sqlite3", "identities.sqlite3"
 METADATA = "metadata.sqlite3"
 FILES = (READINGS, JOURNAL, IDENTITIES, METADATA)
+# Copied last, where they are: a folder of an earlier hub has none of them.
+FURTHER = (USERS, CHANGES)
 # Inside the data folder while a running hub makes a copy to send; what a kill leaves is removed at the next start.
 SENDING = "backup.part"
 
@@ -85,7 +89,7 @@ def folder_when_whole(target: Path) -> Iterator[Path]:
         part.mkdir(parents=True, mode=0o700)
         try:
             yield part
-            for name in FILES:
+            for name in _present(part):
                 _fsync(part / name)
             _fsync(part)
             part.replace(target)
@@ -104,8 +108,8 @@ def copy_files(data: Path, folder: Path, *, sleep: Callable[[float], None] = tim
     with _seen_together(data) as (readings, journal):
         _copy(readings, folder / READINGS, sleep)
         _copy(journal, folder / JOURNAL, sleep)
-    for name in FILES[2:]:
-        with closing(_open(data / name)) as source:
+    for name in _present(data)[2:]:
+        with _naming(name), closing(_open(data / name)) as source:
             _copy(source, folder / name, sleep)
 
 
@@ -116,7 +120,7 @@ def check(folder: Path) -> Backup:
         BackupError: a file is missing or damaged, or the store is ahead of the journal.
     """
     size = 0
-    for name in FILES:
+    for name in _present(folder):
         path = folder / name
         if not path.is_file():
             raise BackupError(f"{name} is missing: the copy is not whole")
@@ -137,7 +141,7 @@ def check(folder: Path) -> Backup:
 
 def send(folder: Path) -> Iterator[bytes]:
     """Yield the copy in ``folder`` as a tar archive."""
-    for name in FILES:
+    for name in _present(folder):
         with (folder / name).open("rb") as file:
             info = tarfile.TarInfo(name)
             info.size, info.mode = os.fstat(file.fileno()).st_size, 0o600
@@ -155,7 +159,7 @@ def receive(archive: BinaryIO, target: Path) -> Backup:
             with tarfile.open(fileobj=archive, mode="r|") as tar:
                 for member in tar:
                     # Names of ours and nothing else: an archive cannot say where its files go.
-                    if member.name not in FILES or not member.isfile():
+                    if member.name not in (*FILES, *FURTHER) or not member.isfile():
                         raise BackupError(f"the answer holds {member.name[:80]!r}: this is no backup of a hub")
                     source = cast("BinaryIO", tar.extractfile(member))
                     with _create(folder / member.name) as file:
@@ -199,6 +203,11 @@ def remove_unsent(data: Path) -> None:
     # Whatever else somebody put there must not keep a hub from starting; the next backup says that it is in the way.
     with suppress(OSError):
         _remove(data / SENDING)
+
+
+def _present(folder: Path) -> list[str]:
+    """Return the names of a copy's files: those it must have, and those of the others that it has."""
+    return [*FILES, *(name for name in FURTHER if (folder / name).is_file())]
 
 
 @contextmanager
@@ -284,7 +293,7 @@ def _remove(folder: Path) -> None:
     """Remove a folder of ours; what else lies in it stays, and the folder with it, which is then an error."""
     if not folder.is_dir():
         return
-    for name in FILES:
+    for name in (*FILES, *FURTHER):
         for suffix in ("", "-wal", "-shm", "-journal"):
             (folder / (name + suffix)).unlink(missing_ok=True)
     folder.rmdir()

@@ -15,12 +15,15 @@ from hub.cli import (
     devices,
     history,
     live,
+    log,
     metadata,
+    options,
     quarantine,
     serving,
     simulation,
     tls,
     tokens,
+    users,
 )
 from hub.cli.exit_code import ExitCode, exit_code_of
 
@@ -42,6 +45,8 @@ app.add_typer(devices.app, name="devices")
 app.add_typer(claims.app, name="claims")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(metadata.app, name="metadata")
+app.add_typer(users.app, name="users")
+app.command("log")(log.log)
 app.command("watch")(live.watch)
 app.command("query")(history.query)
 app.command("export")(history.export)
@@ -59,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: always.
     """
+    options.set_command(sys.argv[1:] if arguments is None else arguments)
     try:
         app(arguments)
     except KeyboardInterrupt:

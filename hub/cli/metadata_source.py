@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hub.cli.exit_code import CliError, ExitCode
+from hub.cli.options import recorded
 from hub.cli.rest import RestClient
 from hub.devices import natural_key
 from hub.errors import BadRequestError, HubError
@@ -162,7 +163,8 @@ def open_metadata(client: RestClient | None, data: Path | None) -> Iterator[Meta
         return
     source = FilesMetadata(data)
     try:
-        yield source
+        with recorded(data):
+            yield source
     finally:
         source.close()
 

@@ -45,7 +45,7 @@ def add(
     as_json: options.Json = False,
 ) -> None:
     """Make a token and print it, which is shown only now."""
-    patterns, scopes = match or ["**"], _scopes(scope or ())
+    patterns, scopes = match or ["**"], verb_patterns(scope or ())
     if data is not None:
         from hub.roles import Role
 
@@ -83,7 +83,8 @@ def ls(
         rows = options.open_client(url, token, ca).get("/v1/tokens")["tokens"]
     if not as_json:
         rows = [
-            {**row, "may": _text(row["scopes"]), "created": output.show_time(row.get("created_ns"))} for row in rows
+            {**row, "may": scopes_text(row["scopes"]), "created": output.show_time(row.get("created_ns"))}
+            for row in rows
         ]
     output.show_rows(rows, ["id", "role", "may", "name", "created"], as_json=as_json, empty="no token")
 
@@ -105,7 +106,7 @@ def rm(
     output.tell(f"token {id} ended")
 
 
-def _scopes(options: Sequence[str]) -> "dict[Verb, list[str]]":
+def verb_patterns(options: Sequence[str]) -> "dict[Verb, list[str]]":
     """Return verb → patterns of options ``VERB=PATTERN``."""
     from hub.roles import Verb
 
@@ -118,7 +119,7 @@ def _scopes(options: Sequence[str]) -> "dict[Verb, list[str]]":
     return scopes
 
 
-def _text(scopes: Mapping[str, Sequence[str]]) -> str:
+def scopes_text(scopes: Mapping[str, Sequence[str]]) -> str:
     """Return scopes for people, verbs with the same patterns together: ``read, edit: **; command: greenhouse-*``."""
     verbs: dict[tuple[str, ...], list[str]] = {}
     for verb, patterns in scopes.items():

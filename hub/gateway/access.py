@@ -9,21 +9,25 @@ a scope allows on a route (the endpoint table does).
 import hmac
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from hub.auth import Identities
+from hub.change_log import ChangeLog
 from hub.devices import Registry
 from hub.gateway.attempts import Attempts
-from hub.gateway.origin import is_loopback_host, is_same_origin
+from hub.gateway.origin import is_loopback_address, is_loopback_host, is_same_origin
 from hub.journal.base import Journal
 from hub.live.rooms import Live
 from hub.metadata import Metadata
 from hub.query import Query
 from hub.replay import Replays
 from hub.roles import LOCAL, Identity, Role
+from hub.sign_in import SignIn
 from hub.store.base import Store
 from hub.streams import Streams
+from hub.users import Users
 
 SESSION_COOKIE = "hub_session"
 SESSION_S = 30 * 86400.0
@@ -65,6 +69,12 @@ class Parts(Protocol):
     @property
     def identities(self) -> Identities: ...
     @property
+    def users(self) -> Users: ...
+    @property
+    def sign_in(self) -> SignIn: ...
+    @property
+    def change_log(self) -> ChangeLog: ...
+    @property
     def registry(self) -> Registry: ...
     @property
     def streams(self) -> Streams: ...
@@ -100,16 +110,54 @@ class Asker(Protocol):
         """Whether the peer is this machine."""
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a request: its address, and its headers with lower-case names."""
+
+    address: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the peer is this machine."""
+        return is_loopback_address(self.address)
+
+    @property
+    def has_credential(self) -> bool:
+        """Whether something was sent that may be right or wrong."""
+        return "authorization" in self.headers or self.cookie is not None
+
+    @property
+    def cookie(self) -> str | None:
+        """The page's cookie."""
+        return read_cookie(self.headers.get("cookie", ""), SESSION_COOKIE)
+
+
 class Doors(Protocol):
-    """The two parts that `identify` looks at."""
+    """The parts that `identify` looks at."""
 
     @property
     def config(self) -> Settings: ...
     @property
     def identities(self) -> Identities: ...
+    @property
+    def users(self) -> Users: ...
 
 
-def identify(hub: Doors, headers: Mapping[str, str], asker: Asker | None) -> Identity | None:
+def is_from_page(headers: Mapping[str, str]) -> bool:
+    """Return whether a browser says that the hub's own page asks; what it says, a page of another site cannot forge.
+
+    Stricter than what reading with a cookie needs: a request that says nothing of its origin is not the page's.
+    """
+    origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+    if site is not None and site != "same-origin":
+        return False
+    return is_same_origin(origin, headers.get("host", "")) if origin is not None else site is not None
+
+
+def identify(
+    hub: Doors, headers: Mapping[str, str], asker: Asker | None, *, is_change: bool = False
+) -> Identity | None:
     """Return who asks, or None.
 
     A Bearer token counts alone: a wrong one is never replaced by a cookie. The
@@ -119,6 +167,7 @@ def identify(hub: Doors, headers: Mapping[str, str], asker: Asker | None) -> Ide
     Args:
         headers: lower-case names.
         asker: where the request came from; None accepts a Bearer token only (devices).
+        is_change: the request changes something, so a cookie counts only when the page itself asks.
     """
     authorization = headers.get("authorization")
     if authorization is not None:
@@ -127,9 +176,10 @@ def identify(hub: Doors, headers: Mapping[str, str], asker: Asker | None) -> Ide
     if asker is None or not is_same_origin(headers.get("origin"), headers.get("host", "")):
         return None
     cookie = read_cookie(headers.get("cookie", ""), SESSION_COOKIE)
-    session = hub.identities.authenticate(cookie) if cookie else None
-    if session is not None:
-        return session
+    if cookie and (not is_change or is_from_page(headers)):
+        session = hub.users.authenticate(cookie) or hub.identities.authenticate(cookie)
+        if session is not None:
+            return session
     return LOCAL if _is_local(hub.config, headers, asker) else None
 
 

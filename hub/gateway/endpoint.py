@@ -19,7 +19,7 @@ from device_sdk.errors import MisuseError
 from device_sdk.reading import Value, check_device_name
 from hub.devices import natural_key
 from hub.errors import BadRequestError, ForbiddenError, UnavailableError
-from hub.gateway.access import Parts
+from hub.gateway.access import Parts, Peer
 from hub.live.patterns import MAX_PATTERN_CHARS, MAX_PATTERNS, PatternSet
 from hub.model import Series, SeriesKey
 from hub.roles import EVERYTHING, Identity, Verb
@@ -80,14 +80,19 @@ class Error(Answer):
 class Call:
     """One request, after access and parameters were checked.
 
-    ``granted``: patterns the endpoint's verb holds for. ``address``: where it came from, for limits.
+    ``granted``: patterns the endpoint's verb holds for; ``peer``: who is on the other end, for endpoints open to all.
     """
 
     hub: Parts
     identity: Identity
     path: Mapping[str, str]
     granted: tuple[str, ...] = ()
-    address: str = ""
+    peer: Peer = field(default_factory=Peer)
+
+    @property
+    def address(self) -> str:
+        """Where it came from, for limits."""
+        return self.peer.address
 
     @property
     def namespace(self) -> str:
@@ -144,6 +149,11 @@ class Endpoint:
     status: int = 200
     whole: bool = False
     media: tuple[str, ...] = field(default=())
+
+    @property
+    def is_change(self) -> bool:
+        """Whether the log of changes has it: what alters something, and a copy of everything."""
+        return self.verb in (Verb.MANAGE, Verb.EDIT, Verb.COMMAND) and (self.method != "GET" or bool(self.media))
 
 
 def version() -> str:

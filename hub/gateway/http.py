@@ -24,12 +24,12 @@ from starlette.routing import Route
 
 from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, WATCH_PATH
 from hub.errors import BadRequestError, ForbiddenError, HubError, TooManyRequestsError, UnauthenticatedError
-from hub.gateway.access import LoginLinks, Parts
+from hub.gateway.access import LoginLinks, Parts, Peer
 from hub.gateway.access import identify as identify
 from hub.gateway.endpoint import Call, Endpoint, version
 from hub.gateway.openapi import openapi
-from hub.gateway.origin import is_loopback_address
 from hub.gateway.page import SECURITY_HEADERS, SecurityHeaders, page_routes
+from hub.gateway.recording import Record, refused
 from hub.gateway.rest import ENDPOINTS
 from hub.gateway.sse import watch_events
 from hub.live.patterns import covers_all
@@ -67,18 +67,25 @@ def make_app(hub: Parts, *, links: LoginLinks | None = None) -> Starlette:
     )
 
 
-def authorize(hub: Parts, request: Request, verb: Verb, *, whole: bool = False) -> Identity:
-    """Return who asks.
+def authorize(
+    hub: Parts, request: Request, verb: Verb, *, whole: bool = False, record: Record | None = None
+) -> Identity:
+    """Return who asks; ``record`` learns it also when it may not.
 
     Raises:
         UnauthenticatedError: nobody, or a credential that is not known.
         ForbiddenError: known, but it may do ``verb`` with nothing, or not with the ``whole`` namespace.
     """
-    identity = identify(hub, request.headers, _Asker(request))
+    peer = _peer(request)
+    identity = identify(hub, request.headers, peer, is_change=request.method not in ("GET", "HEAD"))
     if identity is None:
+        if peer.has_credential:
+            hub.change_log.refused(refused(f"{request.method} {request.url.path}", peer.address))
         raise UnauthenticatedError(
             "send Authorization: Bearer with a token; make one with: hub tokens add --role watcher"
         )
+    if record is not None:
+        record.identity = identity
     granted = identity.patterns(verb)
     if granted and (not whole or covers_all(granted)):
         return identity
@@ -92,30 +99,26 @@ def authorize(hub: Parts, request: Request, verb: Verb, *, whole: bool = False) 
     )
 
 
-class _Asker:
-    """Where a Starlette request came from."""
-
-    def __init__(self, request: Request) -> None:
-        self.host = "" if request.client is None else request.client.host
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether the peer is this machine."""
-        return is_loopback_address(self.host)
+def _peer(request: Request) -> Peer:
+    return Peer("" if request.client is None else request.client.host, request.headers)
 
 
 def _route(hub: Parts, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
     async def handle(request: Request) -> Response:
+        async with Record(hub.change_log, endpoint, _peer(request), request.path_params) as record:
+            return await respond(request, record)
+
+    async def respond(request: Request, record: Record) -> Response:
         identity, granted = LOCAL, LOCAL.patterns(Verb.READ)
         if endpoint.verb is not None:
-            identity = authorize(hub, request, endpoint.verb, whole=endpoint.whole)
+            identity = authorize(hub, request, endpoint.verb, whole=endpoint.whole, record=record)
             granted = identity.patterns(endpoint.verb)
         if endpoint.method in ("POST", "PATCH") and endpoint.takes.model_fields:
             question = _validated(endpoint.takes, _parse_json(await _read_body(request)))
         else:
             question = _validated(endpoint.takes, _query_object(endpoint.takes, request))
-        call = Call(hub, identity, request.path_params, granted, _Asker(request).host)
-        answer = await endpoint.answer(call, question)
+        record.question = question
+        answer = await endpoint.answer(Call(hub, identity, request.path_params, granted, _peer(request)), question)
         if isinstance(answer, Response):
             return answer
         if answer is None:

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hub.errors import NotFoundError
 from hub.gateway.access import SESSION_COOKIE, SESSION_S, Doors, LoginLinks
+from hub.roles import Role
 
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self' data:; "
@@ -76,7 +77,9 @@ def page_routes(hub: Doors, links: LoginLinks) -> list[BaseRoute]:
             )
         session = await asyncio.to_thread(hub.identities.add_session, role, SESSION_S)
         # Not a redirect: a SameSite=Strict cookie is not sent on a redirect that began on another site.
-        answer = _words(200, "You are logged in.", '<a href="/">Open the page</a>', refresh=True)
+        # With the link comes the first user: the page asks for its name and password, and may be told "later".
+        target = "/#first-user" if role is Role.ADMIN and await asyncio.to_thread(hub.users.is_empty) else "/"
+        answer = _words(200, "You are logged in.", f'<a href="{target}">Open the page</a>', refresh=target)
         answer.set_cookie(
             SESSION_COOKIE, session, max_age=int(SESSION_S), path="/", secure=hub.config.is_tls, httponly=True,
             samesite="strict",
@@ -90,8 +93,8 @@ def page_routes(hub: Doors, links: LoginLinks) -> list[BaseRoute]:
     ]
 
 
-def _words(status: int, title: str, then: str, *, refresh: bool = False) -> HTMLResponse:
-    onward = '<meta http-equiv="refresh" content="0;url=/">' if refresh else ""
+def _words(status: int, title: str, then: str, *, refresh: str = "") -> HTMLResponse:
+    onward = f'<meta http-equiv="refresh" content="0;url={refresh}">' if refresh else ""
     return HTMLResponse(
         f'<!doctype html><html lang="en"><meta charset="utf-8">{onward}<title>{escape(title)}</title>'
         f"<h1>{escape(title)}</h1><p>{then}</p></html>",

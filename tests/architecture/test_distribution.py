@@ -17,6 +17,7 @@ LOCKS = ("runtime", "dev", "build", "npm")
 _IMPORTED_AS = {
     "telemetry-device-sdk": "device_sdk",
     "pyyaml": "yaml",
+    "argon2-cffi": "argon2",
     "import-linter": "importlinter",
     "paho-mqtt": "paho",
 }

@@ -24,10 +24,12 @@ _DOORS = {
     "cryptography": {"hub.tls"},
     "typer": {"hub.cli"},
     "psutil": {"simulators.host"},
+    "argon2": {"hub.passwords"},
     "segno": {"hub.cli.qr"},
     "sqlite3": {
         "hub.auth",
         "hub.backup",
+        "hub.change_log",
         "hub.claims",
         "hub.cli.source",
         "hub.credential",
@@ -38,6 +40,7 @@ _DOORS = {
         "hub.metadata",
         "hub.renewal",
         "hub.store",
+        "hub.users",
     },
 }
 

@@ -26,13 +26,16 @@ from hub.backup import (
     remove_unsent,
     send,
 )
+from hub.change_log import CHANGES, ChangeLog, Entry
 from hub.config import Config
 from hub.errors import ConflictError, NotFoundError
 from hub.journal.sqlite import SqliteJournal
 from hub.metadata import Edit, Metadata
 from hub.model import SeriesKey
+from hub.roles import Role
 from hub.store.consumer import CONSUMER
 from hub.store.embedded import EmbeddedStore
+from hub.users import USERS, Users
 from tests.support.frames import T0, FrameMaker
 
 
@@ -232,3 +235,23 @@ def test_one_copy_is_sent_at_a_time(files: Files) -> None:
     remove_unsent(files.folder)
 
     assert not list(files.folder.glob("*.part"))
+
+
+def test_users_and_log_are_copied_where_they_are(files: Files, tmp_path: Path) -> None:
+    """A folder with users and a log of changes: both are in the copy and in the archive."""
+    users, log = Users(files.folder / USERS), ChangeLog(files.folder / CHANGES)
+    users.add("anna", Role.ADMIN)
+    log.record(Entry("add"))
+
+    back_up(files.folder, tmp_path / "copy", sleep=no_sleep)
+    archive = io.BytesIO(b"".join(send(tmp_path / "copy")))
+    receive(archive, tmp_path / "received")
+
+    users.close()
+    log.close()
+    with (
+        closing(Users(tmp_path / "received" / USERS)) as copied,
+        closing(ChangeLog(tmp_path / "copy" / CHANGES)) as told,
+    ):
+        assert [user.name for user in copied.users()] == ["anna"]
+        assert [entry.what for entry in told.entries("default", 9)] == ["add"]

@@ -17,17 +17,21 @@ from device_sdk import wire
 from device_sdk.columns import encode_batch, to_columns
 from device_sdk.reading import Channel, Value
 from hub.auth import Identities
+from hub.change_log import CHANGES, ChangeLog
 from hub.devices import Registry
 from hub.gateway.attempts import Attempts
 from hub.journal.sqlite import SqliteJournal
 from hub.live.rooms import Live
 from hub.metadata import Metadata
 from hub.model import Frame, StreamKey
+from hub.passwords import Passwords
 from hub.query import Query
 from hub.replay import Replays
 from hub.session import DeviceSession
+from hub.sign_in import SignIn
 from hub.store.embedded import EmbeddedStore
 from hub.streams import Streams
+from hub.users import USERS, Users
 
 
 @dataclass
@@ -75,6 +79,10 @@ class HubParts:
         self.config = FixedSettings(folder)
         self.identities = Identities(folder / "identities.sqlite3")
         self.metadata = Metadata(folder / "metadata.sqlite3")
+        self.users = Users(folder / USERS)
+        self.change_log = ChangeLog(folder / CHANGES)
+        self._passwords = Passwords()
+        self.sign_in = SignIn(self.users, self._passwords)
         self.journal = SqliteJournal(folder / "journal.sqlite3")
         self.registry = Registry(self.journal.series(), described=self.metadata.channel)
         self.streams = Streams(self.journal.runs(), self.journal.head, self.journal.find_marks)
@@ -141,6 +149,9 @@ class HubParts:
         self.store.close()
         self.journal.close()
         self.metadata.close()
+        self._passwords.close()
+        self.change_log.close()
+        self.users.close()
         self.identities.close()
 
 

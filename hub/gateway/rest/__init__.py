@@ -5,7 +5,20 @@ Place: above `endpoint`, below `http`, which turns requests into calls and error
 """
 
 from hub.gateway.endpoint import Endpoint
-from hub.gateway.rest import audit, claims, devices, enrolment, metadata, quarantine, readings, tokens, upkeep
+from hub.gateway.rest import (
+    audit,
+    change_log,
+    claims,
+    devices,
+    enrolment,
+    metadata,
+    quarantine,
+    readings,
+    sign_in,
+    tokens,
+    upkeep,
+    users,
+)
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *upkeep.ENDPOINTS,
@@ -17,4 +30,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *audit.ENDPOINTS,
     *quarantine.ENDPOINTS,
     *tokens.ENDPOINTS,
+    *users.ENDPOINTS,
+    *sign_in.ENDPOINTS,
+    *change_log.ENDPOINTS,
 )

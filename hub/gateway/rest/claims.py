@@ -10,9 +10,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from hub.change_log import Entry
 from hub.claims import EXPIRES_S, MAX_CODE_CHARS, MAX_QUOTA
 from hub.errors import BadRequestError, ConflictError, ForbiddenError, TooManyRequestsError
 from hub.gateway.endpoint import Answer, Call, Endpoint, JsonObject, Nothing, Question
+from hub.gateway.recording import write
 from hub.gateway.rest.enrolment import ClaimLife
 from hub.roles import Verb
 
@@ -110,9 +112,13 @@ async def redeem(call: Call, body: Redemption) -> JsonObject:
         raise TooManyRequestsError("too many claims, or too many that failed; try again later", retry_s=wait_s)
     try:
         claimed = await asyncio.to_thread(call.hub.identities.claims.redeem, body.code, body.device, body.retry)
-    except (BadRequestError, ConflictError, ForbiddenError):
+    except (BadRequestError, ConflictError, ForbiddenError) as error:
         attempts.failed(call.address, time.monotonic())
+        call.hub.change_log.refused(Entry("claim", outcome=error.reason, peer=call.address))
         raise
+    entry = Entry("claim", claimed.device, who=claimed.device, role="device", peer=call.address,
+                  namespace=claimed.namespace)  # fmt: skip
+    await write(call.hub.change_log, entry)
     return {"device": claimed.device, "token": claimed.token, "namespace": claimed.namespace}
 
 

@@ -9,6 +9,7 @@ import pytest
 from hub.auth import Identities
 from hub.gateway.access import MAX_LINKS, LoginLinks, identify, read_cookie
 from hub.roles import LOCAL, Role, Verb
+from hub.users import Users
 from tests.support.hub_parts import FixedSettings
 
 
@@ -24,6 +25,7 @@ class Doors:
     """What `identify` looks at."""
 
     identities: Identities
+    users: Users
     config: FixedSettings = field(default_factory=FixedSettings)
 
 
@@ -31,7 +33,9 @@ class Doors:
 def doors(tmp_path: Path) -> Iterator[Doors]:
     """A loopback hub with one device and one watcher."""
     identities = Identities(tmp_path / "identities.sqlite3")
-    yield Doors(identities)
+    users = Users(tmp_path / "users.sqlite3")
+    yield Doors(identities, users)
+    users.close()
     identities.close()
 
 

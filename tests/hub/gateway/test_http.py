@@ -41,6 +41,11 @@ BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
     "/v1/claims": lambda _: {"match": "mine-*", "quota": 1},
     "/v1/claim": lambda device: {"code": "c0.unknown", "device": device},
     "/v1/tokens": lambda _: {"role": "watcher"},
+    "/v1/users": lambda _: {"name": "anna", "role": "watcher"},
+    "/v1/users/{user}": lambda _: {"role": "watcher"},
+    "/v1/users/{user}/password": lambda _: {"password": "ten letters"},
+    "/v1/login": lambda _: {"name": "anna", "password": "ten letters"},
+    "/v1/invite": lambda _: {"code": "none", "password": "ten letters"},
 }
 # Who asks: a role, and what its scopes hold for.
 ASKERS = [(None, "**"), *((role, "**") for role in Role), *((role, "mine-*") for role in Role)]
@@ -70,7 +75,7 @@ def expected(endpoint: Endpoint, role: Role | None, match: str, device: str) -> 
     if endpoint.path == "/v1/claim":
         return {403}  # what opens it is in the body, and no credential helps
     if endpoint.verb is None:
-        return {200}
+        return {200} if endpoint.path == "/healthz" else {200, 204, 401, 429}
     if role is None:
         return {401}
     if endpoint.verb not in VERBS[role] or (endpoint.whole and match != "**"):
@@ -83,6 +88,7 @@ def expected(endpoint: Endpoint, role: Role | None, match: str, device: str) -> 
 async def ask(client: httpx.AsyncClient, endpoint: Endpoint, device: str) -> httpx.Response:
     """Call an endpoint for a device; ids exist nowhere."""
     path = endpoint.path.replace("{device}", device).replace("{id}", "t0").replace("{channel}", "volume")
+    path = path.replace("{user}", "berta")
     assert "{" not in path, "a new path parameter: say above what to put there"
     body: dict[str, Any] = {}
     if endpoint.method in ("POST", "PATCH") and endpoint.takes.model_fields:

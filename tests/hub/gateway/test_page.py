@@ -67,6 +67,7 @@ async def test_login_link_sets_a_guarded_cookie_once(hub: HubParts) -> None:
 
     async with http_client(make_app(hub, links=links), peer="192.0.2.7", base_url="https://hub.local") as client:
         before = await client.get("/v1/tokens")
+        hub.users.add("anna", Role.ADMIN)
         login = await client.get("/login", params={"code": code})
         after = await client.get("/v1/tokens")
         foreign = await client.get("/v1/tokens", headers={"Origin": "https://evil.example"})
@@ -78,3 +79,19 @@ async def test_login_link_sets_a_guarded_cookie_once(hub: HubParts) -> None:
     assert all(word in cookie for word in ("hub_session=", "httponly", "samesite=strict", "secure", "path=/"))
     assert 'content="0;url=/"' in login.text
     assert (again.status_code, "set-cookie" in again.headers) == (403, False)
+
+
+@pytest.mark.asyncio
+async def test_login_link_of_a_hub_without_users_leads_to_the_first_one(hub: HubParts) -> None:
+    """Who opens the first link is asked for the first user's name and password, and is admin in any case."""
+    links = LoginLinks(lambda: 0.0)
+
+    async with http_client(make_app(hub, links=links), base_url="https://hub.local") as client:
+        login = await client.get("/login", params={"code": links.issue(Role.ADMIN)})
+        made = await client.post(
+            "/v1/users", json={"name": "anna", "role": "admin", "password": "ten letters"},
+            headers={"Origin": "https://hub.local"},
+        )  # fmt: skip
+
+    assert 'content="0;url=/#first-user"' in login.text
+    assert made.status_code == 201

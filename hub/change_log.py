@@ -1,0 +1,243 @@
+"""The log of changes: who did what, when, from where, and how it ended.
+
+Owns: ``DATA/changes.sqlite3`` (mode 0600), rows that are added and never altered, and what is cut at its end. Place:
+above `database`, below the gateway, which records each request that changes something; the command line records what
+it does to a data folder. Must not: hold a secret (`redacted`), decide who may read. Not to be mistaken for the
+ledgers of delivery (`hub.audit`).
+
+Refusals are written by strangers, as many as they like: they are counted by who, what and from where, and written
+each `FLUSH_EVERY_S` as one row with a count.
+"""
+
+import os
+import re
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hub.database import FULL, open_database, roll_back
+from hub.errors import UnavailableError
+from hub.roles import DEFAULT_NAMESPACE
+
+CHANGES = "changes.sqlite3"
+# A year answers "who did that last winter"; 200,000 rows of a namespace are about 40 MB.
+KEEP_NS = 365 * 86400 * 10**9
+MAX_ENTRIES = 200_000
+FLUSH_EVERY_S = 10.0
+# Different refusals in one interval; what comes beyond is counted together.
+MAX_REFUSALS = 1000
+# Of each text of a row.
+MAX_TEXT = 200
+BUSY_TIMEOUT_S = 5.0
+_SECRET = re.compile(r"(\b[a-z]{1,2}[0-9a-f]{12})\.[A-Za-z0-9_-]{8,}")
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE entry (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, time_ns INTEGER NOT NULL, namespace TEXT NOT NULL, who TEXT NOT NULL,
+    role TEXT NOT NULL, credential TEXT NOT NULL, peer TEXT NOT NULL, what TEXT NOT NULL, target TEXT NOT NULL,
+    outcome TEXT NOT NULL, count INTEGER NOT NULL
+);
+CREATE INDEX entry_by_namespace ON entry (namespace, id);
+CREATE TRIGGER entry_stays BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'rows of the log are never altered'); END;
+CREATE TABLE cut (namespace TEXT PRIMARY KEY, count INTEGER NOT NULL, until_ns INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row; ``id`` is 0 before it is written.
+
+    ``who`` is a user's or a token's name, ``credential`` the id of the token or session, ``peer`` an address,
+    ``target`` what it was done to, ``outcome`` is ``ok`` or the reason word of the error.
+    """
+
+    what: str
+    target: str = ""
+    outcome: str = "ok"
+    who: str = ""
+    role: str = ""
+    credential: str = ""
+    peer: str = ""
+    namespace: str = DEFAULT_NAMESPACE
+    count: int = 1
+    time_ns: int = 0
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What is not in the log any more: how many rows, the last of them of when."""
+
+    count: int
+    until_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which entries: each of these texts that is given must be contained; ids lie between the two, both outside."""
+
+    who: str = ""
+    what: str = ""
+    target: str = ""
+    since_ns: int = 0
+    before: int = 0
+    after: int = 0
+
+
+def redacted(text: str) -> str:
+    """Return text as it may stand in a log: `MAX_TEXT` characters, no control ones, secrets of tokens left out."""
+    safe = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: 4 * MAX_TEXT])
+    return _SECRET.sub(r"\1.…", safe)[:MAX_TEXT]
+
+
+class ChangeLog:
+    """The file. A row is durable when `record` returns. Safe from any thread, and beside other processes.
+
+    Args:
+        path: the SQLite file; made with mode 0600 when absent.
+        clock: wall time in ns.
+        max_entries: of each namespace.
+
+    Methods raise `UnavailableError` when the file cannot be used.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], int] = time.time_ns, max_entries: int = MAX_ENTRIES) -> None:
+        self._path = path
+        self._clock = clock
+        self._max_entries = max_entries
+        self._lock = threading.RLock()
+        self._refusals: Counter[Entry] = Counter()
+        self._listeners: list[Callable[[Entry], None]] = []
+        with self._translated():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            os.chmod(path, 0o600)
+        self._database = open_database(
+            path, _SCHEMA, _VERSION, synchronous=FULL, error=UnavailableError, busy_timeout_s=BUSY_TIMEOUT_S
+        )
+
+    def listen(self, listener: Callable[[Entry], None]) -> None:
+        """Call it with each entry that this process writes, once it is durable, in the thread that wrote it."""
+        self._listeners.append(listener)
+
+    def record(self, entry: Entry) -> Entry:
+        """Write one row; return it with time and id."""
+        return self._write([entry])[0]
+
+    def refused(self, entry: Entry) -> None:
+        """Count a refusal; `flush` writes it. Costs no disk."""
+        entry = _clean(entry)
+        with self._lock:
+            if entry not in self._refusals and len(self._refusals) >= MAX_REFUSALS:
+                entry = Entry("refusals of many kinds", outcome=entry.outcome, namespace=entry.namespace)
+            self._refusals[entry] += 1
+
+    def flush(self) -> None:
+        """Write the refusals counted since the last call, and cut what is too old or too much."""
+        with self._lock:
+            refusals, self._refusals = self._refusals, Counter()
+            try:
+                if refusals:
+                    self._write([replace(entry, count=count) for entry, count in refusals.items()])
+                self._cut()
+            except UnavailableError:
+                if not self._refusals:
+                    self._refusals = refusals
+                raise
+
+    def entries(self, namespace: str, limit: int, wanted: Filter | None = None) -> list[Entry]:
+        """Return entries of a namespace, newest first."""
+        wanted = wanted or Filter()
+        query = (
+            "SELECT what, target, outcome, who, role, credential, peer, namespace, count, time_ns, id FROM entry "
+            "WHERE namespace = ? AND id > ? AND (? = 0 OR id < ?) AND time_ns >= ? "
+            "AND (instr(who, ?) OR instr(credential, ?)) AND instr(what, ?) AND instr(target, ?) "
+            "ORDER BY id DESC LIMIT ?"
+        )
+        given = (
+            namespace, wanted.after, wanted.before, wanted.before, wanted.since_ns, wanted.who, wanted.who, wanted.what,
+            wanted.target, limit,
+        )  # fmt: skip
+        with self._lock, self._translated():
+            return [Entry(*row) for row in self._database.execute(query, given)]
+
+    def cut(self, namespace: str) -> Cut | None:
+        """Return what was cut from a namespace's log, None when it is whole."""
+        query = "SELECT count, until_ns FROM cut WHERE namespace = ?"
+        with self._lock, self._translated():
+            row = self._database.execute(query, (namespace,)).fetchone()
+        return None if row is None else Cut(*row)
+
+    def close(self) -> None:
+        """Write what is counted and close the file; safe to call twice."""
+        with self._lock:
+            if self._refusals:
+                self.flush()
+            self._database.close()
+
+    def _write(self, entries: list[Entry]) -> list[Entry]:
+        written = []
+        with self._changing() as database:
+            for entry in entries:
+                entry = replace(_clean(entry), time_ns=self._clock())
+                row = (
+                    entry.time_ns, entry.namespace, entry.who, entry.role, entry.credential, entry.peer, entry.what,
+                    entry.target, entry.outcome, entry.count,
+                )  # fmt: skip
+                id_ = database.execute("INSERT INTO entry VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row).lastrowid
+                written.append(replace(entry, id=id_ or 0))
+        for entry in written:
+            for listener in self._listeners:
+                listener(entry)
+        return written
+
+    def _cut(self) -> None:
+        oldest_ns = self._clock() - KEEP_NS
+        with self._lock, self._translated():
+            spaces = [row[0] for row in self._database.execute("SELECT DISTINCT namespace FROM entry")]
+            for namespace in spaces:
+                surplus = "SELECT id FROM entry WHERE namespace = ? ORDER BY id DESC LIMIT 1 OFFSET ?"
+                row = self._database.execute(surplus, (namespace, self._max_entries)).fetchone()
+                last = 0 if row is None else row[0]
+                where = "FROM entry WHERE namespace = ? AND (id <= ? OR time_ns < ?)"
+                query = f"SELECT count(*), max(time_ns) {where}"
+                count, until_ns = self._database.execute(query, (namespace, last, oldest_ns)).fetchone()
+                if not count:
+                    continue
+                with self._changing() as database:
+                    database.execute(f"DELETE {where}", (namespace, last, oldest_ns))
+                    database.execute(
+                        "INSERT INTO cut VALUES (?, ?, ?) ON CONFLICT (namespace) DO UPDATE SET "
+                        "count = count + excluded.count, until_ns = excluded.until_ns",
+                        (namespace, count, until_ns),
+                    )
+
+    @contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._translated():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+            except BaseException:
+                roll_back(self._database)
+                raise
+            self._database.execute("COMMIT")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise UnavailableError(f"log in {self._path}: {error}; check the disk, owner and free space") from error
+
+
+def _clean(entry: Entry) -> Entry:
+    return replace(
+        entry, what=redacted(entry.what), target=redacted(entry.target), who=redacted(entry.who),
+        peer=redacted(entry.peer), credential=redacted(entry.credential),
+    )  # fmt: skip

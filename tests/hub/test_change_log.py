@@ -1,0 +1,123 @@
+"""`hub.change_log`: what is written stays, is bounded, and holds no secret."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hub.change_log import CHANGES, KEEP_NS, MAX_REFUSALS, ChangeLog, Cut, Entry, Filter, redacted
+
+
+class Clock:
+    """Wall time of the test, in ns."""
+
+    def __init__(self) -> None:
+        self.ns = 10**18
+
+    def __call__(self) -> int:
+        """Return the time."""
+        return self.ns
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands still."""
+    return Clock()
+
+
+@pytest.fixture
+def log(tmp_path: Path, clock: Clock) -> Iterator[ChangeLog]:
+    """An empty log."""
+    log = ChangeLog(tmp_path / CHANGES, clock=clock)
+    yield log
+    log.close()
+
+
+def test_entries_are_newest_first_of_one_namespace_and_filtered(log: ChangeLog, clock: Clock) -> None:
+    """Paged by id, filtered by who, what, target and time; another namespace's are not there."""
+    for number in range(4):
+        clock.ns += 1
+        log.record(Entry("POST /v1/devices", f"pump-{number}", who="anna", credential="u1"))
+    log.record(Entry("DELETE /v1/devices/{device}", "pump-1", who="berta", namespace="north"))
+
+    found = log.entries("default", 2)
+
+    assert [e.target for e in found] == ["pump-3", "pump-2"]
+    assert [e.target for e in log.entries("default", 9, Filter(before=found[-1].id))] == ["pump-1", "pump-0"]
+    assert [e.target for e in log.entries("default", 9, Filter(after=found[-1].id))] == ["pump-3"]
+    assert [e.target for e in log.entries("default", 9, Filter(who="u1", target="-1"))] == ["pump-1"]
+    assert log.entries("default", 9, Filter(what="DELETE")) == []
+    assert len(log.entries("default", 9, Filter(since_ns=clock.ns))) == 1
+
+
+def test_rows_are_never_altered(log: ChangeLog, tmp_path: Path) -> None:
+    """The file itself refuses to change a row; it is private."""
+    log.record(Entry("POST /v1/users", "anna"))
+    database = sqlite3.connect(tmp_path / CHANGES)
+
+    with pytest.raises(sqlite3.IntegrityError, match="never altered"):
+        database.execute("UPDATE entry SET who = 'somebody else'")
+
+    database.close()
+    assert (tmp_path / CHANGES).stat().st_mode & 0o777 == 0o600
+
+
+def test_refusals_are_counted_and_bounded(log: ChangeLog) -> None:
+    """Refusals alike are one row; of more than a thousand kinds the rest is one row too; no count is lost."""
+    for number in range(MAX_REFUSALS + 50):
+        log.refused(Entry("sign in", outcome="unauthenticated", peer=f"host-{number}"))
+    log.refused(Entry("sign in", outcome="unauthenticated", peer="host-0"))
+    assert log.entries("default", 9) == []
+
+    log.flush()
+
+    found = log.entries("default", 5000)
+    assert sum(e.count for e in found) == MAX_REFUSALS + 51
+    assert {e.peer: e.count for e in found}["host-0"] == 2
+    assert len(found) == MAX_REFUSALS + 1
+
+
+def test_cut_is_named(log: ChangeLog, clock: Clock) -> None:
+    """What is older than a year goes, and the log says how much and up to when, each namespace its own."""
+    log.record(Entry("old"))
+    log.record(Entry("old", namespace="north"))
+    begun = clock.ns
+    clock.ns += KEEP_NS + 1
+    log.record(Entry("new"))
+
+    log.flush()
+
+    assert [e.what for e in log.entries("default", 9)] == ["new"]
+    assert (log.cut("default"), log.cut("north"), log.cut("south")) == (Cut(1, begun), Cut(1, begun), None)
+
+
+def test_size_is_bounded(tmp_path: Path) -> None:
+    """More rows than the limit: the oldest go."""
+    log = ChangeLog(tmp_path / "small.sqlite3", max_entries=3)
+    for number in range(5):
+        log.record(Entry(f"change {number}"))
+
+    log.flush()
+
+    assert [e.what for e in log.entries("default", 9)] == ["change 4", "change 3", "change 2"]
+    log.close()
+
+
+def test_listener_hears_what_is_written(log: ChangeLog) -> None:
+    """Whoever listens gets each entry with its id, once it is durable."""
+    heard: list[Entry] = []
+    log.listen(heard.append)
+
+    written = log.record(Entry("POST /v1/tokens"))
+
+    assert heard == [written] == log.entries("default", 1)
+
+
+def test_secret_of_a_token_is_left_out() -> None:
+    """A token where a name belongs is written as its id; control characters and length are bounded."""
+    token = "d0123456789ab." + "x" * 43
+
+    assert redacted(f"device {token} moved") == "device d0123456789ab.… moved"
+    assert redacted("a\x1b[31m\n") == "a\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}"
+    assert len(redacted("y" * 10_000)) == 200
