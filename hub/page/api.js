@@ -21,6 +21,9 @@
  * @typedef {{channel: string, reason: string, explanation: string, count: number, last_ns: string}} RejectionAudit
  * @typedef {{balanced: boolean | null, behind: number, devices: DeviceAudit[], streams: StreamAudit[],
  *   gaps: GapAudit[], rejections: RejectionAudit[], series: {channel: string}[]}} AuditAnswer
+ * @typedef {{id: number, time_ns: string, who: string, role: string, credential: string, peer: string, what: string,
+ *   target: string, outcome: string, count: number}} LogEntry
+ * @typedef {{entries: LogEntry[], next: number | null, cut: {count: number, until_ns: string} | null}} LogAnswer
  */
 
 /** The hub answered, but not with what was asked for. */
@@ -44,6 +47,28 @@ async function ask(path, query = [], signal) {
   if (response.ok) return response.json();
   const body = await response.json().catch(() => null);
   throw new HttpError(response.status, body?.error?.message ?? `the hub answered ${response.status}`);
+}
+
+/**
+ * @param {string} path
+ * @param {object | null} body
+ */
+export async function post(path, body) {
+  const headers = { accept: "application/json", ...(body && { "content-type": "application/json" }) };
+  const response = await fetch(path, { method: "POST", headers, body: body && JSON.stringify(body), cache: "no-store" });
+  if (response.ok) return;
+  const answer = await response.json().catch(() => null);
+  throw new HttpError(response.status, answer?.error?.message ?? `the hub answered ${response.status}`);
+}
+
+/** @returns {Promise<import("./sign-in.js").Me>} */
+export function fetchMe() {
+  return ask("/v1/me");
+}
+
+/** @param {number} before id of an entry, 0 for the newest @returns {Promise<LogAnswer>} */
+export function fetchLog(before) {
+  return ask("/v1/log", [["before", String(before)]]);
 }
 
 /** @param {AbortSignal} [signal] @returns {Promise<DevicesAnswer>} */

@@ -6,7 +6,7 @@
  */
 
 import { readAddress, writeAddress } from "./address.js";
-import { fetchBuckets, fetchDevices, HttpError } from "./api.js";
+import { fetchBuckets, fetchDevices, fetchMe, HttpError } from "./api.js";
 import { fromEpoch, fromMs, HubClock, toEpoch, toMs } from "./clock.js";
 import { Connection } from "./connection.js";
 import { Delivery } from "./delivery.js";
@@ -14,8 +14,10 @@ import { byId } from "./dom.js";
 import { exposeState } from "./expose.js";
 import { Fleet } from "./fleet.js";
 import { bindKeys } from "./keys.js";
+import { Log } from "./log.js";
 import { onSystemTheme, readPalette, toggleTheme } from "./palette.js";
 import { Rail } from "./rail.js";
+import { SignIn } from "./sign-in.js";
 import { SLOT, SPAN } from "./spark.js";
 import { TopBar } from "./topbar.js";
 import { RANGES } from "./viewport.js";
@@ -45,6 +47,8 @@ class App {
     this.delivery = new Delivery(() => this.clock.now());
     this.rail = new Rail((name) => this.choose(name), () => this._remember());
     this.topBar = new TopBar({ toggleTheme: () => this._toggleTheme(), back: () => this.back() });
+    this.signIn = new SignIn();
+    this.log = new Log();
     this.palette = readPalette();
     this.wanted = readAddress(location.hash);
     this._fleetRevision = -1;
@@ -54,7 +58,9 @@ class App {
     this._fills = 0;
   }
 
-  start() {
+  async start() {
+    // An invitation is for somebody who has no session yet: nothing else is asked for before.
+    if (this.signIn.openFromAddress() || !(await this._isKnown())) return;
     this._apply(this.wanted);
     this._subscribeFleet();
     this.connection.open();
@@ -76,6 +82,20 @@ class App {
       requestAnimationFrame(frame);
     };
     requestAnimationFrame(frame);
+  }
+
+  /** @returns {Promise<boolean>} false when somebody must sign in first */
+  async _isKnown() {
+    try {
+      const me = await fetchMe();
+      this.signIn.show(me);
+      byId("open-log").hidden = me.role !== "admin";
+    } catch (error) {
+      if (!(error instanceof HttpError) || error.status !== 401) return true;
+      this.signIn.open();
+      return false;
+    }
+    return true;
   }
 
   /** Watch a device. @param {string} name */
@@ -159,7 +179,8 @@ class App {
   _pollFailed(error) {
     if (error instanceof HttpError && (error.status === 401 || error.status === 403)) {
       this.connection.refuse(error.message);
-      this.topBar.showRefusal(error.message);
+      if (error.status === 401) this.signIn.open();
+      else this.topBar.showRefusal(error.message);
     } else if (performance.now() - this.connection.heardMs > SILENCE_MS) this.connection.drop("the hub is silent");
   }
 
