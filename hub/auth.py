@@ -204,7 +204,7 @@ class Identities:
         with self._changing() as change:
             query = "DELETE FROM token WHERE namespace = ? AND id = ?"
             if change.database.execute(query, (namespace, id)).rowcount == 0:
-                raise NotFoundError(f"no token {id[:40]!r}; see them with: hub tokens ls")
+                raise NotFoundError("no token of this id; see them with: hub tokens ls")
             change.ended.add(id)
 
     def add_session(self, role: Role, ttl_s: float, *, namespace: str = DEFAULT_NAMESPACE) -> str:

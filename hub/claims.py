@@ -112,7 +112,7 @@ class Claims:
         with self._changing() as change:
             query = "DELETE FROM claim WHERE namespace = ? AND id = ? AND expires_ns > ?"
             if change.database.execute(query, (namespace, id, change.now_ns)).rowcount == 0:
-                raise NotFoundError(f"no claim {id[:40]!r}; see them with: hub claims ls")
+                raise NotFoundError("no claim of this id; see them with: hub claims ls")
             change.database.execute("DELETE FROM claimed WHERE claim = ?", (id,))
 
     def redeem(self, code: str, device: str | None = None, retry: str | None = None) -> Claimed:

@@ -80,7 +80,7 @@ def authorize(
     identity = identify(hub, request.headers, peer, is_change=request.method not in ("GET", "HEAD"))
     if identity is None:
         if peer.has_credential:
-            hub.change_log.refused(refused(f"{request.method} {request.url.path}", peer.address))
+            hub.change_log.refused(refused(f"{request.method} {_route_path(request)}", peer.address))
         raise UnauthenticatedError(
             "send Authorization: Bearer with a token; make one with: hub tokens add --role watcher"
         )
@@ -97,6 +97,11 @@ def authorize(
     raise ForbiddenError(
         f"this needs {verb} on {'**' if whole else 'something'}; the credential {identity.name!r} {allowed}"
     )
+
+
+def _route_path(request: Request) -> str:
+    """Return the route as it is declared: what stands in the place of an id may be a whole token."""
+    return str(getattr(request.scope.get("route"), "path", request.url.path))
 
 
 def _peer(request: Request) -> Peer:

@@ -6,6 +6,7 @@ anything of a body that is not named in `_TOLD`: passwords and tokens travel the
 
 import asyncio
 import logging
+import re
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
@@ -23,6 +24,7 @@ _log = logging.getLogger("hub.gateway")
 # Of a question: what it was done to. Nothing else of a body is written down.
 _TOLD = ("device", "devices", "name", "role", "match", "channel", "tag", "site")
 _MOST_NAMES = 3
+_ID = re.compile(r"[a-z]{0,2}[0-9a-f]{1,20}")
 
 
 def refused(what: str, address: str) -> Entry:
@@ -83,8 +85,14 @@ async def write(log: ChangeLog, entry: Entry) -> None:
         _log.error("change not in the log what=%s who=%s outcome=%s: %s", entry.what, entry.who, entry.outcome, error)
 
 
+def _id(text: str) -> str:
+    """Return an id without what was pasted after it; what is none may be a secret."""
+    id_ = text.partition(".")[0]
+    return id_ if _ID.fullmatch(id_) else ""
+
+
 def _target(path: Mapping[str, str], question: BaseModel | None) -> str:
-    told = [str(value) for value in path.values()]
+    told = [_id(value) if name == "id" else value for name, value in path.items()]
     for name in _TOLD:
         value = getattr(question, name, None)
         if isinstance(value, str) and value:
