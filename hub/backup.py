@@ -30,9 +30,9 @@ from hub.users import USERS
 
 READINGS, JOURNAL, IDENTITIES = "readings.sqlite3", "journal.sqlite3", "identities.sqlite3"
 METADATA = "metadata.sqlite3"
-FILES = (READINGS, JOURNAL, IDENTITIES, METADATA)
+FILES = (READINGS, JOURNAL, IDENTITIES)
 # Copied last, where they are: a folder of an earlier hub has none of them.
-FURTHER = (USERS, CHANGES)
+FURTHER = (METADATA, USERS, CHANGES)
 # Inside the data folder while a running hub makes a copy to send; what a kill leaves is removed at the next start.
 SENDING = "backup.part"
 

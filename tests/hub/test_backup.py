@@ -43,6 +43,10 @@ def no_sleep(_: float) -> None:
     """Go on at once."""
 
 
+# The files that `Files` writes.
+WRITTEN = (*FILES, METADATA)
+
+
 class Files:
     """A hub's files, written as a hub does, one reading a frame."""
 
@@ -88,10 +92,10 @@ def test_copy_holds_what_was_committed_and_opens(files: Files, tmp_path: Path) -
     made = back_up(files.folder, tmp_path / "copies" / "monday", sleep=no_sleep)
 
     target = tmp_path / "copies" / "monday"
-    assert made == Backup(sum((target / name).stat().st_size for name in FILES), 20, 18)
-    assert sorted(os.listdir(target)) == sorted(FILES)
+    assert made == Backup(sum((target / name).stat().st_size for name in WRITTEN), 20, 18)
+    assert sorted(os.listdir(target)) == sorted(WRITTEN)
     assert os.listdir(target.parent) == ["monday"]
-    assert {(target / name).stat().st_mode & 0o777 for name in FILES} == {0o600}
+    assert {(target / name).stat().st_mode & 0o777 for name in WRITTEN} == {0o600}
     with closing(SqliteJournal(target / JOURNAL)) as journal, closing(EmbeddedStore(target / READINGS)) as store:
         assert (journal.head, store.applied, len(store.read([1], 0, 2**62, 100))) == (20, 18, 18)
     with closing(Metadata(target / METADATA)) as metadata:
@@ -198,7 +202,7 @@ def test_copy_travels_as_an_archive(files: Files, tmp_path: Path) -> None:
     made = receive(io.BytesIO(b"".join(send(make_sendable(files.folder)))), tmp_path / "copy")
 
     assert (made.head, made.applied) == (20, 18)
-    assert sorted(os.listdir(tmp_path / "copy")) == sorted(FILES)
+    assert sorted(os.listdir(tmp_path / "copy")) == sorted(WRITTEN)
 
 
 @pytest.mark.parametrize("kept", [0, 100, 70_000, -2000], ids=["nothing", "head", "a-part", "no-end"])
@@ -235,6 +239,17 @@ def test_one_copy_is_sent_at_a_time(files: Files) -> None:
     remove_unsent(files.folder)
 
     assert not list(files.folder.glob("*.part"))
+
+
+def test_folder_of_an_earlier_hub_is_copied_as_it_is(files: Files, tmp_path: Path) -> None:
+    """What that hub did not know yet is not missed: neither here nor where an archive is taken apart."""
+    files.metadata.close()
+    (files.folder / METADATA).unlink()
+
+    back_up(files.folder, tmp_path / "copy", sleep=no_sleep)
+    receive(io.BytesIO(b"".join(send(tmp_path / "copy"))), tmp_path / "received")
+
+    assert sorted(os.listdir(tmp_path / "received")) == sorted(FILES)
 
 
 def test_users_and_log_are_copied_where_they_are(files: Files, tmp_path: Path) -> None:
