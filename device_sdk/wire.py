@@ -53,6 +53,11 @@ CHAINS_KEPT = 64
 MAX_EARLIER = 16
 # A desired or reported state, a command's arguments, a reply's value, as JSON: settings, not files.
 MAX_CONTROL_BYTES = 32 * 1024
+# A device's own verbs: more is a program that should take an argument.
+MAX_COMMANDS = 64
+MAX_COMMAND_ARGUMENTS = 32
+# The error of a reply to a command whose time was over when it came: it was not run.
+EXPIRED_ERROR = "expired"
 # The hub's own stream of each device: what the hub itself has to tell of it. No device may use this name.
 HUB_STREAM = "0" * 16
 
@@ -146,9 +151,14 @@ class Hello(Frozen):
 
 
 class Schema(Frozen):
-    """Declares channels (all, or those added since); sent before the first batch that uses them."""
+    """Declares channels (all, or those added since); sent before the first batch that uses them.
+
+    ``commands``: all commands of the device, by name: ``args`` (name → ``type`` int, float, bool, str, dict or list,
+    ``required``, ``nullable``, ``default``, ``choices``) and ``doc``. None: nothing is said of them.
+    """
 
     channels: tuple[Channel, ...]
+    commands: dict[str, Any] | None = None
 
 
 class Gap(Frozen):
@@ -314,8 +324,9 @@ def _to_object(message: DeviceMessage | HubMessage) -> dict[str, Any]:
     match message:
         case Hello():
             return _hello_object(message)
-        case Schema(channels):
-            return {"op": "schema", "channels": {c.name: channel_to_object(c) for c in channels}}
+        case Schema(channels, commands):
+            found = {"op": "schema", "channels": {c.name: channel_to_object(c) for c in channels}}
+            return found if commands is None else {**found, "commands": commands}
         case Gap(seq, count, reason, ranges):
             spans = {name: [str(first), str(last)] for name, (first, last) in ranges.items()}
             return {"op": "gap", "seq": seq, "count": count, "reason": reason, "ranges": spans}

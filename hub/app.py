@@ -3,9 +3,9 @@
 Owns: the parts and their life cycle; no rule of any protocol. Place: above
 everything but the command line.
 
-Start: identities → metadata → journal (series, new streams) → store and its consumer → live →
-listening socket. Stop: listeners → device sessions → writer (drains) →
-consumer → store → journal → metadata → identities.
+Start: identities → metadata → commands → journal (series, new streams) → store and its consumer →
+live → listening socket. Stop: listeners → device sessions → writer (drains) →
+consumer → store → journal → commands → metadata → identities.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, WATCH_PATH, WATCH_S
 from hub.auth import Identities
 from hub.backup import BackupError, remove_unsent
 from hub.change_log import CHANGES, FLUSH_EVERY_S, ChangeLog, Entry
+from hub.commands import Commands
 from hub.config import Config
 from hub.devices import Registry
 from hub.downlink import Downlink
@@ -94,6 +95,7 @@ class Hub:
         self._tasks.append(loop.create_task(self._watch_metadata(), name="hub metadata"))
         self._tasks.append(loop.create_task(self._trim(), name="hub trim"))
         self._tasks.append(loop.create_task(self._write_refusals(), name="hub refusals"))
+        self._tasks.append(loop.create_task(self.commands.run(), name="hub commands"))
         return self
 
     async def _open(self, files: ExitStack) -> None:
@@ -108,6 +110,8 @@ class Hub:
         self.users = files.enter_context(closing(Users(data / USERS)))
         self.change_log = files.enter_context(closing(ChangeLog(data / CHANGES)))
         self.sign_in = SignIn(self.users, files.enter_context(closing(Passwords())))
+        self.downlink = Downlink()
+        self.commands = files.enter_context(closing(Commands(data / "commands.sqlite3", self.downlink)))
         self.journal = files.enter_context(closing(SqliteJournal(data / "journal.sqlite3")))
         begun = self.journal.begun(time.time_ns() - NEW_STREAMS_NS)
         self.streams = Streams(self.journal.runs(), self.journal.head, self._find_marks, begun)
@@ -124,7 +128,6 @@ class Hub:
 
         self.consumer = StoreConsumer(self.store, self.journal, on_failed=store_failed)
         self.writer = JournalWriter(self.journal, loop, self._committed, self._disk_failed, self._refused)
-        self.downlink = Downlink()
         self.live = Live(self.journal, self.registry.by_id.values(), loop, newest=self.registry.latest)
         self.query = Query(self.registry, self.store)
         self.replays = Replays(self.streams, self.registry, self.journal, self.submit, time.time_ns)
@@ -139,6 +142,7 @@ class Hub:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.commands.stop()
         self.live.stop()
         for socket in list(self._sockets):
             socket.end(Close.GOING_AWAY, "the hub stops")

@@ -3,9 +3,9 @@
 Owns: the order in which the files are seen, their copies, the check, and the form in which a copy travels. Place:
 above the journal and the store, beside `query`. Must not: make the hub's writers wait, or leave half a copy.
 
-Theory of operation. The store is seen first, the journal right after it, each in one read transaction that lasts
-until its copy is whole: so the store's ``applied`` is never beyond the copied journal, and what the store has not seen
-is in it. Had the journal forgotten frames between the two looks, both are looked at again. Identities and metadata
+Theory of operation. The store is seen first, the journal right after it, each in one read transaction that lasts until
+its copy is whole: so the store's ``applied`` is never beyond the copied journal, and what the store has not seen is in
+it. Had the journal forgotten frames between the two looks, both are looked at again. Identities, metadata and commands
 come last; they may be newer. In a write-ahead log readers and the writer do not wait for each other; meanwhile the log
 grows by what is written.
 
@@ -29,10 +29,10 @@ from hub.errors import ConflictError, HubError, NotFoundError
 from hub.users import USERS
 
 READINGS, JOURNAL, IDENTITIES = "readings.sqlite3", "journal.sqlite3", "identities.sqlite3"
-METADATA = "metadata.sqlite3"
+METADATA, COMMANDS = "metadata.sqlite3", "commands.sqlite3"
 FILES = (READINGS, JOURNAL, IDENTITIES)
 # Copied last, where they are: a folder of an earlier hub has none of them.
-FURTHER = (METADATA, USERS, CHANGES)
+FURTHER = (METADATA, USERS, CHANGES, COMMANDS)
 # Inside the data folder while a running hub makes a copy to send; what a kill leaves is removed at the next start.
 SENDING = "backup.part"
 

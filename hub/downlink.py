@@ -8,7 +8,7 @@ Pure: lives on the event loop.
 from collections.abc import Callable
 from typing import Protocol
 
-from device_sdk.wire import Command, Desired, Reply, Reported
+from device_sdk.wire import Command, Desired, Reply, Reported, Schema
 
 
 class Reachable(Protocol):
@@ -31,8 +31,8 @@ class Listener(Protocol):
     def entered(self, namespace: str, device: str) -> None:
         """A device can be reached, by a new connection: say again what it may not have."""
 
-    def heard(self, namespace: str, device: str, message: Reply | Reported) -> None:
-        """A device said something; each listener takes what is for it."""
+    def heard(self, namespace: str, device: str, message: Reply | Reported | Schema) -> None:
+        """A device said something (a schema: when it declares commands); each listener takes what is for it."""
 
 
 class Downlink:
@@ -71,7 +71,7 @@ class Downlink:
         if self._sessions.get(key) is session:
             del self._sessions[key]
 
-    def heard(self, session: Reachable, message: Reply | Reported) -> None:
+    def heard(self, session: Reachable, message: Reply | Reported | Schema) -> None:
         """Hand on what a device said, whichever of its connections it came on."""
         for listener in self._listeners:
             listener.heard(session.namespace, session.device, message)

@@ -21,7 +21,6 @@ from enum import Enum
 from device_sdk import wire
 from device_sdk.columns import Batch
 from device_sdk.errors import Reason
-from device_sdk.reading import Channel
 from device_sdk.wire import CHAIN_START, Close
 from hub.devices import Registry
 from hub.downlink import Downlink
@@ -172,8 +171,8 @@ class DeviceSession:
                 self._hello(message, now_ns)
                 if can_accept:
                     self.frames += self._streams.own_frames(self.namespace, self.device, now_ns)
-            case wire.Schema(channels):
-                self._schema(channels)
+            case wire.Schema():
+                self._schema(message)
             case wire.Gap():
                 if self._is_next(message.seq, can_accept):
                     self._take_gap(message, data, now_ns)
@@ -279,10 +278,12 @@ class DeviceSession:
             older.end(Close.TAKEN_OVER, "another connection continues this stream")
             self.displaced.append(older)
 
-    def _schema(self, channels: Sequence[Channel]) -> None:
-        refused = self._registry.declare(self.namespace, self.device, channels)
+    def _schema(self, schema: wire.Schema) -> None:
+        refused = self._registry.declare(self.namespace, self.device, schema.channels)
         if refused:
             _log.warning("channels refused device=%s count=%d first=%r", self.device, len(refused), refused[0][:128])
+        if schema.commands is not None:
+            self._downlink.heard(self, schema)
 
     def _is_next(self, seq: int, can_accept: bool) -> bool:
         """Decide the fate of a numbered frame; True only for ``accepted + 1`` while there is room."""

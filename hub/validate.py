@@ -21,6 +21,8 @@ from device_sdk.columns import Batch, Column
 from device_sdk.errors import ProtocolError, Reason
 from device_sdk.reading import INT_MAX, INT_MIN, MAX_STRING_BYTES, Channel, Value, ValueType, is_channel_name, type_of
 from device_sdk.wire import (
+    MAX_COMMAND_ARGUMENTS,
+    MAX_COMMANDS,
     MAX_CONTROL_BYTES,
     MAX_FRAME_READINGS,
     MAX_TIME_NS,
@@ -52,6 +54,7 @@ _Seq = Annotated[int, Strict(), Field(ge=1, le=INT_MAX)]
 _Count = Annotated[int, Strict(), Field(ge=0, le=INT_MAX)]
 _Nanoseconds = Annotated[str, StringConstraints(pattern=r"^-?[0-9]{1,19}$")]
 _Short = Annotated[str, StringConstraints(max_length=128)]
+_Word = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]{0,63}$")]
 
 
 class _Model(BaseModel):
@@ -91,8 +94,22 @@ class _ChannelModel(_Model):
     label: Annotated[str, StringConstraints(max_length=128)] | None = None
 
 
+class _ArgumentModel(_Model):
+    type: Literal["int", "float", "bool", "str", "dict", "list"]
+    required: bool = False
+    nullable: bool = False
+    default: Any = None
+    choices: Annotated[list[str | int | float | bool], Field(min_length=1, max_length=100)] | None = None
+
+
+class _CommandModel(_Model):
+    args: Annotated[dict[_Word, _ArgumentModel], Field(max_length=MAX_COMMAND_ARGUMENTS)] = {}
+    doc: Annotated[str, StringConstraints(max_length=200)] = ""
+
+
 class _SchemaModel(_Model):
-    channels: dict[str, _ChannelModel]
+    channels: dict[str, _ChannelModel] = {}
+    commands: Annotated[dict[_Word, _CommandModel], Field(max_length=MAX_COMMANDS)] | None = None
 
 
 class _GapModel(_Model):
@@ -380,7 +397,12 @@ def _schema(obj: dict[str, Any]) -> Schema:
     for name, c in model.channels.items():
         low, high = c.range or (None, None)
         found.append(Channel(name, c.unit, c.type, c.every_s, low, high, c.label))
-    return Schema(tuple(found))
+    commands = model.commands
+    if commands is None:
+        return Schema(tuple(found))
+    told = {name: command.model_dump(exclude_unset=True) for name, command in commands.items()}
+    _check_size("commands", told)
+    return Schema(tuple(found), told)
 
 
 def _gap(obj: dict[str, Any]) -> Gap:

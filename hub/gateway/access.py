@@ -15,6 +15,7 @@ from typing import Protocol
 
 from hub.auth import Identities
 from hub.change_log import ChangeLog
+from hub.commands import Commands
 from hub.devices import Registry
 from hub.gateway.attempts import Attempts
 from hub.gateway.origin import is_loopback_address, is_loopback_host, is_same_origin
@@ -92,6 +93,8 @@ class Parts(Protocol):
     def replays(self) -> Replays: ...
     @property
     def metadata(self) -> Metadata: ...
+    @property
+    def commands(self) -> Commands: ...
     def describe(self) -> None: ...
     @property
     def claim_attempts(self) -> Attempts: ...

@@ -28,6 +28,13 @@ DEVICE_MESSAGES: dict[str, wire.DeviceMessage] = {
             Channel("x"),
         )
     ),
+    "schema with commands": wire.Schema(
+        (),
+        {
+            "fan": {"args": {"speed": {"type": "int", "required": True, "choices": [0, 3]}}, "doc": "Turn it."},
+            "blink": {"args": {}},
+        },
+    ),
     "gap": wire.Gap(1202, 70, "spool_full", {"temperature": (T, T + 10**9)}),
     "gap of unknown count": wire.Gap(1, None, "power_cut", {}),
     "bye of a device": wire.Bye(),

@@ -13,6 +13,7 @@ import pytest
 from hub.app import Hub
 from hub.auth import Identities
 from hub.backup import (
+    COMMANDS,
     FILES,
     IDENTITIES,
     JOURNAL,
@@ -27,6 +28,7 @@ from hub.backup import (
     send,
 )
 from hub.change_log import CHANGES, ChangeLog, Entry
+from hub.command_file import CommandFile
 from hub.config import Config
 from hub.errors import ConflictError, NotFoundError
 from hub.journal.sqlite import SqliteJournal
@@ -58,6 +60,8 @@ class Files:
         self.store = EmbeddedStore(folder / READINGS)
         self.identities = Identities(folder / IDENTITIES)
         self.metadata = Metadata(folder / METADATA)
+        self.commands = CommandFile(folder / COMMANDS)
+        self.commands.record([], {("default", "pump"): "{}"})
         self.metadata.change(Edit(SeriesKey("default", "pump", ""), {"label": "Pump"}), "tests")
         for _ in range(frames):
             self.add()
@@ -76,6 +80,7 @@ class Files:
         self.journal.close()
         self.identities.close()
         self.metadata.close()
+        self.commands.close()
 
 
 @pytest.fixture
@@ -100,6 +105,8 @@ def test_copy_holds_what_was_committed_and_opens(files: Files, tmp_path: Path) -
         assert (journal.head, store.applied, len(store.read([1], 0, 2**62, 100))) == (20, 18, 18)
     with closing(Metadata(target / METADATA)) as metadata:
         assert metadata.device("default", "pump").label == "Pump"
+    with closing(CommandFile(target / COMMANDS)) as commands:
+        assert commands.declared() == {("default", "pump"): "{}"}
 
 
 def test_hub_writes_on_during_a_copy(files: Files, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The way to devices: the newest connection of each is spoken to, whatever any of them says is handed on."""
 
-from device_sdk.wire import Command, Desired, Reply, Reported
+from device_sdk.wire import Command, Desired, Reply, Reported, Schema
 from hub.downlink import Downlink
 
 COMMAND = Command("k1", "fan", {"speed": 3}, 10**18)
@@ -29,14 +29,14 @@ class Ear:
     def __init__(self, downlink: Downlink) -> None:
         self.downlink = downlink
         self.entries: list[tuple[str, str]] = []
-        self.messages: list[tuple[str, str, Reply | Reported]] = []
+        self.messages: list[tuple[str, str, Reply | Reported | Schema]] = []
 
     def entered(self, namespace: str, device: str) -> None:
         """Note it, and speak at once."""
         self.entries.append((namespace, device))
         self.downlink.send(namespace, device, COMMAND)
 
-    def heard(self, namespace: str, device: str, message: Reply | Reported) -> None:
+    def heard(self, namespace: str, device: str, message: Reply | Reported | Schema) -> None:
         """Note it."""
         self.messages.append((namespace, device, message))
 

@@ -18,7 +18,9 @@ from device_sdk.columns import encode_batch, to_columns
 from device_sdk.reading import Channel, Value
 from hub.auth import Identities
 from hub.change_log import CHANGES, ChangeLog
+from hub.commands import Commands
 from hub.devices import Registry
+from hub.downlink import Downlink
 from hub.gateway.attempts import Attempts
 from hub.journal.sqlite import SqliteJournal
 from hub.live.rooms import Live
@@ -83,6 +85,8 @@ class HubParts:
         self.change_log = ChangeLog(folder / CHANGES)
         self._passwords = Passwords()
         self.sign_in = SignIn(self.users, self._passwords)
+        self.downlink = Downlink()
+        self.commands = Commands(folder / "commands.sqlite3", self.downlink)
         self.journal = SqliteJournal(folder / "journal.sqlite3")
         self.registry = Registry(self.journal.series(), described=self.metadata.channel)
         self.streams = Streams(self.journal.runs(), self.journal.head, self.journal.find_marks)
@@ -98,7 +102,7 @@ class HubParts:
 
     def connect(self, device: str, *, stream: str = "00000000000000aa", namespace: str = "default") -> DeviceSession:
         """Return a session that has said hello."""
-        session = DeviceSession(namespace, device, self.streams, self.registry)
+        session = DeviceSession(namespace, device, self.streams, self.registry, downlink=self.downlink)
         self._keys[id(session)] = StreamKey(namespace, device, stream)
         mark = self.streams.get(StreamKey(namespace, device, stream)).mark
         hello = wire.Hello(device, stream, "0" * 16, "1" * 16, mark.stored, mark.stored + 1, mark.last_chain.hex())
@@ -148,6 +152,7 @@ class HubParts:
         """Close all files."""
         self.store.close()
         self.journal.close()
+        self.commands.close()
         self.metadata.close()
         self._passwords.close()
         self.change_log.close()

@@ -40,6 +40,8 @@ BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
     "/v1/devices/{device}/claim": lambda _: {"expires_s": 60},
     "/v1/claims": lambda _: {"match": "mine-*", "quota": 1},
     "/v1/claim": lambda device: {"code": "c0.unknown", "device": device},
+    "/v1/commands": lambda _: {"match": "*", "name": "fan"},
+    "/v1/commands/{id}/cancel": lambda _: {},
     "/v1/tokens": lambda _: {"role": "watcher"},
     "/v1/users": lambda _: {"name": "anna", "role": "watcher"},
     "/v1/users/{user}": lambda _: {"role": "watcher"},

@@ -1,0 +1,251 @@
+"""Commands to devices: durable before they are sent, sent again at each connection, answered or ended.
+
+Owns: the order of the steps around the file and the book. Place: after `downlink`, which says who is connected and what
+devices answer; REST asks here. Lives on the event loop; the file is written in a thread, one transaction per request
+and one per batch of answers.
+
+Order of steps: plan → commit → send. Outcomes: book → commit → tell who waits. A queued command is sent once it is
+durable that it was sent.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import orjson
+
+from device_sdk.wire import MAX_CONTROL_BYTES, Reply, Reported, Schema
+from hub.command import MAX_DEVICES, Key, Order, Outcome, Result, State, Told
+from hub.command_arguments import refusal
+from hub.command_book import CommandBook
+from hub.command_file import CommandFile, Summary
+from hub.downlink import Downlink
+from hub.errors import BadRequestError, ConflictError, HubError, NotFoundError
+
+_log = logging.getLogger("hub.commands")
+
+# Between two tries to write outcomes: a disk that is full may have room again.
+RETRY_S = 1.0
+# What one transaction takes: some 100 ms, while more gathers.
+MAX_BATCH = 5000
+# Answers that nobody waits for, in one batch: late ones of a whole fleet; a flood beyond is dropped.
+MAX_LATE = 10_000
+# Devices that declared commands; some 200 bytes each in RAM.
+MAX_DECLARED = 50_000
+# Messages between two turns of the loop: 200 take some 10 ms.
+_BURST = 200
+_TRIM_S = 60.0
+
+
+class Commands:
+    """All commands of a hub. `run` must run as a task; everything else on its loop.
+
+    Args:
+        path: the file.
+        clock: wall time in ns.
+    """
+
+    def __init__(self, path: Path, downlink: Downlink, *, clock: Callable[[], int] = time.time_ns) -> None:
+        self._downlink = downlink
+        self._clock = clock
+        self._file = CommandFile(path)
+        self._book = CommandBook()
+        for told in self._file.waiting():
+            self._book.add(told.order, [(r.device, r.state) for r in told.results])
+        self._declared = {place: hash(text) for place, text in self._file.declared().items()}
+        self._outcomes: list[Outcome] = []
+        self._declarations: dict[Key, str] = {}
+        self._late = 0
+        self._waiters: dict[Key, asyncio.Event] = {}
+        self._planning = asyncio.Lock()
+        self._writing = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._is_ended = False
+        downlink.listen(self)
+
+    # --- asking -------------------------------------------------------------------------------------------
+
+    async def give(self, order: Order, devices: Sequence[str]) -> bool:
+        """Take an order and send it; False when it was given before, with the same id.
+
+        Raises:
+            BadRequestError: too many devices, too large.
+            ConflictError: another order has this id. CommandFileError: it cannot be made durable; nothing was sent.
+        """
+        if len(devices) > MAX_DEVICES:
+            raise BadRequestError(f"{len(devices)} devices; the limit is {MAX_DEVICES}: choose fewer at a time")
+        if order.size > MAX_CONTROL_BYTES:
+            raise BadRequestError(f"the arguments take {order.size} bytes as JSON; the limit is {MAX_CONTROL_BYTES}")
+        async with self._planning:
+            held = await asyncio.to_thread(self._file.find, order.namespace, order.id)
+            if held is not None:
+                _check_same(held.order, order)
+                return False
+            await self._write()  # what devices declared up to now
+            declared = await asyncio.to_thread(self._file.declared, order.namespace)
+            results = [self._plan(order, device, declared) for device in devices]
+            await asyncio.to_thread(self._file.add, order, results)
+            waiting = [(r.device, r.state) for r in results if r.state in (State.QUEUED, State.SENT)]
+            self._book.add(order, waiting)
+        self._wake.set()
+        for at, (device, state) in enumerate(waiting, 1):
+            if state is State.QUEUED:
+                # It may have connected during the commit.
+                if self._downlink.can_reach(order.namespace, device):
+                    self.entered(order.namespace, device)
+            else:
+                self._send(order, device)
+            if at % _BURST == 0:
+                await asyncio.sleep(0)
+        return True
+
+    async def ended(self, key: Key, timeout_s: float) -> None:
+        """Wait until an order has ended at every device, or the time is over. May be cancelled."""
+        end = asyncio.get_running_loop().time() + timeout_s
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                while self._book.is_open(key) and not self._is_ended:
+                    await self._waiters.setdefault(key, asyncio.Event()).wait()
+        await self._write()
+
+    async def find(self, namespace: str, id: str) -> Told:
+        """Return an order with its results; raise `NotFoundError`."""
+        told = await asyncio.to_thread(self._file.find, namespace, id)
+        if told is None:
+            raise NotFoundError(f"no command {id[:64]!r}; it may be older than a week: hub commands ls")
+        return told
+
+    async def newest(
+        self, namespace: str, limit: int, below: int | None, is_seen: Callable[[str], bool]
+    ) -> list[Summary]:
+        """Return orders, newest first; see `CommandFile.newest`."""
+        return await asyncio.to_thread(self._file.newest, namespace, limit, below, is_seen)
+
+    async def cancel(self, key: Key, devices: Sequence[str]) -> None:
+        """End an order at those devices that have not answered; durable when this returns."""
+        self._took(self._book.cancel(key, devices, self._clock()))
+        await self._write()
+
+    # --- devices ------------------------------------------------------------------------------------------
+
+    def entered(self, namespace: str, device: str) -> None:
+        """Send what waits for a device that connected."""
+        again, first = self._book.entered(namespace, device, self._clock())
+        for order in again:
+            self._send(order, device)
+        self._took(first)
+
+    def heard(self, namespace: str, device: str, message: Reply | Reported | Schema) -> None:
+        """Take a device's answers and what it declares."""
+        if isinstance(message, Reply):
+            outcome, was_open = self._book.heard(namespace, device, message, self._clock())
+            self._late += not was_open
+            if was_open or self._late <= MAX_LATE:
+                self._took([outcome])
+        elif isinstance(message, Schema) and message.commands is not None:
+            self._declare((namespace, device), orjson.dumps(message.commands).decode())
+
+    # --- the task -----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Write outcomes, end what is over, forget what is old; until cancelled."""
+        trimmed = 0.0
+        while True:
+            self._wake.clear()
+            try:
+                self._took(self._book.tick(self._clock()))
+                await self._write()
+                if time.monotonic() - trimmed > _TRIM_S:
+                    is_more = await asyncio.to_thread(self._file.trim, self._clock())
+                    trimmed = trimmed if is_more else time.monotonic()
+            except HubError as error:
+                _log.error("command outcomes not written reason=%s; trying again", error)
+                await asyncio.sleep(RETRY_S)
+                self._wake.set()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pause_s()):
+                    await self._wake.wait()
+
+    async def stop(self) -> None:
+        """Let who waits go, and write what is known."""
+        self._is_ended = True
+        for event in self._waiters.values():
+            event.set()
+        with suppress(HubError):
+            await self._write()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    def _plan(self, order: Order, device: str, declared: Mapping[Key, str]) -> Result:
+        place = (order.namespace, device)
+        why = refusal(declared.get(place, ""), order.name, order.args)
+        why = why or self._book.refusal(order.namespace, device, order.size)
+        is_reached = self._downlink.can_reach(order.namespace, device)
+        if not why and not is_reached and not order.is_queued:
+            why = "offline; queue the command to have it sent when the device connects"
+        if why:
+            return Result(device, State.REFUSED, None, why, None, order.made_ns)
+        return Result(device, State.SENT, sent_ns=order.made_ns) if is_reached else Result(device, State.QUEUED)
+
+    def _send(self, order: Order, device: str) -> None:
+        if self._book.find(order.key, device) is not None:
+            self._downlink.send(order.namespace, device, order.message())
+
+    def _declare(self, place: Key, text: str) -> None:
+        if self._declared.get(place) == hash(text):
+            return
+        if place not in self._declared and len(self._declared) >= MAX_DECLARED:
+            _log.error("commands of device=%s not kept: %d devices declared some already", place[1], MAX_DECLARED)
+            return
+        self._declared[place] = hash(text)
+        self._declarations[place] = text
+        self._wake.set()
+
+    def _took(self, outcomes: Sequence[Outcome]) -> None:
+        if outcomes:
+            self._outcomes += outcomes
+            self._wake.set()
+
+    async def _write(self) -> None:
+        """Make what is known now durable, then act on it."""
+        async with self._writing:
+            while self._outcomes or self._declarations:
+                batch, declared = self._outcomes[:MAX_BATCH], self._declarations
+                self._declarations = {}
+                try:
+                    await asyncio.to_thread(self._file.record, batch, declared)
+                except BaseException:
+                    # Again with the next try; what came meanwhile is newer.
+                    self._declarations = {**declared, **self._declarations}
+                    raise
+                del self._outcomes[: len(batch)]
+                self._late = 0
+                self._act(batch)
+
+    def _act(self, batch: Sequence[Outcome]) -> None:
+        for outcome in batch:
+            if outcome.state is State.SENT:
+                order = self._book.find(outcome.key, outcome.device)
+                if order is not None:
+                    self._downlink.send(order.namespace, outcome.device, order.message())
+        for key in {outcome.key for outcome in batch}:
+            if key in self._waiters and not self._book.is_open(key):
+                self._waiters.pop(key).set()
+
+    def _pause_s(self) -> float:
+        deadline = self._book.next_deadline()
+        if deadline is None:
+            return _TRIM_S
+        return min(_TRIM_S, max(0.0, (deadline - self._clock()) / 1e9))
+
+
+def _check_same(held: Order, order: Order) -> None:
+    if (held.name, held.args, held.selector) != (order.name, order.args, order.selector):
+        raise ConflictError(f"the id {order.id!r} is that of another command; leave the id out, or choose a new one")

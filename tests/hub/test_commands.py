@@ -1,0 +1,190 @@
+"""`hub.commands`: durable before sent, sent again, answered once, over a restart of the hub too."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from device_sdk import wire
+from device_sdk.wire import Command, Desired, Reply
+from hub.command import Order, State
+from hub.commands import Commands
+from hub.downlink import Downlink
+from hub.errors import BadRequestError, ConflictError, NotFoundError
+
+pytestmark = pytest.mark.asyncio
+DECLARED = {"fan": {"args": {"speed": {"type": "int"}}}}
+S = 10**9
+
+
+class Line:
+    """A device's connection that keeps what it is told; with ``commands`` it asks the file at each message."""
+
+    def __init__(self, device: str, commands: Commands | None = None) -> None:
+        self.namespace, self.device = "default", device
+        self.told: list[Command | Desired] = []
+        self._commands = commands
+
+    def tell(self, message: Command | Desired) -> None:
+        """Keep it."""
+        if self._commands is not None:
+            assert isinstance(message, Command)
+            told = self._commands._file.find("default", message.id)
+            assert told is not None, "sent before it was durable"
+            assert [r.state for r in told.results if r.device == self.device] == [State.SENT]
+        self.told.append(message)
+
+    def flush(self) -> None:
+        """Nothing to write."""
+
+
+class World:
+    """A hub's commands with its downlink and a clock."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now_ns = 1000 * S
+        self.downlink = Downlink()
+        self.commands = Commands(folder / "commands.sqlite3", self.downlink, clock=lambda: self.now_ns)
+
+    def enter(self, device: str) -> Line:
+        """Connect a device that declares its fan."""
+        line = Line(device, self.commands)
+        self.downlink.entered(line)
+        self.downlink.heard(line, wire.Schema((), DECLARED))
+        return line
+
+    def order(self, id: str = "k1", *, is_queued: bool = False, speed: object = 3, timeout_s: int = 10) -> Order:
+        """Return an order made now."""
+        return Order(
+            "default", id, "fan", {"speed": speed}, "*", "ann", self.now_ns, self.now_ns + timeout_s * S, is_queued, 11
+        )
+
+    async def states(self, id: str = "k1") -> dict[str, State]:
+        """Return what is durable of an order."""
+        await self.commands._write()
+        return {r.device: r.state for r in (await self.commands.find("default", id)).results}
+
+
+@asynccontextmanager
+async def world_in(folder: Path) -> AsyncIterator[World]:
+    """Give a world whose task runs."""
+    world = World(folder)
+    task = asyncio.create_task(world.commands.run(), name="commands")
+    try:
+        yield world
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        world.commands.close()
+
+
+async def test_an_order_is_durable_before_it_is_sent_and_each_device_answers(tmp_path: Path) -> None:
+    """Connected devices get it at once, others are refused for being offline; the answer is each device's own."""
+    async with world_in(tmp_path) as world:
+        a, b = world.enter("a"), world.enter("b")
+        world.downlink.heard(Line("away"), wire.Schema((), DECLARED))
+
+        assert await world.commands.give(world.order(), ["a", "b", "away"])
+        assert a.told == b.told == [world.order().message()]
+        world.downlink.heard(a, Reply("k1", True, 3))
+        waiting = asyncio.create_task(world.commands.ended(("default", "k1"), 10))
+        await asyncio.sleep(0)
+        world.downlink.heard(b, Reply("k1", False, error="stuck"))
+        await waiting
+
+        assert await world.states() == {"a": State.DONE, "b": State.FAILED, "away": State.REFUSED}
+        told = await world.commands.find("default", "k1")
+        assert [r.error[:7] for r in told.results] == ["", "stuck", "offline"]
+
+
+async def test_a_queued_order_waits_for_its_device_also_over_a_restart(tmp_path: Path) -> None:
+    """It is sent at each connection with the same id until the device answered, and then no more."""
+    async with world_in(tmp_path) as world:
+        world.downlink.heard(Line("a"), wire.Schema((), DECLARED))
+        await world.commands.give(world.order(is_queued=True), ["a"])
+        assert await world.states() == {"a": State.QUEUED}
+
+    async with world_in(tmp_path) as world:
+        first = world.enter("a")
+        assert first.told == []
+        assert await world.states() == {"a": State.SENT}
+        assert first.told == [world.order().message()]
+
+    async with world_in(tmp_path) as world:
+        second = world.enter("a")
+        assert second.told == [world.order().message()]
+        world.downlink.heard(second, Reply("k1", True, 3))
+        assert world.enter("a").told == []
+        assert await world.states() == {"a": State.DONE}
+
+    async with world_in(tmp_path) as world:
+        assert world.enter("a").told == []
+
+
+async def test_time_ends_what_is_not_answered(tmp_path: Path) -> None:
+    """Without an answer a sent one is timed out and a queued one expired; who waits is told."""
+    async with world_in(tmp_path) as world:
+        world.enter("a")
+        world.downlink.heard(Line("away"), wire.Schema((), DECLARED))
+        await world.commands.give(world.order(is_queued=True), ["a", "away"])
+        world.now_ns += 10 * S
+        world.commands._wake.set()
+
+        await world.commands.ended(("default", "k1"), 10)
+
+        assert await world.states() == {"a": State.TIMED_OUT, "away": State.EXPIRED}
+
+
+async def test_wrong_arguments_and_unknown_commands_are_never_sent(tmp_path: Path) -> None:
+    """They are refused for each device by what that device declared."""
+    async with world_in(tmp_path) as world:
+        line, silent = world.enter("a"), Line("silent")
+        world.downlink.entered(silent)
+
+        await world.commands.give(world.order(speed="fast"), ["a", "silent"])
+
+        told = await world.commands.find("default", "k1")
+        assert [r.error.partition(";")[0] for r in told.results] == [
+            "fan: speed: Input should be a valid integer", "unknown command 'fan'",
+        ]  # fmt: skip
+        assert line.told == silent.told == []
+
+
+async def test_a_request_that_comes_again_is_the_same_order(tmp_path: Path) -> None:
+    """By its id: nothing is sent twice; with other arguments it is a conflict."""
+    async with world_in(tmp_path) as world:
+        line = world.enter("a")
+
+        assert await world.commands.give(world.order(), ["a"])
+        assert not await world.commands.give(world.order(), ["a"])
+        with pytest.raises(ConflictError, match="that of another"):
+            await world.commands.give(world.order(speed=4), ["a"])
+
+        assert line.told == [world.order().message()]
+
+
+async def test_a_cancelled_order_is_not_sent_any_more(tmp_path: Path) -> None:
+    """And its state is durable when `cancel` returns."""
+    async with world_in(tmp_path) as world:
+        world.downlink.heard(Line("a"), wire.Schema((), DECLARED))
+        await world.commands.give(world.order(is_queued=True), ["a"])
+
+        await world.commands.cancel(("default", "k1"), ["a"])
+
+        assert world.enter("a").told == []
+        assert await world.states() == {"a": State.CANCELLED}
+
+
+async def test_bounds_are_said(tmp_path: Path) -> None:
+    """Too many devices, too large arguments, an id that is not there."""
+    async with world_in(tmp_path) as world:
+        with pytest.raises(BadRequestError, match="limit is 10000"):
+            await world.commands.give(world.order(), [f"d{n}" for n in range(10_001)])
+        large = Order("default", "k", "fan", {}, "*", "ann", 0, 1, is_queued=False, size=32769)
+        with pytest.raises(BadRequestError, match="limit is 32768"):
+            await world.commands.give(large, ["a"])
+        with pytest.raises(NotFoundError):
+            await world.commands.find("default", "none")
