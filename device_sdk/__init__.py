@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from device_sdk.client import Client
-    from device_sdk.device import ChannelRecorder, Device
+    from device_sdk.device import Device
     from device_sdk.errors import (
         AuthenticationError,
         ConnectionLostError,
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         TelemetryError,
     )
     from device_sdk.reading import Channel, Reading
+    from device_sdk.recorder import ChannelRecorder
     from device_sdk.status import DeviceStatistics, Status
     from device_sdk.watch import WatchedReading
 
@@ -45,7 +46,7 @@ __all__ = [
 
 _HOMES = {
     "Channel": "device_sdk.reading",
-    "ChannelRecorder": "device_sdk.device",
+    "ChannelRecorder": "device_sdk.recorder",
     "Client": "device_sdk.client",
     "Device": "device_sdk.device",
     "DeviceStatistics": "device_sdk.status",

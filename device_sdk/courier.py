@@ -18,7 +18,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from device_sdk.clock import Clock
 from device_sdk.conversation import Acknowledged, Closing, SessionEvent, State, Welcomed
@@ -108,7 +108,7 @@ class Courier:
         offload: run steps in a worker thread (spool on disk inside a user's loop).
         on_frame, on_ack: the user's hooks; they run on this loop.
 
-    `wake`, `declared`, `say`, `control`, `is_online` and `last_error` are for any thread; all else for the loop that
+    `wake`, `declared`, `say`, `controls`, `is_online` and `last_error` are for any thread; all else for the loop that
     runs `run`.
     """
 
@@ -156,7 +156,7 @@ class Courier:
         self._has_warned = False
         self.is_online = False
         self.last_error: str | None = None
-        self.control: Control | None = None
+        self.controls: list[Control] = []
 
     async def run(self) -> None:
         """Connect, carry, reconnect, until cancelled; whatever is unacked then stays in the spool."""
@@ -187,6 +187,11 @@ class Courier:
     def declared(self) -> None:
         """Note, from any thread, that a channel was declared."""
         self._session.schema_changed()
+        self.wake()
+
+    def declare_commands(self, commands: dict[str, Any]) -> None:
+        """Declare, from any thread, all commands of the device."""
+        self._session.declare_commands(commands)
         self.wake()
 
     def say(self, message: Reply | Reported) -> None:
@@ -338,8 +343,8 @@ class Courier:
                 if self._on_ack is not None:
                     self._call(partial(self._on_ack, stored, stream))
             case Command() | Desired():
-                if self.control is not None:
-                    self._call(partial(self.control.take, event))
+                for control in self.controls:
+                    self._call(partial(control.take, event))
             case Closing(why, retry_s):
                 if line is not None:
                     line.closed(ConnectionLostError(why, retry_ms=None if retry_s is None else round(retry_s * 1000)))
@@ -352,8 +357,8 @@ class Courier:
         logger.info("online device=%s stream=%s", self._device, self._spool.stream)
         if line is not None and line.connection is not None:
             line.connection.keep_alive(event.ping_s)
-        if self.control is not None:
-            self._call(self.control.welcomed)
+        for control in self.controls:
+            self._call(control.welcomed)
 
     # --- connections ---------------------------------------------------------------------------
 

@@ -14,21 +14,20 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
-import os
 import random
 import secrets
 import threading
-import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from device_sdk import __version__
+from device_sdk.background import open_devices, run_loop, stop
 from device_sdk.clock import Clock, read_boot_id
 from device_sdk.courier import AckHook, Courier, FrameHook
-from device_sdk.errors import FlushTimeoutError, MisuseError
+from device_sdk.errors import FlushTimeoutError, MisuseError, SpoolError
 from device_sdk.outbox import Durability, WhenFull
 from device_sdk.reading import (
     Channel,
@@ -39,17 +38,22 @@ from device_sdk.reading import (
     check_value,
     to_time_ns,
 )
+from device_sdk.recorder import ChannelRecorder
 from device_sdk.session import Session
-from device_sdk.setting import check_choice, default_spool, parse_size
+from device_sdk.setting import check_choice, default_spool, from_environment, parse_size
 from device_sdk.spool import FileSpool, Spool
 from device_sdk.status import DeviceStatistics, Status, count
 from device_sdk.timekeeper import Timekeeper
 from device_sdk.transport import RetryPolicy, make_connector
 from device_sdk.wire import MAX_CHANNELS
 
+if TYPE_CHECKING:
+    from device_sdk.commands import Commands
+
 logger = logging.getLogger("device_sdk.device")
 
 Link = Literal["normal", "metered"]
+_Function = TypeVar("_Function", bound=Callable[..., object])
 MEMORY = ":memory:"
 # At most a day is kept (`state_log.RETAIN_S`): 64 MB are a day of 700 bytes a second.
 RETAIN_ACKED = "64MB"
@@ -58,36 +62,6 @@ MEMORY_RETAIN_BYTES = 256 * 1024
 CLOSE_TIMEOUT_S = 2.0
 # Beyond the drain: bye, the closing handshake, a disk that is slow to sync. Then the thread is left to die.
 _JOIN_EXTRA_S = 5.0
-
-
-class ChannelRecorder:
-    """One channel of a device: made by `Device.channel`."""
-
-    __slots__ = ("_device", "name")
-
-    def __init__(self, device: Device, name: str) -> None:
-        self._device = device
-        self.name = name
-
-    def record(self, value: object, time: datetime | int | None = None) -> None:
-        """Record one value; see `Device.record`, which this does without building a mapping."""
-        device = self._device
-        spool, courier, timekeeper = device._spool, device._courier, device._timekeeper
-        if spool is None or courier is None or timekeeper is None:
-            raise MisuseError(f"device {device.name} {device._closed_because}")
-        checked = check_value(self.name, value)
-        time_ns = None if time is None else to_time_ns(time)
-        if checked is None:
-            spool.skip_no_value(1)
-            return
-        now_ns = device._clock.wall_ns()
-        if now_ns < timekeeper.known_from_ns:
-            timekeeper.record(((self.name, checked),), time_ns, now_ns)
-        elif time_ns is None:
-            spool.record_one(self.name, checked, now_ns)
-        else:
-            spool.record(((self.name, checked),), time_ns, now_ns)
-        courier.wake()
 
 
 class Device:
@@ -167,6 +141,7 @@ class Device:
         self._boot_id = boot_id
         self._closed_because = "is not open: use it in a `with` block, or call open()"
         self._channels: dict[str, Channel] = {}
+        self._commands: Commands | None = None
         # Present while the device is open, all of them.
         self._spool: Spool | None = None
         self._session: Session | None = None
@@ -187,15 +162,7 @@ class Device:
         Raises:
             MisuseError: HUB_URL or DEVICE_NAME is missing, or something is not valid.
         """
-        names = {
-            "name": "DEVICE_NAME", "url": "HUB_URL", "token": "HUB_TOKEN", "ca": "HUB_CA", "spool": "SPOOL_DIR",
-            "fingerprint": "HUB_FINGERPRINT",
-        }  # fmt: skip
-        found = {key: os.environ[name] for key, name in names.items() if os.environ.get(name)} | settings
-        missing = [names[key] for key in ("name", "url") if key not in found]
-        if missing:
-            raise MisuseError(f"the environment lacks {' and '.join(missing)}")
-        return cls(**found)
+        return cls(**from_environment(settings))
 
     # --- recording -----------------------------------------------------------------------------
 
@@ -266,6 +233,29 @@ class Device:
                 timekeeper.record(checked, time_ns, now_ns)
             courier.wake()
 
+    # --- commands ------------------------------------------------------------------------------
+
+    @overload
+    def command(self, function: _Function, /) -> _Function: ...
+    @overload
+    def command(self, function: None = None, /, *, name: str | None = None) -> Callable[[_Function], _Function]: ...
+    def command(
+        self, function: _Function | None = None, /, *, name: str | None = None
+    ) -> _Function | Callable[[_Function], _Function]:
+        """Let the hub call this function, before or after the device is opened: ``@device.command``.
+
+        Its annotated arguments (int, float, bool, str, dict, list, Literal, ``| None``, defaults) are declared to the
+        hub, which refuses others; what it returns, as JSON, is the reply, an exception is the failure. Each command
+        takes effect once; one that a kill interrupts is answered as ``interrupted`` and not run again. Sync functions
+        run in one thread of their own, async ones as tasks under ``async with``.
+
+        Raises:
+            MisuseError: a name or annotation that cannot be. SpoolError: notes of commands cannot be kept.
+        """
+        if function is None:
+            return lambda decorated: _add_command(self, decorated, name)
+        return _add_command(self, function, name)
+
     # --- waiting and looking -------------------------------------------------------------------
 
     def flush(self, timeout_s: float = 10.0) -> None:
@@ -279,7 +269,7 @@ class Device:
         if self._thread is None:
             raise MisuseError(f"device {self.name} was opened by `async with`: await flush_async() instead")
         if not asyncio.run_coroutine_threadsafe(courier.drain(timeout_s), loop).result():
-            raise self._flush_timeout(timeout_s)
+            raise _flush_timeout(self, timeout_s)
 
     async def flush_async(self, timeout_s: float = 10.0) -> None:
         """Do as `flush` without blocking the loop. May be cancelled without loss."""
@@ -287,7 +277,7 @@ class Device:
         if self._thread is not None:
             raise MisuseError(f"device {self.name} was opened by `with`: call flush() instead")
         if not await courier.drain(timeout_s):
-            raise self._flush_timeout(timeout_s)
+            raise _flush_timeout(self, timeout_s)
 
     @property
     def status(self) -> Status:
@@ -325,7 +315,7 @@ class Device:
         courier = self._assemble(self._open_spool(), is_in_users_loop=False)
         loop = self._loop = asyncio.new_event_loop()
         task = self._task = loop.create_task(courier.run(), name=f"telemetry-{self.name}")
-        self._thread = threading.Thread(target=_run_loop, args=(loop, task), name=f"telemetry-{self.name}", daemon=True)
+        self._thread = threading.Thread(target=run_loop, args=(loop, task), name=f"telemetry-{self.name}", daemon=True)
         self._thread.start()
         atexit.register(self.close)
 
@@ -334,9 +324,11 @@ class Device:
         thread, loop, courier, task = self._thread, self._loop, self._courier, self._task
         if thread is None or loop is None or courier is None or task is None:
             return
+        if self._commands is not None:
+            self._commands.close(self._close_timeout_s)
         spool = self._disassemble()
         atexit.unregister(self.close)
-        asyncio.run_coroutine_threadsafe(_stop(courier, task, self._close_timeout_s), loop)
+        asyncio.run_coroutine_threadsafe(stop(courier, task, self._close_timeout_s), loop)
         thread.join(self._close_timeout_s + _JOIN_EXTRA_S)
         if thread.is_alive():
             logger.error("not stopped device=%s reason=disk or network hangs; its spool was left open", self.name)
@@ -355,8 +347,8 @@ class Device:
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         spool = await loop.run_in_executor(None, self._open_spool) if self._is_on_disk else self._open_spool()
-        courier = self._assemble(spool, is_in_users_loop=True)
         self._loop = loop
+        courier = self._assemble(spool, is_in_users_loop=True)
         self._task = loop.create_task(courier.run(), name=f"telemetry-{self.name}")
         return self
 
@@ -366,9 +358,11 @@ class Device:
         courier, task = self._courier, self._task
         if courier is None or task is None:
             return
-        spool = self._disassemble()
+        spool, commands = self._disassemble(), self._commands
         try:
-            await _stop(courier, task, self._close_timeout_s)
+            if commands is not None:
+                await commands.close_async(self._close_timeout_s)
+            await stop(courier, task, self._close_timeout_s)
         finally:
             if self._is_on_disk:
                 await asyncio.get_running_loop().run_in_executor(None, spool.close)
@@ -381,7 +375,21 @@ class Device:
     def _is_on_disk(self) -> bool:
         return self._place != MEMORY
 
+    @property
+    def _path(self) -> Path:
+        return Path(self._place) if self._place is not None else default_spool(self.name)
+
     def _open_spool(self) -> Spool:
+        spool = self._make_spool()
+        if self._commands is not None:
+            try:
+                self._commands.open(self._path if self._is_on_disk else None)
+            except SpoolError:
+                spool.close()
+                raise
+        return spool
+
+    def _make_spool(self) -> Spool:
         if self._spool is not None or self._inherited is not None:
             raise MisuseError(f"device {self.name} was opened before; make a new Device")
         if not self._is_on_disk:
@@ -391,9 +399,8 @@ class Device:
             # Memory is dearer than disk, and lost with the process anyway: as little as one window of frames.
             retain_bytes = min(self._retain_bytes, MEMORY_RETAIN_BYTES)
             return MemorySpool(max_bytes=self._max_bytes, when_full=self._when_full, retain_bytes=retain_bytes)
-        path = Path(self._place) if self._place is not None else default_spool(self.name)
         return FileSpool(
-            path, boot=self._boot(), max_bytes=self._max_bytes, when_full=self._when_full,
+            self._path, boot=self._boot(), max_bytes=self._max_bytes, when_full=self._when_full,
             durability=self._durability, retain_bytes=self._retain_bytes,
         )  # fmt: skip
 
@@ -417,7 +424,9 @@ class Device:
             offload=is_in_users_loop and self._is_on_disk, on_frame=self._on_frame, on_ack=self._on_ack,
         )  # fmt: skip
         self._session, self._courier, self._timekeeper, self._spool = session, courier, timekeeper, spool
-        _open_devices.add(self)
+        open_devices.add(self)
+        if self._commands is not None:
+            _attach_commands(self, self._commands)
         return courier
 
     def _disassemble(self, because: str = "was closed") -> Spool:
@@ -427,10 +436,10 @@ class Device:
         self._inherited = (spool, self._session, self._courier, self._loop, self._task, self._thread)
         self._spool = self._session = self._courier = self._timekeeper = None
         self._loop = self._task = self._thread = None
-        _open_devices.discard(self)
+        open_devices.discard(self)
         return spool
 
-    def _forget_after_fork(self) -> None:
+    def forget_after_fork(self) -> None:
         """In the child: let go without closing; spool, lock and socket belong to the parent."""
         if self._spool is not None:
             self._disassemble("was opened before a fork, and stays with the parent: open a Device in the child")
@@ -451,50 +460,38 @@ class Device:
             raise MisuseError(f"device {self.name} {self._closed_because}")
         return self._courier, self._loop
 
-    def _flush_timeout(self, timeout_s: float) -> FlushTimeoutError:
-        status = self.status
-        why = f"; {status.last_error}" if status.last_error else ""
-        return FlushTimeoutError(
-            f"device {self.name}: {status.pending} readings are not at the hub after {timeout_s:g} s{why}. "
-            "They stay in the spool and are delivered later."
-        )
+
+def _flush_timeout(device: Device, timeout_s: float) -> FlushTimeoutError:
+    status = device.status
+    why = f"; {status.last_error}" if status.last_error else ""
+    return FlushTimeoutError(
+        f"device {device.name}: {status.pending} readings are not at the hub after {timeout_s:g} s{why}. "
+        "They stay in the spool and are delivered later."
+    )
 
 
-_open_devices: weakref.WeakSet[Device] = weakref.WeakSet()
+def _add_command(device: Device, function: _Function, name: str | None) -> _Function:
+    # Imported by those who use it, as the spool in memory is.
+    from device_sdk.commands import Commands
+
+    is_new = device._commands is None
+    commands = device._commands or Commands(device.name)
+    commands.add(function, name)
+    device._commands = commands
+    if is_new and device._spool is not None:
+        commands.open(device._path if device._is_on_disk else None)
+        _attach_commands(device, commands)
+    return function
 
 
-def _after_fork() -> None:
-    for device in list(_open_devices):
-        device._forget_after_fork()
+def _attach_commands(device: Device, commands: Commands) -> None:
+    from device_sdk.commands import Link as CommandLink
 
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def _run_loop(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
-    """Body of the background thread."""
-    try:
-        loop.run_until_complete(asyncio.wait((task,)))
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("courier ended", exc_info=task.exception())
-    finally:
-        loop.run_until_complete(_cancel_leftovers())
-        loop.close()
-
-
-async def _cancel_leftovers() -> None:
-    """End the losers of a race between several addresses: `create_connection` leaves them behind."""
-    leftovers = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in leftovers:
-        task.cancel()
-    await asyncio.gather(*leftovers, return_exceptions=True)
-
-
-async def _stop(courier: Courier, task: asyncio.Task[None], timeout_s: float) -> None:
-    """Drain for a while, then end the courier; also when cancelled meanwhile."""
-    try:
-        await courier.drain(timeout_s, give_up_offline=True)
-    finally:
-        task.cancel()
-        await asyncio.wait((task,))
+    courier, session = device._courier, device._session
+    assert courier is not None, "an open device has one"
+    assert session is not None, "an open device has one"
+    loop = None if device._thread is not None else device._loop
+    commands.attach(CommandLink(
+        courier.say, courier.declare_commands, lambda: session.hub_time_ns, device._clock.boot_ns, loop
+    ))  # fmt: skip
+    courier.controls.append(commands)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import assert_never
+from typing import Any, assert_never
 
 from device_sdk import wire
 from device_sdk.columns import decode_batch
@@ -73,11 +73,13 @@ class _Beside:
     """What is said beside the frames on one connection: channels the hub does not know yet, replies, reported state."""
 
     def __init__(self) -> None:
+        self.commands: dict[str, Any] | None = None
         self.begin()
 
     def begin(self) -> None:
         """A new connection: nothing is declared on it, and what was said on the one before is forgotten."""
         self._declared: dict[str, Channel] = {}
+        self._told: dict[str, Any] | None = None
         self.is_schema_due = True
         self.said: list[bytes] = []
 
@@ -88,9 +90,10 @@ class _Beside:
             # First the flag, then the look: a channel declared meanwhile sets it again.
             self.is_schema_due = False
             changed = tuple(c for c in channels.values() if self._declared.get(c.name) != c)
-            if changed:
-                self._declared = dict(channels)
-                said.insert(0, wire.encode(wire.Schema(changed)))
+            commands = None if self.commands is self._told else self.commands
+            if changed or commands is not None:
+                self._declared, self._told = dict(channels), self.commands
+                said.insert(0, wire.encode(wire.Schema(changed, commands)))
         return said
 
 
@@ -193,6 +196,11 @@ class Session:
     def schema_changed(self) -> None:
         """Note that a channel was declared; the next `frames_to_send` begins with it. Safe from any thread."""
         self._beside.is_schema_due = True
+
+    def declare_commands(self, commands: dict[str, Any]) -> None:
+        """Declare all commands of the device, also on each later connection; see `wire.Schema`. From any thread."""
+        self._beside.commands = commands
+        self.schema_changed()
 
     def say(self, message: wire.Reply | wire.Reported) -> None:
         """Send a message beside the frames. Only on this connection: whoever says it says it again once `Welcomed`."""

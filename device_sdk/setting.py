@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from device_sdk.errors import MisuseError
 
@@ -44,6 +44,24 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def from_environment(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `Device.from_env`: those of the environment, and ``settings``, which win.
+
+    Raises:
+        MisuseError: HUB_URL or DEVICE_NAME is missing.
+    """
+    names = {
+        "name": "DEVICE_NAME", "url": "HUB_URL", "token": "HUB_TOKEN", "ca": "HUB_CA", "spool": "SPOOL_DIR",
+        "fingerprint": "HUB_FINGERPRINT",
+    }  # fmt: skip
+    found: dict[str, Any] = {key: os.environ[name] for key, name in names.items() if os.environ.get(name)}
+    found.update(settings)
+    missing = [names[key] for key in ("name", "url") if key not in found]
+    if missing:
+        raise MisuseError(f"the environment lacks {' and '.join(missing)}")
+    return found
 
 
 def default_spool(device: str) -> Path:
