@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from http.client import HTTPException
 from os import PathLike
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from websockets.exceptions import ConnectionClosed
 
 TIMEOUT_S = 30.0
+# As the hub has it: a person waits.
+COMMAND_TIMEOUT_S = 10.0
 # Rows asked for in one page of history: about 300 KiB of JSON.
 PAGE_ROWS = 10_000
 # The hub's live messages are below 256 KiB but for one instant of thousands of series; more is no hub of ours.
@@ -175,7 +177,7 @@ class Watch:
 
 
 class Client:
-    """One hub, read.
+    """One hub, read; and its devices commanded.
 
     Args:
         url: ``http``, ``https``, ``ws`` or ``wss``, e.g. ``https://hub.local:8000``.
@@ -240,6 +242,43 @@ class Client:
         found: list[dict[str, Any]] = self.get("/v1/devices")["devices"]
         return found
 
+    def command(
+        self,
+        match: str,
+        name: str,
+        /,
+        *,
+        timeout_s: float = COMMAND_TIMEOUT_S,
+        queue: bool = False,
+        expires: str | None = None,
+        id: str | None = None,
+        args: Mapping[str, object] | None = None,
+        **named: object,
+    ) -> list[dict[str, Any]]:
+        """Have devices do something and wait: ``client.command("greenhouse-*", "fan", speed=3)``.
+
+        Args:
+            match: devices by name, ``site:north``, ``tag:tomatoes``; ``*``: all.
+            timeout_s: how long answers may take, at most an hour.
+            queue: keep it for devices that are not connected, until ``expires`` (``1d``, at most ``30d``).
+            id: chosen by you: a call that comes again is the same command, and takes effect once.
+            args: arguments that are called like one of these; others are ``named``.
+
+        Returns:
+            For each device ``device``, ``state`` (``done`` when it did), ``value``, ``error``.
+
+        Raises: as `query`; `MisuseError` also when no device fits.
+        """
+        body = {
+            "match": match, "name": name, "args": {**(args or {}), **named}, "timeout": f"{round(timeout_s * 1000)}ms",
+            "queue": queue, "expires": expires, "id": id, "wait": True,
+        }  # fmt: skip
+        request = urllib.request.Request(  # noqa: S310 - as in get
+            f"{self.url}/v1/commands", json.dumps(body).encode(), {**self._headers, "Content-Type": "application/json"}
+        )
+        results: list[dict[str, Any]] = self._ask(request, timeout_s + TIMEOUT_S)["results"]
+        return results
+
     def watch(
         self,
         *match: str,
@@ -270,8 +309,11 @@ class Client:
         request = urllib.request.Request(  # noqa: S310
             f"{self.url}{path}?{urllib.parse.urlencode(given, doseq=True)}", headers=self._headers
         )
+        return self._ask(request, TIMEOUT_S)
+
+    def _ask(self, request: urllib.request.Request, timeout_s: float) -> dict[str, Any]:
         try:
-            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
+            with self._opener.open(request, timeout=timeout_s) as answer:
                 found = json.loads(answer.read())
         except urllib.error.HTTPError as error:
             with error:

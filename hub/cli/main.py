@@ -11,6 +11,7 @@ import typer
 from hub.cli import (
     backup,
     claims,
+    commands,
     configuration,
     devices,
     history,
@@ -47,6 +48,8 @@ app.add_typer(tokens.app, name="tokens")
 app.add_typer(metadata.app, name="metadata")
 app.add_typer(users.app, name="users")
 app.command("log")(log.log)
+app.command("command")(commands.command)
+app.add_typer(commands.app, name="commands")
 app.command("watch")(live.watch)
 app.command("query")(history.query)
 app.command("export")(history.export)

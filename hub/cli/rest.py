@@ -75,9 +75,9 @@ class RestClient:
         """Return the parsed answer of a GET."""
         return self._call("GET", path, parameters)
 
-    def post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
-        """Return the parsed answer of a POST."""
-        return self._call("POST", path, None, json.dumps(body).encode())
+    def post(self, path: str, body: Mapping[str, object], *, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+        """Return the parsed answer of a POST; the hub may take ``timeout_s`` for it."""
+        return self._call("POST", path, None, json.dumps(body).encode(), timeout_s)
 
     def patch(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
         """Return the parsed answer of a PATCH."""
@@ -102,9 +102,14 @@ class RestClient:
                 raise UnreachableError(f"the answer of {self.url} ended early: {error!r}") from error
 
     def _call(
-        self, method: str, path: str, parameters: Parameters | None = None, body: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        parameters: Parameters | None = None,
+        body: bytes | None = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> dict[str, Any]:
-        with self._open(method, path, parameters, body) as answer:
+        with self._open(method, path, parameters, body, timeout_s) as answer:
             data = answer.read()
         if not data:
             return {}
