@@ -1,6 +1,6 @@
 """Many devices in one process, each with its own SDK session, at a steady rate.
 
-Owns: the schedule. Place: after `link` and `sensor`.
+Owns: the schedule. Place: after `link`, `obedience` and `sensor`.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 
 from simulators.ledger import Ledger
 from simulators.link import Link, SimulatedLink, Summary, drain, open_devices, summarise
+from simulators.obedience import Obedience, obey
 from simulators.progress import NoProgress, Progress
 from simulators.sensor import SimulatedDevice
 
@@ -43,7 +44,7 @@ async def run_fleet(
     async with open_devices(link, (device.name for device in devices), ledger) as links:
         declare_channels(devices, links, every_s=1.0 / rate_hz)
         async with faults or nullcontext():
-            await _record_all(devices, links, rate_hz, duration_s, progress or NoProgress())
+            await _record_all(devices, links, obey(links), rate_hz, duration_s, progress or NoProgress())
         opened = list(links.values())
         await drain(opened, drain_s)
         summary = summarise(opened, time.monotonic() - started)
@@ -63,6 +64,7 @@ def declare_channels(
 async def _record_all(
     devices: Sequence[SimulatedDevice],
     links: dict[str, SimulatedLink],
+    told: dict[str, Obedience],
     rate_hz: float,
     duration_s: float,
     progress: Progress,
@@ -75,7 +77,8 @@ async def _record_all(
         due = min(total, int((time.monotonic() - start) * per_second) + 1)
         for n in range(done, min(due, done + _BURST)):
             device = devices[n % len(devices)]
-            links[device.name].record(device.read(time.time()))
+            if told[device.name].is_due(time.monotonic()):
+                links[device.name].record(device.read(time.time()))
         is_late = due > done + _BURST
         done = min(due, done + _BURST)
         progress.update(done, f"{done} samples")
