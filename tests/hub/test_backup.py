@@ -60,8 +60,6 @@ class Files:
         self.store = EmbeddedStore(folder / READINGS)
         self.identities = Identities(folder / IDENTITIES)
         self.metadata = Metadata(folder / METADATA)
-        self.commands = CommandFile(folder / COMMANDS)
-        self.commands.record([], {("default", "pump"): "{}"})
         self.metadata.change(Edit(SeriesKey("default", "pump", ""), {"label": "Pump"}), "tests")
         for _ in range(frames):
             self.add()
@@ -80,7 +78,6 @@ class Files:
         self.journal.close()
         self.identities.close()
         self.metadata.close()
-        self.commands.close()
 
 
 @pytest.fixture
@@ -105,8 +102,6 @@ def test_copy_holds_what_was_committed_and_opens(files: Files, tmp_path: Path) -
         assert (journal.head, store.applied, len(store.read([1], 0, 2**62, 100))) == (20, 18, 18)
     with closing(Metadata(target / METADATA)) as metadata:
         assert metadata.device("default", "pump").label == "Pump"
-    with closing(CommandFile(target / COMMANDS)) as commands:
-        assert commands.declared() == {("default", "pump"): "{}"}
 
 
 def test_hub_writes_on_during_a_copy(files: Files, tmp_path: Path) -> None:
@@ -277,3 +272,13 @@ def test_users_and_log_are_copied_where_they_are(files: Files, tmp_path: Path) -
     ):
         assert [user.name for user in copied.users()] == ["anna"]
         assert [entry.what for entry in told.entries("default", 9)] == ["add"]
+
+
+def test_commands_are_in_the_copy(files: Files, tmp_path: Path) -> None:
+    """With what waits for devices: a restored hub goes on with it."""
+    with closing(CommandFile(files.folder / COMMANDS)) as commands:
+        commands.record([], {("default", "pump"): "{}"})
+        back_up(files.folder, tmp_path / "copy", sleep=no_sleep)
+
+    with closing(CommandFile(tmp_path / "copy" / COMMANDS)) as commands:
+        assert commands.declared() == {("default", "pump"): "{}"}
