@@ -273,10 +273,7 @@ class Client:
             "match": match, "name": name, "args": {**(args or {}), **named}, "timeout": f"{round(timeout_s * 1000)}ms",
             "queue": queue, "expires": expires, "id": id, "wait": True,
         }  # fmt: skip
-        request = urllib.request.Request(  # noqa: S310 - as in get
-            f"{self.url}/v1/commands", json.dumps(body).encode(), {**self._headers, "Content-Type": "application/json"}
-        )
-        results: list[dict[str, Any]] = self._ask(request, timeout_s + TIMEOUT_S)["results"]
+        results: list[dict[str, Any]] = self.post("/v1/commands", body, timeout_s + TIMEOUT_S)["results"]
         return results
 
     def watch(
@@ -305,13 +302,35 @@ class Client:
             ProtocolError: what answers is no hub.
         """
         given = {name: value for name, value in parameters.items() if value is not None}
-        # The scheme was checked in __init__: no file: or other surprise can be opened here.
-        request = urllib.request.Request(  # noqa: S310
-            f"{self.url}{path}?{urllib.parse.urlencode(given, doseq=True)}", headers=self._headers
-        )
-        return self._ask(request, TIMEOUT_S)
+        return self._ask(f"{path}?{urllib.parse.urlencode(given, doseq=True)}")
 
-    def _ask(self, request: urllib.request.Request, timeout_s: float) -> dict[str, Any]:
+    def post(self, path: str, body: dict[str, Any], timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+        """Return the parsed answer of a POST of a JSON object. Raises as `get`."""
+        return self._ask(path, json.dumps(body).encode(), timeout_s)
+
+    def state(self, device: str) -> dict[str, Any]:
+        """Return a device's desired and reported state and how they differ: ``GET /v1/devices/{device}/state``."""
+        return self.get(f"/v1/devices/{urllib.parse.quote(device, safe='')}/state")
+
+    def set_desired(
+        self, selector: str, patch: dict[str, Any], *, expected_version: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Change the desired state of all devices that match; return what became of each (``POST /v1/desired``).
+
+        Args:
+            selector: ``greenhouse-*``, ``site:north tag:fan``, ``*``.
+            patch: merged into the state; None removes a key (RFC 7396).
+            expected_version: refuse devices that have another version by now; ``error`` says so.
+        """
+        body = {"selector": selector, "patch": patch, "expected_version": expected_version}
+        outcomes: list[dict[str, Any]] = self.post("/v1/desired", body)["devices"]
+        return outcomes
+
+    def _ask(self, target: str, body: bytes | None = None, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+        # The scheme was checked in __init__: no file: or other surprise can be opened here.
+        request = urllib.request.Request(f"{self.url}{target}", data=body, headers=self._headers)  # noqa: S310
+        if body is not None:
+            request.add_header("Content-Type", "application/json")
         try:
             with self._opener.open(request, timeout=timeout_s) as answer:
                 found = json.loads(answer.read())

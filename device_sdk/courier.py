@@ -343,7 +343,7 @@ class Courier:
                 if self._on_ack is not None:
                     self._call(partial(self._on_ack, stored, stream))
             case Command() | Desired():
-                for control in self.controls:
+                for control in tuple(self.controls):
                     self._call(partial(control.take, event))
             case Closing(why, retry_s):
                 if line is not None:
@@ -357,7 +357,7 @@ class Courier:
         logger.info("online device=%s stream=%s", self._device, self._spool.stream)
         if line is not None and line.connection is not None:
             line.connection.keep_alive(event.ping_s)
-        for control in self.controls:
+        for control in tuple(self.controls):
             self._call(control.welcomed)
 
     # --- connections ---------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from device_sdk import __version__
 from device_sdk.background import open_devices, run_loop, stop
 from device_sdk.clock import Clock, read_boot_id
 from device_sdk.courier import AckHook, Courier, FrameHook
-from device_sdk.errors import FlushTimeoutError, MisuseError, SpoolError
+from device_sdk.errors import MisuseError, SpoolError
 from device_sdk.outbox import Durability, WhenFull
 from device_sdk.reading import (
     Channel,
@@ -42,7 +42,8 @@ from device_sdk.recorder import ChannelRecorder
 from device_sdk.session import Session
 from device_sdk.setting import check_choice, default_spool, from_environment, parse_size
 from device_sdk.spool import FileSpool, Spool
-from device_sdk.status import DeviceStatistics, Status, count
+from device_sdk.stateful import Stateful
+from device_sdk.status import DeviceStatistics, Status, count, flush_timeout
 from device_sdk.timekeeper import Timekeeper
 from device_sdk.transport import RetryPolicy, make_connector
 from device_sdk.wire import MAX_CHANNELS
@@ -64,7 +65,7 @@ CLOSE_TIMEOUT_S = 2.0
 _JOIN_EXTRA_S = 5.0
 
 
-class Device:
+class Device(Stateful):
     """A device that records readings and brings them to a hub.
 
     Args:
@@ -233,8 +234,6 @@ class Device:
                 timekeeper.record(checked, time_ns, now_ns)
             courier.wake()
 
-    # --- commands ------------------------------------------------------------------------------
-
     @overload
     def command(self, function: _Function, /) -> _Function: ...
     @overload
@@ -269,7 +268,7 @@ class Device:
         if self._thread is None:
             raise MisuseError(f"device {self.name} was opened by `async with`: await flush_async() instead")
         if not asyncio.run_coroutine_threadsafe(courier.drain(timeout_s), loop).result():
-            raise _flush_timeout(self, timeout_s)
+            raise flush_timeout(self.name, self.status, timeout_s)
 
     async def flush_async(self, timeout_s: float = 10.0) -> None:
         """Do as `flush` without blocking the loop. May be cancelled without loss."""
@@ -277,7 +276,7 @@ class Device:
         if self._thread is not None:
             raise MisuseError(f"device {self.name} was opened by `with`: call flush() instead")
         if not await courier.drain(timeout_s):
-            raise _flush_timeout(self, timeout_s)
+            raise flush_timeout(self.name, self.status, timeout_s)
 
     @property
     def status(self) -> Status:
@@ -316,6 +315,7 @@ class Device:
         loop = self._loop = asyncio.new_event_loop()
         task = self._task = loop.create_task(courier.run(), name=f"telemetry-{self.name}")
         self._thread = threading.Thread(target=run_loop, args=(loop, task), name=f"telemetry-{self.name}", daemon=True)
+        self._begin_twin()
         self._thread.start()
         atexit.register(self.close)
 
@@ -326,6 +326,7 @@ class Device:
             return
         if self._commands is not None:
             self._commands.close(self._close_timeout_s)
+        self._end_twin()
         spool = self._disassemble()
         atexit.unregister(self.close)
         asyncio.run_coroutine_threadsafe(stop(courier, task, self._close_timeout_s), loop)
@@ -350,6 +351,7 @@ class Device:
         self._loop = loop
         courier = self._assemble(spool, is_in_users_loop=True)
         self._task = loop.create_task(courier.run(), name=f"telemetry-{self.name}")
+        self._begin_twin()
         return self
 
     async def __aexit__(
@@ -358,6 +360,7 @@ class Device:
         courier, task = self._courier, self._task
         if courier is None or task is None:
             return
+        self._end_twin()
         spool, commands = self._disassemble(), self._commands
         try:
             if commands is not None:
@@ -378,6 +381,9 @@ class Device:
     @property
     def _path(self) -> Path:
         return Path(self._place) if self._place is not None else default_spool(self.name)
+
+    def _twin_file(self) -> Path | None:
+        return self._path / "twin.json" if self._is_on_disk else None
 
     def _open_spool(self) -> Spool:
         spool = self._make_spool()
@@ -405,8 +411,7 @@ class Device:
         )  # fmt: skip
 
     def _boot(self) -> str:
-        if self._boot_id is None:
-            self._boot_id = read_boot_id()
+        self._boot_id = self._boot_id or read_boot_id()
         return self._boot_id
 
     def _assemble(self, spool: Spool, *, is_in_users_loop: bool) -> Courier:
@@ -459,15 +464,6 @@ class Device:
         if self._courier is None or self._loop is None:
             raise MisuseError(f"device {self.name} {self._closed_because}")
         return self._courier, self._loop
-
-
-def _flush_timeout(device: Device, timeout_s: float) -> FlushTimeoutError:
-    status = device.status
-    why = f"; {status.last_error}" if status.last_error else ""
-    return FlushTimeoutError(
-        f"device {device.name}: {status.pending} readings are not at the hub after {timeout_s:g} s{why}. "
-        "They stay in the spool and are delivered later."
-    )
 
 
 def _add_command(device: Device, function: _Function, name: str | None) -> _Function:

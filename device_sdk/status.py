@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from device_sdk.courier import Courier
-from device_sdk.errors import Reason
+from device_sdk.errors import FlushTimeoutError, Reason
 from device_sdk.frozen import Frozen
 from device_sdk.session import Session
 from device_sdk.spool import SpoolStatistics
@@ -98,4 +98,13 @@ def count(held: SpoolStatistics, session: Session, courier: Courier) -> DeviceSt
         rejected=tally.rejected,
         reconnects=tally.reconnects,
         last_error=held.disk_error or courier.last_error,
+    )
+
+
+def flush_timeout(device: str, status: Status, timeout_s: float) -> FlushTimeoutError:
+    """Return the error of a flush that took longer: how much is left, and why as far as known."""
+    why = f"; {status.last_error}" if status.last_error else ""
+    return FlushTimeoutError(
+        f"device {device}: {status.pending} readings are not at the hub after {timeout_s:g} s{why}. "
+        "They stay in the spool and are delivered later."
     )

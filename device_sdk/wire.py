@@ -261,17 +261,26 @@ class Reply(Frozen):
 
 
 class Desired(Frozen):
-    """The state that the device should have, whole; ``version`` rises with each change."""
+    """The state that the device should have, whole; ``version`` rises with each change.
+
+    ``mark`` tells this version from one of the same number by a hub that was restored since; a device says it again
+    in `Reported`.
+    """
 
     version: int
     state: dict[str, Any]
+    mark: str = ""
 
 
 class Reported(Frozen):
-    """The state that the device has, whole; ``version`` of the desired state it has taken in (0: none)."""
+    """The state that the device has, whole; ``version`` and ``mark`` of the desired state it has taken in (0: none).
+
+    A device that says 0 is sent the desired state again.
+    """
 
     version: int
     state: dict[str, Any]
+    mark: str = ""
 
 
 DeviceMessage = Hello | Schema | Gap | Bye | Reply | Reported
@@ -352,10 +361,10 @@ def _control_object(message: Command | Reply | Desired | Reported) -> dict[str, 
             return {"op": "command", "id": id_, "name": name, "args": args, "expires_ns": str(expires_ns)}
         case Reply(id_, ok, value, error):
             return {"op": "reply", "id": id_, "ok": ok, **({"value": value} if ok else {"error": error})}
-        case Desired(version, state):
-            return {"op": "desired", "version": version, "state": state}
-        case Reported(version, state):
-            return {"op": "reported", "version": version, "state": state}
+        case Desired(version, state, mark):
+            return {"op": "desired", "version": version, "state": state, **({"mark": mark} if mark else {})}
+        case Reported(version, state, mark):
+            return {"op": "reported", "version": version, "state": state, **({"mark": mark} if mark else {})}
 
 
 def _hello_object(hello: Hello) -> dict[str, Any]:
@@ -423,5 +432,5 @@ _HUB_OPS: dict[str, Any] = {
     "slow": lambda o: Slow(str(o["why"]), int(o["retry_ms"])),
     "bye": _bye,
     "command": lambda o: Command(str(o["id"]), str(o["name"]), dict(o["args"]), int(o["expires_ns"])),
-    "desired": lambda o: Desired(int(o["version"]), dict(o["state"])),
+    "desired": lambda o: Desired(int(o["version"]), dict(o["state"]), str(o.get("mark", ""))),
 }

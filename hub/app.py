@@ -23,6 +23,7 @@ from hub.backup import BackupError, remove_unsent
 from hub.change_log import CHANGES, FLUSH_EVERY_S, ChangeLog, Entry
 from hub.commands import Commands
 from hub.config import Config
+from hub.desired import States
 from hub.devices import Registry
 from hub.downlink import Downlink
 from hub.errors import DiskFailedError, ExpiredError, HubError, UnauthenticatedError
@@ -41,6 +42,7 @@ from hub.query import Query
 from hub.renewal import renew_if_suspect
 from hub.replay import Replays
 from hub.roles import Verb
+from hub.rollout import Rollout
 from hub.session import DeviceSession
 from hub.sign_in import SignIn
 from hub.store.consumer import StoreConsumer
@@ -96,6 +98,7 @@ class Hub:
         self._tasks.append(loop.create_task(self._trim(), name="hub trim"))
         self._tasks.append(loop.create_task(self._write_refusals(), name="hub refusals"))
         self._tasks.append(loop.create_task(self.commands.run(), name="hub commands"))
+        self._tasks.append(loop.create_task(self.rollout.run(), name="hub rollout"))
         return self
 
     async def _open(self, files: ExitStack) -> None:
@@ -112,6 +115,7 @@ class Hub:
         self.sign_in = SignIn(self.users, files.enter_context(closing(Passwords())))
         self.downlink = Downlink()
         self.commands = files.enter_context(closing(Commands(data / "commands.sqlite3", self.downlink)))
+        states = files.enter_context(closing(States(data / "states.sqlite3")))
         self.journal = files.enter_context(closing(SqliteJournal(data / "journal.sqlite3")))
         begun = self.journal.begun(time.time_ns() - NEW_STREAMS_NS)
         self.streams = Streams(self.journal.runs(), self.journal.head, self._find_marks, begun)
@@ -128,6 +132,8 @@ class Hub:
 
         self.consumer = StoreConsumer(self.store, self.journal, on_failed=store_failed)
         self.writer = JournalWriter(self.journal, loop, self._committed, self._disk_failed, self._refused)
+        self.rollout = Rollout(states, self.downlink)
+        self.downlink.listen(self.rollout)
         self.live = Live(self.journal, self.registry.by_id.values(), loop, newest=self.registry.latest)
         self.query = Query(self.registry, self.store)
         self.replays = Replays(self.streams, self.registry, self.journal, self.submit, time.time_ns)

@@ -154,6 +154,7 @@ class _ReplyModel(_Model):
 class _ReportedModel(_Model):
     version: _Count
     state: dict[str, Any]
+    mark: _Short = ""
 
 
 _VALUES: dict[ValueType, TypeAdapter[Any]] = {
@@ -423,7 +424,7 @@ def _reply(obj: dict[str, Any]) -> Reply:
 def _reported(obj: dict[str, Any]) -> Reported:
     m = _ReportedModel.model_validate(obj)
     _check_size("state", m.state)
-    return Reported(m.version, m.state)
+    return Reported(m.version, m.state, m.mark)
 
 
 def _check_size(what: str, value: object) -> None:

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from simulators.ledger import Ledger
 from simulators.link import Link, SimulatedLink, Summary, drain, open_devices, summarise
 from simulators.obedience import Obedience, obey
+from simulators.pace import Pace
 from simulators.progress import NoProgress, Progress
 from simulators.sensor import SimulatedDevice
 
@@ -35,7 +36,8 @@ async def run_fleet(
 
     A sample is one value of each of the device's channels. Devices take turns,
     so the load is even within each second. When this machine is too slow the
-    rate falls behind, never the count. ``faults`` is entered while samples are
+    rate falls behind, never the count; only a device whose desired state names a longer ``interval_s`` leaves samples
+    out. ``faults`` is entered while samples are
     recorded and left before the drain: see `FaultProxy.chaos`.
 
     Cancellation: may be cancelled; un-acked readings in memory are lost with the process, and say so in no summary.
@@ -43,8 +45,9 @@ async def run_fleet(
     started = time.monotonic()
     async with open_devices(link, (device.name for device in devices), ledger) as links:
         declare_channels(devices, links, every_s=1.0 / rate_hz)
+        paces = {name: Pace(one.device, time.monotonic) for name, one in links.items()}
         async with faults or nullcontext():
-            await _record_all(devices, links, obey(links), rate_hz, duration_s, progress or NoProgress())
+            await _record_all(devices, links, obey(links), paces, rate_hz, duration_s, progress or NoProgress())
         opened = list(links.values())
         await drain(opened, drain_s)
         summary = summarise(opened, time.monotonic() - started)
@@ -65,6 +68,7 @@ async def _record_all(
     devices: Sequence[SimulatedDevice],
     links: dict[str, SimulatedLink],
     told: dict[str, Obedience],
+    paces: dict[str, Pace],
     rate_hz: float,
     duration_s: float,
     progress: Progress,
@@ -77,7 +81,8 @@ async def _record_all(
         due = min(total, int((time.monotonic() - start) * per_second) + 1)
         for n in range(done, min(due, done + _BURST)):
             device = devices[n % len(devices)]
-            if told[device.name].is_due(time.monotonic()):
+            # A command and the desired state may both slow a device down: the slower one holds.
+            if told[device.name].is_due(time.monotonic()) and paces[device.name].is_due():
                 links[device.name].record(device.read(time.time()))
         is_late = due > done + _BURST
         done = min(due, done + _BURST)

@@ -22,6 +22,7 @@ from hub.cli import (
     quarantine,
     serving,
     simulation,
+    state,
     tls,
     tokens,
     users,
@@ -50,6 +51,7 @@ app.add_typer(users.app, name="users")
 app.command("log")(log.log)
 app.command("command")(commands.command)
 app.add_typer(commands.app, name="commands")
+app.add_typer(state.app, name="state")
 app.command("watch")(live.watch)
 app.command("query")(history.query)
 app.command("export")(history.export)

@@ -25,6 +25,7 @@ from hub.metadata import Metadata
 from hub.query import Query
 from hub.replay import Replays
 from hub.roles import LOCAL, Identity, Role
+from hub.rollout import Rollout
 from hub.sign_in import SignIn
 from hub.store.base import Store
 from hub.streams import Streams
@@ -98,6 +99,8 @@ class Parts(Protocol):
     def describe(self) -> None: ...
     @property
     def claim_attempts(self) -> Attempts: ...
+    @property
+    def rollout(self) -> Rollout: ...
     @property
     def started_ns(self) -> int: ...
     def pause(self, seconds: float) -> None: ...

@@ -19,6 +19,7 @@ from hub.backup import (
     JOURNAL,
     METADATA,
     READINGS,
+    STATES,
     Backup,
     BackupError,
     back_up,
@@ -30,6 +31,7 @@ from hub.backup import (
 from hub.change_log import CHANGES, ChangeLog, Entry
 from hub.command_file import CommandFile
 from hub.config import Config
+from hub.desired import States
 from hub.errors import ConflictError, NotFoundError
 from hub.journal.sqlite import SqliteJournal
 from hub.metadata import Edit, Metadata
@@ -46,7 +48,7 @@ def no_sleep(_: float) -> None:
 
 
 # The files that `Files` writes.
-WRITTEN = (*FILES, METADATA)
+WRITTEN = (*FILES, METADATA, STATES)
 
 
 class Files:
@@ -61,6 +63,8 @@ class Files:
         self.identities = Identities(folder / IDENTITIES)
         self.metadata = Metadata(folder / METADATA)
         self.metadata.change(Edit(SeriesKey("default", "pump", ""), {"label": "Pump"}), "tests")
+        self.states = States(folder / STATES)
+        self.states.change("default", ["pump"], {"speed": 3}, "tests")
         for _ in range(frames):
             self.add()
 
@@ -78,6 +82,7 @@ class Files:
         self.journal.close()
         self.identities.close()
         self.metadata.close()
+        self.states.close()
 
 
 @pytest.fixture
@@ -102,6 +107,8 @@ def test_copy_holds_what_was_committed_and_opens(files: Files, tmp_path: Path) -
         assert (journal.head, store.applied, len(store.read([1], 0, 2**62, 100))) == (20, 18, 18)
     with closing(Metadata(target / METADATA)) as metadata:
         assert metadata.device("default", "pump").label == "Pump"
+    with closing(States(target / STATES)) as states:
+        assert states.twin("default", "pump").desired.state == b'{"speed":3}'
 
 
 def test_hub_writes_on_during_a_copy(files: Files, tmp_path: Path) -> None:
@@ -247,6 +254,7 @@ def test_folder_of_an_earlier_hub_is_copied_as_it_is(files: Files, tmp_path: Pat
     """What that hub did not know yet is not missed: neither here nor where an archive is taken apart."""
     files.metadata.close()
     (files.folder / METADATA).unlink()
+    (files.folder / STATES).unlink()
 
     back_up(files.folder, tmp_path / "copy", sleep=no_sleep)
     receive(io.BytesIO(b"".join(send(tmp_path / "copy"))), tmp_path / "received")

@@ -49,6 +49,7 @@ class HubModel:
         self.rejected_total = 0
         self.offset = 0
         self.byes = 0
+        self.reported: list[dict[str, Any]] = []
 
     def counts(self) -> Counter[Reading]:
         """Return how often each reading was stored."""
@@ -111,6 +112,9 @@ class HubConversation:
                 return []
             case "batch" | "gap":
                 return self._frame(data)
+            case "reported":
+                self.hub.reported.append(obj)
+                return []
         raise AssertionError(f"a device does not say {obj['op']}")
 
     def commit(self) -> list[bytes]:

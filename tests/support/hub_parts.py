@@ -19,6 +19,7 @@ from device_sdk.reading import Channel, Value
 from hub.auth import Identities
 from hub.change_log import CHANGES, ChangeLog
 from hub.commands import Commands
+from hub.desired import States
 from hub.devices import Registry
 from hub.downlink import Downlink
 from hub.gateway.attempts import Attempts
@@ -29,6 +30,7 @@ from hub.model import Frame, StreamKey
 from hub.passwords import Passwords
 from hub.query import Query
 from hub.replay import Replays
+from hub.rollout import Rollout
 from hub.session import DeviceSession
 from hub.sign_in import SignIn
 from hub.store.embedded import EmbeddedStore
@@ -96,6 +98,8 @@ class HubParts:
         self.replays = Replays(self.streams, self.registry, self.journal, self.store_frames, time.time_ns)
         self.live = Live(self.journal, (), NeverScheduler(), newest=self.registry.latest)
         self.claim_attempts = Attempts()
+        self.rollout = Rollout(States(folder / "states.sqlite3"), self.downlink)
+        self.downlink.listen(self.rollout)
         self.started_ns = time.time_ns()
         self.failed: Exception | None = None
         self._keys: dict[int, StreamKey] = {}
@@ -153,6 +157,7 @@ class HubParts:
         self.store.close()
         self.journal.close()
         self.commands.close()
+        self.rollout.states.close()
         self.metadata.close()
         self._passwords.close()
         self.change_log.close()

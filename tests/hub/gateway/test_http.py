@@ -42,6 +42,8 @@ BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
     "/v1/claim": lambda device: {"code": "c0.unknown", "device": device},
     "/v1/commands": lambda _: {"match": "*", "name": "fan"},
     "/v1/commands/{id}/cancel": lambda _: {},
+    "/v1/desired": lambda _: {"selector": "*", "patch": {"speed": 3}},
+    "/v1/devices/{device}/desired": lambda _: {"patch": {"speed": 3}},
     "/v1/tokens": lambda _: {"role": "watcher"},
     "/v1/users": lambda _: {"name": "anna", "role": "watcher"},
     "/v1/users/{user}": lambda _: {"role": "watcher"},
