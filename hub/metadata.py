@@ -123,6 +123,8 @@ class Metadata:
         self._changed: set[SeriesKey] = set()
         self._database = open_database(path, _SCHEMA, SCHEMA_VERSION, synchronous=FULL, error=MetadataError)
         self._data_version = self._read_data_version()
+        # Rows of `held` within the transaction that runs.
+        self._count = 0
         self._held: dict[SeriesKey, DeviceDescription | ChannelDescription] = {}
         self._load()
 
@@ -179,6 +181,8 @@ class Metadata:
         with self._lock, self._translated():
             self._database.execute("BEGIN IMMEDIATE")
             try:
+                # Once, not for each: a full file takes 30 ms to count, and others wait for its lock.
+                (self._count,) = self._database.execute("SELECT count(*) FROM held").fetchone()
                 for edit in edits:
                     outcomes.append(self._made(edit, who, now_ns, touched))
                 if touched:
@@ -207,14 +211,15 @@ class Metadata:
             return error
         if changes:
             self._write(edit.subject, wanted, changes)
+            self._count += bool(wanted) - bool(held)
             touched.add(edit.subject)
         return changes
 
     def _check_room(self) -> None:
-        (count,) = self._database.execute("SELECT count(*) FROM held").fetchone()
-        if count >= MAX_DESCRIBED:
+        if self._count >= MAX_DESCRIBED:
             raise BadRequestError(
-                f"{count} devices and channels are described; the limit is {MAX_DESCRIBED}: unset those that are gone"
+                f"{self._count} devices and channels are described; the limit is {MAX_DESCRIBED}: "
+                "unset those that are gone"
             )
 
     def _write(self, subject: SeriesKey, wanted: Fields, changes: Sequence[Change]) -> None:

@@ -185,3 +185,13 @@ def test_file_that_cannot_be_written_changes_nothing(metadata: Metadata, tmp_pat
         metadata.change(Edit(DEVICE, {"label": "Other"}), "ann")
 
     assert metadata.device("default", "pump-1").label == "Pump"
+
+
+def test_rows_are_counted_once_a_transaction(metadata: Metadata) -> None:
+    """A thousand new descriptions do not count a full file a thousand times, with its lock held."""
+    statements: list[str] = []
+    metadata._database.set_trace_callback(statements.append)
+
+    metadata.change_all([Edit(SeriesKey("default", f"d-{n}", ""), {"label": "x"}) for n in range(20)], "ann")
+
+    assert sum("count(*)" in statement for statement in statements) == 1
