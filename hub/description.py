@@ -160,10 +160,15 @@ def _text(most: int, *, lines: bool = False) -> Callable[[object], str]:
     return check
 
 
+def _told(value: object) -> str:
+    # Not of a list: Python cannot write one that is nested a thousand times.
+    return str(value)[:40] if isinstance(value, str | int | float) else type(value).__name__
+
+
 def _word(most: int) -> Callable[[object], str]:
     def check(value: object) -> str:
         if not isinstance(value, str) or _WORD.fullmatch(value) is None or len(value) > most:
-            raise ValueError(f"{str(value)[:40]!r}: use a word of letters, digits, '_', '.', '-' (at most {most})")
+            raise ValueError(f"{_told(value)!r}: use a word of letters, digits, '_', '.', '-' (at most {most})")
         return value
 
     return check
@@ -185,7 +190,7 @@ def check_tags(value: object) -> tuple[str, ...]:
 def _number(low: float, high: float) -> Callable[[object], float]:
     def check(value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise ValueError(f"{str(value)[:40]}: use a number from {low:g} to {high:g}")
+            raise ValueError(f"{_told(value)}: use a number from {low:g} to {high:g}")
         return float(value)
 
     return check
@@ -207,7 +212,7 @@ def _scale(value: object) -> float:
 
 def _kind(value: object) -> str:
     if value not in list(Nature):
-        raise ValueError(f"{str(value)[:40]!r}: use {' or '.join(Nature)}")
+        raise ValueError(f"{_told(value)!r}: use {' or '.join(Nature)}")
     return str(value)
 
 

@@ -86,3 +86,14 @@ def test_scaled_values_are_finite_and_near(value: float, scale: float, offset: f
     assert math.isfinite(found)
     if math.isfinite(expected):
         assert found == pytest.approx(expected, rel=1e-12, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", CHANNEL_FIELDS)
+def test_value_nested_too_deep_to_write_is_refused(name: str) -> None:
+    """What JSON may nest and Python cannot print is a wrong value like others, not a failure of the hub."""
+    value: list[object] = []
+    for _ in range(1500):
+        value = [value]
+
+    with pytest.raises(BadRequestError):
+        checked(CHANNEL_FIELDS, name, value)
