@@ -128,6 +128,9 @@ class Live:
         self._series.update((s.id, s) for s in series)
         for room in self._rooms.values():
             room.add(series)
+        if self._rooms:
+            # What changed by hand is told now, not with the next reading of an hourly sensor.
+            self._schedule(self._next_at)
 
     def enter_room(self, key: RoomKey) -> Room:
         """Return the room of the key for one more listener; `leave_room` must follow. Its head is the hub's head."""

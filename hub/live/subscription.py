@@ -113,6 +113,7 @@ class Subscription:
         self._generation = self._room.generation
         self._page: Chunk | None = None
         self._page_drawn = 0
+        self._rows_read: Sequence[Row] | None = None
         self._told = start.offset
         self._was_live = False
         self._is_lagging = False
@@ -160,15 +161,18 @@ class Subscription:
                 return self._catch_up()
 
     def supply_rows(self, rows: Sequence[Row] | None) -> None:
-        """Take the answer to a `HistoryPage`."""
+        """Take the answer to a `HistoryPage`; it is written with the next `step`, behind what must be announced."""
         if self.phase is not Phase.HISTORY:
             return
         if rows is None:
             self._write_lag()
             return
+        # Series that are new since come with frames behind H; but one of these rows' may have another scale by now.
+        self._rows_read = rows
+
+    def _write_rows(self, rows: Sequence[Row]) -> None:
         runs, offset = self._live.runs, self._offset
         written = 0
-        # Series that were added while the store was read come with frames behind H: no row here can need them.
         shown = [Row(*row) for row in scaled_rows((row[:3] for row in rows), self._room.members)]
         for message in encode_rows(shown, lambda time_ns: runs.history_cursor(offset, time_ns)):
             self.outlet.write(self.outlet.wrap("data", message.tail, message.cursor))
@@ -258,6 +262,10 @@ class Subscription:
         return True
 
     def _history_page(self) -> Need | bool:
+        if self._rows_read is not None:
+            rows, self._rows_read = self._rows_read, None
+            self._write_rows(rows)
+            return True
         members = sorted(self._room.members)
         if not members:
             self._set(Phase.BEHIND)

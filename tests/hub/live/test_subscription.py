@@ -65,6 +65,7 @@ def test_history_pages_follow_the_size_of_rows() -> None:
             world.serve(client.session.reader, need)
             client.receive()
 
+    client.receive()
     assert limits[0] == 1000
     assert set(limits[1:]) == {64}
     assert len(client.readings) == 3000
@@ -343,3 +344,40 @@ def test_answers_after_the_end_are_ignored() -> None:
     assert subscription.step() is False
     assert calls == [False]
     assert world.live.statistics().rooms == 0
+
+
+def test_scale_that_changes_while_the_store_is_read_is_told_first() -> None:
+    """Rows of history are written behind the `series` message of the scale they are in."""
+    world = World()
+    series = world.add("d", "x")
+    world.record(1, NOW_NS - S, 4.0)
+    client = Client(world, since="-1m").connect(run=False)
+    while not isinstance(need := client.session.step(), HistoryPage):
+        pass
+
+    series.described = ChannelDescription(scale=10)
+    world.live.add_series([series])
+    world.serve(client.session.reader, need)
+    client.run()
+    client.receive()
+
+    told = [m["s"]["1"].get("scale") if m["op"] == "series" else m["u"][0][2] for m in client.messages
+            if m["op"] in ("series", "data")]  # fmt: skip
+    assert told == [None, 10, 40.0]
+
+
+def test_changed_series_is_told_without_a_reading() -> None:
+    """A live watcher hears of a new label now, not with the next reading, which may come in an hour."""
+    world = World()
+    series = world.add("d", "x")
+    world.record(1, NOW_NS, 1.0)
+    client = Client(world).connect()
+    client.receive()
+
+    series.described = ChannelDescription(label="New")
+    world.live.add_series([series])
+    world.settle(1.0)
+    client.receive()
+
+    assert client.messages[-1]["op"] == "series"
+    assert client.messages[-1]["s"]["1"]["label"] == "New"
