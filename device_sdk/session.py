@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, assert_never
 
@@ -45,6 +46,9 @@ METERED = "metered"
 WELCOME_TIMEOUT_S = 10.0
 # Acks follow an fsync, ≤ 1 s even on a bad disk. Past this the hub is stuck; the next connection may be healthy.
 ACK_TIMEOUT_S = 60.0
+# Replies and reported states that wait while the hub asks for a pause: a few MB at most, mostly some KB. Beyond, the
+# oldest go; who said them says them again when the hub asks again, or once `Welcomed`.
+MAX_SAID = 100
 # Longest pause a hub may ask for; a wrong number must not silence a device for good.
 MAX_RETRY_S = 900.0
 
@@ -81,11 +85,12 @@ class _Beside:
         self._declared: dict[str, Channel] = {}
         self._told: dict[str, Any] | None = None
         self.is_schema_due = True
-        self.said: list[bytes] = []
+        self.said: deque[bytes] = deque(maxlen=MAX_SAID)
 
     def take(self, channels: Mapping[str, Channel]) -> list[bytes]:
         """Return what is to be sent now, before any frame."""
-        said, self.said = self.said, []
+        said = list(self.said)
+        self.said.clear()
         if self.is_schema_due:
             # First the flag, then the look: a channel declared meanwhile sets it again.
             self.is_schema_due = False
@@ -203,8 +208,12 @@ class Session:
         self.schema_changed()
 
     def say(self, message: wire.Reply | wire.Reported) -> None:
-        """Send a message beside the frames. Only on this connection: whoever says it says it again once `Welcomed`."""
-        self._beside.said.append(wire.encode(message))
+        """Send a message beside the frames. Only on this connection: whoever says it says it again once `Welcomed`.
+
+        Without a connection it is forgotten at once: it must not gather for the days that a hub is away.
+        """
+        if self.is_online:
+            self._beside.said.append(wire.encode(message))
 
     def disconnected(self) -> None:
         """Forget the connection; everything unacked is sent again on the next one."""

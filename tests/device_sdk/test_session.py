@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from device_sdk import wire
 from device_sdk.conversation import Acknowledged, Closing, SessionEvent, State, Welcomed
-from device_sdk.errors import ProtocolError
+from device_sdk.errors import ProtocolError, Reason
 from device_sdk.file_spool import FileSpool
 from device_sdk.memory_spool import MemorySpool
 from device_sdk.pace import CUT_READINGS, CUT_S, METERED_CUT_S
@@ -21,6 +21,7 @@ from device_sdk.resend import TRIES
 from device_sdk.session import (
     ACK_TIMEOUT_S,
     MAX_RETRY_S,
+    MAX_SAID,
     WELCOME_TIMEOUT_S,
     Outgoing,
     Session,
@@ -1041,3 +1042,21 @@ def test_control_messages_are_handed_on_as_they_are(message: wire.Command | wire
     play.session.receive(wire.encode(message), play.now)
 
     assert play.session.events() == [message]
+
+
+def test_what_is_said_is_bounded() -> None:
+    """Without a connection nothing gathers; in a pause that the hub asked for, the newest few stay."""
+    play = Play()
+    for n in range(3):
+        play.session.say(wire.Reported(n, {}))
+    play.connect()
+    assert play.session.frames_to_send(play.now) == []
+
+    play.session.receive(wire.encode(wire.Slow(Reason.STORE_BEHIND, 1000)), play.now)
+    for n in range(MAX_SAID + 1):
+        play.session.say(wire.Reported(n, {}))
+    play.now += 2
+    play.session.tick(play.now)
+    sent = [json.loads(item.data)["version"] for item in play.session.frames_to_send(play.now)]
+
+    assert sent == list(range(1, MAX_SAID + 1))
