@@ -31,6 +31,9 @@ from hub.validate import MalformedError, check_batch, parse_message, unpacked
 
 _log = logging.getLogger("hub.session")
 
+# How replies and reported states begin: they have no seq, and no frame is to blame for them.
+_BESIDE = (b'{"op":"reply"', b'{"op":"reported"')
+
 RETRY_BUSY_MS = 1000
 RETRY_NEW_STREAM_MS = 600_000
 
@@ -348,7 +351,10 @@ class DeviceSession:
             self.end(Close.BAD_MESSAGE, str(error))
             return
         state = self._running_stream()
-        if error.seq is not None:
+        if data.startswith(_BESIDE):
+            # No word of it: a device takes `unreadable` for a verdict on its next frame, and gives that up in the end.
+            pass
+        elif error.seq is not None:
             if self._is_next(error.seq, can_accept):
                 _log.warning("quarantine device=%s seq=%d reason=%s", self.device, error.seq, error)
                 self._accept(
