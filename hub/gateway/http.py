@@ -39,6 +39,8 @@ _log = logging.getLogger("hub.gateway")
 
 # The largest body is a bulk enrolment of 10,000 names.
 MAX_BODY_BYTES = 1024 * 1024
+# What a stranger may send before anything is known of him: a claim is some 300 bytes.
+MAX_OPEN_BODY_BYTES = 4096
 BODY_S = 10.0
 _REASONS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
@@ -118,8 +120,9 @@ def _route(hub: Parts, endpoint: Endpoint) -> Callable[[Request], Awaitable[Resp
         if endpoint.verb is not None:
             identity = authorize(hub, request, endpoint.verb, whole=endpoint.whole, record=record)
             granted = identity.patterns(endpoint.verb)
+        most = MAX_OPEN_BODY_BYTES if endpoint.verb is None else MAX_BODY_BYTES
         if endpoint.method in ("POST", "PATCH") and endpoint.takes.model_fields:
-            question = _validated(endpoint.takes, _parse_json(await _read_body(request)))
+            question = _validated(endpoint.takes, _parse_json(await _read_body(request, most)))
         else:
             question = _validated(endpoint.takes, _query_object(endpoint.takes, request))
         record.question = question
@@ -152,14 +155,14 @@ def _query_object(model: type[BaseModel], request: Request) -> dict[str, Any]:
     return {name: query.getlist(name) if name in lists else query[name] for name in query}
 
 
-async def _read_body(request: Request) -> bytes:
+async def _read_body(request: Request, most: int) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_S):
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise HTTPException(413, f"the body is over {MAX_BODY_BYTES} bytes: send it in several requests")
+                if len(body) > most:
+                    raise HTTPException(413, f"the body is over {most} bytes: send it in several requests")
     except TimeoutError as error:
         raise BadRequestError(f"the body did not arrive within {BODY_S:g} s") from error
     except ClientDisconnect as error:

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from hub.gateway.attempts import FAILURES
-from hub.gateway.http import make_app
+from hub.gateway.http import MAX_OPEN_BODY_BYTES, make_app
 from hub.gateway.rest.claims import Claims
 from tests.hub.gateway.conftest import get
 from tests.support.hub_parts import FixedSettings, HubParts, http_client
@@ -77,3 +77,13 @@ async def test_claims_of_another_namespace_are_not_there(hub: HubParts, admin: h
     assert (listed, ended.status_code) == ([], 404)
     assert claimed.json()["namespace"] == "other"
     assert hub.identities.devices() == []
+
+
+async def test_a_stranger_sends_little(hub: HubParts) -> None:
+    """What is open to all takes no body of a megabyte into RAM before it has counted an attempt."""
+    hub.config = FixedSettings(is_loopback=False)
+
+    async with http_client(make_app(hub)) as stranger:
+        answer = await stranger.post("/v1/claim", json={"code": "x" * MAX_OPEN_BODY_BYTES})
+
+    assert answer.status_code == 413
