@@ -28,6 +28,7 @@ _TESTED_IN = {
 _OF_A_WHOLE_PACKAGE = {
     "tests/device_sdk/test_footprint.py",
     "tests/hub/gateway/test_entrances.py",
+    "tests/hub/gateway/test_isolation.py",
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
