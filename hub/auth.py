@@ -70,7 +70,11 @@ class Identities:
     # --- asked on each connection and request ---------------------------------------------------
 
     def authenticate(self, token: str) -> Identity | None:
-        """Return who the token speaks for, or None when it is unknown, wrong, ended or expired."""
+        """Return who the token speaks for, or None when it is unknown, wrong, ended or expired.
+
+        Raises:
+            UnavailableError: not known here, and it cannot be seen now whether another process has added it.
+        """
         if len(token) > MAX_TOKEN_CHARS:
             return None
         id_ = token.partition(".")[0]
@@ -260,9 +264,15 @@ class Identities:
             self._ended |= change.ended
 
     def _find_added(self, id: str) -> Credential | None:
-        with self._lock, translated(self._path):
-            self._take_in_changes()
-            return self._credentials.get(id)
+        # On the event loop: an edit in a thread may hold the lock for seconds, while another process writes the file.
+        if not self._lock.acquire(blocking=False):
+            raise UnavailableError("identities are being changed: try again in a second")
+        try:
+            with translated(self._path):
+                self._take_in_changes()
+                return self._credentials.get(id)
+        finally:
+            self._lock.release()
 
     def _take_in_changes(self) -> None:
         version = self._read_data_version()

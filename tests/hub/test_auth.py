@@ -2,6 +2,7 @@
 
 import sqlite3
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -341,3 +342,29 @@ def test_an_edit_that_the_file_refuses_leaves_everything_as_it_was(identities: I
 
     assert identities.devices() == []
     assert identities.authenticate(identities.add_device("pump-1")) is not None
+
+
+def test_unknown_id_waits_for_no_edit(identities: Identities, tmp_path: Path) -> None:
+    """While an edit waits for another process, who is known is known at once, and who is not is told to try again."""
+    token = identities.add_device("pump-1")
+    other = sqlite3.connect(tmp_path / "identities.sqlite3", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    edit = threading.Thread(target=identities.add_device, args=("pump-2",))
+    edit.start()
+    deadline = time.monotonic() + 5
+    try:
+        while True:
+            began = time.monotonic()
+            try:
+                assert identities.authenticate("d0.unknown") is None
+            except UnavailableError as error:
+                refusal = error
+                break
+            assert began < deadline, "the edit never began"
+        assert time.monotonic() - began < 0.5
+        assert identities.authenticate(token) is not None
+        assert "try again" in str(refusal)
+    finally:
+        other.execute("ROLLBACK")
+        edit.join()
+        other.close()
