@@ -21,18 +21,18 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, assert_never
 
 from device_sdk import wire
+from device_sdk.beside import Beside
 from device_sdk.columns import decode_batch
 from device_sdk.conversation import Acknowledged, Closing, Conversation, SessionEvent, State, Trigger, Welcomed
 from device_sdk.errors import Reason
 from device_sdk.flight import UNREADABLE_TRIES, Flight
 from device_sdk.frozen import Frozen
 from device_sdk.pace import Pace
-from device_sdk.reading import Channel, Reading
+from device_sdk.reading import Reading
 from device_sdk.resend import Restoring
 from device_sdk.spool import CutFrame, Spool
 from device_sdk.tally import Tally
@@ -46,9 +46,6 @@ METERED = "metered"
 WELCOME_TIMEOUT_S = 10.0
 # Acks follow an fsync, ≤ 1 s even on a bad disk. Past this the hub is stuck; the next connection may be healthy.
 ACK_TIMEOUT_S = 60.0
-# Replies and reported states that wait while the hub asks for a pause: a few MB at most, mostly some KB. Beyond, the
-# oldest go; who said them says them again when the hub asks again, or once `Welcomed`.
-MAX_SAID = 100
 # Longest pause a hub may ask for; a wrong number must not silence a device for good.
 MAX_RETRY_S = 900.0
 
@@ -73,35 +70,6 @@ class Outgoing(Frozen):
     is_first: bool = False
 
 
-class _Beside:
-    """What is said beside the frames on one connection: channels the hub does not know yet, replies, reported state."""
-
-    def __init__(self) -> None:
-        self.commands: dict[str, Any] | None = None
-        self.begin()
-
-    def begin(self) -> None:
-        """A new connection: nothing is declared on it, and what was said on the one before is forgotten."""
-        self._declared: dict[str, Channel] = {}
-        self._told: dict[str, Any] | None = None
-        self.is_schema_due = True
-        self.said: deque[bytes] = deque(maxlen=MAX_SAID)
-
-    def take(self, channels: Mapping[str, Channel]) -> list[bytes]:
-        """Return what is to be sent now, before any frame."""
-        said = list(self.said)
-        self.said.clear()
-        if self.is_schema_due:
-            # First the flag, then the look: a channel declared meanwhile sets it again.
-            self.is_schema_due = False
-            changed = tuple(c for c in channels.values() if self._declared.get(c.name) != c)
-            commands = None if self.commands is self._told else self.commands
-            if changed or commands is not None:
-                self._declared, self._told = dict(channels), self.commands
-                said.insert(0, wire.encode(wire.Schema(changed, commands)))
-        return said
-
-
 class Session:
     """The conversation of one device over any number of connections.
 
@@ -121,7 +89,7 @@ class Session:
         self._events: list[SessionEvent] = []
         self._stream = ""
         self._flight = Flight()
-        self._beside = _Beside()
+        self._beside = Beside()
         self._pace = Pace(is_metered=link == METERED)
         self._turns = Turns(spool)
         self._since = 0.0

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_sdk import wire
+from device_sdk.beside import MAX_SAID
 from device_sdk.conversation import Acknowledged, Closing, SessionEvent, State, Welcomed
 from device_sdk.errors import ProtocolError, Reason
 from device_sdk.file_spool import FileSpool
@@ -21,7 +22,6 @@ from device_sdk.resend import TRIES
 from device_sdk.session import (
     ACK_TIMEOUT_S,
     MAX_RETRY_S,
-    MAX_SAID,
     WELCOME_TIMEOUT_S,
     Outgoing,
     Session,
