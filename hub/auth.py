@@ -30,6 +30,8 @@ from hub.roles import DEFAULT_NAMESPACE, EVERYTHING, Identity, Role, Scopes, Ver
 
 # An id of 14 characters, a dot and 43 of base64url; more is no token of ours and not worth hashing.
 MAX_TOKEN_CHARS = 128
+# How long an unknown id waits for the lock: `refresh` holds it for the milliseconds in which it reads the file.
+LOOK_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Identities:
         self._clock = clock
         self._lock = threading.RLock()
         self._ended: set[str] = set()
+        self._is_held_up = False
         self._database = open_identity_file(path)
         self._data_version = self._read_data_version()
         self._credentials = self._load()
@@ -265,8 +268,11 @@ class Identities:
 
     def _find_added(self, id: str) -> Credential | None:
         # On the event loop: an edit in a thread may hold the lock for seconds, while another process writes the file.
-        if not self._lock.acquire(blocking=False):
+        # That is waited for once, not by each who asks.
+        if not self._lock.acquire(timeout=0 if self._is_held_up else LOOK_S):
+            self._is_held_up = True
             raise UnavailableError("identities are being changed: try again in a second")
+        self._is_held_up = False
         try:
             with translated(self._path):
                 self._take_in_changes()
