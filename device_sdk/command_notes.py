@@ -75,16 +75,19 @@ class CommandNotes:
         """Return the note of a command; from any thread, at once."""
         return self._notes.get(id)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether one more may not be begun."""
-        return len(self._notes) >= MAX_NOTES or self._bytes >= MAX_REPLY_BYTES
+    def has_room(self, now_ns: int | None) -> bool:
+        """Forget what is long over at ``now_ns`` (the hub's time, if known), and say whether one more may be begun.
 
-    def begin(self, id: str, expires_ns: int, now_ns: int | None) -> None:
-        """Note that a command begins: on the medium when this returns.
+        Raises:
+            OSError: the file could not be written anew.
+        """
+        with self._writing:
+            if now_ns is not None:
+                self._forget(now_ns)
+            return len(self._notes) < MAX_NOTES and self._bytes < MAX_REPLY_BYTES
 
-        Args:
-            now_ns: the hub's time, as far as it is known: what is long over is forgotten.
+    def begin(self, id: str, expires_ns: int) -> None:
+        """Note that a command begins: on the medium when this returns. Ask `has_room` before.
 
         Raises:
             OSError: it could not be noted; it must not run.
@@ -92,8 +95,6 @@ class CommandNotes:
         with self._writing:
             if self._is_closed:
                 raise OSError("the device was closed")
-            if now_ns is not None:
-                self._forget(now_ns)
             self._append(["begin", id, str(expires_ns)])
             if self._fd >= 0:
                 disk.sync_file(self._fd)

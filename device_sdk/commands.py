@@ -151,8 +151,8 @@ class Commands:
             return Reply(message.id, False, error=f"unknown command {message.name[:64]!r}")
         if self._is_over(message):
             return Reply(message.id, False, error=EXPIRED_ERROR)
-        if self._notes.is_full or len(self._running) >= MAX_RUNNING:
-            return Reply(message.id, False, error="busy: the device remembers as many commands as it can; try later")
+        if len(self._running) >= MAX_RUNNING:
+            return Reply(message.id, False, error="busy: too many commands wait for the device; try later")
         return None
 
     def _start(self, message: Command) -> Reply | None:
@@ -207,7 +207,10 @@ class Commands:
         if self._is_over(message):
             return Reply(message.id, False, error=EXPIRED_ERROR)
         try:
-            self._notes.begin(message.id, message.expires_ns, self._now_ns())
+            if not self._notes.has_room(self._now_ns()):
+                why = "busy: the device remembers as many commands as it can; try later"
+                return Reply(message.id, False, error=why)
+            self._notes.begin(message.id, message.expires_ns)
         except OSError as error:
             logger.error("command not run device=%s name=%s reason=%s", self._device, message.name, error)
             return Reply(message.id, False, error=_short(f"not run: the device cannot note it: {error}"))

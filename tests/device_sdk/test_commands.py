@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from device_sdk import MisuseError
-from device_sdk.command_notes import INTERRUPTED, CommandNotes
+from device_sdk.command_notes import INTERRUPTED, MARGIN_NS, MAX_REPLY_BYTES, CommandNotes
 from device_sdk.commands import Commands, Link, _short
 from device_sdk.wire import EXPIRED_ERROR, MAX_COMMANDS, MAX_CONTROL_BYTES, Command, Reply
 
@@ -65,7 +65,7 @@ def test_after_a_restart_it_is_answered_too(tmp_path: Path) -> None:
     assert first.ask("k1") == Reply("k1", True, 3)
     first.commands.close(LIMIT_S)
     notes = CommandNotes(tmp_path)
-    notes.begin("k2", LATER, None)
+    notes.begin("k2", LATER)
     notes.close()
 
     second = World(tmp_path)
@@ -82,6 +82,20 @@ def test_the_hubs_clock_decides_what_is_over(world: World) -> None:
     assert world.ask() == Reply("k1", False, error=EXPIRED_ERROR)
     world.boot_ns -= 1
     assert world.ask("k2") == Reply("k2", True, 3)
+    assert world.effects == [3]
+
+
+def test_a_device_that_remembers_too_much_is_busy_until_it_may_forget(world: World) -> None:
+    """Large replies fill its notes within minutes; an hour after they expired it takes commands again."""
+    world.commands.add(lambda: "x" * 32_000, "dump")
+    replies = [world.ask(f"k{n}", "dump") for n in range(MAX_REPLY_BYTES // 32_000 + 1)]
+    assert sum(reply.ok for reply in replies) >= MAX_REPLY_BYTES // 32_768
+
+    assert world.ask("more").error.startswith("busy: the device remembers")
+    world.boot_ns = LATER - NOW + MARGIN_NS
+    assert world.ask("still", expires_ns=2 * NOW).error.startswith("busy")
+    world.boot_ns += 1
+    assert world.ask("again", expires_ns=2 * NOW) == Reply("again", True, 3)
     assert world.effects == [3]
 
 
