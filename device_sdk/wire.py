@@ -154,7 +154,8 @@ class Schema(Frozen):
     """Declares channels (all, or those added since); sent before the first batch that uses them.
 
     ``commands``: all commands of the device, by name: ``args`` (name → ``type`` int, float, bool, str, dict or list,
-    ``required``, ``nullable``, ``default``, ``choices``) and ``doc``. None: nothing is said of them.
+    ``required``, ``nullable``, ``default``, ``choices``) and ``doc``. None: nothing is said of them. A hub sends a
+    command only on a connection on which it was declared: what waits for a device comes after its schema.
     """
 
     channels: tuple[Channel, ...]

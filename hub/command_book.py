@@ -6,6 +6,9 @@ outcome durable and does the sending. Pure: the time is passed in.
 Theory of operation. A command is here from its commit until its outcome at each device is known. Whatever connects is
 given all that waits for it, with the same ids; the device knows the ids it has seen, so each takes effect once. A
 queued one is marked as sent, durably, before it leaves: what may have taken effect is never called expired.
+
+A connection is given what was declared on it, not what the device could do yesterday: a program that has just been
+started connects before it has declared its last command, and would not know what had waited for it for days.
 """
 
 import heapq
@@ -35,6 +38,8 @@ class CommandBook:
         self._by_device: dict[Key, dict[Key, None]] = {}
         self._deadlines: list[tuple[int, Key]] = []
         self._count = 0
+        # Device → what it has declared on its present connection.
+        self._taken: dict[Key, frozenset[str]] = {}
 
     def __len__(self) -> int:
         return self._count
@@ -70,20 +75,41 @@ class CommandBook:
         """Return the order while it waits for the device's answer."""
         return self._orders[key] if device in self._open.get(key, ()) else None
 
-    def entered(self, namespace: str, device: str, now_ns: int) -> tuple[list[Order], list[Outcome]]:
-        """A device connected: return what to send at once, and what to send when it is durable that it was sent."""
+    def entered(self, namespace: str, device: str) -> None:
+        """A device connected: nothing is declared on this connection yet."""
+        self._taken.pop((namespace, device), None)
+
+    def takes(self, namespace: str, device: str, name: str) -> bool:
+        """Say whether the device has declared the command on its present connection, or its last."""
+        return name in self._taken.get((namespace, device), ())
+
+    def declared(
+        self, namespace: str, device: str, names: Iterable[str], now_ns: int
+    ) -> tuple[list[Order], list[Outcome]]:
+        """A device declared its commands: return what to send at once, and what once it is durable that it was sent.
+
+        Of those names that are new on this connection: a program may declare one after the other.
+        """
+        place = (namespace, device)
+        before, self._taken[place] = self._taken.get(place, frozenset()), frozenset(names)
         again: list[Order] = []
         first: list[Outcome] = []
-        for key in self._by_device.get((namespace, device), {}):
+        for key in self._by_device.get(place, {}):
             order = self._orders[key]
-            if order.expires_ns <= now_ns:
+            if order.name in before or not self.takes(*place, order.name) or order.expires_ns <= now_ns:
                 continue
             if self._open[key][device] is State.SENT:
                 again.append(order)
             else:
-                self._open[key][device] = State.SENT
-                first.append(Outcome(key, device, State.SENT, now_ns))
+                first += self.send(key, device, now_ns)
         return again, first
+
+    def send(self, key: Key, device: str, now_ns: int) -> list[Outcome]:
+        """Mark what is queued as sent; return that, to be sent once it is durable."""
+        if self._open.get(key, {}).get(device) is not State.QUEUED:
+            return []
+        self._open[key][device] = State.SENT
+        return [Outcome(key, device, State.SENT, now_ns)]
 
     def heard(self, namespace: str, device: str, reply: Reply, now_ns: int) -> tuple[Outcome, bool]:
         """A device answered: return the outcome, and whether it was waited for (else it is late, or nobody asked)."""
@@ -119,7 +145,7 @@ class CommandBook:
                     error = "no answer in time: it may or may not have taken effect"
                     outcomes.append(Outcome(key, device, State.TIMED_OUT, now_ns, None, error))
                 else:
-                    error = "the device did not connect in time"
+                    error = "the device did not connect in time, or did not declare the command again"
                     outcomes.append(Outcome(key, device, State.EXPIRED, now_ns, None, error))
                 self._close(key, device)
         return outcomes

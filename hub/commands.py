@@ -5,7 +5,7 @@ devices answer; REST asks here. Lives on the event loop; the file is written in 
 and one per batch of answers.
 
 Order of steps: plan → commit → send. Outcomes: book → commit → tell who waits. A queued command is sent once it is
-durable that it was sent.
+durable that it was sent, on a connection that has declared it.
 """
 
 import asyncio
@@ -93,9 +93,9 @@ class Commands:
         self._wake.set()
         for at, (device, state) in enumerate(waiting, 1):
             if state is State.QUEUED:
-                # It may have connected during the commit.
-                if self._downlink.can_reach(order.namespace, device):
-                    self.entered(order.namespace, device)
+                # It may have connected, and declared it, during the commit.
+                if self._is_taken(order, device):
+                    self._took(self._book.send(order.key, device, self._clock()))
             else:
                 self._send(order, device)
             if at % _BURST == 0:
@@ -132,11 +132,8 @@ class Commands:
     # --- devices ------------------------------------------------------------------------------------------
 
     def entered(self, namespace: str, device: str) -> None:
-        """Send what waits for a device that connected."""
-        again, first = self._book.entered(namespace, device, self._clock())
-        for order in again:
-            self._send(order, device)
-        self._took(first)
+        """A device connected; what waits for it is sent when it has declared it (`heard`)."""
+        self._book.entered(namespace, device)
 
     def heard(self, namespace: str, device: str, message: Reply | Reported | Schema) -> None:
         """Take a device's answers and what it declares."""
@@ -147,6 +144,10 @@ class Commands:
                 self._took([outcome])
         elif isinstance(message, Schema) and message.commands is not None:
             self._declare((namespace, device), orjson.dumps(message.commands).decode())
+            again, first = self._book.declared(namespace, device, message.commands, self._clock())
+            for order in again:
+                self._send(order, device)
+            self._took(first)
 
     # --- the task -----------------------------------------------------------------------------------------
 
@@ -192,7 +193,13 @@ class Commands:
             why = "offline; queue the command to have it sent when the device connects"
         if why:
             return Result(device, State.REFUSED, None, why, None, order.made_ns)
-        return Result(device, State.SENT, sent_ns=order.made_ns) if is_reached else Result(device, State.QUEUED)
+        # Connected and not declared on this connection yet: it waits for that, as for a device that is away.
+        is_taken = self._is_taken(order, device)
+        return Result(device, State.SENT, sent_ns=order.made_ns) if is_taken else Result(device, State.QUEUED)
+
+    def _is_taken(self, order: Order, device: str) -> bool:
+        is_reached = self._downlink.can_reach(order.namespace, device)
+        return is_reached and self._book.takes(order.namespace, device, order.name)
 
     def _send(self, order: Order, device: str) -> None:
         if self._book.find(order.key, device) is not None:

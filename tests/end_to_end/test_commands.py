@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,32 @@ def wait_until(condition: Any) -> None:
 def give(hub: HubProcess, token: str, **body: Any) -> Any:
     """Give the fans a command."""
     return ask(hub, token, "/v1/commands", {"match": "*", "name": "fan", "args": {"speed": 3}, **body})
+
+
+def test_a_program_that_declares_late_gets_what_waited_for_it(hub: HubProcess, tmp_path: Path) -> None:
+    """It connects before it has declared its last command; the first one it declares is not taken for all."""
+    tokens, admin = enrol(hub, "fan-1"), admin_token(hub)
+
+    def run_until(effects: list[int], is_done: Callable[[], bool]) -> None:
+        with Device("fan-1", hub.ws_url, token=tokens["fan-1"], spool=tmp_path / "spool") as device:
+            wait_until(lambda: device.status.online)
+
+            @device.command
+            def lamp() -> None: ...
+
+            wait_until(lambda: "lamp" in give(hub, admin, name="fly", match="fan-1")["results"][0]["error"])
+
+            @device.command
+            def fan(speed: int) -> None:
+                effects.append(speed)
+
+            wait_until(is_done)
+
+    run_until([], lambda: give(hub, admin, wait=True)["states"] == {"done": 1})
+    waiting, effects = give(hub, admin, queue=True, expires="1m", args={"speed": 4}), list[int]()
+    run_until(effects, lambda: ask(hub, admin, f"/v1/commands/{waiting['id']}")["states"] == {"done": 1})
+
+    assert effects == [4]
 
 
 def test_a_command_reaches_a_device_and_its_answer_comes_back(hub: HubProcess, tmp_path: Path) -> None:

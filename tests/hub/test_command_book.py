@@ -1,5 +1,7 @@
 """`hub.command_book` in virtual time: sent again at each connection, ended once, bounded."""
 
+from typing import Any
+
 import pytest
 
 from device_sdk.wire import EXPIRED_ERROR, Reply
@@ -20,20 +22,43 @@ def book() -> CommandBook:
     return book
 
 
+def connect(book: CommandBook, device: str, now_ns: int, *, namespace: str = "default") -> Any:
+    """Connect a device that declares its fan; return what is due."""
+    book.entered(namespace, device)
+    return book.declared(namespace, device, ["fan"], now_ns)
+
+
 def test_each_connection_gets_what_is_unanswered(book: CommandBook) -> None:
     """What may have been sent goes at once; what was queued is first marked as sent, and then is like the other."""
-    assert book.entered("default", "a", 1) == ([order()], [])
-    again, first = book.entered("default", "b", 2)
+    assert connect(book, "a", 1) == ([order()], [])
+    again, first = connect(book, "b", 2)
     assert (again, [(o.device, o.state, o.at_ns) for o in first]) == ([], [("b", State.SENT, 2)])
-    assert book.entered("default", "b", 3) == ([order()], [])
-    assert book.entered("default", "c", 3) == book.entered("other", "a", 3) == ([], [])
+    assert connect(book, "b", 3) == ([order()], [])
+    assert connect(book, "c", 3) == connect(book, "a", 3, namespace="other") == ([], [])
+
+
+def test_a_connection_gets_what_it_declared(book: CommandBook) -> None:
+    """A program declares one command after the other; each is due once it did, and once."""
+    book.entered("default", "a")
+    assert not book.takes("default", "a", "fan")
+    assert book.declared("default", "a", ["lamp"], 1) == ([], [])
+    assert book.declared("default", "a", ["lamp", "fan"], 1) == ([order()], [])
+    assert book.declared("default", "a", ["lamp", "fan", "door"], 1) == ([], [])
+    assert book.takes("default", "a", "fan")
+
+
+def test_a_queued_one_is_marked_as_sent_once(book: CommandBook) -> None:
+    """What is sent already, or unknown, is not."""
+    marked = [book.send(("default", "k1"), device, 1) for device in ("a", "b", "b", "c")]
+
+    assert [[(o.device, o.state) for o in outcomes] for outcomes in marked] == [[], [("b", State.SENT)], [], []]
 
 
 def test_an_answer_ends_it_and_is_never_asked_for_again(book: CommandBook) -> None:
     """After the reply nothing is sent; a second reply was not waited for."""
     outcome, was_open = book.heard("default", "a", Reply("k1", True, {"speed": 3}), 5)
     assert (outcome.state, outcome.value, was_open) == (State.DONE, '{"speed":3}', True)
-    assert book.entered("default", "a", 6) == ([], [])
+    assert connect(book, "a", 6) == ([], [])
     assert book.heard("default", "a", Reply("k1", True), 7)[1] is False
     assert book.is_open(("default", "k1"))
 
@@ -53,11 +78,11 @@ def test_time_ends_it_and_says_what_is_known(book: CommandBook) -> None:
     """What may have been sent is timed out, what never was is expired; neither is sent to a later connection."""
     assert book.next_deadline() == 100
     assert book.tick(99) == []
-    assert book.entered("default", "a", 100) == ([], [])
+    assert connect(book, "a", 100) == ([], [])
 
     assert {(o.device, o.state) for o in book.tick(100)} == {("a", State.TIMED_OUT), ("b", State.EXPIRED)}
 
-    assert book.entered("default", "a", 101) == ([], [])
+    assert connect(book, "a", 101) == ([], [])
     assert book.next_deadline() is None
     assert book.tick(200) == []
 

@@ -138,6 +138,24 @@ async def test_time_ends_what_is_not_answered(tmp_path: Path) -> None:
         assert await world.states() == {"a": State.TIMED_OUT, "away": State.EXPIRED}
 
 
+async def test_a_program_that_is_starting_gets_a_command_once_it_has_declared_it(tmp_path: Path) -> None:
+    """Known from its last life, connected, not there yet: it waits for that, also a command that may not wait long."""
+    async with world_in(tmp_path) as world:
+        line = Line("a", world.commands)
+        world.downlink.heard(line, wire.Schema((), DECLARED))
+        await world.commands.give(world.order("k1", is_queued=True), ["a"])
+        world.downlink.entered(line)
+        await world.commands.give(world.order("k2"), ["a"])
+        assert (await world.states("k1"), await world.states("k2")) == ({"a": State.QUEUED}, {"a": State.QUEUED})
+
+        world.downlink.heard(line, wire.Schema((), {"lamp": {"args": {}}}))
+        assert await world.states("k1") == {"a": State.QUEUED}
+        world.downlink.heard(line, wire.Schema((), {"lamp": {"args": {}}, **DECLARED}))
+
+        assert (await world.states("k1"), await world.states("k2")) == ({"a": State.SENT}, {"a": State.SENT})
+        assert line.told == [world.order("k1").message(), world.order("k2").message()]
+
+
 async def test_wrong_arguments_and_unknown_commands_are_never_sent(tmp_path: Path) -> None:
     """They are refused for each device by what that device declared."""
     async with world_in(tmp_path) as world:

@@ -99,8 +99,8 @@ class CommandModel(RuleBasedStateMachine):
         self.connected: set[str] = set()
         self.given: list[Order] = []
         self._start_hub()
-        for device in self.devices.values():
-            self.downlink.heard(device, wire.Schema((), {"fan": declare("fan", device.fan)}))
+        for name in NAMES:
+            self._declare(name)
         self._write()
 
     @rule(is_queued=st.booleans(), timeout_s=st.sampled_from([1, 10, 100]))
@@ -118,6 +118,18 @@ class CommandModel(RuleBasedStateMachine):
         self.disconnect(name)
         self.connected.add(name)
         self.downlink.entered(self.devices[name])
+
+    @precondition(lambda self: self.connected)
+    @rule(data=st.data())
+    def declare(self, data: st.DataObject) -> None:
+        """The program of a connected device has come so far."""
+        self._declare(data.draw(st.sampled_from(sorted(self.connected)), label="device"))
+
+    @rule(name=st.sampled_from(NAMES))
+    def connect_and_declare(self, name: str) -> None:
+        """Both in one breath, as most do."""
+        self.connect(name)
+        self._declare(name)
 
     @rule(name=st.sampled_from(NAMES))
     def disconnect(self, name: str) -> None:
@@ -170,7 +182,7 @@ class CommandModel(RuleBasedStateMachine):
         """The faults stop: everything ends, and what is said of it is true."""
         try:
             for name in NAMES:
-                self.connect(name)
+                self.connect_and_declare(name)
             self._write()
             for device in self.devices.values():
                 while device.line:
@@ -203,6 +215,10 @@ class CommandModel(RuleBasedStateMachine):
                 else:
                     # Its time was over before its device came back.
                     assert order.expires_ns <= self.now_ns, told
+
+    def _declare(self, name: str) -> None:
+        device = self.devices[name]
+        self.downlink.heard(device, wire.Schema((), {"fan": declare("fan", device.fan)}))
 
     def _start_hub(self) -> None:
         self.downlink = Downlink()
