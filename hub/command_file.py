@@ -8,7 +8,7 @@ import json
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ MAX_ORDERS = 100_000
 _TRIM_ORDERS = 20
 # Values in one answer: what one request may hold in RAM; 10,000 devices that say a kilobyte each fit.
 MAX_VALUES_CHARS = 16 * 1024 * 1024
+# Names in one statement: SQLite takes 32,766.
+_NAMES_AT_ONCE = 1000
 LEFT_OUT = "its value is left out, this answer is too large: command fewer devices at a time"
 SCHEMA_VERSION = 1
 
@@ -43,6 +45,7 @@ CREATE TABLE IF NOT EXISTS declared(
     namespace TEXT NOT NULL, device TEXT NOT NULL, commands TEXT NOT NULL,
     PRIMARY KEY(namespace, device)) WITHOUT ROWID
 """
+_DECLARED = "SELECT namespace, device, commands FROM declared"
 _ORDER = "number, namespace, id, name, args, selector, who, made_ns, expires_ns, is_queued"
 # A final state stays, but for an answer that came late: it says more than a time-out, or a cancelling, could.
 _RECORD = """
@@ -137,13 +140,22 @@ class CommandFile:
             one.results[:] = [result for result in one.results if result.state in OPEN]
         return told
 
-    def declared(self, namespace: str | None = None) -> dict[tuple[str, str], str]:
-        """Return what devices declared, as JSON text, by namespace and device."""
+    def declared(self) -> dict[tuple[str, str], str]:
+        """Return what all devices declared, as JSON text, by namespace and device."""
         with self._reading() as database:
-            rows = database.execute(
-                "SELECT namespace, device, commands FROM declared WHERE ?1 IS NULL OR namespace = ?1", (namespace,)
-            )
-            return {(space, device): text for space, device, text in rows}
+            return dict(_shared(database.execute(_DECLARED), {}))
+
+    def declared_by(self, namespace: str, devices: Sequence[str]) -> dict[tuple[str, str], str]:
+        """Return what these devices declared: a command to one of a large fleet looks at that one."""
+        found: dict[tuple[str, str], str] = {}
+        texts: dict[str, str] = {}
+        with self._reading() as database:
+            for at in range(0, len(devices), _NAMES_AT_ONCE):
+                names = devices[at : at + _NAMES_AT_ONCE]
+                which = f"namespace = ? AND device IN ({','.join('?' * len(names))})"
+                rows = database.execute(f"{_DECLARED} WHERE {which}", (namespace, *names))
+                found.update(_shared(rows, texts))
+        return found
 
     def trim(self, now_ns: int) -> bool:
         """Forget some finished orders that are too old or too many; return whether more may follow."""
@@ -212,3 +224,9 @@ def _summary(row: tuple[Any, ...], database: sqlite3.Connection, is_seen: Callab
         else:
             is_whole = False
     return Summary(_order(row), int(row[0]), states, is_whole)
+
+
+def _shared(rows: Iterable[tuple[str, str, str]], texts: dict[str, str]) -> Iterator[tuple[tuple[str, str], str]]:
+    """Yield places with their declarations, equal ones as one object: a fleet's take the memory of a few kinds'."""
+    for namespace, device, text in rows:
+        yield (namespace, device), texts.setdefault(text, text)

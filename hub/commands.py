@@ -85,7 +85,7 @@ class Commands:
                 _check_same(held.order, order)
                 return False
             await self._write()  # what devices declared up to now
-            declared = await asyncio.to_thread(self._file.declared, order.namespace)
+            declared = await asyncio.to_thread(self._file.declared_by, order.namespace, devices)
             results = [self._plan(order, device, declared) for device in devices]
             await asyncio.to_thread(self._file.add, order, results)
             waiting = [(r.device, r.state) for r in results if r.state in (State.QUEUED, State.SENT)]

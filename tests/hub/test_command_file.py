@@ -98,8 +98,19 @@ def test_declarations_are_replaced(file: CommandFile) -> None:
     file.record([], {("default", "a"): "{}", ("other", "a"): "{}"})
     file.record([], {("default", "a"): '{"fan":{}}'})
 
-    assert file.declared("default") == {("default", "a"): '{"fan":{}}'}
+    assert file.declared_by("default", ["a", "b"]) == {("default", "a"): '{"fan":{}}'}
     assert len(file.declared()) == 2
+
+
+def test_equal_declarations_are_one_object_and_only_those_asked_for(file: CommandFile) -> None:
+    """Also of more devices than one statement names: a fleet's declarations take the memory of a kind's."""
+    names = [f"fan-{n}" for n in range(2 * module._NAMES_AT_ONCE + 1)]
+    file.record([], {("default", name): '{"fan":{}}' for name in [*names, "other"]})
+
+    found = file.declared_by("default", names)
+
+    assert len(found) == len(names)
+    assert len({id(text) for text in found.values()}) == len({id(text) for text in file.declared().values()}) == 1
 
 
 def test_finished_orders_go_after_a_week(file: CommandFile) -> None:
