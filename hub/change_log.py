@@ -112,6 +112,8 @@ class ChangeLog:
         self._max_entries = max_entries
         self._lock = threading.RLock()
         self._refusals: Counter[Entry] = Counter()
+        # Never held over the disk: refusals are counted on the event loop, for whoever sends nonsense.
+        self._counting = threading.Lock()
         self._listeners: list[Callable[[Entry], None]] = []
         with self._translated():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,24 +133,21 @@ class ChangeLog:
 
     def refused(self, entry: Entry) -> None:
         """Count a refusal; `flush` writes it. Costs no disk."""
-        entry = _clean(entry)
-        with self._lock:
-            if entry not in self._refusals and len(self._refusals) >= MAX_REFUSALS:
-                entry = Entry("refusals of many kinds", outcome=entry.outcome, namespace=entry.namespace)
-            self._refusals[entry] += 1
+        self._count(_clean(entry), 1)
 
     def flush(self) -> None:
         """Write the refusals counted since the last call, and cut what is too old or too much."""
-        with self._lock:
+        with self._counting:
             refusals, self._refusals = self._refusals, Counter()
+        with self._lock:
             try:
                 if refusals:
                     self._write([replace(entry, count=count) for entry, count in refusals.items()])
-                self._cut()
             except UnavailableError:
-                if not self._refusals:
-                    self._refusals = refusals
+                for entry, count in refusals.items():
+                    self._count(entry, count)
                 raise
+            self._cut()
 
     def entries(self, namespace: str, limit: int, wanted: Filter | None = None) -> list[Entry]:
         """Return entries of a namespace, newest first."""
@@ -176,9 +175,17 @@ class ChangeLog:
     def close(self) -> None:
         """Write what is counted and close the file; safe to call twice."""
         with self._lock:
-            if self._refusals:
-                self.flush()
-            self._database.close()
+            try:
+                if self._refusals:
+                    self.flush()
+            finally:
+                self._database.close()
+
+    def _count(self, entry: Entry, count: int) -> None:
+        with self._counting:
+            if entry not in self._refusals and len(self._refusals) >= MAX_REFUSALS:
+                entry = Entry("refusals of many kinds", outcome=entry.outcome, namespace=entry.namespace)
+            self._refusals[entry] += count
 
     def _write(self, entries: list[Entry]) -> list[Entry]:
         written = []

@@ -1,12 +1,15 @@
 """`hub.change_log`: what is written stays, is bounded, and holds no secret."""
 
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hub.change_log import CHANGES, KEEP_NS, MAX_REFUSALS, ChangeLog, Cut, Entry, Filter, redacted
+from hub.errors import UnavailableError
 
 
 class Clock:
@@ -121,3 +124,43 @@ def test_secret_of_a_token_is_left_out() -> None:
     assert redacted(f"device {token} moved") == "device d0123456789ab.… moved"
     assert redacted("a\x1b[31m\n") == "a\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}"
     assert len(redacted("y" * 10_000)) == 200
+
+
+def test_refusals_wait_for_no_disk(log: ChangeLog, tmp_path: Path) -> None:
+    """They are counted on the event loop, also while a row waits for another process that holds the file."""
+    other = sqlite3.connect(tmp_path / CHANGES, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    writer = threading.Thread(target=log.record, args=(Entry("POST /v1/users"),))
+    writer.start()
+    try:
+        deadline = time.monotonic() + 5
+        while log._lock.acquire(blocking=False):
+            log._lock.release()
+            assert time.monotonic() < deadline, "the row is not being written"
+        began = time.monotonic()
+        log.refused(Entry("sign in", outcome="401"))
+        assert time.monotonic() - began < 1
+    finally:
+        other.execute("ROLLBACK")
+        writer.join()
+        other.close()
+    log.flush()
+
+    assert [(e.what, e.count) for e in log.entries("default", 9)] == [("sign in", 1), ("POST /v1/users", 1)]
+
+
+def test_refusals_are_written_once_though_the_cut_fails(tmp_path: Path, clock: Clock) -> None:
+    """What was written is not counted again; what was not, is."""
+    log = ChangeLog(tmp_path / CHANGES, clock=clock, max_entries=1)
+    log.record(Entry("POST /v1/users"))
+    with sqlite3.connect(tmp_path / CHANGES) as other:
+        other.execute("CREATE TRIGGER stop BEFORE DELETE ON entry BEGIN SELECT RAISE(ABORT, 'full'); END")
+    other.close()
+    log.refused(Entry("sign in", outcome="401"))
+
+    for _ in range(2):
+        with pytest.raises(UnavailableError):
+            log.flush()
+
+    assert sum(e.count for e in log.entries("default", 9) if e.what == "sign in") == 1
+    log.close()
