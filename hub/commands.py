@@ -223,9 +223,11 @@ class Commands:
     async def _write(self) -> None:
         """Make what is known now durable, then act on it."""
         async with self._writing:
-            while self._outcomes or self._declarations:
-                batch, declared = self._outcomes[:MAX_BATCH], self._declarations
-                self._declarations = {}
+            # Not what comes meanwhile: on a slow disk a device that never stops would hold up all who wait here.
+            left, is_declared = len(self._outcomes), bool(self._declarations)
+            while left or is_declared:
+                batch, declared = self._outcomes[: min(left, MAX_BATCH)], self._declarations
+                self._declarations, is_declared = {}, False
                 try:
                     await asyncio.to_thread(self._file.record, batch, declared)
                 except BaseException:
@@ -233,6 +235,7 @@ class Commands:
                     self._declarations = {**declared, **self._declarations}
                     raise
                 del self._outcomes[: len(batch)]
+                left -= len(batch)
                 self._late = 0
                 self._act(batch)
 

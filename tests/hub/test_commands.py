@@ -206,3 +206,26 @@ async def test_bounds_are_said(tmp_path: Path) -> None:
             await world.commands.give(large, ["a"])
         with pytest.raises(NotFoundError):
             await world.commands.find("default", "none")
+
+
+async def test_a_device_that_never_stops_holds_up_nobody(tmp_path: Path) -> None:
+    """Whoever writes takes what is known then: what comes during each commit is the next writer's."""
+    world = World(tmp_path)
+    line = world.enter("d1")
+    is_over = False
+
+    async def flood() -> None:
+        while not is_over:
+            world.downlink.heard(line, Reply("nobody-asked", True))
+            world.downlink.heard(line, wire.Schema((), {f"f{asyncio.get_running_loop().time()}": {"args": {}}}))
+            await asyncio.sleep(0)
+
+    flooding = asyncio.create_task(flood(), name="flood")
+    try:
+        async with asyncio.timeout(20):
+            await asyncio.sleep(0)
+            await world.commands.cancel(("default", "k0"), [])
+    finally:
+        is_over = True
+        await flooding
+        world.commands.close()
