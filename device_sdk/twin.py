@@ -116,11 +116,12 @@ class Twin:
             before = {} if replace else self._reported
             self._reported = _checked(merged(before, values))
             self._is_unsaid = True
-            self._write()
-        loop = self._loop
-        if loop is not None:
-            with suppress(RuntimeError):  # the loop was closed meanwhile
-                loop.call_soon_threadsafe(self._say_soon)
+            try:
+                self._write()
+            finally:
+                if self._loop is not None:
+                    with suppress(RuntimeError):  # the loop was closed meanwhile
+                        self._loop.call_soon_threadsafe(self._say_soon)
 
     # --- beginning and end -----------------------------------------------------------------------
 

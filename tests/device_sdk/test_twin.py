@@ -223,3 +223,18 @@ async def test_failing_disk_is_said_and_the_report_goes_out(tmp_path: Path, capl
 
     assert "not written" in caplog.text
     twin.end()
+
+
+async def test_what_the_disk_refuses_is_said_all_the_same(tmp_path: Path) -> None:
+    """A report that cannot be kept is an error for the program, and no secret from the hub."""
+    twin, ear = begun(tmp_path / "gone" / FILE, is_online=True)
+    # What the beginning has to say is said.
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+    with pytest.raises(SpoolError):
+        twin.report({"fan": 3}, replace=False)
+    await until(lambda: Reported(0, {"fan": 3}) in ear.said)
+    with pytest.raises(SpoolError):
+        twin.report({"fan": 4}, replace=False)
+    twin.end()
