@@ -149,8 +149,8 @@ class Line:
 
     def end(self, way: Way) -> list[Step]:
         """Return what is left to do of a way that ended; its owner passes the end on unless the way `is_dead`."""
-        if way is Way.DOWN:
-            self._count(way, self._acks.rest())
+        if way is Way.DOWN and (rest := self._acks.rest()):
+            self._count(way, rest)
         return self._take_steps()
 
     def _count(self, way: Way, data: bytes) -> None:

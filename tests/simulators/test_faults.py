@@ -4,7 +4,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from simulators.faults import (
@@ -73,6 +73,7 @@ ways = st.sampled_from(Way)
 
 
 @given(data=st.binary(max_size=600), sizes=sizes, way=ways, after=st.integers(0, 700))
+@example(data=b"", sizes=[], way=Way.DOWN, after=0)
 def test_cut_comes_after_exactly_so_many_bytes(data: bytes, sizes: list[int], way: Way, after: int) -> None:
     """However TCP cuts the stream up: the first N bytes pass, unchanged, then the fault, then nothing."""
     fault = Fault(Effect.CUT, way, after)
