@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Any, get_origin
 
 import orjson
@@ -51,15 +52,10 @@ def make_app(hub: Parts, *, links: LoginLinks | None = None) -> Starlette:
     Args:
         links: login links that ``hub serve`` issues; None = none can be redeemed.
     """
-    document = orjson.dumps(openapi(ENDPOINTS, version()))
-
-    async def description(request: Request) -> Response:
-        return Response(document, media_type="application/json")
-
     return Starlette(
         routes=[
             *(Route(e.path, _route(hub, e), methods=[e.method]) for e in ENDPOINTS),
-            Route("/openapi.json", description),
+            Route("/openapi.json", _description),
             Route(WATCH_PATH, _watch_route(hub)),
             Route(DEVICE_PATH, _use_websocket),
             *page_routes(hub, links or LoginLinks(time.monotonic)),
@@ -67,6 +63,16 @@ def make_app(hub: Parts, *, links: LoginLinks | None = None) -> Starlette:
         middleware=[Middleware(SecurityHeaders)],
         exception_handlers={HubError: _hub_error, HTTPException: _http_error, Exception: _bug},
     )
+
+
+async def _description(request: Request) -> Response:
+    return Response(_document(), media_type="application/json")
+
+
+@cache
+def _document() -> bytes:
+    # 34 ms (CPython 3.11), so when it is first asked for, and once.
+    return orjson.dumps(openapi(ENDPOINTS, version()))
 
 
 def authorize(

@@ -288,6 +288,7 @@ def test_full_spool_declares_every_dropped_reading(make: Make, when_full: WhenFu
     assert sorted(float(v) for v in values[1:]) == [float(i) for i in kept]
 
 
+@pytest.mark.slow  # 60,000 readings
 def test_thin_leaves_a_coarser_picture_of_all_of_it(make: Make) -> None:
     """An outage 10 to 40 times longer than the spool leaves a part of it, evenly; every drop is declared, exactly."""
     spool = make(max_bytes=MIN_LIMIT_BYTES, when_full="thin")

@@ -13,6 +13,7 @@ from tests.support.spool_files import Syncs, flip, open_spool, record, values
 from tests.support.spool_hub import drain
 
 
+@pytest.mark.slow  # a copy of the spool opened at every drop
 def test_new_state_file_never_tells_a_loss_without_its_drop(tmp_path: Path) -> None:
     """Killed after any drop, also one that began the state anew, a full spool finds no damage and counts exactly."""
     spool = open_spool(tmp_path / "spool", max_bytes=MIN_LIMIT_BYTES)
@@ -68,6 +69,7 @@ def after_kills(witness: Witness, *, max_bytes: int = 64_000_000) -> Iterator[tu
         shutil.rmtree(copy)
 
 
+@pytest.mark.slow  # a copy of the spool opened at every step
 def test_kill_while_thinning_neither_doubles_nor_loses(tmp_path: Path) -> None:
     """Before the copy is durable, before the event is, before the old files go: one of the two stands, exactly."""
     spool, witness = watched(tmp_path, max_bytes=MIN_LIMIT_BYTES)

@@ -169,6 +169,7 @@ def test_series_not_known_before_is_asked_for(sides: Sides) -> None:
     assert {d["device"]: d["balanced"] for d in sides.answer()["devices"]} == {"fan": True, "pump": True}
 
 
+@pytest.mark.slow  # threads that write and read beside each other, for as long as it takes to meet
 def test_audit_is_consistent_while_readings_pour_in(tmp_path: Path) -> None:
     """Taken again and again beside a writing journal and a store that lags, every audit balances to the reading."""
     sides, ends = Sides(tmp_path), threading.Event()

@@ -19,6 +19,13 @@ T0 = 1_795_376_000_000_000_000
 _numbers = count(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever asks a running hub belongs to the suite of real processes."""
+    for item in items:
+        if "hub" in getattr(item, "fixturenames", ()) and item.path.parent == Path(__file__).parent:
+            item.add_marker("end_to_end")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a command ended."""

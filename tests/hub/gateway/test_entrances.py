@@ -1,6 +1,7 @@
 """Access over the WebSockets and the event stream: every entrance × role × verb × scope × namespace, and every op.
 
 The matrix of the REST routes is in `tests.hub.gateway.test_http`; what an entrance then shows, in `test_isolation`.
+Each case starts a whole hub with all its files: seven seconds together, so they run with the real processes.
 """
 
 import json
@@ -24,7 +25,7 @@ from hub.roles import VERBS, Role, Verb
 from hub.session import ALLOWED, State
 from tests.support.entrances import EventStream, Socket
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 
 T0 = 1_795_376_000_000_000_000
 NAMESPACES = ("default", "other")
