@@ -84,6 +84,7 @@ class Device(Stateful):
             milliseconds for each `record`.
         ca: PEM file of the CA to trust instead of the system's (see ``hub tls init``).
         fingerprint: SHA-256 of the hub's certificate; it alone is trusted.
+        certificate, key: PEM files of the device's own certificate, instead of a token (see ``hub tls device``).
         link: ``normal``, or ``metered``: bytes cost money. Readings are gathered for five minutes, compressed, and the
             line is probed each quarter of an hour; `flush` still sends at once.
         connect_to: (host, port) where TCP is opened instead of the URL's, such as the near end of a tunnel;
@@ -117,6 +118,8 @@ class Device(Stateful):
         retain_acked: int | str = RETAIN_ACKED,
         ca: Path | str | None = None,
         fingerprint: str | None = None,
+        certificate: Path | str | None = None,
+        key: Path | str | None = None,
         link: Link = "normal",
         connect_to: tuple[str, int] | None = None,
         close_timeout_s: float = CLOSE_TIMEOUT_S,
@@ -126,11 +129,11 @@ class Device(Stateful):
         boot_id: str | None = None,
     ) -> None:
         self.name = check_device_name(name)
-        ca_path = None if ca is None else str(ca)
         self._clock = clock or Clock()
         self._connector = make_connector(
-            url, token=token, ca=ca_path, fingerprint=fingerprint, connect_to=connect_to, clock=self._clock
-        )
+            url, token=token, ca=ca, fingerprint=fingerprint, certificate=certificate, key=key, connect_to=connect_to,
+            clock=self._clock,
+        )  # fmt: skip
         self._place = spool
         self._max_bytes = parse_size("max_spool", max_spool)
         self._when_full: WhenFull = check_choice("when_full", when_full, ("oldest", "newest", "thin"))
@@ -155,13 +158,10 @@ class Device(Stateful):
 
     @classmethod
     def from_env(cls, **settings: Any) -> Self:
-        """Return a device as the environment says: HUB_URL, DEVICE_NAME, HUB_TOKEN, HUB_CA, HUB_FINGERPRINT, SPOOL_DIR.
+        """Return a device as HUB_URL, DEVICE_NAME, HUB_TOKEN and the others of `setting.from_environment` say.
 
-        Args:
-            settings: further arguments of `Device`; they win over the environment.
-
-        Raises:
-            MisuseError: HUB_URL or DEVICE_NAME is missing, or something is not valid.
+        ``settings`` are further arguments of `Device`; they win. Raises `MisuseError` when HUB_URL or DEVICE_NAME is
+        missing, or something is not valid.
         """
         return cls(**from_environment(settings))
 

@@ -49,12 +49,14 @@ def is_loopback(host: str) -> bool:
 def from_environment(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of `Device.from_env`: those of the environment, and ``settings``, which win.
 
+    HUB_URL, DEVICE_NAME, HUB_TOKEN, HUB_CA, HUB_FINGERPRINT, HUB_CERTIFICATE, HUB_KEY, SPOOL_DIR.
+
     Raises:
         MisuseError: HUB_URL or DEVICE_NAME is missing.
     """
     names = {
         "name": "DEVICE_NAME", "url": "HUB_URL", "token": "HUB_TOKEN", "ca": "HUB_CA", "spool": "SPOOL_DIR",
-        "fingerprint": "HUB_FINGERPRINT",
+        "fingerprint": "HUB_FINGERPRINT", "certificate": "HUB_CERTIFICATE", "key": "HUB_KEY",
     }  # fmt: skip
     found: dict[str, Any] = {key: os.environ[name] for key, name in names.items() if os.environ.get(name)}
     found.update(settings)

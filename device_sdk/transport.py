@@ -9,6 +9,7 @@ that a scheme names is imported when it is first used).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -115,8 +116,10 @@ def make_connector(
     url: str,
     *,
     token: str | None,
-    ca: str | None,
+    ca: Path | str | None,
     fingerprint: str | None,
+    certificate: Path | str | None = None,
+    key: Path | str | None = None,
     connect_to: tuple[str, int] | None = None,
     clock: Clock | None = None,
 ) -> Connector:
@@ -127,6 +130,8 @@ def make_connector(
         token: sent as ``Authorization: Bearer``.
         ca: path to a PEM file of the CA to trust instead of the system's.
         fingerprint: SHA-256 of the hub's certificate in hex; it alone is trusted.
+        certificate: PEM file of the device's own certificate, shown to the hub.
+        key: PEM file of its private key; None: in the same file.
         connect_to: (host, port) where TCP is opened instead; all else is as the URL says.
         clock: whose wall clock says whether the dates of certificates can be checked.
 
@@ -141,8 +146,10 @@ def make_connector(
     if parts.scheme not in ("ws", "wss") or not parts.hostname:
         raise MisuseError(f"url {url!r}: use wss://host:port (or ws://host:port on the same machine)")
     is_secure = parts.scheme == "wss"
-    if not is_secure and (ca is not None or fingerprint is not None):
-        raise MisuseError(f"url {url!r} has no TLS, so ca= and fingerprint= mean nothing; use wss://")
+    if not is_secure and any(option is not None for option in (ca, fingerprint, certificate)):
+        raise MisuseError(f"url {url!r} has no TLS, so ca=, fingerprint= and certificate= mean nothing; use wss://")
+    if key is not None and certificate is None:
+        raise MisuseError("key= is the key of a certificate: pass certificate= too")
     if token is not None and (not token.isascii() or not token.isprintable() or " " in token):
         raise MisuseError("the token holds characters that no token has; was it copied with a line break?")
     from device_sdk.websocket import Target, WebSocketConnector
@@ -151,8 +158,9 @@ def make_connector(
     path = path if path.endswith(DEVICE_PATH) else path + DEVICE_PATH
     target = Target(parts.hostname, port or (443 if is_secure else 80), path, is_secure)
     return WebSocketConnector(
-        target, token=token, ca=ca, fingerprint=check_fingerprint(fingerprint), connect_to=connect_to,
-        clock=clock or Clock(),
+        target, token=token, ca=None if ca is None else str(ca), fingerprint=check_fingerprint(fingerprint),
+        certificate=None if certificate is None else (str(certificate), None if key is None else str(key)),
+        connect_to=connect_to, clock=clock or Clock(),
     )  # fmt: skip
 
 

@@ -93,6 +93,7 @@ class WebSocketConnector:
         token: str | None,
         ca: str | None,
         fingerprint: str | None,
+        certificate: tuple[str, str | None] | None = None,
         connect_to: tuple[str, int] | None = None,
         clock: Clock,
     ) -> None:
@@ -101,6 +102,7 @@ class WebSocketConnector:
         self._token = token
         self._ca = ca
         self._fingerprint = fingerprint
+        self._certificate = certificate
         self._clock = clock
         self._tls: _ResumingContext | None = None
 
@@ -136,7 +138,15 @@ class WebSocketConnector:
         )
         if self._fingerprint is not None:
             connection.check_fingerprint(self._fingerprint)
-        await connection.upgrade()
+        try:
+            await connection.upgrade()
+        except ConnectionLostError as error:
+            if self._certificate is None or error.code is not None:
+                raise
+            # TLS 1.3 judges a client's certificate after the handshake, and servers hang up without a word.
+            raise ConnectionLostError(
+                f"{error} before the hub answered: it may not trust this device's certificate (authority, dates)"
+            ) from error
 
     def _tls_context(self) -> _ResumingContext | None:
         """Return the one context of this connector: loading CA certificates costs 10 ms each time."""
@@ -144,9 +154,10 @@ class WebSocketConnector:
             return None
         if self._tls is None:
             try:
-                self._tls = _ResumingContext.trusting(self._ca)
+                tls = _ResumingContext.trusting(self._ca)
             except OSError as error:
                 raise ConnectionLostError(f"ca file {self._ca}: {error}") from error
+            self._tls = self._showing_certificate(tls)
             if self._fingerprint is not None and self._ca is None:
                 # The pin is compared before a byte is sent, and trusts one certificate whoever signed it.
                 self._tls.check_hostname = False
@@ -159,6 +170,16 @@ class WebSocketConnector:
             if self._tls.verify_flags != before:
                 self._tls.last = None  # a resumed session would rest on a check without dates
         return self._tls
+
+    def _showing_certificate(self, tls: _ResumingContext) -> _ResumingContext:
+        if self._certificate is not None:
+            try:
+                # A key with a password would make OpenSSL ask for it on the terminal, where nobody is.
+                tls.load_cert_chain(*self._certificate, password="")
+            except OSError as error:
+                files = " and ".join(filter(None, self._certificate))
+                raise ConnectionLostError(f"certificate {files}: {error}") from error
+        return tls
 
     def _remember(self, tls: ssl.SSLObject) -> None:
         """Keep the session for the next connection; TLS 1.3 gives it after the first bytes of the hub."""

@@ -20,15 +20,17 @@ from pathlib import Path
 from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, WATCH_PATH, WATCH_SUBPROTOCOL, Bye, Close, encode
 from hub.auth import Identities
 from hub.backup import BackupError, remove_unsent
+from hub.certificate import Certificate
 from hub.change_log import CHANGES, FLUSH_EVERY_S, ChangeLog, Entry
 from hub.commands import Commands
 from hub.config import Config
 from hub.desired import States
 from hub.devices import Registry
 from hub.downlink import Downlink
-from hub.errors import DiskFailedError, ExpiredError, HubError, UnauthenticatedError
+from hub.errors import DiskFailedError, ExpiredError, ForbiddenError, HubError, UnauthenticatedError
 from hub.gateway.access import identify
 from hub.gateway.attempts import Attempts
+from hub.gateway.certified import Certified
 from hub.gateway.device_socket import DeviceSocket
 from hub.gateway.watch_socket import WatchSocket
 from hub.gateway.websocket import Accept, Refuse, UpgradeRequest
@@ -41,7 +43,8 @@ from hub.passwords import Passwords
 from hub.query import Query
 from hub.renewal import renew_if_suspect
 from hub.replay import Replays
-from hub.roles import Verb
+from hub.revocations import CERTIFICATES, Revocations
+from hub.roles import Identity, Verb
 from hub.rollout import Rollout
 from hub.session import DeviceSession
 from hub.sign_in import SignIn
@@ -110,6 +113,8 @@ class Hub:
             await asyncio.to_thread(renew_if_suspect, data / name)
         self.identities = files.enter_context(closing(Identities(data / "identities.sqlite3")))
         self.metadata = files.enter_context(closing(Metadata(data / "metadata.sqlite3")))
+        self.revocations = files.enter_context(closing(Revocations(data / CERTIFICATES)))
+        self.certified: Certified[DeviceSocket] = Certified(self.identities, self.revocations)
         self.users = files.enter_context(closing(Users(data / USERS)))
         self.change_log = files.enter_context(closing(ChangeLog(data / CHANGES)))
         self.sign_in = SignIn(self.users, files.enter_context(closing(Passwords())))
@@ -185,9 +190,12 @@ class Hub:
 
     def _upgrade_device(self, request: UpgradeRequest) -> Accept | Refuse:
         identity = identify(self, request.headers, None)
-        if identity is None:
+        if identity is None and ("authorization" in request.headers or request.certificate is None):
             self._credential_refused(request)
             return Refuse(401, "unauthenticated", "send Authorization: Bearer with the device's token")
+        if request.certificate is not None:
+            identity = self._certified(request, request.certificate, identity)
+        assert identity is not None, "by token or by certificate"
         if not identity.patterns(Verb.WRITE):
             return Refuse(403, "forbidden", "this is not a device's token: use the one `hub devices add` printed")
         if DEVICE_SUBPROTOCOL not in request.subprotocols:
@@ -196,6 +204,8 @@ class Hub:
         socket = DeviceSocket(session, self.submit, lambda: not self.writer.is_full, self._socket_closed)
         self._sockets.add(socket)
         self._socket_ids[socket] = identity.id
+        if request.certificate is not None:
+            self.certified.enter(socket, request.certificate)
         return Accept(socket, DEVICE_SUBPROTOCOL)
 
     def _upgrade_watcher(self, request: UpgradeRequest) -> Accept | Refuse:
@@ -211,14 +221,22 @@ class Hub:
             return Refuse(400, "bad_request", f"ask for the WebSocket subprotocol {WATCH_SUBPROTOCOL}")
         return Accept(WatchSocket(self.live, self.store, self.consumer, identity), WATCH_SUBPROTOCOL)
 
+    def _certified(self, request: UpgradeRequest, certificate: Certificate, by_token: Identity | None) -> Identity:
+        try:
+            return self.certified.identify(certificate, by_token)
+        except (UnauthenticatedError, ForbiddenError):
+            self._credential_refused(request)
+            raise
+
     def _credential_refused(self, request: UpgradeRequest) -> None:
-        if "authorization" in request.headers or "cookie" in request.headers:
+        if "authorization" in request.headers or "cookie" in request.headers or request.certificate is not None:
             peer = request.peer.rpartition(":")[0].strip("[]")
             self.change_log.refused(Entry(f"connect {request.path}", outcome=UnauthenticatedError.reason, peer=peer))
 
     def _socket_closed(self, socket: DeviceSocket) -> None:
         self._sockets.discard(socket)
         self._socket_ids.pop(socket, None)
+        self.certified.leave(socket)
 
     def _find_marks(self, keys: Iterable[StreamKey]) -> dict[StreamKey, Mark]:
         """On the loop: the one read of the journal that a device waits for; its disk may fail like the writer's."""
@@ -280,12 +298,15 @@ class Hub:
                 # In a thread: another process may hold the file's lock for seconds.
                 ended = await asyncio.to_thread(self.identities.refresh)
                 ended |= await asyncio.to_thread(self.users.refresh)
+                missing = await asyncio.to_thread(self.certified.refresh, self.certified.asked())
             except HubError as error:
                 # Whatever is wrong with the file, revoked credentials must be noticed when it is well again.
                 _log.log(level, "identities not read reason=%s; trying again", error)
                 level = logging.DEBUG
                 continue
             level = logging.WARNING
+            for socket, why in self.certified.ended(missing):
+                socket.end(Close.UNAUTHENTICATED, why)
             if ended:
                 for socket in [s for s, identity in self._socket_ids.items() if identity in ended]:
                     socket.end(Close.UNAUTHENTICATED, "this credential was revoked")

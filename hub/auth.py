@@ -14,7 +14,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +65,8 @@ class Identities:
         self._lock = threading.RLock()
         self._ended: set[str] = set()
         self._is_held_up = False
+        # How often anything was changed, here or by another process, as far as that was noticed.
+        self.changes = 0
         self._database = open_identity_file(path)
         self._data_version = self._read_data_version()
         self._credentials = self._load()
@@ -149,6 +151,20 @@ class Identities:
         """Return all enrolled devices by name."""
         with self._reading() as database:
             return device_tokens.enrolled(database, namespace, self._clock())
+
+    def is_enrolled(self, name: str, *, namespace: str = DEFAULT_NAMESPACE) -> bool:
+        """Say whether there is a device of that name, also one that another process has just added.
+
+        Raises:
+            UnavailableError: it cannot be seen now.
+        """
+        with self._waiting_briefly() as database:
+            return device_tokens.is_enrolled(database, namespace, name)
+
+    def missing(self, devices: Set[tuple[str, str]]) -> frozenset[tuple[str, str]]:
+        """Return those of (namespace, name) that are no enrolled devices."""
+        with self._reading() as database:
+            return frozenset(devices).difference(database.execute("SELECT namespace, name FROM device"))
 
     def remove_device(self, name: str, *, namespace: str = DEFAULT_NAMESPACE) -> None:
         """End the device's tokens; its readings stay. `NotFoundError` when there is none."""
@@ -261,12 +277,19 @@ class Identities:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
                 raise
+            self.changes += 1
             self._credentials.update(change.credentials)
             for id_ in change.ended:
                 self._credentials.pop(id_, None)
             self._ended |= change.ended
 
     def _find_added(self, id: str) -> Credential | None:
+        with self._waiting_briefly():
+            self._take_in_changes()
+            return self._credentials.get(id)
+
+    @contextmanager
+    def _waiting_briefly(self) -> Iterator[sqlite3.Connection]:
         # On the event loop: an edit in a thread may hold the lock for seconds, while another process writes the file.
         # That is waited for once, not by each who asks.
         if not self._lock.acquire(timeout=0 if self._is_held_up else LOOK_S):
@@ -275,8 +298,7 @@ class Identities:
         self._is_held_up = False
         try:
             with translated(self._path):
-                self._take_in_changes()
-                return self._credentials.get(id)
+                yield self._database
         finally:
             self._lock.release()
 
@@ -284,6 +306,7 @@ class Identities:
         version = self._read_data_version()
         if version != self._data_version:
             self._replace(self._load())
+            self.changes += 1
             # Only now: a load that failed is tried again.
             self._data_version = version
 

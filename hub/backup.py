@@ -26,13 +26,14 @@ from urllib.parse import quote
 
 from hub.change_log import CHANGES
 from hub.errors import ConflictError, HubError, NotFoundError
+from hub.revocations import CERTIFICATES
 from hub.users import USERS
 
 READINGS, JOURNAL, IDENTITIES = "readings.sqlite3", "journal.sqlite3", "identities.sqlite3"
 METADATA, COMMANDS, STATES = "metadata.sqlite3", "commands.sqlite3", "states.sqlite3"
 FILES = (READINGS, JOURNAL, IDENTITIES)
 # Copied last, where they are: a folder of an earlier hub has none of them.
-FURTHER = (METADATA, USERS, CHANGES, COMMANDS, STATES)
+FURTHER = (METADATA, USERS, CHANGES, COMMANDS, STATES, CERTIFICATES)
 # Inside the data folder while a running hub makes a copy to send; what a kill leaves is removed at the next start.
 SENDING = "backup.part"
 

@@ -43,6 +43,9 @@ class Config(BaseSettings):
     )
     tls_cert: Path | None = Field(default=None, description="Certificate chain (PEM); `hub tls init` makes one.")
     tls_key: Path | None = Field(default=None, description="Private key (PEM) of the certificate.")
+    tls_client_ca: Path | None = Field(
+        default=None, description="Authority (PEM) whose certificates let devices in without a token."
+    )
     insecure_lan: bool = Field(
         default=False, description="Listen beyond this machine without TLS: tokens travel readable."
     )
@@ -79,7 +82,9 @@ class Config(BaseSettings):
         if (self.tls_cert is None) != (self.tls_key is None):
             given, missing = ("--tls-cert", "--tls-key") if self.tls_cert is not None else ("--tls-key", "--tls-cert")
             raise ConfigError(f"{given} needs {missing}; `hub tls init` makes both")
-        for path in (self.tls_cert, self.tls_key):
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ConfigError("--tls-client-ca needs --tls-cert and --tls-key; `hub tls init` makes all three")
+        for path in (self.tls_cert, self.tls_key, self.tls_client_ca):
             if path is not None and not path.is_file():
                 raise ConfigError(f"{path}: no such file; `hub tls init` makes a certificate and its key")
         if not (self.is_loopback or self.is_tls or self.insecure_lan):

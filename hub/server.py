@@ -10,6 +10,7 @@ import contextlib
 import logging
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -155,6 +156,9 @@ def _uvicorn_config(config: Config, hub: Hub, links: LoginLinks) -> uvicorn.Conf
         timeout_graceful_shutdown=GRACEFUL_S,
         ssl_certfile=config.tls_cert,
         ssl_keyfile=config.tls_key,
+        ssl_ca_certs=config.tls_client_ca,
+        # Who shows none goes on with a token, or is a browser; one that is shown must be good.
+        ssl_cert_reqs=ssl.CERT_NONE if config.tls_client_ca is None else ssl.CERT_OPTIONAL,
     )
 
 

@@ -1,7 +1,7 @@
-"""A local certificate authority and a server certificate that devices can trust or pin.
+"""A local certificate authority, a server certificate that devices can trust or pin, and certificates of devices.
 
 Owns: the files of ``DATA/tls`` and what stands in the certificates. Place:
-beside `config`; used by ``hub tls init`` only. Must not: be imported by a
+beside `config`; used by ``hub tls`` only. Must not: be imported by a
 running hub, which only reads the files.
 
 The authority's key stays on this machine (mode 0600); devices get ``ca.pem``,
@@ -22,11 +22,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from hub.device_tokens import check_enrolled_name
 from hub.errors import ConfigError, ConflictError
 
 CA_DAYS = 3650
 # Apple's systems refuse server certificates of more than 825 days, also from a local authority.
 SERVER_DAYS = 825
+# Two years: renewed by hand, so seldom; a device that is lost is revoked, not waited for.
+DEVICE_DAYS = 730
 # A device whose clock is a little behind must not find the certificate "not yet valid".
 _BACKDATED = timedelta(days=1)
 
@@ -39,6 +42,16 @@ class TlsFiles:
     cert: Path
     key: Path
     names: tuple[str, ...]
+    fingerprint: str
+    not_after: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFiles:
+    """What `make_device_certificate` wrote, and the fingerprint to revoke it by."""
+
+    cert: Path
+    key: Path
     fingerprint: str
     not_after: datetime
 
@@ -65,11 +78,42 @@ def make_certificates(folder: Path, names: Sequence[str], *, now: datetime, repl
     ca_cert, ca_key = _load_or_make_ca(folder, now)
     key = ec.generate_private_key(ec.SECP256R1())
     not_after = min(now + timedelta(days=SERVER_DAYS), ca_cert.not_valid_after_utc)
-    cert = _server_certificate(key, alternatives, ca_cert, ca_key, now, not_after)
-    _write_private(key_path, _key_pem(key))
-    cert_path.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
-    fingerprint = cert.fingerprint(hashes.SHA256()).hex()
+    begun = _begin(_common_name("telemetry-hub"), ca_cert.subject, key, now, not_after)
+    begun = begun.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+    fingerprint = _finish(begun, key, ExtendedKeyUsageOID.SERVER_AUTH, ca_cert, ca_key, cert_path, key_path)
     return TlsFiles(folder / "ca.pem", cert_path, key_path, tuple(dict.fromkeys(names)), fingerprint, not_after)
+
+
+def make_device_certificate(folder: Path, name: str, *, now: datetime, replace: bool = False) -> DeviceFiles:
+    """Write a certificate with which a device proves its name, signed by the folder's authority.
+
+    It is good for clients only: whoever takes it from a device cannot play the hub with it.
+
+    Args:
+        folder: that of `make_certificates`; the files go to its ``devices/`` (mode 0700, the key 0600).
+        name: of the device; becomes the common name (see `hub.certificate`).
+        now: begin of validity; an aware datetime.
+        replace: make a new one though there is one, which stays valid until it ends or is revoked.
+
+    Raises:
+        BadRequestError: no device can have the name.
+        ConfigError: there is no authority in the folder.
+        ConflictError: there is a certificate of the device and ``replace`` is false; nothing was written.
+    """
+    check_enrolled_name(name)
+    if not ((folder / "ca.pem").exists() and (folder / "ca-key.pem").exists()):
+        raise ConfigError(f"{folder} holds no authority that could sign; make one with: hub tls init")
+    devices = folder / "devices"
+    cert_path, key_path = devices / f"{name}.pem", devices / f"{name}-key.pem"
+    if cert_path.exists() and not replace:
+        raise ConflictError(f"{cert_path} exists; for a new certificate say --renew (revoke the old one if it leaked)")
+    devices.mkdir(exist_ok=True, mode=0o700)
+    ca_cert, ca_key = _load_or_make_ca(folder, now)
+    key = ec.generate_private_key(ec.SECP256R1())
+    not_after = min(now + timedelta(days=DEVICE_DAYS), ca_cert.not_valid_after_utc)
+    begun = _begin(_common_name(name), ca_cert.subject, key, now, not_after)
+    fingerprint = _finish(begun, key, ExtendedKeyUsageOID.CLIENT_AUTH, ca_cert, ca_key, cert_path, key_path)
+    return DeviceFiles(cert_path, key_path, fingerprint, not_after)
 
 
 def local_names() -> list[str]:
@@ -130,26 +174,29 @@ def _load_or_make_ca(folder: Path, now: datetime) -> tuple[x509.Certificate, ec.
     return cert, key
 
 
-def _server_certificate(
+def _finish(
+    begun: x509.CertificateBuilder,
     key: ec.EllipticCurvePrivateKey,
-    names: Sequence[x509.GeneralName],
+    purpose: x509.ObjectIdentifier,
     ca_cert: x509.Certificate,
     ca_key: ec.EllipticCurvePrivateKey,
-    now: datetime,
-    not_after: datetime,
-) -> x509.Certificate:
+    cert_path: Path,
+    key_path: Path,
+) -> str:
+    """Sign a certificate that is good for one purpose, write it and its key, return its fingerprint."""
     issuer_id = ca_cert.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     authority = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id)
-    return (
-        _begin(_common_name("telemetry-hub"), ca_cert.subject, key, now, not_after)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    cert = (
+        begun.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(authority, critical=False)
         .sign(ca_key, hashes.SHA256())
     )
+    _write_private(key_path, _key_pem(key))
+    cert_path.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
+    return cert.fingerprint(hashes.SHA256()).hex()
 
 
 def _begin(

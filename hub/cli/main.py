@@ -10,6 +10,7 @@ import typer
 
 from hub.cli import (
     backup,
+    certificates,
     claims,
     commands,
     configuration,
@@ -60,6 +61,7 @@ app.add_typer(quarantine.app, name="quarantine")
 app.command("backup")(backup.backup)
 app.add_typer(simulation.app, name="simulate")
 app.add_typer(tls.app, name="tls")
+app.add_typer(certificates.app, name="certificates")
 app.add_typer(configuration.app, name="config")
 
 

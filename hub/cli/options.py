@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hub.change_log import ChangeLog
     from hub.cli.rest import RestClient
     from hub.cli.source import Source
+    from hub.revocations import Revocations
     from hub.users import Users
 
 # Commands on a folder that only look; options that no value follows.
@@ -96,6 +97,16 @@ def open_users(data: Path) -> "Iterator[Users]":
     _check_folder(data)
     with closing(Users(data / USERS)) as users, recorded(data):
         yield users
+
+
+@contextmanager
+def open_revocations(data: Path) -> "Iterator[Revocations]":
+    """Give the revoked certificates of a data folder, which must exist."""
+    from hub.revocations import CERTIFICATES, Revocations
+
+    _check_folder(data)
+    with closing(Revocations(data / CERTIFICATES)) as revocations, recorded(data):
+        yield revocations
 
 
 @contextmanager

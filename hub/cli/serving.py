@@ -17,6 +17,9 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port for everything; 0 takes a free one.")] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM); `hub tls init` makes one.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Private key (PEM) of the certificate.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="Authority (PEM) whose certificates let devices in without a token.")
+    ] = None,
     insecure_lan: Annotated[
         bool | None,
         typer.Option("--insecure-lan", help="Listen beyond this machine without TLS: tokens travel readable."),
@@ -36,7 +39,7 @@ def serve(
 
     flags: dict[str, object] = {
         "data": data, "host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key,
-        "insecure_lan": insecure_lan, "demo": demo, "log_level": log_level,
+        "tls_client_ca": tls_client_ca, "insecure_lan": insecure_lan, "demo": demo, "log_level": log_level,
         "journal_hours": journal_hours, "journal_bytes": journal_bytes,
     }  # fmt: skip
     loaded = load_config(flags, config).config

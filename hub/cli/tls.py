@@ -1,4 +1,4 @@
-"""``hub tls init``: a local authority and the hub's certificate.
+"""``hub tls``: a local authority, the hub's certificate, certificates of devices.
 
 Place: a command module; see `hub.cli`.
 """
@@ -11,11 +11,6 @@ import typer
 from hub.cli import options, output
 
 app = typer.Typer(help="Certificates for wss:// without a public authority.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """Keep ``init`` a subcommand though it is the only one."""
 
 
 @app.command("init")
@@ -48,3 +43,32 @@ def init(
     typer.echo(f"fingerprint  {files.fingerprint}  ← or pin it: Device(…, fingerprint=…)")
     typer.echo(f"names        {' '.join(files.names)}")
     output.tell(f"next: hub serve --data {data} --host 0.0.0.0 --tls-cert {files.cert} --tls-key {files.key}")
+
+
+@app.command("device")
+def device(
+    name: Annotated[str, typer.Argument(help="Name of the device, as it is enrolled.")],
+    data: Annotated[Path, typer.Option("--data", help="Folder of the hub's files, with the authority in its tls/.")] = (
+        Path("hub-data")
+    ),
+    renew: Annotated[bool, typer.Option("--renew", help="Make a new one; the old one stays valid until revoked.")] = (
+        False
+    ),
+    as_json: options.Json = False,
+) -> None:
+    """Make a certificate with which a device connects without a token."""
+    from datetime import UTC, datetime
+
+    from hub.tls import make_device_certificate
+
+    files = make_device_certificate(data / "tls", name, now=datetime.now(UTC), replace=renew)
+    if as_json:
+        output.show_json(
+            {"device": name, "cert": str(files.cert), "key": str(files.key), "fingerprint": files.fingerprint,
+             "not_after": files.not_after.isoformat()}
+        )  # fmt: skip
+        return
+    typer.echo(f"certificate  {files.cert}  (until {files.not_after:%Y-%m-%d})")
+    typer.echo(f"key          {files.key}  ← both go to the device: Device(…, certificate=…, key=…)")
+    typer.echo(f"fingerprint  {files.fingerprint}  ← to end it: hub certificates revoke")
+    output.tell(f"next: hub devices add {name}, and hub serve … --tls-client-ca {data / 'tls' / 'ca.pem'}")

@@ -24,6 +24,7 @@ from hub.live.rooms import Live
 from hub.metadata import Metadata
 from hub.query import Query
 from hub.replay import Replays
+from hub.revocations import Revocations
 from hub.roles import LOCAL, Identity, Role
 from hub.rollout import Rollout
 from hub.sign_in import SignIn
@@ -72,6 +73,8 @@ class Parts(Protocol):
     def identities(self) -> Identities: ...
     @property
     def users(self) -> Users: ...
+    @property
+    def revocations(self) -> Revocations: ...
     @property
     def sign_in(self) -> SignIn: ...
     @property

@@ -22,7 +22,7 @@ from hub.roles import DEFAULT_NAMESPACE, Identity
 _log = logging.getLogger("hub.gateway")
 
 # Of a question: what it was done to. Nothing else of a body is written down.
-_TOLD = ("device", "devices", "name", "role", "match", "channel", "tag", "site")
+_TOLD = ("device", "devices", "name", "role", "match", "channel", "tag", "site", "fingerprint")
 _MOST_NAMES = 3
 _ID = re.compile(r"[a-z]{0,2}[0-9a-f]{1,20}")
 

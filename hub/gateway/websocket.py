@@ -15,6 +15,7 @@ import asyncio
 import email.utils
 import http
 import logging
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, cast
@@ -29,6 +30,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from device_sdk.wire import MAX_FRAME_BYTES, PING_S, Close
+from hub.certificate import Certificate, read_certificate
 from hub.errors import BadRequestError, HubError
 from hub.gateway.frames import PING_FRAME, FrameReader, binary_frame, text_frame
 from hub.gateway.origin import is_loopback_address
@@ -97,7 +99,10 @@ class Handler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class UpgradeRequest:
-    """What a client asked for. Header names are lower case; repeated headers are joined by a comma."""
+    """What a client asked for. Header names are lower case; repeated headers are joined by a comma.
+
+    ``certificate`` is the client's own, verified by TLS; None where it showed none or was not asked for one.
+    """
 
     path: str
     query: Mapping[str, str]
@@ -105,6 +110,7 @@ class UpgradeRequest:
     peer: str
     is_tls: bool
     subprotocols: tuple[str, ...] = ()
+    certificate: Certificate | None = None
 
     @property
     def is_loopback(self) -> bool:
@@ -365,6 +371,7 @@ class WebSocketConnection(asyncio.Protocol):
             unquote(path), dict(parse_qsl(query, max_num_fields=100)), headers, self.peer,
             self._transport.get_extra_info("sslcontext") is not None,
             tuple(name.strip() for name in offered.split(",") if name.strip()),
+            _certificate(self._transport.get_extra_info("ssl_object")),
         )  # fmt: skip
 
     def _flush(self) -> None:
@@ -408,6 +415,14 @@ class WebSocketConnection(asyncio.Protocol):
         sent, received = self._protocol.close_sent, self._protocol.close_rcvd
         first = received if received is not None and (sent is None or self._protocol.close_rcvd_then_sent) else sent
         return (CloseCode.ABNORMAL_CLOSURE, "") if first is None else (int(first.code), first.reason)
+
+
+def _certificate(tls: ssl.SSLObject | None) -> Certificate | None:
+    """Return the client's certificate; without ``--tls-client-ca`` nobody is asked for one, and none is taken."""
+    fields = None if tls is None else tls.getpeercert()
+    if tls is None or not fields:
+        return None
+    return read_certificate(fields, tls.getpeercert(binary_form=True) or b"")
 
 
 def _address(peername: object) -> str:

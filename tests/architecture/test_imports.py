@@ -47,6 +47,7 @@ _DOORS = {
         "hub.desired",
         "hub.metadata",
         "hub.renewal",
+        "hub.revocations",
         "hub.store",
         "hub.users",
     },

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from device_sdk.errors import MisuseError
-from device_sdk.setting import check_choice, default_spool, is_loopback, parse_size
+from device_sdk.setting import check_choice, default_spool, from_environment, is_loopback, parse_size
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,17 @@ def test_default_spool_follows_the_environment(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_spool("d2") == tmp_path / ".local" / "state" / "telemetry" / "d2"
+
+
+def test_from_environment_takes_the_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HUB_CERTIFICATE and HUB_KEY become the arguments of `Device`; what the program says wins."""
+    environment = {"HUB_URL": "wss://hub", "DEVICE_NAME": "pump", "HUB_CERTIFICATE": "pump.pem", "HUB_KEY": "k.pem"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    found = from_environment({"key": "other.pem"})
+
+    assert (found["certificate"], found["key"]) == ("pump.pem", "other.pem")
 
 
 @pytest.mark.parametrize(

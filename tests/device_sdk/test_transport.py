@@ -56,6 +56,8 @@ def test_pause_is_what_the_hub_wishes() -> None:
         ("wss://[::1", {}, "not valid"),
         ("ws://hub", {"ca": "ca.pem"}, "has no TLS"),
         ("ws://hub", {"fingerprint": "ab" * 32}, "has no TLS"),
+        ("ws://hub", {"certificate": "pump.pem"}, "has no TLS"),
+        ("wss://hub", {"key": "pump-key.pem"}, "pass certificate= too"),
         ("wss://hub", {"fingerprint": "abc"}, "64 hex digits"),
         ("wss://hub", {"token": "line\nbreak"}, "no token has"),
     ],

@@ -1,6 +1,7 @@
 """Tests of `device_sdk.websocket` against the library's own server, on real sockets."""
 
 import asyncio
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
@@ -381,6 +384,19 @@ async def test_tls_refuses_an_unknown_certificate(certificate: ServerCertificate
     async with _server(ssl=certificate.context) as port:
         with pytest.raises(ConnectionLostError, match="pass ca= or fingerprint="):
             await _connect(f"wss://127.0.0.1:{port}", Ear())
+
+
+async def test_certificate_of_the_device_that_cannot_be_read(tmp_path: Path) -> None:
+    """A missing file and a key with a password are said by name, without asking anybody for the password."""
+    key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret")
+    )
+    (tmp_path / "key.pem").write_bytes(key)
+    make_certificate(tmp_path)
+
+    for files in (("nowhere.pem", None), (str(tmp_path / "ca.pem"), str(tmp_path / "key.pem"))):
+        with pytest.raises(ConnectionLostError, match=f"certificate {re.escape(files[0])}"):
+            await _connect("wss://127.0.0.1:9", Ear(), certificate=files[0], key=files[1])
 
 
 async def test_pinned_certificate_needs_no_dates_while_the_clock_is_not_set(future: ServerCertificate) -> None:

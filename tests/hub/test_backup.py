@@ -36,6 +36,7 @@ from hub.errors import ConflictError, NotFoundError
 from hub.journal.sqlite import SqliteJournal
 from hub.metadata import Edit, Metadata
 from hub.model import SeriesKey
+from hub.revocations import CERTIFICATES, Revocations
 from hub.roles import Role
 from hub.store.consumer import CONSUMER
 from hub.store.embedded import EmbeddedStore
@@ -280,6 +281,16 @@ def test_users_and_log_are_copied_where_they_are(files: Files, tmp_path: Path) -
     ):
         assert [user.name for user in copied.users()] == ["anna"]
         assert [entry.what for entry in told.entries("default", 9)] == ["add"]
+
+
+def test_revoked_certificates_are_in_the_copy(files: Files, tmp_path: Path) -> None:
+    """A restored hub lets nobody in who was shut out when the copy was made."""
+    with closing(Revocations(files.folder / CERTIFICATES)) as revocations:
+        revocations.revoke("ab" * 32)
+        back_up(files.folder, tmp_path / "copy", sleep=no_sleep)
+
+    with closing(Revocations(tmp_path / "copy" / CERTIFICATES)) as copied:
+        assert copied.is_revoked("default", "ab" * 32)
 
 
 def test_commands_are_in_the_copy(files: Files, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def test_sizes_take_units() -> None:
         pytest.param({"log_level": "loud"}, "'debug', 'info', 'warning' or 'error'", id="log level"),
         pytest.param({"nonsense": 1}, "nonsense .from --nonsense. is no setting", id="unknown"),
         pytest.param({"tls_cert": "a.pem"}, "--tls-cert needs --tls-key", id="half of TLS"),
+        pytest.param({"tls_client_ca": "ca.pem"}, "--tls-client-ca needs --tls-cert", id="client CA without TLS"),
         pytest.param({"tls_cert": "a.pem", "tls_key": "b.pem"}, "a.pem: no such file", id="missing certificate"),
         pytest.param({"host": "0.0.0.0"}, "hub tls init.*--insecure-lan", id="LAN without TLS"),
     ],

@@ -1,15 +1,17 @@
 """Certificates: a client that has only ca.pem, or only the fingerprint, can verify the hub."""
 
+import contextlib
 import hashlib
 import ssl
 import stat
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from hub.errors import ConfigError, ConflictError
-from hub.tls import local_names, make_certificates
+from hub.errors import BadRequestError, ConfigError, ConflictError
+from hub.tls import local_names, make_certificates, make_device_certificate
 
 
 def shake_hands(folder: Path, name: str, *, strict: bool = True) -> bytes:
@@ -99,3 +101,62 @@ def test_local_names_begin_with_loopback() -> None:
 
     assert names[:3] == ["localhost", "127.0.0.1", "::1"]
     assert len(names) == len(set(names))
+
+
+def show_certificate(folder: Path, cert: Path, key: Path) -> Mapping[str, object]:
+    """Do a TLS handshake in memory in which the client shows a certificate; return what the server saw."""
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_context.load_cert_chain(folder / "server.pem", folder / "server-key.pem")
+    server_context.load_verify_locations(folder / "ca.pem")
+    server_context.verify_mode = ssl.CERT_REQUIRED
+    server_context.verify_flags |= ssl.VERIFY_X509_STRICT
+    client_context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+    client_context.load_cert_chain(cert, key)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context.wrap_bio(to_client, to_server, server_hostname="hub.local")
+    server = server_context.wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(4):
+        for side in (client, server):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    return server.getpeercert() or {}
+
+
+def test_device_certificate_proves_the_name(tmp_path: Path) -> None:
+    """The authority's device certificate is taken from a client and names the device; the key is private."""
+    make_certificates(tmp_path, ["hub.local"], now=datetime.now(UTC))
+    files = make_device_certificate(tmp_path, "greenhouse-7", now=datetime.now(UTC))
+
+    seen = show_certificate(tmp_path, files.cert, files.key)
+
+    assert seen["subject"] == ((("commonName", "greenhouse-7"),),)
+    assert stat.S_IMODE(files.key.stat().st_mode) == 0o600
+    assert hashlib.sha256(ssl.PEM_cert_to_DER_cert(files.cert.read_text())).hexdigest() == files.fingerprint
+
+
+def test_certificates_are_good_for_one_side_only(tmp_path: Path) -> None:
+    """With a device's certificate nobody plays the hub, with the hub's nobody a device."""
+    made = make_certificates(tmp_path, ["hub.local"], now=datetime.now(UTC))
+    device = make_device_certificate(tmp_path, "hub.local", now=datetime.now(UTC))
+
+    with pytest.raises(ssl.SSLCertVerificationError, match="purpose"):
+        show_certificate(tmp_path, made.cert, made.key)
+    (tmp_path / "server.pem").write_bytes(device.cert.read_bytes())
+    (tmp_path / "server-key.pem").write_bytes(device.key.read_bytes())
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shake_hands(tmp_path, "hub.local")
+
+
+def test_device_certificate_needs_an_authority_a_name_and_a_word(tmp_path: Path) -> None:
+    """Without an authority none is made silently; a name is one that a device can have; twice needs --renew."""
+    now = datetime.now(UTC)
+    with pytest.raises(ConfigError, match="hub tls init"):
+        make_device_certificate(tmp_path, "pump", now=now)
+    make_certificates(tmp_path, ["hub.local"], now=now)
+    with pytest.raises(BadRequestError):
+        make_device_certificate(tmp_path, "../pump", now=now)
+    first = make_device_certificate(tmp_path, "pump", now=now)
+    with pytest.raises(ConflictError, match="--renew"):
+        make_device_certificate(tmp_path, "pump", now=now)
+
+    assert make_device_certificate(tmp_path, "pump", now=now, replace=True).fingerprint != first.fingerprint

@@ -30,6 +30,7 @@ from hub.model import Frame, StreamKey
 from hub.passwords import Passwords
 from hub.query import Query
 from hub.replay import Replays
+from hub.revocations import CERTIFICATES, Revocations
 from hub.rollout import Rollout
 from hub.session import DeviceSession
 from hub.sign_in import SignIn
@@ -83,6 +84,7 @@ class HubParts:
         self.config = FixedSettings(folder)
         self.identities = Identities(folder / "identities.sqlite3")
         self.metadata = Metadata(folder / "metadata.sqlite3")
+        self.revocations = Revocations(folder / CERTIFICATES)
         self.users = Users(folder / USERS)
         self.change_log = ChangeLog(folder / CHANGES)
         self._passwords = Passwords()
@@ -162,6 +164,7 @@ class HubParts:
         self._passwords.close()
         self.change_log.close()
         self.users.close()
+        self.revocations.close()
         self.identities.close()
 
 

@@ -7,6 +7,7 @@ Place: above `endpoint`, below `http`, which turns requests into calls and error
 from hub.gateway.endpoint import Endpoint
 from hub.gateway.rest import (
     audit,
+    certificates,
     change_log,
     claims,
     commands,
@@ -34,6 +35,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *audit.ENDPOINTS,
     *quarantine.ENDPOINTS,
     *tokens.ENDPOINTS,
+    *certificates.ENDPOINTS,
     *users.ENDPOINTS,
     *sign_in.ENDPOINTS,
     *change_log.ENDPOINTS,

@@ -1,4 +1,4 @@
-"""``hub tls init``: prints what a device needs, and what to do next."""
+"""``hub tls``: prints what a device needs, and what to do next."""
 
 from pathlib import Path
 
@@ -25,3 +25,17 @@ def test_second_init_needs_renew(run: Run) -> None:
     second = run("tls", "init", "--renew", "--json").json
     assert second["fingerprint"] != first["fingerprint"]
     assert second["ca"] == first["ca"]
+
+
+def test_device_prints_what_goes_to_the_device(run: Run, tmp_path: Path) -> None:
+    """Certificate, key and fingerprint, then what the hub needs; a second one needs --renew."""
+    assert run("tls", "device", "pump", "--data", "d").code == 2
+    run("tls", "init", "--data", "d")
+    first = run("tls", "device", "pump", "--data", "d")
+    again = run("tls", "device", "pump", "--data", "d")
+    renewed = run("tls", "device", "pump", "--data", "d", "--renew", "--json")
+
+    assert (first.code, again.code, renewed.code) == (0, 6, 0)
+    assert "d/tls/devices/pump.pem" in first.out
+    assert "--tls-client-ca d/tls/ca.pem" in first.err
+    assert renewed.json["fingerprint"] not in first.out

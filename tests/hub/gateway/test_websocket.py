@@ -34,7 +34,7 @@ from hub.gateway.websocket import (
     WebSocketConnection,
     make_protocol,
 )
-from hub.tls import make_certificates
+from hub.tls import make_certificates, make_device_certificate
 from tests.support.gateway import RecordingHandler, not_found, serving
 from tests.support.transport import FakeTransport
 
@@ -636,3 +636,48 @@ async def test_tls_carries_messages_and_closes_cleanly(tmp_path: Path) -> None:
     assert seen[0].is_tls
     assert caught.value.rcvd is not None
     assert (caught.value.rcvd.code, handler.closes) == (4409, [(4409, "newer connection")])
+
+
+@pytest.mark.asyncio
+async def test_client_certificate_is_told_also_when_tls_is_resumed(tmp_path: Path) -> None:
+    """The request has what TLS verified, in a full handshake and in a resumed one; without a certificate None."""
+    now = datetime.now(UTC)
+    files = make_certificates(tmp_path, ["127.0.0.1"], now=now)
+    device = make_device_certificate(tmp_path, "pump", now=now)
+    seen: list[UpgradeRequest] = []
+
+    def upgrade(request: UpgradeRequest) -> Refuse:
+        seen.append(request)
+        return Refuse(401, "unauthenticated", "seen")
+
+    options = {
+        "ssl_certfile": files.cert, "ssl_keyfile": files.key, "ssl_ca_certs": files.ca,
+        "ssl_cert_reqs": ssl.CERT_OPTIONAL,
+    }  # fmt: skip
+    trust = ssl.create_default_context(cafile=str(files.ca))
+    showing = ssl.create_default_context(cafile=str(files.ca))
+    showing.load_cert_chain(device.cert, device.key)
+
+    sessions: list[ssl.SSLSession | None] = [None]
+    resumed: list[bool | None] = []
+
+    def ask(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> None:
+        raw = socket.create_connection(("127.0.0.1", port), 10)
+        with context.wrap_socket(raw, server_hostname="127.0.0.1", session=session) as secure:
+            secure.sendall(HANDSHAKE)
+            while secure.recv(4096):
+                pass
+            sessions.append(secure.session)
+            resumed.append(secure.session_reused)
+
+    async with serving(ws=make_protocol(upgrade), **options) as port, asyncio.timeout(20):
+        await asyncio.to_thread(ask, port, trust)
+        await asyncio.to_thread(ask, port, showing)
+        await asyncio.to_thread(ask, port, showing, sessions[-1])
+
+    assert resumed == [False, False, True]
+    assert seen[0].certificate is None
+    certificates = [request.certificate for request in seen[1:]]
+    assert [c is not None and (c.device, c.namespace, c.fingerprint) for c in certificates] == [
+        ("pump", "default", device.fingerprint)
+    ] * 2
