@@ -10,6 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from device_sdk.client import Client
     from device_sdk.device import Device
+    from device_sdk.discovery import FoundHub, discover
     from device_sdk.errors import (
         AuthenticationError,
         ConnectionLostError,
@@ -35,6 +36,7 @@ __all__ = [
     "Device",
     "DeviceStatistics",
     "FlushTimeoutError",
+    "FoundHub",
     "MisuseError",
     "Reading",
     "ResetError",
@@ -42,6 +44,7 @@ __all__ = [
     "Status",
     "TelemetryError",
     "WatchedReading",
+    "discover",
 ]
 
 _HOMES = {
@@ -50,9 +53,11 @@ _HOMES = {
     "Client": "device_sdk.client",
     "Device": "device_sdk.device",
     "DeviceStatistics": "device_sdk.status",
+    "FoundHub": "device_sdk.discovery",
     "Reading": "device_sdk.reading",
     "Status": "device_sdk.status",
     "WatchedReading": "device_sdk.watch",
+    "discover": "device_sdk.discovery",
 }
 
 

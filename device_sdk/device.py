@@ -50,6 +50,7 @@ from device_sdk.wire import MAX_CHANNELS
 
 if TYPE_CHECKING:
     from device_sdk.commands import Commands
+    from device_sdk.discovery import FoundHub
 
 logger = logging.getLogger("device_sdk.device")
 
@@ -75,30 +76,24 @@ class Device(Stateful):
         spool: directory of the outbox, or ``":memory:"`` (lost with the process). None:
             ``$XDG_STATE_HOME/telemetry/<name>``, else ``~/.local/state/telemetry/<name>``.
         max_spool: bytes as an int, or ``"64MB"``; 64 MB hold about a month of four channels a minute.
-        when_full: which readings go when the spool is full: ``oldest``, ``newest``, or ``thin``: every second one
-            of each channel, of the oldest stretch first, so that a coarser picture of all of it stays. The hub
-            is told.
+        when_full: which readings go when the spool is full: ``oldest``, ``newest``, or ``thin``: every second one of
+            each channel, of the oldest stretch first, so that a coarser picture of all of it stays. The hub is told.
         retain_acked: bytes of acked frames kept besides, at most a day of them: they are sent again to a hub
             that was restored from a backup. 0 keeps none.
-        durability: ``second``: a power cut takes at most the last second; ``fsync``: nothing, at
-            milliseconds for each `record`.
+        durability: ``second``: a power cut takes at most the last second; ``fsync``: nothing, for milliseconds each.
         ca: PEM file of the CA to trust instead of the system's (see ``hub tls init``).
         fingerprint: SHA-256 of the hub's certificate; it alone is trusted.
         certificate, key: PEM files of the device's own certificate, instead of a token (see ``hub tls device``).
         link: ``normal``, or ``metered``: bytes cost money. Readings are gathered for five minutes, compressed, and the
             line is probed each quarter of an hour; `flush` still sends at once.
-        connect_to: (host, port) where TCP is opened instead of the URL's, such as the near end of a tunnel;
-            the certificate is still checked against the URL's host.
+        connect_to: (host, port) where TCP is opened, as of a tunnel; the certificate is checked against the URL's host.
         close_timeout_s: how long leaving the ``with`` block may wait for the last acks.
         on_frame: called with (seq, body, stream) before a frame is sent the first time by this process.
         on_ack: called with (stored, stream) when frames became durable at the hub.
-        clock: all clocks, for tests.
-        boot_id: the machine's boot id; None asks the machine.
+        clock, boot_id: all clocks, and the machine's boot id, for tests.
 
-    Raises:
-        MisuseError: an argument is not valid.
-
-    `record` may be called from any thread. Nothing survives a fork: open the device in the child.
+    Raises `MisuseError` when an argument is not valid. `record` may be called from any thread. Nothing survives a fork:
+    open the device in the child.
 
     Example:
         >>> with Device("greenhouse-7", "wss://hub.local:8000", token=token) as device:
@@ -164,6 +159,13 @@ class Device(Stateful):
         missing, or something is not valid.
         """
         return cls(**from_environment(settings))
+
+    @staticmethod
+    def discover(timeout_s: float = 3.0) -> list[FoundHub]:
+        """Return the hubs that announce themselves in this network; see `discovery.discover`."""
+        from device_sdk.discovery import discover
+
+        return discover(timeout_s)
 
     # --- recording -----------------------------------------------------------------------------
 

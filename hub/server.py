@@ -19,6 +19,7 @@ from pathlib import Path
 import uvicorn
 
 from hub.allocator import keep_little
+from hub.announcement import announce, check_announceable
 from hub.app import Hub
 from hub.config import Config
 from hub.errors import ConfigError, DiskFailedError, JournalError, StoreError
@@ -60,6 +61,8 @@ def serve(config: Config, *, started: Started | None = None) -> int:
         level=config.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the greeting says that it started, and where
+    if config.announce:
+        check_announceable(config)
     restarts = 0
     while True:
         begun = time.monotonic()
@@ -116,10 +119,14 @@ async def _serve(config: Config, listener: socket.socket, started: Started | Non
                 loop.add_signal_handler(number, end)
         hub.on_failed = stop
         greeting = asyncio.create_task(_greet(hub, server, listener, links, started), name="hub greeting")
+        announcing = asyncio.create_task(announce(config), name="hub announcement") if config.announce else None
         try:
             await server.serve(sockets=[listener])
         finally:
             greeting.cancel()
+            if announcing is not None:
+                announcing.cancel()
+                await asyncio.gather(announcing, return_exceptions=True)
             (stopped,) = await asyncio.gather(greeting, return_exceptions=True)
             if callable(stopped):
                 stopped()

@@ -15,6 +15,7 @@ from hub.cli import (
     commands,
     configuration,
     devices,
+    discovering,
     history,
     live,
     log,
@@ -62,6 +63,7 @@ app.command("backup")(backup.backup)
 app.add_typer(simulation.app, name="simulate")
 app.add_typer(tls.app, name="tls")
 app.add_typer(certificates.app, name="certificates")
+app.command("discover")(discovering.discover)
 app.add_typer(configuration.app, name="config")
 
 

@@ -24,6 +24,9 @@ def serve(
         bool | None,
         typer.Option("--insecure-lan", help="Listen beyond this machine without TLS: tokens travel readable."),
     ] = None,
+    announce: Annotated[
+        bool | None, typer.Option("--announce", help="Announce the hub in its network by mDNS (extra `discovery`).")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file instead of ./hub.toml.")] = None,
     demo: Annotated[
         bool | None, typer.Option("--demo", help="Run 200 simulated devices and this machine as a device.")
@@ -39,8 +42,8 @@ def serve(
 
     flags: dict[str, object] = {
         "data": data, "host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key,
-        "tls_client_ca": tls_client_ca, "insecure_lan": insecure_lan, "demo": demo, "log_level": log_level,
-        "journal_hours": journal_hours, "journal_bytes": journal_bytes,
+        "tls_client_ca": tls_client_ca, "insecure_lan": insecure_lan, "announce": announce, "demo": demo,
+        "log_level": log_level, "journal_hours": journal_hours, "journal_bytes": journal_bytes,
     }  # fmt: skip
     loaded = load_config(flags, config).config
 

@@ -29,6 +29,9 @@ _PEERS = {"awscrt", "tb_device_mqtt"}
 _USED_BY_OTHERS = {"httptools", "uvloop", "tzdata"}
 _OURS = {"device_sdk", "hub", "simulators", "tests", "docs", "deploy"}
 
+# Of the extra `discovery` of both; imported when somebody asks, and its absence is said in words.
+_OPTIONAL = {"zeroconf"}
+
 
 def _names(requirements: list[str]) -> set[str]:
     return {re.split(r"[\s<>=!~;\[]", requirement, maxsplit=1)[0].lower() for requirement in requirements}
@@ -82,7 +85,7 @@ def test_licence_is_the_same_in_both() -> None:
 def test_sdk_depends_on_websockets_alone() -> None:
     """A device installs two packages."""
     assert _names(SDK["dependencies"]) == {"websockets"}
-    assert _third_party("device_sdk") <= {"websockets"}
+    assert _third_party("device_sdk") <= {"websockets"} | _OPTIONAL
 
 
 def test_hub_declares_what_it_imports_and_nothing_else() -> None:
@@ -90,8 +93,14 @@ def test_hub_declares_what_it_imports_and_nothing_else() -> None:
     declared = _import_names(HUB["dependencies"])
     imported = _third_party("hub", "simulators")
 
-    assert sorted(imported - declared) == []
+    assert sorted(imported - declared - _OPTIONAL) == []
     assert sorted(declared - imported - _USED_BY_OTHERS - {"device_sdk"}) == []
+
+
+def test_extras_are_the_optional_packages() -> None:
+    """`[discovery]` of both distributions brings the packages that are imported only where they are, at one version."""
+    assert HUB["optional-dependencies"]["discovery"] == SDK["optional-dependencies"]["discovery"]
+    assert _import_names(HUB["optional-dependencies"]["discovery"]) == _OPTIONAL
 
 
 def test_tests_import_only_what_dev_installs() -> None:

@@ -29,7 +29,8 @@ _DOORS = {
     "pydantic_settings": {"hub.config"},
     "cryptography": {"hub.tls"},
     "typer": {"hub.cli"},
-    "psutil": {"simulators.host"},
+    "psutil": {"hub.announcement", "simulators.host"},
+    "zeroconf": {"device_sdk.discovery", "hub.announcement"},
     "argon2": {"hub.passwords"},
     "segno": {"hub.cli.qr"},
     "sqlite3": {

@@ -1,0 +1,118 @@
+"""Hubs that announce themselves in this network by mDNS: `discover`, `FoundHub`.
+
+Owns: the service type, what its properties mean, which of it is believed. Place: beside `device`, which imports it
+when it is asked. The only importer of ``zeroconf``, an extra. Must not: trust: anybody in the network can announce
+anything, so names are stripped of what a terminal would obey, sizes are bounded, what is malformed is left out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from device_sdk.errors import MisuseError
+from device_sdk.frozen import Frozen
+from device_sdk.wire import DEVICE_PATH
+
+# The one name for it; the hub announces under the same (`hub.announcement`). Source: RFC 6763, at most 15 characters.
+SERVICE = "_telemetry-hub._tcp.local."
+# An answer comes within a second of the question (RFC 6762: up to 120 ms of delay, asked again after one second).
+TIMEOUT_S = 3.0
+# A house has one, a campus a few; who floods the network with more fills nobody's memory.
+MAX_HUBS = 64
+# Of one text, and for the last look at hubs whose answer came in parts.
+_MAX_CHARS = 100
+_REST_S = 0.5
+_FINGERPRINT_DIGITS = 64
+
+
+class FoundHub(Frozen):
+    """One hub as it announced itself; nothing of it is proven.
+
+    ``url``: for `Device`, with its address; ``fingerprint``: SHA-256 of its certificate, None without TLS; ``version``
+    of the protocol, such as ``telemetry.v1``.
+    """
+
+    url: str
+    fingerprint: str | None
+    name: str
+    version: str
+
+
+def discover(timeout_s: float = TIMEOUT_S) -> list[FoundHub]:
+    """Return the hubs that answer within ``timeout_s``, by name; empty when none does.
+
+    Blocks for that time, and up to half a second more; in a coroutine use ``await asyncio.to_thread(discover)``.
+
+    Raises:
+        MisuseError: zeroconf is not installed, or no network can be asked.
+    """
+    try:
+        from zeroconf import ServiceBrowser, ServiceInfo, Zeroconf
+    except ImportError as error:
+        raise MisuseError("discovery needs zeroconf: pip install 'telemetry-device-sdk[discovery]'") from error
+
+    class Names:
+        """Keeps the names of what is announced, up to `MAX_HUBS`."""
+
+        def __init__(self) -> None:
+            self.found: dict[str, None] = {}
+
+        def add_service(self, _: Zeroconf, kind: str, name: str) -> None:
+            if len(self.found) < MAX_HUBS:
+                self.found[name] = None
+
+        def remove_service(self, _: Zeroconf, kind: str, name: str) -> None:
+            self.found.pop(name, None)
+
+        def update_service(self, _: Zeroconf, kind: str, name: str) -> None:
+            self.add_service(_, kind, name)
+
+    try:
+        network = Zeroconf()
+    except OSError as error:
+        raise MisuseError(f"no network can be asked for hubs: {error}; connect to one first") from error
+    try:
+        names = Names()
+        ServiceBrowser(network, SERVICE, names)  # type: ignore[arg-type]  # its listener is a class to inherit from
+        time.sleep(timeout_s)
+        limit = time.monotonic() + _REST_S
+        hubs = []
+        for name in list(names.found):
+            info = ServiceInfo(SERVICE, name)
+            left_ms = (limit - time.monotonic()) * 1000
+            if info.load_from_cache(network) or (left_ms > 0 and info.request(network, left_ms)):
+                hubs.append(found_hub(name, info.parsed_addresses(), info.port, info.properties))
+    finally:
+        network.close()
+    return sorted((hub for hub in hubs if hub is not None), key=lambda hub: (hub.name, hub.url))
+
+
+def found_hub(
+    name: str, addresses: Sequence[str], port: int | None, properties: Mapping[bytes, bytes | None]
+) -> FoundHub | None:
+    """Return what an announcement says, or None when it is not one that a device could use.
+
+    Args:
+        name: of the service, ``NAME._telemetry-hub._tcp.local.``
+        addresses: IPv4 first; the first is used.
+        properties: ``v``, ``path``, ``tls`` (``1`` or ``0``) and ``fp``, as bytes.
+    """
+    texts = {key: _text(properties.get(key.encode())) for key in ("v", "path", "tls", "fp")}
+    is_secure, fingerprint = texts["tls"] == "1", texts["fp"].lower()
+    if not addresses or not port or not texts["path"].startswith("/") or texts["tls"] not in ("0", "1"):
+        return None
+    if is_secure and not (len(fingerprint) == _FINGERPRINT_DIGITS and set(fingerprint) <= set("0123456789abcdef")):
+        return None
+    host = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
+    # `Device` adds the usual path itself, and people need not see it.
+    path = texts["path"].rstrip("/").removesuffix(DEVICE_PATH)
+    url = f"{'wss' if is_secure else 'ws'}://{host}:{port}{path}"
+    shown = _text(name.removesuffix("." + SERVICE).encode())
+    return FoundHub(url, fingerprint if is_secure else None, shown, texts["v"])
+
+
+def _text(found: bytes | None) -> str:
+    """Return printable text of bounded length; a peer's escape sequences do not reach a terminal."""
+    text = (found or b"")[: 4 * _MAX_CHARS].decode("utf-8", "replace")
+    return "".join(c for c in text if c.isprintable())[:_MAX_CHARS]
