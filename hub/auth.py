@@ -14,7 +14,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,6 +151,11 @@ class Identities:
         """Return all enrolled devices by name."""
         with self._reading() as database:
             return device_tokens.enrolled(database, namespace, self._clock())
+
+    def names(self, *, among: Collection[str] | None = None, namespace: str = DEFAULT_NAMESPACE) -> set[str]:
+        """Return the names of enrolled devices; with ``among`` those of them, whatever the number of others."""
+        with self._reading() as database:
+            return device_tokens.names(database, namespace, among)
 
     def is_enrolled(self, name: str, *, namespace: str = DEFAULT_NAMESPACE) -> bool:
         """Say whether there is a device of that name, also one that another process has just added.

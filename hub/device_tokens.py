@@ -8,7 +8,7 @@ to the new one; whatever is older than these two ends at once.
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from device_sdk.errors import MisuseError
@@ -118,6 +118,13 @@ def enrolled(database: sqlite3.Connection, namespace: str, now_ns: int) -> list[
         elif expires_ns > now_ns:
             found[name] = replace(found[name], tokens=2, old_ends_ns=expires_ns)
     return list(found.values())
+
+
+def names(database: sqlite3.Connection, namespace: str, among: Collection[str] | None) -> set[str]:
+    """Return the names of the namespace's devices; with ``among`` only those, each looked up for itself."""
+    if among is not None:
+        return {name for name in among if is_enrolled(database, namespace, name)}
+    return {name for (name,) in database.execute("SELECT name FROM device WHERE namespace = ?", (namespace,))}
 
 
 def load(database: sqlite3.Connection) -> Iterator[tuple[str, Credential]]:

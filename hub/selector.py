@@ -44,6 +44,18 @@ def devices_matching(
     )
 
 
+def exact_names(selector: str) -> set[str] | None:
+    """Return the only names that a selector can choose; None: it has to be held against all devices.
+
+    Raises:
+        BadRequestError: as `devices_matching`.
+    """
+    patterns = _patterns(_parsed(selector)[0]).match
+    if not patterns or any(pattern.device.suffix is not None for pattern in patterns):
+        return None
+    return {pattern.device.text for pattern in patterns}
+
+
 def is_chosen(device: DeviceDescription, site: str | None, tags: Collection[str]) -> bool:
     """Return whether a device is at the site (None: any) and has all the tags."""
     return site in (None, device.site) and set(tags) <= set(device.tags)

@@ -1,10 +1,11 @@
 """Command → reply: this hub's commands beside Node Socket.IO's acks, in the same run.
 
 ``python -m tests.bench.bench_command [count]`` prints a Markdown table. One command at a time, a function that returns
-its argument, asker, hub and device on loopback in processes of their own (Socket.IO: asker and server are one). A
-command of ours is a request over one kept connection, with three fsyncs in a row where the device's spool is on disk:
-at the hub before it is sent, at the device before it runs, at the hub before the result is told. A Socket.IO ack has
-none, and is lost with either process; "fsync" is what one costs on this disk.
+its argument, asker, hub and device on loopback in processes of their own (Socket.IO: asker and server are one); the hub
+knows `BYSTANDERS` other devices. A command of ours is a request over one kept connection, with four commits in a row
+where the device's spool is on disk: at the hub before it is sent, at the device before it runs, at the hub before the
+result is told and for the log of changes. A Socket.IO ack has none, and is lost with either process; "fsync" is what a
+bare one costs on this disk.
 """
 
 import http.client
@@ -26,6 +27,8 @@ from tests.bench.bench_frames import HERE, install_socketio, process
 from tests.support.hub_process import HubProcess
 
 COUNT = 1000
+# A command to one device must not cost what a fleet does.
+BYSTANDERS = 3000
 # The first ones meet caches that are empty.
 WARM_UP = 100
 # A device that starts has declared its command within a second.
@@ -93,6 +96,7 @@ def hub_in(folder: Path) -> Iterator[tuple[HubProcess, str, str]]:
     """Give a running hub, the token of its device and that of an admin."""
     with HubProcess(folder / "data") as hub:
         identities = Identities(hub.data / "identities.sqlite3")
+        identities.add_devices(f"bystander-{number}" for number in range(BYSTANDERS))
         device_token, admin = identities.add_device("fan-1"), identities.add_token(Role.ADMIN, ["**"], "bench")[1]
         identities.close()
         yield hub, device_token, admin

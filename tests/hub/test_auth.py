@@ -87,6 +87,17 @@ def test_adding_many_adds_all_or_none(identities: Identities) -> None:
     assert [d.name for d in identities.devices()] == ["b"]
 
 
+def test_names_are_of_one_namespace_and_of_those_asked(identities: Identities) -> None:
+    """Names without what belongs to tokens; ``among`` never adds one that is not enrolled."""
+    identities.add_devices(["a", "b"])
+    identities.add_device("c", namespace="other")
+
+    assert identities.names() == {"a", "b"}
+    assert identities.names(among=["b", "c", "d"]) == {"b"}
+    assert identities.names(among=[]) == set()
+    assert identities.names(among=["b", "c"], namespace="other") == {"c"}
+
+
 def test_adding_many_can_rotate_those_that_exist(identities: Identities) -> None:
     """With rotate, existing devices get a new token and new ones are enrolled."""
     old = identities.add_device("b")

@@ -9,7 +9,7 @@ import pytest
 from hub.errors import BadRequestError
 from hub.metadata import Edit, Metadata
 from hub.model import SeriesKey
-from hub.selector import devices_matching
+from hub.selector import devices_matching, exact_names
 
 NAMES = ("pump-10", "pump-2", "oven-1")
 
@@ -51,3 +51,20 @@ def test_selector_that_says_nothing_is_refused(metadata: Metadata, selector: str
     """Nothing is never everything."""
     with pytest.raises(BadRequestError):
         devices_matching(selector, "default", metadata, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("selector", "names"),
+    [
+        ("pump-2", {"pump-2"}), ("pump-2 oven-1 site:north", {"pump-2", "oven-1"}), ("pump-2/t", {"pump-2"}),
+        ("pump-*", None), ("pump-2 *", None), ("tag:water", None), ("pump-2/**", {"pump-2"}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_exact_names_are_all_that_can_be_chosen(metadata: Metadata, selector: str, names: set[str] | None) -> None:
+    """Who names devices is spared a look at all others, and chooses the same ones."""
+    assert exact_names(selector) == names
+    among = NAMES if names is None else names & set(NAMES)
+    assert devices_matching(selector, "default", metadata, among) == devices_matching(
+        selector, "default", metadata, NAMES
+    )

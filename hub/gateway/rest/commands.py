@@ -27,7 +27,7 @@ from hub.gateway.endpoint import Answer, Call, Duration, Endpoint, JsonObject, N
 from hub.live.patterns import PatternSet
 from hub.query import iso_time, parse_duration
 from hub.roles import Verb
-from hub.selector import MAX_SELECTOR_CHARS, devices_matching
+from hub.selector import MAX_SELECTOR_CHARS, devices_matching, exact_names
 
 # Counting what became of orders of 10,000 devices takes some 10 ms each.
 MAX_LISTED = 50
@@ -110,8 +110,7 @@ async def give_command(call: Call, body: CommandRequest) -> JsonObject:
     if body.expires is not None and not body.queue:
         raise BadRequestError("expires goes with queue: without it, a command is over after its timeout")
     expires_s = _seconds("expires", body.expires, timeout_s, MAX_EXPIRY_S)
-    enrolled = await asyncio.to_thread(call.hub.identities.devices, namespace=call.namespace)
-    names = [device.name for device in enrolled]
+    names = await asyncio.to_thread(call.hub.identities.names, among=exact_names(body.match), namespace=call.namespace)
     devices = devices_matching(body.match, call.namespace, call.hub.metadata, names, call.granted)
     if not devices:
         raise NotFoundError(f"no device that you may command fits {body.match[:100]!r}; see them with: hub devices ls")

@@ -5,7 +5,6 @@ Place: `hub.gateway.rest`. The file is written in a thread; series belong to the
 
 import asyncio
 import time
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -147,8 +146,8 @@ class Outcomes(Answer):
 async def list_metadata(call: Call, query: Matching) -> JsonObject:
     """Give what people set and what holds."""
     described = call.hub.metadata.subjects(call.namespace)
-    enrolled = await asyncio.to_thread(call.hub.identities.devices, namespace=call.namespace)
-    names = {d.name for d in enrolled} | {key.device for key in described}
+    enrolled = await asyncio.to_thread(call.hub.identities.names, namespace=call.namespace)
+    names = enrolled | {key.device for key in described}
     seen = visible_devices(call, query.match, sorted(names))
     keys = {SeriesKey(call.namespace, name, s.channel): None for name, series in seen.items() for s in series}
     wanted, granted = PatternSet(tuple(query.match) or EVERYTHING), PatternSet(call.granted)
@@ -280,11 +279,10 @@ async def _seen_device(call: Call) -> str:
     """Return the name of a device the caller may see; what is outside of that is as if it were not there."""
     name = call.path["device"]
     check_name(name)
-    enrolled = await asyncio.to_thread(call.hub.identities.devices, namespace=call.namespace)
-    names: Sequence[str] = [d.name for d in enrolled if d.name == name]
+    names = await asyncio.to_thread(call.hub.identities.names, among=[name], namespace=call.namespace)
     if SeriesKey(call.namespace, name, "") in call.hub.metadata.subjects(call.namespace):
-        names = [name]
-    if name not in visible_devices(call, [name], names):
+        names = {name}
+    if name not in visible_devices(call, [name], sorted(names)):
         raise NotFoundError(f"no device {name!r}; see them with: hub devices ls")
     return name
 

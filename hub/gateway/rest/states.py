@@ -4,7 +4,7 @@ Place: `hub.gateway.rest`. The file is read and written in threads; what is conn
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any
 
 import orjson
@@ -26,7 +26,7 @@ from hub.gateway.endpoint import (
 from hub.query import iso_time
 from hub.roles import Verb
 from hub.rollout import Drift
-from hub.selector import MAX_SELECTOR_CHARS, devices_matching
+from hub.selector import MAX_SELECTOR_CHARS, devices_matching, exact_names
 
 Patch = Annotated[dict[str, Any], Field(description="RFC 7396: objects are merged, null removes a key.")]
 Version = Annotated[
@@ -164,7 +164,7 @@ async def list_states(call: Call, query: StatesQuery) -> JsonObject:
 async def set_desired(call: Call, body: StatePatch) -> JsonObject:
     """Change the desired state of a device."""
     name = call.check_device(call.path["device"])
-    if name not in await asyncio.to_thread(_enrolled, call):
+    if not await asyncio.to_thread(_enrolled, call, [name]):
         raise _no_device(name)
     (outcome,) = await _change(call, [name], body)
     if outcome.error is not None:
@@ -174,7 +174,7 @@ async def set_desired(call: Call, body: StatePatch) -> JsonObject:
 
 async def set_desired_of_many(call: Call, body: SelectedPatch) -> JsonObject:
     """Change the desired state of all devices that a selector chooses, in one transaction."""
-    enrolled = await asyncio.to_thread(_enrolled, call)
+    enrolled = await asyncio.to_thread(_enrolled, call, exact_names(body.selector))
     names = devices_matching(body.selector, call.namespace, call.hub.metadata, enrolled, call.granted)
     return {"devices": [_outcome_object(outcome) for outcome in await _change(call, names, body)]}
 
@@ -190,8 +190,8 @@ async def _change(call: Call, names: Sequence[str], body: StatePatch) -> list[Ou
     return outcomes
 
 
-def _enrolled(call: Call) -> set[str]:
-    return {device.name for device in call.hub.identities.devices(namespace=call.namespace)}
+def _enrolled(call: Call, among: Collection[str] | None = None) -> set[str]:
+    return call.hub.identities.names(among=among, namespace=call.namespace)
 
 
 def _known(call: Call) -> set[str]:
