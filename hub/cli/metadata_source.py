@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from device_sdk.reading import MAX_CHANNEL_NAME, MAX_DEVICE_NAME
 from hub.cli.exit_code import CliError, ExitCode
 from hub.cli.options import recorded
 from hub.cli.rest import RestClient
@@ -28,6 +29,8 @@ from hub.roles import DEFAULT_NAMESPACE
 Answer = dict[str, Any]
 # Edits of one request: with all fields at their longest its body stays below the hub's 1 MiB.
 _EDITS_EACH = 100
+# Of a name, one character more than it may have is enough to be refused as its row.
+_DEVICE_CHARS, _CHANNEL_CHARS = MAX_DEVICE_NAME + 1, MAX_CHANNEL_NAME + 1
 
 
 class MetadataSource(Protocol):
@@ -69,7 +72,11 @@ class RestMetadata:
         outcomes: list[Answer] = []
         for begin in range(0, len(rows), _EDITS_EACH):
             edits = [
-                {"device": r.device, "channel": r.channel, "fields": dict(r.fields)}
+                {
+                    "device": r.device[:_DEVICE_CHARS],
+                    "channel": None if r.channel is None else r.channel[:_CHANNEL_CHARS],
+                    "fields": dict(r.fields),
+                }
                 for r in rows[begin : begin + _EDITS_EACH]
             ]
             outcomes += self._client.post("/v1/metadata", {"edits": edits, "dry_run": is_trial})["outcomes"]

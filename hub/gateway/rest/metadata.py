@@ -30,6 +30,8 @@ from hub.roles import EVERYTHING, Verb
 from hub.unit import unit_shown
 
 Tags = Annotated[list[str], Field(max_length=100)]
+# Of a name that is too long, as much as shows that it is: it is one wrong row, not a request that is refused.
+_MAX_NAME_CHARS = 256
 
 
 class DeviceFields(Question):
@@ -63,8 +65,8 @@ class ChannelFields(Question):
 class RowEdit(Question):
     """One device, or one channel of it, and the fields to set or (null) to unset."""
 
-    device: Annotated[str, Field(max_length=64)]
-    channel: Annotated[str | None, Field(max_length=128)] = None
+    device: Annotated[str, Field(max_length=_MAX_NAME_CHARS)]
+    channel: Annotated[str | None, Field(max_length=_MAX_NAME_CHARS)] = None
     fields: Annotated[dict[str, Any], Field(max_length=20)]
 
 

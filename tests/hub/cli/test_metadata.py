@@ -113,15 +113,17 @@ def test_export_is_imported_without_a_change(
 def test_wrong_row_is_reported_and_loses_nothing_else(run: Run, where: list[object], name: str, tmp_path: Path) -> None:
     """Each wrong row is named with its line and why; the others are set; the code is 1."""
     file = tmp_path / "rows.csv"
-    file.write_text(f"device,channel,label,scale\n{name},,Good,\n{name},t,,none\n{name},u,,0\n{name},v,Also,2\n")
+    wrong = f"{name},t,,none\n{name},u,,0\n{name * 64},,Bad,\n{name},{'c' * 1000},Bad,\nno name,,Bad,\n"
+    file.write_text(f"device,channel,label,scale\n{name},,Good,\n{wrong}{name},v,Also,2\n")
 
     done = run("metadata", "import", file, "--json", *where)
 
     assert done.code == 1
     assert [(row["where"], row["changed"], bool(row["error"])) for row in done.json] == [
-        ("line 2", ["label"], False), ("line 3", [], True), ("line 4", [], True), ("line 5", ["label", "scale"], False),
+        ("line 2", ["label"], False), *((f"line {n}", [], True) for n in range(3, 8)),
+        ("line 8", ["label", "scale"], False),
     ]  # fmt: skip
-    assert done.err == "4 rows: 2 changed, 2 wrong\n"
+    assert done.err == "7 rows: 2 changed, 5 wrong\n"
     assert "line 4" in run("metadata", "import", file, *where).out
 
 
