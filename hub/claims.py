@@ -51,11 +51,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a redeemed code gave: the token is not shown again."""
+    """What a redeemed code gave: the token is not shown again. ``is_again``: in place of one that got lost."""
 
     device: str
     token: str
     namespace: str
+    is_again: bool
 
 
 class Claims:
@@ -138,7 +139,8 @@ class Claims:
             if claim.used >= claim.quota and not is_again:
                 raise _refused()
             name = _name_for(claim, device)
-            return Claimed(name, _claim(change, claim, name, retry, is_again=is_again), claim.namespace)
+            token = _claim(change, claim, name, retry, is_again=is_again)
+            return Claimed(name, token, claim.namespace, is_again)
 
 
 def put_single(change: Change, namespace: str, device: str, expires_s: float) -> tuple[str, str]:

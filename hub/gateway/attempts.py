@@ -4,7 +4,8 @@ Owns: the counts. Place: below `access`; what checks a secret of strangers asks 
 tried.
 
 What succeeds costs nothing, so a fleet behind one address is not slowed down; what fails is counted for its address.
-All attempts together have a limit as well, which bounds the work that a flood of addresses can make.
+All attempts together have a limit as well, which bounds the work that a flood of addresses can make. Of that limit an
+attempt that succeeded is given back: such work is bounded by the secrets that there are.
 """
 
 import ipaddress
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 
 # A person mistypes a few times; a guesser of 128 bits gains nothing in any case.
 FAILURES, FAILURE_EVERY_S = 10.0, 6.0
-# Each attempt is a look into a file, and an fsync where it succeeds: well below what a Raspberry Pi can do.
+# So many under way, then so many a second that gave nothing. Each is a look into a file, and an fsync where it
+# succeeds: well below what a Raspberry Pi can do.
 ATTEMPTS, ATTEMPTS_PER_S = 500.0, 100.0
 # About 2 MB; the one that failed longest ago is forgotten first, which the limit in total makes harmless.
 MAX_ADDRESSES = 10_000
@@ -41,9 +43,10 @@ class Attempts:
         return len(self._addresses)
 
     def begin(self, address: str, now: float) -> float:
-        """Count an attempt; return 0.0 when it may be made, else the seconds to wait. Call `failed` when it failed.
+        """Count an attempt; return 0.0 when it may be made, else the seconds to wait.
 
-        Many may be under way at once, as when a fleet is switched on: each is charged when it has failed.
+        Call `failed` when it failed, `succeeded` when it did. Many may be under way at once, as when a fleet is
+        switched on: each is charged when it has failed.
         """
         budget = self._addresses.get(_key(address))
         if budget is not None:
@@ -55,6 +58,10 @@ class Attempts:
             return (1 - self._total.left) / ATTEMPTS_PER_S
         self._total.left -= 1
         return 0.0
+
+    def succeeded(self) -> None:
+        """Give an attempt back that used a secret up, or a part of its quota."""
+        self._total.left = min(self._total.left + 1, ATTEMPTS)
 
     def failed(self, address: str, now: float) -> None:
         """Charge a failure to its address."""

@@ -116,6 +116,8 @@ async def redeem(call: Call, body: Redemption) -> JsonObject:
         attempts.failed(call.address, time.monotonic())
         call.hub.change_log.refused(Entry("claim", outcome=error.reason, peer=call.address))
         raise
+    if not claimed.is_again:
+        attempts.succeeded()
     entry = Entry("claim", claimed.device, who=claimed.device, role="device", peer=call.address,
                   namespace=claimed.namespace)  # fmt: skip
     await write(call.hub.change_log, entry)

@@ -62,6 +62,19 @@ def test_all_attempts_together_are_limited() -> None:
     assert 0 < allowed[-1] < 1
 
 
+def test_what_succeeded_is_given_back() -> None:
+    """A fleet that is switched on at once waits for its fsyncs alone; never more than the limit are under way."""
+    attempts = Attempts()
+    for _ in range(10 * int(ATTEMPTS)):
+        assert attempts.begin("192.0.2.1", 0.0) == 0.0
+        attempts.succeeded()
+    attempts.succeeded()
+    under_way = [attempts.begin("192.0.2.1", 0.0) for _ in range(int(ATTEMPTS) + 1)]
+
+    assert under_way[:-1] == [0.0] * int(ATTEMPTS)
+    assert under_way[-1] > 0
+
+
 def test_addresses_are_forgotten_beyond_the_limit() -> None:
     """A hundred thousand addresses take the memory of ten thousand."""
     attempts = Attempts()

@@ -3,13 +3,27 @@
 import httpx
 import pytest
 
-from hub.gateway.attempts import FAILURES
+from hub.gateway.attempts import FAILURES, Attempts
 from hub.gateway.http import MAX_OPEN_BODY_BYTES, make_app
 from hub.gateway.rest.claims import Claims
 from tests.hub.gateway.conftest import get
 from tests.support.hub_parts import FixedSettings, HubParts, http_client
 
 pytestmark = pytest.mark.asyncio
+
+
+class CountedAttempts(Attempts):
+    """Attempts that say what was asked of them."""
+
+    begun = given_back = 0
+
+    def begin(self, address: str, now: float) -> float:
+        self.begun += 1
+        return super().begin(address, now)
+
+    def succeeded(self) -> None:
+        self.given_back += 1
+        super().succeeded()
 
 
 async def test_a_group_claims_up_to_its_quota(hub: HubParts, admin: httpx.AsyncClient) -> None:
@@ -64,6 +78,20 @@ async def test_guessing_is_slowed_down_by_address(hub: HubParts, admin: httpx.As
     assert guesses[-1].json()["error"]["reason"] == "too_many_requests"
     assert 1 <= int(guesses[-1].headers["retry-after"]) <= 6
     assert {c.status_code for c in claimed} == {200}
+
+
+async def test_claims_that_succeed_leave_room_for_a_fleet(hub: HubParts, admin: httpx.AsyncClient) -> None:
+    """Of the limit in total they take nothing; the same device again takes what a failure takes."""
+    code = (await admin.post("/v1/claims", json={"match": "*", "quota": 50})).json()["code"]
+    hub.claim_attempts = counted = CountedAttempts()
+
+    async with http_client(make_app(hub), peer="192.0.2.2") as fleet:
+        for device in ("d1", "d2", "d2", "d3"):
+            body = {"code": code, "device": device, "retry": "a secret of the device"}
+            assert (await fleet.post("/v1/claim", json=body)).status_code == 200
+        await fleet.post("/v1/claim", json={"code": code, "device": "d1"})
+
+    assert (counted.begun, counted.given_back) == (5, 3)
 
 
 async def test_claims_of_another_namespace_are_not_there(hub: HubParts, admin: httpx.AsyncClient) -> None:
