@@ -207,14 +207,19 @@ class Twin:
             if incoming is not None and self._is_past(incoming):
                 # The hub was put back to an older copy: what it hears now makes it go on above this version.
                 self._say()
+                incoming = None
             elif incoming is not None:
                 self._desired = incoming
                 await self._save()
             desired = self._desired
-            if await self._is_handled(desired) and self._taken != (desired.version, desired.mark):
-                self._taken = (desired.version, desired.mark)
-                await self._save()
-                self._say()
+            if await self._is_handled(desired):
+                is_new = self._taken != (desired.version, desired.mark)
+                if is_new:
+                    self._taken = (desired.version, desired.mark)
+                    await self._save()
+                if is_new or incoming is not None:
+                    # Also what was taken in before this process: a hub that sends it has not heard so.
+                    self._say()
 
     def _is_past(self, incoming: Desired) -> bool:
         version, mark = self._taken

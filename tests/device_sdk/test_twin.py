@@ -190,6 +190,26 @@ async def test_twin_that_comes_late_asks_for_the_state() -> None:
     twin.end()
 
 
+async def test_state_that_was_taken_in_before_a_restart_is_reported_again(tmp_path: Path) -> None:
+    """A hub that was asked again hears that the version is taken in; the handler is not called for it."""
+    twin, ear = begun(tmp_path / FILE, is_online=True)
+    calls: list[dict[str, Any]] = []
+    twin.handle(calls.append)
+    twin.take(Desired(3, {"n": 1}, "m"))
+    await until(lambda: Reported(3, {}, "m") in ear.said)
+    twin.end()
+
+    late, ear = begun(tmp_path / FILE, is_online=True)
+    late.handle(calls.append)
+    await until(lambda: ear.said == [Reported(0, {})])
+    late.take(Desired(3, {"n": 1}, "m"))
+    await until(lambda: len(ear.said) == 2)
+
+    assert ear.said[1] == Reported(3, {}, "m")
+    assert calls == [{"n": 1}]
+    late.end()
+
+
 async def test_reports_merge_coalesce_and_are_refused_in_words() -> None:
     """None removes; a burst is said as its latest; what is no JSON or too large changes nothing."""
     twin, ear = begun(is_online=True)
