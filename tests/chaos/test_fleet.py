@@ -10,7 +10,7 @@ from tests.chaos.fleet import DEVICES, run_fleet
 @pytest.mark.timeout(120)
 def test_fleet_in_short(tmp_path: Path) -> None:
     """200 devices: listed in time, each command once, each state taken in, each reading stored once."""
-    fleet = run_fleet(tmp_path, 200, seed=1)
+    fleet = run_fleet(tmp_path, 200, seed=1, kills=1)
     print(fleet)
 
     assert fleet.faults == []

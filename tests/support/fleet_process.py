@@ -50,7 +50,7 @@ class Job:
     """What one child does.
 
     ``folder``: of spools, tokens, ledger and witness. ``every_s``: between two samples of a device. ``claim_only``: end
-    when all have their tokens.
+    when all have their tokens. ``mutant``: a fault of `mutants`.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Job:
     codes: dict[str, str]
     folder: str
     every_s: float
+    mutant: str = ""
     claim_only: bool = False
 
     @property
@@ -220,6 +221,10 @@ class _Life:
 
 def _main(job: Job) -> int:
     raise_handle_limit(len(job.codes) * _HANDLES_EACH + _SPARE_HANDLES)
+    if job.mutant:
+        from tests.support.mutants import apply
+
+        apply(job.mutant)
     life = _Life(job)
     tokens = life.claim()
     return 0 if job.claim_only else asyncio.run(life.run(tokens))

@@ -151,13 +151,32 @@ def number_at_record() -> None:
     Outbox.has_room = lambda self, limit_bytes: True  # type: ignore[method-assign]
 
 
+def forget_orders() -> None:
+    """A hub that knows no unanswered command of its process before."""
+    from hub.command_file import CommandFile
+
+    CommandFile.waiting = lambda self: []  # type: ignore[method-assign]
+
+
+def forget_commands() -> None:
+    """An SDK that does not look whether it has begun a command before."""
+    from device_sdk.command_notes import CommandNotes
+
+    CommandNotes.find = lambda self, id: None  # type: ignore[method-assign]
+
+
 HUB: dict[str, Callable[[], None]] = {
     "normal_synchronous": normal_synchronous,
     "ack_before_commit": ack_before_commit,
     "no_dedupe": no_dedupe,
     "no_chain": no_chain,
+    "forget_orders": forget_orders,
 }
-SDK: dict[str, Callable[[], None]] = {"delete_before_ack": delete_before_ack, "number_at_record": number_at_record}
+SDK: dict[str, Callable[[], None]] = {
+    "delete_before_ack": delete_before_ack,
+    "number_at_record": number_at_record,
+    "forget_commands": forget_commands,
+}
 
 
 def apply(name: str) -> None:
