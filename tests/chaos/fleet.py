@@ -149,10 +149,14 @@ class _Run(FleetWorld):
         self.roll_out("site:north", {"fan": {"mode": "auto"}}, north)
 
     def kill_hub_between(self, number: int) -> None:
-        """Kill the hub in the middle of a command and of a roll-out to all."""
+        """Kill the hub in the middle of two commands and of a roll-out to all.
+
+        One command is kept for who is away; the other is over soon, and may be answered too late or never.
+        """
         order, patch = f"killed-hub-{number}", {"edition": number, "limits": {"high": 30}, "work_s": self.work_s}
-        with ThreadPoolExecutor(2) as pool:
+        with ThreadPoolExecutor(3) as pool:
             steps: list[Future[Any]] = [
+                pool.submit(self.order, f"over-soon-{number}", ALL, work_s=self.work_s),
                 pool.submit(self.order, order, ALL, "1h", self.work_s),
                 pool.submit(self.roll_out, ALL, patch, self.names),
             ]
