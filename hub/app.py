@@ -51,6 +51,7 @@ from hub.sign_in import SignIn
 from hub.store.consumer import StoreConsumer
 from hub.store.embedded import EmbeddedStore
 from hub.streams import NEW_STREAMS_NS, Streams
+from hub.system_feed import AUDIT, SystemFeed
 from hub.users import USERS, Users
 
 _log = logging.getLogger("hub.app")
@@ -100,6 +101,7 @@ class Hub:
         self._tasks.append(loop.create_task(self._watch_metadata(), name="hub metadata"))
         self._tasks.append(loop.create_task(self._trim(), name="hub trim"))
         self._tasks.append(loop.create_task(self._write_refusals(), name="hub refusals"))
+        self._tasks.append(loop.create_task(self.system_feed.run(), name="hub system feed"))
         self._tasks.append(loop.create_task(self.commands.run(), name="hub commands"))
         self._tasks.append(loop.create_task(self.rollout.run(), name="hub rollout"))
         return self
@@ -137,6 +139,15 @@ class Hub:
 
         self.consumer = StoreConsumer(self.store, self.journal, on_failed=store_failed)
         self.writer = JournalWriter(self.journal, loop, self._committed, self._disk_failed, self._refused)
+        self.system_feed = SystemFeed(
+            self.change_log, AUDIT, self.streams, self.registry, self.submit, lambda: not self.writer.is_full,
+            time.time_ns,
+        )  # fmt: skip
+
+        def entry_written(_: Entry) -> None:
+            loop.call_soon_threadsafe(self.system_feed.wake)
+
+        self.change_log.listen(entry_written)
         self.rollout = Rollout(states, self.downlink)
         self.downlink.listen(self.rollout)
         self.live = Live(self.journal, self.registry.by_id.values(), loop, newest=self.registry.latest)

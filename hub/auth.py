@@ -26,7 +26,7 @@ from hub.device_tokens import KEEP_S, DeviceIdentity, check_enrolled_name
 from hub.enrolment import Row, enrol_each
 from hub.errors import BadRequestError, NotFoundError, UnavailableError
 from hub.identity_file import open_identity_file, translated
-from hub.roles import DEFAULT_NAMESPACE, EVERYTHING, Identity, Role, Scopes, Verb, scopes_of
+from hub.roles import DEFAULT_NAMESPACE, EVERYTHING, VERBS, Identity, Role, Scopes, Verb, scopes_of
 
 # An id of 14 characters, a dot and 43 of base64url; more is no token of ours and not worth hashing.
 MAX_TOKEN_CHARS = 128
@@ -351,5 +351,5 @@ def _scopes(role: str, text: str) -> Scopes:
     found = json.loads(text)
     # Once a token had patterns alone, for all that its role may do.
     if isinstance(found, list):
-        return scopes_of(Role(role), found)
+        return dict.fromkeys(VERBS[Role(role)], tuple(found))
     return {Verb(verb): tuple(patterns) for verb, patterns in found.items()}

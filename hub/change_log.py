@@ -7,8 +7,13 @@ ledgers of delivery (`hub.audit`).
 
 Refusals are written by strangers, as many as they like: they are counted by who, what and from where, and written
 each `FLUSH_EVERY_S` as one row with a count.
+
+The log is also an outbox: `hub.system_feed` brings each entry to the journal as a reading. So entries of a namespace
+are numbered without a gap, no two of them have the same time, and the file has a name, the stream they go on: a log
+that begins anew is another stream.
 """
 
+import json
 import os
 import re
 import sqlite3
@@ -19,7 +24,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
+from device_sdk.reading import MAX_STRING_BYTES
 from hub.database import FULL, open_database, roll_back
 from hub.errors import UnavailableError
 from hub.roles import DEFAULT_NAMESPACE
@@ -33,19 +40,44 @@ FLUSH_EVERY_S = 10.0
 MAX_REFUSALS = 1000
 # Of each text of a row.
 MAX_TEXT = 200
+# Of each text of a reading, the first with which it is short enough: with the last, texts of four bytes a character
+# or of quotes alone fit as well.
+_READING_TEXT = (MAX_TEXT, 100, 40)
 BUSY_TIMEOUT_S = 5.0
 _SECRET = re.compile(r"(\b[a-z]{1,2}[0-9a-f]{12})\.[A-Za-z0-9_-]{8,}")
-_VERSION = 1
-_SCHEMA = """
+_VERSION = 2
+_STAYS = """
+CREATE TRIGGER entry_stays BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'rows of the log are never altered'); END;
+"""
+_OUTBOX = """
+CREATE UNIQUE INDEX entry_by_number ON entry (namespace, number);
+CREATE INDEX entry_by_time ON entry (namespace, time_ns);
+CREATE TABLE name (name TEXT NOT NULL);
+INSERT INTO name VALUES (lower(hex(randomblob(8))));
+"""
+_SCHEMA = f"""
 CREATE TABLE entry (
     id INTEGER PRIMARY KEY AUTOINCREMENT, time_ns INTEGER NOT NULL, namespace TEXT NOT NULL, who TEXT NOT NULL,
     role TEXT NOT NULL, credential TEXT NOT NULL, peer TEXT NOT NULL, what TEXT NOT NULL, target TEXT NOT NULL,
-    outcome TEXT NOT NULL, count INTEGER NOT NULL
+    outcome TEXT NOT NULL, count INTEGER NOT NULL, number INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX entry_by_namespace ON entry (namespace, id);
-CREATE TRIGGER entry_stays BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'rows of the log are never altered'); END;
+{_STAYS}
 CREATE TABLE cut (namespace TEXT PRIMARY KEY, count INTEGER NOT NULL, until_ns INTEGER NOT NULL) WITHOUT ROWID;
+{_OUTBOX}
 """
+# Schema 2 has what an outbox needs; entries of schema 1 are numbered in the order in which they were written.
+_UPGRADE_1 = f"""
+DROP TRIGGER entry_stays;
+ALTER TABLE entry ADD COLUMN number INTEGER NOT NULL DEFAULT 0;
+UPDATE entry SET number = place.number FROM (
+    SELECT id, row_number() OVER (PARTITION BY namespace ORDER BY id)
+        + coalesce((SELECT count FROM cut WHERE cut.namespace = entry.namespace), 0) AS number FROM entry
+) AS place WHERE place.id = entry.id;
+{_STAYS}
+{_OUTBOX}
+"""  # noqa: S608 - nothing of it comes from outside
+_COLUMNS = "what, target, outcome, who, role, credential, peer, namespace, count, time_ns, id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +107,14 @@ class Cut:
 
     count: int
     until_ns: int
+
+
+class Numbered(NamedTuple):
+    """An entry as a reading: its place in the log of its namespace, from 1, its time, and what it says as JSON."""
+
+    number: int
+    time_ns: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +160,9 @@ class ChangeLog:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             os.chmod(path, 0o600)
         self._database = open_database(
-            path, _SCHEMA, _VERSION, synchronous=FULL, error=UnavailableError, busy_timeout_s=BUSY_TIMEOUT_S
-        )
+            path, _SCHEMA, _VERSION, synchronous=FULL, error=UnavailableError, busy_timeout_s=BUSY_TIMEOUT_S,
+            upgrades={1: _UPGRADE_1},
+        )  # fmt: skip
 
     def listen(self, listener: Callable[[Entry], None]) -> None:
         """Call it with each entry that this process writes, once it is durable, in the thread that wrote it."""
@@ -153,7 +194,7 @@ class ChangeLog:
         """Return entries of a namespace, newest first."""
         wanted = wanted or Filter()
         query = (
-            "SELECT what, target, outcome, who, role, credential, peer, namespace, count, time_ns, id FROM entry "
+            f"SELECT {_COLUMNS} FROM entry "  # noqa: S608 - columns named above
             "WHERE namespace = ? AND id > ? AND (? = 0 OR id < ?) AND time_ns >= ? "
             "AND (instr(who, ?) OR instr(credential, ?)) AND instr(what, ?) AND instr(target, ?) "
             "ORDER BY id DESC LIMIT ?"
@@ -171,6 +212,34 @@ class ChangeLog:
         with self._lock, self._translated():
             row = self._database.execute(query, (namespace,)).fetchone()
         return None if row is None else Cut(*row)
+
+    # --- as an outbox -----------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The name of this log, 16 hex digits: that of the stream on which its entries go."""
+        with self._lock, self._translated():
+            return str(self._database.execute("SELECT name FROM name").fetchone()[0])
+
+    def rename(self) -> None:
+        """Begin a new stream: what is at its end is not what this file holds."""
+        with self._changing() as database:
+            database.execute("UPDATE name SET name = lower(hex(randomblob(8)))")
+
+    def newest(self, after: int) -> tuple[dict[str, int], int]:
+        """Return namespace → the number of its newest entry, of those with entries behind the id; and the last id."""
+        query = "SELECT namespace, max(number), max(id) FROM entry WHERE id > ? GROUP BY namespace"
+        with self._lock, self._translated():
+            rows = self._database.execute(query, (after,)).fetchall()
+        return {namespace: number for namespace, number, _ in rows}, max((row[2] for row in rows), default=after)
+
+    def numbered(self, namespace: str, after: int, limit: int) -> list[Numbered]:
+        """Return the next entries of a namespace behind a number, as readings, oldest first."""
+        query = f"SELECT number, {_COLUMNS} FROM entry WHERE namespace = ? AND number > ? ORDER BY number LIMIT ?"  # noqa: S608
+        with self._lock, self._translated():
+            rows = self._database.execute(query, (namespace, after, limit)).fetchall()
+        entries = [(number, Entry(*row)) for number, *row in rows]
+        return [Numbered(number, entry.time_ns, as_text(entry)) for number, entry in entries]
 
     def close(self) -> None:
         """Write what is counted and close the file; safe to call twice."""
@@ -191,12 +260,13 @@ class ChangeLog:
         written = []
         with self._changing() as database:
             for entry in entries:
-                entry = replace(_clean(entry), time_ns=self._clock())
+                entry = replace(_clean(entry), time_ns=_free_time(database, entry.namespace, self._clock()))
                 row = (
                     entry.time_ns, entry.namespace, entry.who, entry.role, entry.credential, entry.peer, entry.what,
-                    entry.target, entry.outcome, entry.count,
+                    entry.target, entry.outcome, entry.count, _next_number(database, entry.namespace),
                 )  # fmt: skip
-                id_ = database.execute("INSERT INTO entry VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row).lastrowid
+                query = "INSERT INTO entry VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                id_ = database.execute(query, row).lastrowid
                 written.append(replace(entry, id=id_ or 0))
         for entry in written:
             for listener in self._listeners:
@@ -248,3 +318,32 @@ def _clean(entry: Entry) -> Entry:
         entry, what=redacted(entry.what), target=redacted(entry.target), who=redacted(entry.who),
         peer=redacted(entry.peer), credential=redacted(entry.credential),
     )  # fmt: skip
+
+
+def _free_time(database: sqlite3.Connection, namespace: str, time_ns: int) -> int:
+    """Return the time, or the next ns at which the namespace has no entry: as readings they would be one."""
+    query = "SELECT 1 FROM entry WHERE namespace = ? AND time_ns = ?"
+    while database.execute(query, (namespace, time_ns)).fetchone():
+        time_ns += 1
+    return time_ns
+
+
+def _next_number(database: sqlite3.Connection, namespace: str) -> int:
+    # Of a log that was cut to nothing, only the count of what was cut says how many there were.
+    query = (
+        "SELECT 1 + coalesce((SELECT max(number) FROM entry WHERE namespace = ?1), "
+        "(SELECT count FROM cut WHERE namespace = ?1), 0)"
+    )
+    return int(database.execute(query, (namespace,)).fetchone()[0])
+
+
+def as_text(entry: Entry) -> str:
+    """Return an entry as the value of a reading: compact JSON within `MAX_STRING_BYTES`; long texts end with "…"."""
+    told = {name: getattr(entry, name) for name in ("who", "role", "what", "target", "outcome", "peer")}
+    value = ""
+    for most in _READING_TEXT:
+        shown = {name: text if len(text) <= most else text[: most - 1] + "…" for name, text in told.items()}
+        value = json.dumps({**shown, "count": entry.count}, ensure_ascii=False, separators=(",", ":"))
+        if len(value.encode()) <= MAX_STRING_BYTES:
+            break
+    return value

@@ -28,7 +28,7 @@ from hub.journal.ledger import read_quarantine, read_quarantined
 from hub.metadata import read_channels
 from hub.model import Series
 from hub.query import Query, parse_duration, time_range
-from hub.roles import DEFAULT_NAMESPACE
+from hub.roles import DEFAULT_NAMESPACE, EVERYTHING, SYSTEM_DEVICE
 from hub.store.embedded import EmbeddedStore
 
 _CHUNK_BYTES = 256 * 1024
@@ -138,7 +138,8 @@ class FilesSource:
         """Return both ledgers, what was declared or refused, and whether they balance."""
         known = [s.id for s in self._registry.by_id.values() if device in (None, s.device)]
         books = take_books(lambda after: self._account(device, after), self._store.account, known)
-        return audit_object(books, lambda *_: True, natural_key)
+        # As over the network: the hub's own readings are shown to who names them.
+        return audit_object(books, lambda name, _: device is not None or name != SYSTEM_DEVICE, natural_key)
 
     def quarantine(self, device: str | None) -> list[dict[str, Any]]:
         """Return quarantined frames."""
@@ -160,7 +161,8 @@ class FilesSource:
 
     def _series(self, parameters: Parameters) -> list[Series]:
         match = parameters["match"]
-        return self._query.series(DEFAULT_NAMESPACE, match if isinstance(match, list) else [str(match)])
+        granted = (*EVERYTHING, SYSTEM_DEVICE)
+        return self._query.series(DEFAULT_NAMESPACE, match if isinstance(match, list) else [str(match)], granted)
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:

@@ -33,8 +33,7 @@ from hub.gateway.page import SECURITY_HEADERS, SecurityHeaders, page_routes
 from hub.gateway.recording import Record, refused
 from hub.gateway.rest import ENDPOINTS
 from hub.gateway.sse import watch_events
-from hub.live.patterns import covers_all
-from hub.roles import LOCAL, Identity, Verb
+from hub.roles import LOCAL, Identity, Verb, covers_all
 
 _log = logging.getLogger("hub.gateway")
 

@@ -5,7 +5,7 @@ Place: after `model`; used by `live`, `query` and the gateway. Pure.
 
 ``*`` stands for any characters inside one part, ``**`` for a whole part, and a
 pattern without ``/`` means ``P/**``. A device beginning with ``$`` (reserved)
-is matched only by a pattern that begins with ``$`` itself.
+is matched only by a pattern that writes its name out.
 """
 
 import re
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 MAX_PATTERNS = 32
 # The longest exact name is 64 + 1 + 128; some stars more.
 MAX_PATTERN_CHARS = 200
-_DEVICE = re.compile(r"\$?[A-Za-z0-9_.*-]+")
+_DEVICE = re.compile(r"\$[A-Za-z0-9_.-]+|[A-Za-z0-9_.*-]+")
 _CHANNEL = re.compile(r"[A-Za-z0-9_.*-]+")
 _STARS = re.compile(r"\*+")
 
@@ -141,11 +141,6 @@ def split_granted(wanted: Sequence[str], granted: Sequence[str]) -> tuple[list[s
         pattern = parse_pattern(text)
         (yes if any(pattern.overlaps(a) for a in allowed) else no).append(text)
     return yes, no
-
-
-def covers_all(granted: Sequence[str]) -> bool:
-    """Return whether one of the patterns selects every series of every device."""
-    return any(str(parse_pattern(text)) == "*/*" for text in granted)
 
 
 def _glob(part: str) -> Glob:

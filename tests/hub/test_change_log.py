@@ -1,5 +1,6 @@
 """`hub.change_log`: what is written stays, is bounded, and holds no secret."""
 
+import json
 import sqlite3
 import threading
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hub.change_log import CHANGES, KEEP_NS, MAX_REFUSALS, ChangeLog, Cut, Entry, Filter, redacted
+from hub.change_log import CHANGES, KEEP_NS, MAX_REFUSALS, ChangeLog, Cut, Entry, Filter, as_text, redacted
 from hub.errors import UnavailableError
 
 
@@ -164,3 +165,97 @@ def test_refusals_are_written_once_though_the_cut_fails(tmp_path: Path, clock: C
 
     assert sum(e.count for e in log.entries("default", 9) if e.what == "sign in") == 1
     log.close()
+
+
+def test_entries_are_numbered_without_a_gap_in_each_namespace(log: ChangeLog, clock: Clock) -> None:
+    """From 1, in the order of writing, whatever the clock says; no two of a namespace have the same time."""
+    for number in range(5):
+        clock.ns -= number % 2
+        log.record(Entry(f"change {number}"))
+        log.record(Entry(f"change {number}", namespace="north"))
+
+    newest, seen = log.newest(0)
+    found = log.numbered("default", 0, 99)
+    assert (newest, seen) == ({"default": 5, "north": 5}, 10)
+    assert log.newest(seen) == ({}, 10)
+    assert log.newest(9)[0] == {"north": 5}
+    assert [(n, json.loads(text)["what"]) for n, _, text in found] == [(n + 1, f"change {n}") for n in range(5)]
+    assert len({time_ns for _, time_ns, _ in found}) == 5
+    assert log.numbered("default", 3, 1) == found[3:4]
+    assert [e.time_ns for e in reversed(log.entries("default", 9))] == [time_ns for _, time_ns, _ in found]
+
+
+def test_numbers_go_on_behind_a_cut(log: ChangeLog, clock: Clock) -> None:
+    """Also when all of a namespace was cut: a number is given once."""
+    for _ in range(3):
+        log.record(Entry("old"))
+    clock.ns += KEEP_NS + 10
+    log.flush()
+
+    log.record(Entry("new"))
+
+    assert [entry.number for entry in log.numbered("default", 0, 9)] == [4]
+
+
+def test_log_has_a_name_that_stays_until_it_is_renamed(tmp_path: Path) -> None:
+    """A file that begins anew is another stream; so is one that was renamed."""
+    path = tmp_path / "one.sqlite3"
+    log = ChangeLog(path)
+    name = log.name
+    log.close()
+    again, other = ChangeLog(path), ChangeLog(tmp_path / "other.sqlite3")
+
+    assert len(bytes.fromhex(name)) == 8
+    assert again.name == name != other.name
+    again.rename()
+    assert again.name != name
+    again.close()
+    other.close()
+
+
+def test_log_of_an_earlier_hub_is_numbered(tmp_path: Path) -> None:
+    """Its entries keep what they say, and count what was cut before them."""
+    path = tmp_path / CHANGES
+    database = sqlite3.connect(path)
+    database.executescript(
+        """
+        CREATE TABLE entry (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, time_ns INTEGER NOT NULL, namespace TEXT NOT NULL, who TEXT NOT NULL,
+            role TEXT NOT NULL, credential TEXT NOT NULL, peer TEXT NOT NULL, what TEXT NOT NULL, target TEXT NOT NULL,
+            outcome TEXT NOT NULL, count INTEGER NOT NULL
+        );
+        CREATE INDEX entry_by_namespace ON entry (namespace, id);
+        CREATE TRIGGER entry_stays BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'rows are never altered'); END;
+        CREATE TABLE cut (namespace TEXT PRIMARY KEY, count INTEGER NOT NULL, until_ns INTEGER NOT NULL) WITHOUT ROWID;
+        INSERT INTO cut VALUES ('north', 7, 1);
+        INSERT INTO entry VALUES (9, 5, 'north', 'anna', 'admin', 't1', '::1', 'POST', 'pump', 'ok', 1);
+        INSERT INTO entry VALUES (10, 5, 'south', 'berta', 'admin', 't1', '::1', 'POST', 'pump', 'ok', 1);
+        INSERT INTO entry VALUES (12, 6, 'north', 'carla', 'admin', 't1', '::1', 'POST', 'pump', 'ok', 2);
+        PRAGMA user_version=1;
+        """
+    )
+    database.close()
+
+    log = ChangeLog(path)
+
+    log.record(Entry("new", namespace="north"))
+    assert [entry.number for entry in log.numbered("north", 0, 9)] == [8, 9, 10]
+    assert [entry.number for entry in log.numbered("south", 0, 9)] == [1]
+    assert [(e.who, e.id, e.count) for e in log.entries("north", 9)][1:] == [("carla", 12, 2), ("anna", 9, 1)]
+    with pytest.raises(sqlite3.IntegrityError, match="never altered"):
+        log._database.execute("UPDATE entry SET who = 'somebody else'")
+    log.close()
+
+
+@pytest.mark.parametrize("character", ["a", '"', "\\", "ä", "\N{SNOWMAN}", "\U0001f331"])
+def test_entry_fits_a_reading(character: str) -> None:
+    """However its texts are written, it is JSON of at most 1 KiB; what is shortened says so."""
+    long = character * 200
+    entry = Entry("POST /v1/devices/enrol", long, "unauthenticated", long, "operator", "t1", long, count=10**9)
+
+    told = json.loads(as_text(entry))
+
+    assert len(as_text(entry).encode()) <= 1024
+    assert list(told) == ["who", "role", "what", "target", "outcome", "peer", "count"]
+    assert (told["what"], told["role"], told["count"]) == ("POST /v1/devices/enrol", "operator", 10**9)
+    assert told["target"] == long or (told["target"].endswith("…") and long.startswith(told["target"][:-1]))

@@ -13,7 +13,7 @@ from hub.devices import natural_key
 from hub.gateway.endpoint import STORE_WAIT_S, Answer, Call, Endpoint, JsonObject, Question, check_name, visible_devices
 from hub.journal.ledger import OTHER
 from hub.live.patterns import PatternSet
-from hub.roles import Verb
+from hub.roles import SYSTEM_DEVICE, Verb
 
 
 class OfDevice(Question):
@@ -128,7 +128,7 @@ class Audit(Answer):
 async def audit(call: Call, query: OfDevice) -> JsonObject:
     """Say what arrived, what was lost, and why, and whether the ledgers balance."""
     hub, namespace, device = call.hub, call.namespace, query.device
-    if device is not None:
+    if device not in (None, SYSTEM_DEVICE):
         check_name(device)
     # A store further behind than it can catch up is said, not waited for.
     await hub.consumer.applied(hub.streams.head, STORE_WAIT_S)
