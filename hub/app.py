@@ -34,6 +34,7 @@ from hub.gateway.certified import Certified
 from hub.gateway.device_socket import DeviceSocket
 from hub.gateway.watch_socket import WatchSocket
 from hub.gateway.websocket import Accept, Refuse, UpgradeRequest
+from hub.incident import Incident
 from hub.journal.sqlite import SqliteJournal
 from hub.journal.writer import JournalWriter
 from hub.live.rooms import RECONNECTS_PER_S, Live
@@ -44,7 +45,7 @@ from hub.query import Query
 from hub.renewal import renew_if_suspect
 from hub.replay import Replays
 from hub.revocations import CERTIFICATES, Revocations
-from hub.roles import Identity, Verb
+from hub.roles import Identity, Role, Verb
 from hub.rollout import Rollout
 from hub.session import DeviceSession
 from hub.sign_in import SignIn
@@ -211,7 +212,10 @@ class Hub:
             return Refuse(403, "forbidden", "this is not a device's token: use the one `hub devices add` printed")
         if DEVICE_SUBPROTOCOL not in request.subprotocols:
             return Refuse(400, "bad_request", f"ask for the WebSocket subprotocol {DEVICE_SUBPROTOCOL}")
-        session = DeviceSession(identity.namespace, identity.name, self.streams, self.registry, downlink=self.downlink)
+        session = DeviceSession(
+            identity.namespace, identity.name, self.streams, self.registry, downlink=self.downlink,
+            peer=request.address, report=self._incident,
+        )  # fmt: skip
         socket = DeviceSocket(session, self.submit, lambda: not self.writer.is_full, self._socket_closed)
         self._sockets.add(socket)
         self._socket_ids[socket] = identity.id
@@ -241,8 +245,17 @@ class Hub:
 
     def _credential_refused(self, request: UpgradeRequest) -> None:
         if "authorization" in request.headers or "cookie" in request.headers or request.certificate is not None:
-            peer = request.peer.rpartition(":")[0].strip("[]")
-            self.change_log.refused(Entry(f"connect {request.path}", outcome=UnauthenticatedError.reason, peer=peer))
+            entry = Entry(f"connect {request.path}", outcome=UnauthenticatedError.reason, peer=request.address)
+            self.change_log.refused(entry)
+
+    def _incident(self, incident: Incident) -> None:
+        # Counted as refusals are: two devices may fight as often as they like.
+        self.change_log.refused(
+            Entry(
+                incident.what, incident.device, incident.outcome, who=incident.device, role=Role.DEVICE.value,
+                peer=incident.peers, namespace=incident.namespace,
+            )
+        )  # fmt: skip
 
     def _socket_closed(self, socket: DeviceSocket) -> None:
         self._sockets.discard(socket)

@@ -5,8 +5,8 @@ above `database`, below the gateway, which records each request that changes som
 it does to a data folder. Must not: hold a secret (`redacted`), decide who may read. Not to be mistaken for the
 ledgers of delivery (`hub.audit`).
 
-Refusals are written by strangers, as many as they like: they are counted by who, what and from where, and written
-each `FLUSH_EVERY_S` as one row with a count.
+Refusals are written by strangers, as many as they like, and takeovers by devices that fight: they are counted by who,
+what and from where, and written each `FLUSH_EVERY_S` as one row with a count.
 
 The log is also an outbox: `hub.system_feed` brings each entry to the journal as a reading. So entries of a namespace
 are numbered without a gap, no two of them have the same time, and the file has a name, the stream they go on: a log
@@ -173,7 +173,7 @@ class ChangeLog:
         return self._write([entry])[0]
 
     def refused(self, entry: Entry) -> None:
-        """Count a refusal; `flush` writes it. Costs no disk."""
+        """Count a refusal, or what else a peer does as often as it likes; `flush` writes it. Costs no disk."""
         self._count(_clean(entry), 1)
 
     def flush(self) -> None:

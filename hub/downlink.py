@@ -59,11 +59,17 @@ class Downlink:
         session.flush()
         return True
 
-    def entered(self, session: Reachable) -> None:
-        """Take a session that was welcomed; the newest of a device is the one that counts."""
-        self._sessions[session.namespace, session.device] = session
+    def entered(self, session: Reachable) -> Reachable | None:
+        """Take a session that was welcomed; the newest of a device is the one that counts.
+
+        Returns:
+            the one that counted until now, where that is another; it has not left.
+        """
+        key = (session.namespace, session.device)
+        before, self._sessions[key] = self._sessions.get(key), session
         for listener in self._listeners:
             listener.entered(session.namespace, session.device)
+        return None if before is session else before
 
     def left(self, session: Reachable) -> None:
         """Forget a session that ended."""

@@ -12,6 +12,11 @@ stream acks it: **no ack can leave before the commit**, because only
 `committed` writes acks for new frames. A frame ≤ stored is acked again, one
 between stored and accepted is ignored (its ack follows its commit), and any
 other is ``out_of_order``, said once per ``stored``.
+
+When a key is in two places. A stream has one connection: a newer one takes it over. Where the newer one names
+*another* stream, the older is asked by a ping that is sent after the newer was welcomed: **only its answer raises the
+alarm** ``cloned_key``. Frames that still arrive on the older prove nothing, they may have been on their way when its
+device was killed and began again; a connection that is half-open after a power cut never answers.
 """
 
 import logging
@@ -25,6 +30,7 @@ from device_sdk.wire import CHAIN_START, Close
 from hub.devices import Registry
 from hub.downlink import Downlink
 from hub.errors import JournalError
+from hub.incident import ALARM, CLONED_KEY, TAKEOVER, Incident, Report, both
 from hub.model import Frame, Kind, Mark, StreamKey
 from hub.streams import MAX_NEW_STREAMS, Owner, Streams, StreamState
 from hub.validate import MalformedError, check_batch, parse_message, unpacked
@@ -66,8 +72,11 @@ class DeviceSession:
         namespace, device: from the credential, never from the message.
         window: how many cut and unacked frames the device may have.
         downlink: told when the device can be reached, and what it says besides readings.
+        peer: address of the other end.
+        report: told of takeovers and alarms.
 
-    The shell sets ``flush``: it writes `take_output` when something other than `receive` made output.
+    The shell sets ``flush``: it writes `take_output` when something other than `receive` made output; and ``probe``: it
+    pings the other end and calls what it is given when *that* ping is answered.
     """
 
     def __init__(
@@ -79,12 +88,16 @@ class DeviceSession:
         *,
         window: int = wire.MAX_WINDOW,
         downlink: Downlink | None = None,
+        peer: str = "",
+        report: Report | None = None,
     ) -> None:
         self.namespace = namespace
         self.device = device
+        self.peer = peer
         self.state = State.AWAIT_HELLO
         self.frames: list[Frame] = []
         self.flush: Callable[[], None] = _nothing
+        self.probe: Callable[[Callable[[], None]], None] = _never
         self.closing: tuple[int, str] | None = None
         self.displaced: list[Owner] = []
         self.ping_s = wire.PING_S
@@ -93,6 +106,9 @@ class DeviceSession:
         self._registry = registry
         self._window = window
         self._downlink = downlink or Downlink()
+        self._report = report
+        # Who spoke for the stream before this session.
+        self._before = ""
         self._output: list[bytes] = []
         self._stream: StreamState | None = None
         self._complained_at = -1
@@ -149,6 +165,10 @@ class DeviceSession:
     def tell(self, message: wire.Command | wire.Desired) -> None:
         """Say something beside the acks; the shell's ``flush`` writes it."""
         self._send(message)
+
+    def ask_if_alive(self, newer: str) -> None:
+        """Another connection of the device, from that address, was welcomed on another stream."""
+        self.probe(lambda: self._is_alive(newer))
 
     def closed(self) -> None:
         """The connection ended: give up the stream (frames already accepted are still stored)."""
@@ -214,7 +234,9 @@ class DeviceSession:
         if self.state is State.AWAIT_HELLO:
             self._registry.device(self.namespace, self.device).connections += 1
             self._set(State.RUNNING)
-        self._downlink.entered(self)
+        other = self._downlink.entered(self)
+        if isinstance(other, DeviceSession):
+            other.ask_if_alive(self.peer)
 
     def _verdict(self, state: StreamState, hello: wire.Hello, now_ns: int) -> wire.Welcome | wire.NewStream:
         """Detect a reused or forked stream (delivery rule 3): compare what both ends still know."""
@@ -245,6 +267,16 @@ class DeviceSession:
             reason, self.device, hello.stream, mark.stored, hello.next,
         )  # fmt: skip
         self._streams.owe(self.namespace, self.device, now_ns, 0, reason)
+        self._tell_of(ALARM, reason, both(self.peer, self._before))
+
+    def _is_alive(self, newer: str) -> None:
+        if self.state is State.RUNNING:
+            _log.warning("%s device=%s peers=%s: two live streams", CLONED_KEY, self.device, both(self.peer, newer))
+            self._tell_of(ALARM, CLONED_KEY, both(self.peer, newer))
+
+    def _tell_of(self, what: str, outcome: str, peers: str) -> None:
+        if self._report is not None:
+            self._report(Incident(self.namespace, self.device, what, outcome, peers))
 
     def _check_seen(self, seen: str | None, now_ns: int) -> None:
         """Notice that this hub was restored: the device has seen a position that it never gave out."""
@@ -275,9 +307,12 @@ class DeviceSession:
         """The newest connection of a stream wins at once."""
         if self._stream is not None and self._stream is not state and self._stream.owner is self:
             self._streams.release(self._stream)
+        if self._stream is not state:
+            self._before, state.peer = state.peer, self.peer
         # Owned before the older is closed: what it gives up would be forgotten.
         older, state.owner, self._stream = state.owner, self, state
         if older is not None and older is not self:
+            self._tell_of(TAKEOVER, "ok", both(self.peer, self._before))
             older.end(Close.TAKEN_OVER, "another connection continues this stream")
             self.displaced.append(older)
 
@@ -393,3 +428,7 @@ class DeviceSession:
 
 def _nothing() -> None:
     """The flush of a session that no shell holds."""
+
+
+def _never(answered: Callable[[], None]) -> None:
+    """The probe of a session that no shell holds: nobody answers."""

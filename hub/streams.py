@@ -65,6 +65,8 @@ class StreamState:
     accepted: int = 0
     accepted_chain: bytes = CHAIN_START
     owner: "Owner | None" = None
+    # The address from which somebody spoke for it last, while it is in memory.
+    peer: str = ""
     rejected: list[Rejection] = field(default_factory=list)
     # Of a device's own stream at the hub: the unknown position that was noticed last, when something was told last,
     # and what is still to be told, with its count.

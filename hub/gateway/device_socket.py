@@ -39,6 +39,7 @@ class DeviceSocket:
     ) -> None:
         self.session = session
         session.flush = self.flush
+        session.probe = self.probe
         self._submit = submit
         self._can_accept = can_accept
         self._on_closed = on_closed
@@ -80,6 +81,11 @@ class DeviceSocket:
             code, reason = self.session.closing
             connection.close(code, reason)
             self._connection = None
+
+    def probe(self, answered: Callable[[], None]) -> None:
+        """Ask the other end for a sign of life."""
+        if self._connection is not None:
+            self._connection.probe(answered)
 
     def writable(self) -> None:
         """Nothing waits here: acks are small and cumulative."""

@@ -16,7 +16,7 @@ buffer is empty would be wrong: its parser has consumed a header already.
 
 from collections.abc import Callable
 
-from websockets.frames import CONT, TEXT, CloseCode, Frame
+from websockets.frames import CONT, PONG, TEXT, CloseCode, Frame
 from websockets.frames import apply_mask as _apply_mask  # type: ignore[attr-defined]  # C when it was built, else Python
 from websockets.http11 import Request, Response
 from websockets.protocol import OPEN
@@ -44,6 +44,11 @@ def binary_frame(payload: bytes) -> bytes:
     return _header(FINAL_BINARY, len(payload)) + payload
 
 
+def ping_frame(payload: bytes) -> bytes:
+    """Return a ping that its answer can be told by; at most 125 bytes."""
+    return _header(PING_FRAME[0], len(payload)) + payload
+
+
 def _header(first: int, size: int) -> bytes:
     if size < 126:
         return bytes((first, size))
@@ -55,7 +60,8 @@ def _header(first: int, size: int) -> bytes:
 class FrameReader:
     """Bytes of one open connection in, messages and replies out.
 
-    ``is_ended`` says that after what is in ``output`` this side sends no more.
+    ``is_ended`` says that after what is in ``output`` this side sends no more. ``on_pong``, when set, is called with
+    the payload of each pong.
 
     Args:
         protocol: a `ServerProtocol` whose handshake is done.
@@ -65,7 +71,7 @@ class FrameReader:
     """
 
     __slots__ = ("_deliver", "_fragments", "_is_fast", "_is_text", "_max_bytes", "_need", "_output",
-                 "_protocol", "_rest", "is_ended")  # fmt: skip
+                 "_protocol", "_rest", "is_ended", "on_pong")  # fmt: skip
 
     def __init__(self, protocol: ServerProtocol, deliver: Deliver, max_bytes: int, output: list[bytes]) -> None:
         self._protocol = protocol
@@ -79,6 +85,7 @@ class FrameReader:
         self._fragments: bytearray | None = None
         self._is_text = False
         self.is_ended = False
+        self.on_pong: Callable[[bytes], None] | None = None
 
     def feed(self, data: bytes) -> None:
         """Take bytes as they came from the network; an exception of ``deliver`` passes through."""
@@ -184,6 +191,8 @@ class FrameReader:
     def _take(self, frame: Frame | Request | Response) -> None:
         """Put a message together from frames that the library has checked."""
         if not isinstance(frame, Frame) or frame.opcode > 2:
+            if isinstance(frame, Frame) and frame.opcode is PONG and self.on_pong is not None:
+                self.on_pong(bytes(frame.data))
             return
         if frame.opcode is not CONT:
             self._is_text = frame.opcode is TEXT

@@ -15,6 +15,7 @@ import asyncio
 import email.utils
 import http
 import logging
+import secrets
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ from websockets.server import ServerProtocol
 from device_sdk.wire import MAX_FRAME_BYTES, PING_S, Close
 from hub.certificate import Certificate, read_certificate
 from hub.errors import BadRequestError, HubError
-from hub.gateway.frames import PING_FRAME, FrameReader, binary_frame, text_frame
+from hub.gateway.frames import PING_FRAME, FrameReader, binary_frame, ping_frame, text_frame
 from hub.gateway.origin import is_loopback_address
 from hub.gateway.sweep import Sweep
 
@@ -43,6 +44,8 @@ _library_log.setLevel(logging.WARNING)
 
 # A ping not answered (by anything) for this long means the peer is gone.
 PONG_S = 10
+# What a probe says: too much to guess, little to send.
+PROBE_BYTES = 8
 # A peer that does not finish the closing handshake in this time is cut off.
 CLOSE_S = 2
 # At the hub's stop all are cut off after this, so that Ctrl-C ends in ≤ 2 s (uvicorn itself waits 0.2 s).
@@ -76,6 +79,9 @@ class Connection(Protocol):
 
     def keep_alive(self, ping_s: int) -> None:
         """Probe a quiet line each ``ping_s`` seconds from now on."""
+
+    def probe(self, answered: Callable[[], None]) -> None:
+        """Ping now, and call when the other end has answered this very ping; nothing while one is unanswered."""
 
     def close(self, code: int, reason: str = "") -> None:
         """Begin closing; no message follows, `Handler.closed` does, later."""
@@ -115,7 +121,12 @@ class UpgradeRequest:
     @property
     def is_loopback(self) -> bool:
         """Whether the peer is this machine."""
-        return is_loopback_address(self.peer.rpartition(":")[0].strip("[]"))
+        return is_loopback_address(self.address)
+
+    @property
+    def address(self) -> str:
+        """The peer without its port."""
+        return self.peer.rpartition(":")[0].strip("[]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +179,8 @@ class WebSocketConnection(asyncio.Protocol):
     """One connection from handshake to end; used once."""
 
     __slots__ = ("_buffered_before", "_cut_off", "_handler", "_has_ended", "_is_closing", "_is_corked", "_is_full",
-                 "_output", "_ping_s", "_protocol", "_quiet", "_reader", "_state", "_transport", "peer")  # fmt: skip
+                 "_output", "_ping_s", "_probe", "_protocol", "_quiet", "_reader", "_state", "_transport",
+                 "peer")  # fmt: skip
     _shared: ClassVar[_Shared]
 
     def __init__(
@@ -190,6 +202,7 @@ class WebSocketConnection(asyncio.Protocol):
         # Sweeps since the last sign of life; sweeps left before the transport is cut off.
         self._quiet = 0
         self._ping_s = PING_S
+        self._probe: tuple[bytes, Callable[[], None]] | None = None
         self._buffered_before = 0
         self._cut_off = CLOSE_S
 
@@ -219,6 +232,16 @@ class WebSocketConnection(asyncio.Protocol):
     def keep_alive(self, ping_s: int) -> None:
         """Probe less often, or more; see `Connection`."""
         self._ping_s = ping_s
+
+    def probe(self, answered: Callable[[], None]) -> None:
+        """Ask for a sign of life; see `Connection`."""
+        if self._reader is None or self._probe is not None:
+            return
+        # Nobody can answer before it was asked.
+        payload = secrets.token_bytes(PROBE_BYTES)
+        self._probe = (payload, answered)
+        self._reader.on_pong = self._pong
+        self.send_raw(ping_frame(payload))
 
     def close(self, code: int, reason: str = "") -> None:
         """Begin closing; see `Connection`."""
@@ -321,6 +344,12 @@ class WebSocketConnection(asyncio.Protocol):
         """Read again after the others had their turn; a full connection does so when it has drained."""
         if not self._is_full and not self._transport.is_closing():
             self._transport.resume_reading()
+
+    def _pong(self, payload: bytes) -> None:
+        if self._probe is not None and payload == self._probe[0]:
+            _, answered = self._probe
+            self._probe = None
+            answered()
 
     def _handshake(self, data: bytes) -> None:
         protocol = self._protocol

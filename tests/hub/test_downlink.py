@@ -52,10 +52,10 @@ def test_nobody_is_reached_before_he_entered() -> None:
 def test_the_newest_connection_is_spoken_to() -> None:
     """With two streams of a device, or a takeover, the last that entered counts; the older one leaves unnoticed."""
     downlink, older, newer = Downlink(), Line(), Line()
-    downlink.entered(older)
-    downlink.entered(newer)
+    others = [downlink.entered(older), downlink.entered(newer), downlink.entered(newer)]
     downlink.left(older)
 
+    assert others == [None, older, None]
     assert downlink.send("default", "d", COMMAND)
     assert (older.told, newer.told, newer.written) == ([], [COMMAND], 1)
 

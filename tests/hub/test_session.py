@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -33,6 +33,8 @@ class Rig:
         self.streams = Streams([Run("7f3a0001", 1)], head, find or marks_of({}))
         self.registry = Registry(())
         self.uncommitted: list[Frame] = []
+        self.downlink = Downlink()
+        self.incidents: list[tuple[str, str, str]] = []
 
     @property
     def mark(self) -> Mark:
@@ -47,6 +49,13 @@ class Rig:
         self.say(session, greet(**hello))
         self.say(session, wire.encode(wire.Schema((Channel("x"),))))
         return session
+
+    def watched(self, peer: str) -> DeviceSession:
+        """A session as the hub makes them: one downlink, and what it reports is noted."""
+        return DeviceSession(
+            "default", "d", self.streams, self.registry, downlink=self.downlink, peer=peer,
+            report=lambda incident: self.incidents.append((incident.what, incident.outcome, incident.peers)),
+        )  # fmt: skip
 
     def say(self, session: DeviceSession, data: bytes, **options: Any) -> list[dict[str, Any]]:
         session.receive(data, data[:1] == b"{", T0, **options)
@@ -197,6 +206,102 @@ def test_newest_connection_takes_the_stream_over() -> None:
     assert newer.displaced == [older]
     rig.say(older, batch(1))
     assert rig.uncommitted == []
+
+
+class Probes:
+    """The pings of one connection; `answer` is what only a living end does."""
+
+    def __init__(self, session: DeviceSession) -> None:
+        self.unanswered: list[Callable[[], None]] = []
+        session.probe = self.unanswered.append
+
+    def answer(self) -> None:
+        """Answer all."""
+        while self.unanswered:
+            self.unanswered.pop()()
+
+
+def test_takeover_is_reported_with_both_peers() -> None:
+    """Each one, whoever of the two it was; hello again on one's own connection is none."""
+    rig = Rig()
+    for peer in ("192.0.2.7", "192.0.2.5", "192.0.2.7"):
+        session = rig.watched(peer)
+        rig.say(session, greet())
+        rig.say(session, greet())
+
+    assert rig.incidents == [("takeover", "ok", "192.0.2.5 and 192.0.2.7")] * 2
+
+
+def test_two_live_streams_of_a_device_raise_an_alarm() -> None:
+    """The older connection answers a ping that was sent after the newer one was welcomed: the key is in two places."""
+    rig = Rig()
+    older, newer = rig.watched("192.0.2.7"), rig.watched("192.0.2.5")
+    pings = Probes(older)
+    rig.say(older, greet())
+    assert not pings.unanswered
+
+    rig.say(newer, greet(stream="9f3a0000000000bb"))
+    assert rig.incidents == []
+    pings.answer()
+
+    assert rig.incidents == [("alarm", "cloned_key", "192.0.2.5 and 192.0.2.7")]
+    assert older.closing is newer.closing is None, "which of them is the thief, the hub cannot know"
+
+
+def test_new_stream_behind_a_half_open_connection_raises_no_alarm() -> None:
+    """A device that lost its power or process: frames may still come in on the old connection, an answer never does."""
+    rig = Rig()
+    older, newer = rig.watched("192.0.2.7"), rig.watched("192.0.2.7")
+    pings = Probes(older)
+    rig.say(older, greet())
+    rig.say(older, wire.encode(wire.Schema((Channel("x"),))))
+    rig.say(newer, greet(stream="9f3a0000000000bb"))
+
+    rig.say(older, batch(1))
+    rig.commit()
+    older.closed()
+    pings.answer()
+
+    assert (rig.incidents, rig.mark.stored) == ([], 1)
+
+
+def test_reconnects_raise_no_alarm() -> None:
+    """Closed and back on the same stream, taken over on a broken line, a new stream on the same connection."""
+    rig = Rig()
+    sessions = [rig.watched("192.0.2.7") for _ in range(3)]
+    pings = [Probes(session) for session in sessions]
+    rig.say(sessions[0], greet())
+    sessions[0].closed()
+    rig.say(sessions[1], greet())
+    rig.say(sessions[2], greet())
+    rig.say(sessions[2], greet(stream="9f3a0000000000bb"))
+
+    for each in pings:
+        each.answer()
+
+    assert [what for what, *_ in rig.incidents] == ["takeover"]
+
+
+@pytest.mark.parametrize(
+    ("next_seq", "chain", "outcome"),
+    [(3, b"x" * 16, "chain_conflict"), (2, b"x" * 16, "chain_conflict"), (2, None, "seq_reuse")],
+    ids=["another frame", "another past", "the same past"],
+)
+def test_two_spools_on_one_stream_raise_an_alarm(next_seq: int, chain: bytes | None, outcome: str) -> None:
+    """With the addresses of both, also when the first has left; only the one that is known after a restart."""
+    rig = Rig()
+    first = rig.watched("192.0.2.7")
+    rig.say(first, greet())
+    rig.say(first, wire.encode(wire.Schema((Channel("x"),))))
+    for seq in (1, 2):
+        rig.say(first, batch(seq))
+    rig.commit()
+    first.closed()
+
+    twin = greet(next_seq=next_seq, chain=chain or chain_of(batch(1)))
+    rig.say(rig.watched("192.0.2.5"), twin)
+
+    assert rig.incidents == [("alarm", outcome, "192.0.2.5 and 192.0.2.7")]
 
 
 def test_rolled_back_spool_gets_a_new_stream() -> None:

@@ -19,6 +19,7 @@ class FakeConnection:
         self.received: list[bytes] = []
         self.peak_bytes = 0
         self.on_send: Callable[[], None] | None = None
+        self.answered: Callable[[], None] | None = None
         self._buffer: list[bytes] = []
         self._buffered = 0
 
@@ -52,6 +53,10 @@ class FakeConnection:
     def keep_alive(self, ping_s: int) -> None:
         """Remember how often the line is to be probed."""
         self.ping_s = ping_s
+
+    def probe(self, answered: Callable[[], None]) -> None:
+        """Remember whom to tell when the client answers."""
+        self.answered = answered
 
     def close(self, code: int, reason: str = "") -> None:
         """Remember the first close."""

@@ -26,6 +26,7 @@ from hub.gateway.websocket import (
     CLOSE_S,
     MAX_BUFFER_BYTES,
     PONG_S,
+    PROBE_BYTES,
     TURN_BYTES,
     Accept,
     Connection,
@@ -422,6 +423,24 @@ async def test_quiet_connection_is_pinged_once() -> None:
     opened.sweeps(PING_S - 1)
 
     assert (before, ping, opened.transport.take()) == (b"", PING_FRAME, b"")
+
+
+@pytest.mark.asyncio
+async def test_probe_is_answered_by_its_own_pong_alone() -> None:
+    """A pong that was on its way, or one of another payload, is no sign of life now; one probe waits at a time."""
+    opened, answers = Opened(), list[str]()
+
+    opened.connection.probe(lambda: answers.append("first"))
+    ping = opened.transport.take()
+    opened.connection.probe(lambda: answers.append("second"))
+    for payload in (b"", bytes(PROBE_BYTES)):
+        opened.connection.data_received(client_frame(Opcode.PONG, payload))
+    early = list(answers)
+    opened.connection.data_received(client_frame(Opcode.PONG, ping[2:]))
+    opened.connection.data_received(client_frame(Opcode.PONG, ping[2:]))
+
+    assert (ping[0], len(ping[2:]), opened.transport.take()) == (PING_FRAME[0], PROBE_BYTES, b"")
+    assert (early, answers) == ([], ["first"])
 
 
 @pytest.mark.asyncio
