@@ -6,8 +6,9 @@ above the journal and the store, beside `query`. Must not: make the hub's writer
 Theory of operation. The store is seen first, the journal right after it, each in one read transaction that lasts until
 its copy is whole: so the store's ``applied`` is never beyond the copied journal, and what the store has not seen is in
 it. Had the journal forgotten frames between the two looks, both are looked at again. Identities, metadata and commands
-come last; they may be newer. In a write-ahead log readers and the writer do not wait for each other; meanwhile the log
-grows by what is written.
+come last; they may be newer. The log of changes must be: `hub.system_feed` tells the copied journal what that lacks,
+but could not take back what it has too much. In a write-ahead log readers and the writer do not wait for each other;
+meanwhile the log grows by what is written.
 
 A copy is made under another name, fsynced, checked, and takes its name when it is whole.
 """

@@ -269,7 +269,10 @@ def room_key(message: messages.Sub, namespace: str, granted: Sequence[str]) -> t
     except ValueError as error:
         raise BadRequestError(str(error)) from error
     if not yes:
-        raise ForbiddenError(f"this credential may see {', '.join(granted)[:100]}, nothing of what was asked for")
+        hint = (
+            " (no * means $sys: its scope must name it)" if any(text.startswith("$") for text in message.match) else ""
+        )
+        raise ForbiddenError(f"this credential may see {', '.join(granted)[:100]}, nothing of what was asked for{hint}")
     allowed, _ = PatternSet(granted).key()
     rate = None if message.mode == "lossless" else message.max_hz
     return RoomKey(namespace, match, exclude, allowed, rate), yes, no

@@ -11,11 +11,12 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from device_sdk.reading import Channel
+from hub.errors import BadRequestError
 from hub.gateway.endpoint import Endpoint
 from hub.gateway.http import MAX_BODY_BYTES, make_app
 from hub.gateway.rest import ENDPOINTS
 from hub.gateway.websocket import Refuse, make_protocol
-from hub.roles import VERBS, Role
+from hub.roles import VERBS, Role, scopes_of
 from tests.support.gateway import serving
 from tests.support.hub_parts import FixedSettings, HubParts, http_client, hub_parts
 
@@ -125,6 +126,50 @@ async def test_every_route_asks_for_its_scope(
                 assert set(response.json()["error"]) == {"reason", "message"}
             if response.status_code == 401:
                 assert response.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("role", "match"), ASKERS[1:], ids=str)
+async def test_who_may_be_granted_the_logs_readings_may_read_the_log(hub: HubParts, role: Role, match: str) -> None:
+    """One rule for `/v1/log` and for a scope that names `$sys`, over all roles."""
+    may = True
+    try:
+        scopes_of(role, [match, "$sys/audit"])
+    except BadRequestError:
+        may = False
+
+    async with http_client(make_app(hub), token=token_of(hub, role, match)) as client:
+        answer = await client.get("/v1/log")
+
+    assert may is (answer.status_code == 200)
+
+
+@pytest.mark.asyncio
+async def test_no_route_takes_the_reserved_name_for_a_device(two_namespaces: HubParts) -> None:
+    """Enrolled, claimed, described, commanded, set: nothing can be called `$sys`, whoever asks."""
+    hub = two_namespaces
+    _, token = hub.identities.add_token(Role.ADMIN, ["**", "$sys"])
+    _, code = hub.identities.claims.add_group("*", 9, 600.0, namespace="default")
+
+    async with http_client(make_app(hub), token=token) as client:
+        answers = {}
+        for endpoint in ENDPOINTS:
+            body = {} if endpoint.method == "GET" else BODIES.get(endpoint.path, lambda _: {})("$sys")
+            if "{device}" in endpoint.path or "$sys" in str(body):
+                answers[endpoint.method, endpoint.path] = await ask(client, endpoint, "$sys")
+        claimed = await client.post("/v1/claim", json={"code": code, "device": "$sys"})
+        command = await client.post("/v1/commands", json={"match": "$sys", "name": "fan"})
+        desired = await client.post("/v1/desired", json={"selector": "$sys", "patch": {"speed": 3}})
+        edits = await client.post("/v1/metadata", json={"edits": [{"device": "$sys", "fields": {"label": "x"}}]})
+
+    refused = {route: answer.status_code for route, answer in answers.items()}
+    assert refused.pop(("POST", "/v1/claim")) == 403  # its code is unknown
+    assert len(refused) > 10
+    assert set(refused.values()) == {400}, refused
+    assert (claimed.status_code, command.status_code, edits.status_code) == (400, 404, 200)
+    assert desired.json()["devices"] == []
+    assert "$sys" in edits.json()["outcomes"][0]["error"]
+    assert "$sys" not in {device.name for device in hub.identities.devices()}
 
 
 @pytest.mark.asyncio
