@@ -30,7 +30,7 @@ from hub.devices import Registry
 from hub.errors import DiskFullError, HubError
 from hub.model import Frame, Kind, Mark, SeriesColumn, SeriesKey, StreamKey
 from hub.roles import SYSTEM_DEVICE
-from hub.streams import Streams, StreamState
+from hub.streams import RETRY_DISK_FULL_MS, Streams, StreamState
 
 _log = logging.getLogger("hub.system_feed")
 
@@ -120,9 +120,16 @@ class SystemFeed:
             try:
                 await self.tell()
                 level = logging.WARNING
-            except HubError as error:
-                _log.log(level, "entries wait channel=%s reason=%s; trying again", self._channel.name, error)
+            except DiskFullError as error:
+                self._wait(level, error)
                 level = logging.DEBUG
+                # As devices: a commit that is refused takes theirs along.
+                await asyncio.sleep(RETRY_DISK_FULL_MS / 1000)
+            except HubError as error:
+                self._wait(level, error)
+                level = logging.DEBUG
+            except Exception:  # the outer edge of this task: later entries must be told, whatever one brought
+                _log.exception("system feed failed channel=%s; trying again", self._channel.name)
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S):
                     await self._wake.wait()
@@ -147,7 +154,7 @@ class SystemFeed:
                 self._streams.release(state)
                 await self._begin_anew(namespace, last)
                 return
-            if not await self._tell_namespace(state):
+            if not await self._tell_namespace(state, last):
                 return
             del self._due[namespace]
 
@@ -168,6 +175,9 @@ class SystemFeed:
 
     # --- inside -----------------------------------------------------------------------------------------------
 
+    def _wait(self, level: int, error: HubError) -> None:
+        _log.log(level, "entries wait channel=%s reason=%s; trying again", self._channel.name, error)
+
     async def _begin_anew(self, namespace: str, last: int) -> None:
         _log.warning(
             "source set back channel=%s namespace=%s: it ends at %d, before what was told of it; it is told again",
@@ -178,14 +188,16 @@ class SystemFeed:
         self._due.clear()
         self.wake()
 
-    async def _tell_namespace(self, state: StreamState) -> bool:
-        """Bring the entries of one namespace to the journal; False: its queue is full, devices go first."""
+    async def _tell_namespace(self, state: StreamState, last: int) -> bool:
+        """Bring the entries of one namespace up to ``last`` to the journal; False: its queue is full."""
         namespace = state.mark.key.namespace
         state.owner = self
         try:
-            while entries := await asyncio.to_thread(
-                self._source.numbered, namespace, told(state.mark), ENTRIES_PER_FRAME
-            ):
+            # Up to there and not to the end: where entries come all the time, other namespaces have their turn.
+            while (number := told(state.mark)) < last:
+                entries = await asyncio.to_thread(self._source.numbered, namespace, number, ENTRIES_PER_FRAME)
+                if not entries:
+                    break
                 if not self._can_submit():
                     return False
                 frames = make_frames(state, entries, self._channel, self._registry, self._clock())

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import random
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from device_sdk import AuthenticationError, Client
 from device_sdk.watch import WatchedReading
 from hub.auth import Identities
-from hub.change_log import CHANGES, ChangeLog, Entry
+from hub.change_log import CHANGES, MAX_REFUSALS, ChangeLog, Entry
 from hub.passwords import hash_password
 from hub.roles import Role
 from hub.users import USERS, Users
@@ -106,6 +108,43 @@ async def test_log_is_watched_without_gap_or_duplicate_through_kills(hub: HubPro
     )
     audited = hub.get("/v1/audit?device=$sys", token=tokens["auditor"])
     assert (audited["balanced"], audited["devices"][0]["accepted"]) == (True, len(written))
+
+
+@pytest.mark.asyncio
+@pytest.mark.timeout(120)
+async def test_thousands_of_entries_are_told_once_by_a_hub_that_is_killed_over_them(hub: HubProcess) -> None:
+    """4,000 entries, 1,000 in one commit; after each the hub is killed while it tells them, at seeded moments."""
+    rng = random.Random(4)
+    tokens = add_credentials(hub.data)
+    seen: list[WatchedReading] = []
+    watching = asyncio.create_task(collect(Client(hub.url, tokens["auditor"]), "$sys/audit", seen))
+    cut_short = 0
+
+    with closing(ChangeLog(hub.data / CHANGES)) as log:
+        for number in range(4):
+            for place in range(MAX_REFUSALS):
+                log.refused(Entry("sign in", f"{number}-{place}", "unauthenticated"))
+            log.flush()
+            await asyncio.sleep(rng.uniform(0.05, 0.7))
+            hub.kill()
+            cut_short += told_until_now(hub.data) < (number + 1) * MAX_REFUSALS
+            await asyncio.to_thread(hub.start)
+        written = [(e.time_ns, e.target) for e in reversed(log.entries("default", 9999))]
+    async with asyncio.timeout(LIMIT_S):
+        while len(seen) < len(written):  # noqa: ASYNC110 - what a watcher has seen has no event
+            await asyncio.sleep(0.05)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+
+    assert cut_short, "no kill came in between: the moments above must be others"
+    assert len(written) == 4 * MAX_REFUSALS
+    assert [(r.time_ns, json.loads(str(r.value))["target"]) for r in seen] == written
+
+
+def told_until_now(data: Path) -> int:
+    """Return how many entries the journal of a dead hub holds."""
+    with closing(sqlite3.connect(data / "journal.sqlite3")) as database:
+        return int(database.execute("SELECT coalesce(sum(accepted), 0) FROM mark WHERE device = '$sys'").fetchone()[0])
 
 
 @pytest.mark.asyncio

@@ -249,6 +249,37 @@ async def test_log_set_back_loses_nothing(tmp_path: Path) -> None:
         assert sorted(rows.values()) == changes(0, 1, 2, 3)
 
 
+class Moody(ChangeLog):
+    """A log that fails once in a way that nobody thought of."""
+
+    moods = 1
+
+    def newest(self, after: int) -> tuple[dict[str, int], int]:
+        """Fail, or answer."""
+        if self.moods:
+            self.moods -= 1
+            raise RuntimeError("a bug")
+        return super().newest(after)
+
+
+@pytest.mark.asyncio
+async def test_a_bug_in_one_look_does_not_end_the_telling(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is said with its traceback, and the next look tells what there is."""
+    with closing(Rig(tmp_path)) as rig, closing(Moody(tmp_path / CHANGES)) as log:
+        record(rig.log, 0)
+        feed = SystemFeed(log, AUDIT, rig.streams, rig.registry, rig.submit, lambda: True, time.time_ns)
+        running = asyncio.create_task(feed.run())
+        async with asyncio.timeout(10):
+            while not rig.journal.head:
+                feed.wake()
+                await asyncio.sleep(0.005)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+        assert readings(rig) == changes(0)
+    assert "RuntimeError: a bug" in caplog.text
+
+
 @pytest.mark.asyncio
 async def test_hub_tells_its_own_entries_and_those_of_other_processes(tmp_path: Path) -> None:
     """At once what it writes itself, within a second what a command beside it writes; the ledgers balance."""
