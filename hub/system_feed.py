@@ -223,6 +223,9 @@ def make_frames(
     Takes the entries up to the next hole, where the caller goes on when these are stored: a gap may be stored without
     what comes behind it, so it stands for nothing that does.
     """
+    namespace = state.mark.key.namespace
+    registry.declare(namespace, SYSTEM_DEVICE, [channel])
+    series = registry.by_key[SeriesKey(namespace, SYSTEM_DEVICE, channel.name)]
     frames = []
     missing = entries[0].number - told(state.mark) - 1
     if missing:
@@ -230,9 +233,6 @@ def make_frames(
         body = wire.encode(wire.Gap(seq, missing, CUT, {}))
         frames.append(state.accept(seq, body, now_ns, Kind.GAP, body=body, dropped=missing, reason=CUT))
     run = [entry for place, entry in enumerate(entries, entries[0].number) if entry.number == place]
-    namespace = state.mark.key.namespace
-    registry.declare(namespace, SYSTEM_DEVICE, [channel])
-    series = registry.by_key[SeriesKey(namespace, SYSTEM_DEVICE, channel.name)]
     batch = to_columns(state.accepted + 1, [(channel.name, entry.time_ns, entry.text) for entry in run])
     body = encode_json(batch)
     frames.append(
