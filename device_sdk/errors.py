@@ -36,6 +36,12 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     BAD_MESSAGE = "bad_message"
     GOING_AWAY = "going_away"
+    # one device behind a gateway
+    CHILD_PENDING = "child_pending"
+    CHILD_IGNORED = "child_ignored"
+    CHILD_QUOTA = "child_quota"
+    CHILD_PREFIX = "child_prefix"
+    CHILD_TAKEN = "child_taken"
     # one stream
     SEQ_REUSE = "seq_reuse"
     CHAIN_CONFLICT = "chain_conflict"
@@ -73,6 +79,11 @@ EXPLANATIONS: dict[str, str] = {
     Reason.TOO_LARGE: "the message was larger than a frame may be",
     Reason.BAD_MESSAGE: "the message breaks the protocol",
     Reason.GOING_AWAY: "the hub was stopping",
+    Reason.CHILD_PENDING: "the device behind a gateway waits until a person accepts it",
+    Reason.CHILD_IGNORED: "a person has shut the device out",
+    Reason.CHILD_QUOTA: "the gateway has as many devices as it may have",
+    Reason.CHILD_PREFIX: "the gateway's credential does not cover a device of this name",
+    Reason.CHILD_TAKEN: "the device has a token of its own, or is behind another gateway",
     Reason.SEQ_REUSE: "the device's spool was set back to an older state, or a copy of it is in use",
     Reason.CHAIN_CONFLICT: "two devices, or two copies of a spool, used the same stream",
     Reason.DISK_FULL: "the hub's disk was full",

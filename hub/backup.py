@@ -26,6 +26,7 @@ from typing import BinaryIO, cast
 from urllib.parse import quote
 
 from hub.change_log import CHANGES
+from hub.children import CHILDREN
 from hub.errors import ConflictError, HubError, NotFoundError
 from hub.revocations import CERTIFICATES
 from hub.users import USERS
@@ -34,7 +35,7 @@ READINGS, JOURNAL, IDENTITIES = "readings.sqlite3", "journal.sqlite3", "identiti
 METADATA, COMMANDS, STATES = "metadata.sqlite3", "commands.sqlite3", "states.sqlite3"
 FILES = (READINGS, JOURNAL, IDENTITIES)
 # Copied last, where they are: a folder of an earlier hub has none of them.
-FURTHER = (METADATA, USERS, CHANGES, COMMANDS, STATES, CERTIFICATES)
+FURTHER = (METADATA, USERS, CHANGES, COMMANDS, STATES, CERTIFICATES, CHILDREN)
 # Inside the data folder while a running hub makes a copy to send; what a kill leaves is removed at the next start.
 SENDING = "backup.part"
 

@@ -8,15 +8,14 @@ expired gets one and the same answer, so a guesser learns nothing. A device whos
 the code lives, if it sends the same ``retry`` secret (docs/decisions/0010-claiming.md).
 """
 
-import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from hub import device_tokens
 from hub.credential import Change, hash_secret, is_secret_of, new_code
+from hub.device_names import check_names, is_among
 from hub.errors import BadRequestError, ConflictError, ForbiddenError, HubError, NotFoundError
 
 # Long enough to walk to the device with it, short enough to be worthless on a photo.
@@ -30,8 +29,6 @@ MAX_QUOTA = 10_000
 MAX_CLAIMS = 20_000
 # An id of 13 characters, a dot, 26 of base32; with blanks from a copied line.
 MAX_CODE_CHARS = 64
-# Names of devices with `*`. No more of `fnmatch`, whose `[` nobody would expect.
-_MATCH = re.compile(r"[A-Za-z0-9_.*-]{1,64}")
 _NO_HASH = bytes(32)
 
 
@@ -82,8 +79,7 @@ class Claims:
         Raises:
             BadRequestError: pattern, quota or time is out of range. ConflictError: there are `MAX_CLAIMS`.
         """
-        if not _MATCH.fullmatch(match):
-            raise BadRequestError(f"match {match[:80]!r}: use a device's name with *, e.g. greenhouse-*")
+        check_names(match)
         if not 1 <= quota <= MAX_QUOTA:
             raise BadRequestError(f"quota {quota}: use 1 to {MAX_QUOTA} devices; make several claims for more")
         with self._changing() as change:
@@ -199,7 +195,7 @@ def _name_for(claim: Claim, device: str | None) -> str:
     if device is None:
         raise BadRequestError("this code is for several devices: say the name of this one")
     device_tokens.check_enrolled_name(device)
-    if not fnmatchcase(device, claim.match or ""):
+    if not is_among(device, [claim.match or ""]):
         raise ForbiddenError(f"this code is not for a device of that name; names must match {claim.match}")
     return device
 

@@ -37,6 +37,7 @@ _DOORS = {
         "hub.auth",
         "hub.backup",
         "hub.change_log",
+        "hub.children",
         "hub.claims",
         "hub.cli.source",
         "hub.credential",

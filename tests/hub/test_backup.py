@@ -29,6 +29,7 @@ from hub.backup import (
     send,
 )
 from hub.change_log import CHANGES, ChangeLog, Entry
+from hub.children import CHILDREN, Children
 from hub.command_file import CommandFile
 from hub.config import Config
 from hub.desired import States
@@ -291,6 +292,19 @@ def test_revoked_certificates_are_in_the_copy(files: Files, tmp_path: Path) -> N
 
     with closing(Revocations(tmp_path / "copy" / CERTIFICATES)) as copied:
         assert copied.is_revoked("default", "ab" * 32)
+
+
+def test_children_of_gateways_are_in_the_copy(files: Files, tmp_path: Path) -> None:
+    """A restored hub shuts out who was ignored, and lets in who was accepted."""
+    with (
+        closing(Identities(files.folder / IDENTITIES)) as identities,
+        closing(Children(files.folder / CHILDREN, identities)) as children,
+    ):
+        children.set_rules("barn")
+        children.accept("barn", "barn-1")
+        back_up(files.folder, tmp_path / "copy", sleep=no_sleep)
+        with closing(Children(tmp_path / "copy" / CHILDREN, identities)) as copied:
+            assert copied.is_accepted("default", "barn", "barn-1")
 
 
 def test_commands_are_in_the_copy(files: Files, tmp_path: Path) -> None:
