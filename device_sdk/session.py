@@ -212,7 +212,7 @@ class Session:
                 self._on_error(message, now)
             case wire.Slow():
                 self._on_slow(message, now)
-            case wire.Bye(retry_ms):
+            case wire.Bye(retry_ms=retry_ms):
                 self._events.append(Closing("the hub said bye", None if retry_ms is None else _retry_s(retry_ms)))
             case wire.Command() | wire.Desired():
                 self._events.append(message)

@@ -172,9 +172,15 @@ class Gap(Frozen):
 
 
 class Bye(Frozen):
-    """The sender goes away; ``retry_ms`` (hub only) says when to come back."""
+    """The sender goes away; ``retry_ms`` (hub only) says when to come back.
+
+    To one device behind a gateway: ``code`` as of a close, ``reason`` in a word, and a ``message`` for people.
+    """
 
     retry_ms: int | None = None
+    code: int | None = None
+    reason: str = ""
+    message: str = ""
 
 
 # --- hub → device -----------------------------------------------------------------------------
@@ -190,7 +196,6 @@ class Welcome(Frozen):
     window: int = MAX_WINDOW
     ping_s: int = PING_S
     channels: int = MAX_CHANNELS
-    n: int = 0
     earlier: tuple[Earlier, ...] = ()
 
 
@@ -340,8 +345,9 @@ def _to_object(message: DeviceMessage | HubMessage) -> dict[str, Any]:
         case Gap(seq, count, reason, ranges):
             spans = {name: [str(first), str(last)] for name, (first, last) in ranges.items()}
             return {"op": "gap", "seq": seq, "count": count, "reason": reason, "ranges": spans}
-        case Bye(retry_ms):
-            return {"op": "bye"} if retry_ms is None else {"op": "bye", "retry_ms": retry_ms}
+        case Bye(retry_ms, code, reason, text):
+            told = {"retry_ms": retry_ms, "code": code, "reason": reason, "message": text}
+            return {"op": "bye", **{name: value for name, value in told.items() if value not in (None, "")}}
         case Welcome():
             return _welcome_object(message)
         case NewStream(stored, chain, why, pos):
@@ -380,7 +386,7 @@ def _hello_object(hello: Hello) -> dict[str, Any]:
 
 def _welcome_object(welcome: Welcome) -> dict[str, Any]:
     out = {
-        "op": "welcome", "n": welcome.n, "stored": welcome.stored, "chain": welcome.chain, "pos": welcome.pos,
+        "op": "welcome", "stored": welcome.stored, "chain": welcome.chain, "pos": welcome.pos,
         "time_ns": str(welcome.time_ns), "window": welcome.window, "ping_s": welcome.ping_s,
         "limits": {"channels": welcome.channels},
     }  # fmt: skip
@@ -409,7 +415,7 @@ def _welcome(obj: dict[str, Any]) -> Welcome:
     )
     return Welcome(
         int(obj["stored"]), str(obj["chain"]), str(obj["pos"]), int(obj["time_ns"]), window,
-        max(1, int(obj["ping_s"])), int(limits.get("channels", MAX_CHANNELS)), int(obj.get("n", 0)), earlier,
+        max(1, int(obj["ping_s"])), int(limits.get("channels", MAX_CHANNELS)), earlier,
     )  # fmt: skip
 
 
@@ -421,8 +427,11 @@ def _ack(obj: dict[str, Any]) -> Ack:
 
 
 def _bye(obj: dict[str, Any]) -> Bye:
-    retry = obj.get("retry_ms")
-    return Bye(None if retry is None else int(retry))
+    retry, code = obj.get("retry_ms"), obj.get("code")
+    return Bye(
+        None if retry is None else int(retry), None if code is None else int(code),
+        str(obj.get("reason", "")), str(obj.get("message", "")),
+    )  # fmt: skip
 
 
 _HUB_OPS: dict[str, Any] = {

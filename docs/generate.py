@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from device_sdk import columns, errors, reading, wire
+from device_sdk import columns, envelope, errors, reading, wire
 from device_sdk.columns import Batch, Column
 from docs.cli_page import cli
 from docs.rest_page import rest
@@ -55,7 +55,7 @@ def protocol() -> str:
     """Return docs/reference/protocol.md."""
     parts = [
         "# The device protocol `telemetry.v1`\n",
-        "*Generated from `device_sdk/wire.py`, `columns.py`, `reading.py` and `hub/session.py` by "
+        "*Generated from `device_sdk/wire.py`, `columns.py`, `envelope.py`, `reading.py` and `hub/session.py` by "
         "`python -m docs.generate`; golden vectors for other languages are in `tests/vectors/`.*\n",
         f"WebSocket at `{wire.DEVICE_PATH}`, subprotocol `{wire.DEVICE_SUBPROTOCOL}`, credential in the upgrade: "
         "`Authorization: Bearer <token>`. Text frames hold one JSON object with an `op`; binary frames hold a batch. "
@@ -65,10 +65,19 @@ def protocol() -> str:
     ]
     parts += [_message(*example) for example in _EXAMPLES]
     parts += ["## Batch bodies\n", _layout()]
-    parts += ["## What is allowed when\n", _states(), "## Limits\n", _limits((wire, reading, columns))]
+    parts += ["## Devices behind a gateway\n", _envelope()]
+    parts += ["## What is allowed when\n", _states(), "## Limits\n", _limits((wire, reading, columns, envelope))]
     parts += ["## Close codes\n", inspect.cleandoc(wire.Close.__doc__ or "") + "\n", _close_codes()]
     parts += ["## Reasons\n", _reasons()]
     return "\n".join(parts)
+
+
+def _envelope() -> str:
+    """Return what the envelope's module says of it, with an example in bytes."""
+    words = inspect.cleandoc(envelope.__doc__ or "").split("A gateway numbers", 1)[1]
+    binary = envelope.wrap(7, b"\x01").hex(" ")
+    text = envelope.wrap(7, wire.encode(wire.Bye(5000, 4403, "child_pending", "greenhouse-9 waits"))).decode()
+    return f"A gateway numbers{words}\n\n```json\n{text}\n```\n\nA binary batch of device 7 begins with `{binary}`.\n"
 
 
 def watching() -> str:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, WATCH_PATH, WATCH_SUBPROTOCOL, Bye, Close, encode
@@ -22,6 +23,8 @@ from hub.auth import Identities
 from hub.backup import BackupError, remove_unsent
 from hub.certificate import Certificate
 from hub.change_log import CHANGES, FLUSH_EVERY_S, ChangeLog, Entry
+from hub.child_sessions import ChildSessions
+from hub.children import CHILDREN, Children
 from hub.commands import Commands
 from hub.config import Config
 from hub.desired import States
@@ -32,6 +35,7 @@ from hub.gateway.access import identify
 from hub.gateway.attempts import Attempts
 from hub.gateway.certified import Certified
 from hub.gateway.device_socket import DeviceSocket
+from hub.gateway.gateways import Gateways
 from hub.gateway.watch_socket import WatchSocket
 from hub.gateway.websocket import Accept, Refuse, UpgradeRequest
 from hub.incident import Incident
@@ -120,6 +124,9 @@ class Hub:
         self.certified: Certified[DeviceSocket] = Certified(self.identities, self.revocations)
         self.users = files.enter_context(closing(Users(data / USERS)))
         self.change_log = files.enter_context(closing(ChangeLog(data / CHANGES)))
+        self.children = files.enter_context(closing(Children(data / CHILDREN, self.identities)))
+        call_soon = asyncio.get_running_loop().call_soon_threadsafe
+        self.gateways: Gateways[DeviceSocket] = Gateways(self.identities, self.children, self.change_log, call_soon)
         self.sign_in = SignIn(self.users, files.enter_context(closing(Passwords())))
         self.downlink = Downlink()
         self.commands = files.enter_context(closing(Commands(data / "commands.sqlite3", self.downlink)))
@@ -212,16 +219,22 @@ class Hub:
             return Refuse(403, "forbidden", "this is not a device's token: use the one `hub devices add` printed")
         if DEVICE_SUBPROTOCOL not in request.subprotocols:
             return Refuse(400, "bad_request", f"ask for the WebSocket subprotocol {DEVICE_SUBPROTOCOL}")
-        session = DeviceSession(
-            identity.namespace, identity.name, self.streams, self.registry, downlink=self.downlink,
-            peer=request.address, report=self._incident,
-        )  # fmt: skip
+        begin = partial(self._begin, request.address, identity.namespace)
+        is_gateway = identity.role is Role.GATEWAY
+        session = ChildSessions(identity, self.children, begin) if is_gateway else begin(identity.name)
         socket = DeviceSocket(session, self.submit, lambda: not self.writer.is_full, self._socket_closed)
+        if isinstance(session, ChildSessions):
+            self.gateways.enter(socket, session)
         self._sockets.add(socket)
         self._socket_ids[socket] = identity.id
         if request.certificate is not None:
             self.certified.enter(socket, request.certificate)
         return Accept(socket, DEVICE_SUBPROTOCOL)
+
+    def _begin(self, peer: str, namespace: str, device: str) -> DeviceSession:
+        return DeviceSession(
+            namespace, device, self.streams, self.registry, downlink=self.downlink, peer=peer, report=self._incident
+        )
 
     def _upgrade_watcher(self, request: UpgradeRequest) -> Accept | Refuse:
         identity = identify(self, request.headers, request)
@@ -261,6 +274,7 @@ class Hub:
         self._sockets.discard(socket)
         self._socket_ids.pop(socket, None)
         self.certified.leave(socket)
+        self.gateways.leave(socket)
 
     def _find_marks(self, keys: Iterable[StreamKey]) -> dict[StreamKey, Mark]:
         """On the loop: the one read of the journal that a device waits for; its disk may fail like the writer's."""
@@ -323,6 +337,7 @@ class Hub:
                 ended = await asyncio.to_thread(self.identities.refresh)
                 ended |= await asyncio.to_thread(self.users.refresh)
                 missing = await asyncio.to_thread(self.certified.refresh, self.certified.asked())
+                enrolled = await asyncio.to_thread(self.gateways.refresh, self.gateways.asked())
             except HubError as error:
                 # Whatever is wrong with the file, revoked credentials must be noticed when it is well again.
                 _log.log(level, "identities not read reason=%s; trying again", error)
@@ -331,6 +346,7 @@ class Hub:
             level = logging.WARNING
             for socket, why in self.certified.ended(missing):
                 socket.end(Close.UNAUTHENTICATED, why)
+            self.gateways.ended(enrolled)
             if ended:
                 for socket in [s for s, identity in self._socket_ids.items() if identity in ended]:
                     socket.end(Close.UNAUTHENTICATED, "this credential was revoked")

@@ -22,6 +22,7 @@ from pathlib import Path
 from hub import device_tokens
 from hub.claims import EXPIRES_S, Claims
 from hub.credential import Change, Credential, hash_secret, is_secret_of, new_token
+from hub.device_names import check_names
 from hub.device_tokens import KEEP_S, DeviceIdentity, check_enrolled_name
 from hub.enrolment import Row, enrol_each
 from hub.errors import BadRequestError, NotFoundError, UnavailableError
@@ -36,7 +37,7 @@ LOOK_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class TokenIdentity:
-    """One token of a watcher, an operator or an admin, as listed; the secret part is not known any more."""
+    """One token of a watcher, an operator, an admin or a gateway, as listed; the secret part is not known any more."""
 
     id: str
     name: str
@@ -202,17 +203,22 @@ class Identities:
         scopes: Mapping[Verb, Sequence[str]] | None = None,
         namespace: str = DEFAULT_NAMESPACE,
     ) -> tuple[str, str]:
-        """Make a token of a watcher, an operator or an admin; return (id, token).
+        """Make a token of a watcher, an operator, an admin or a gateway; return (id, token).
 
         Args:
-            match: what each verb of the role holds for.
+            match: what each verb of the role holds for; of a gateway, the names of the devices it may speak for.
+            name: what it is for. Of a gateway, its name: all of its tokens have the same (`hub.children`).
             scopes: verbs that hold for other patterns than ``match``; no pattern takes the verb away.
 
         Raises:
-            BadRequestError: the role is that of devices, has no such verb, or there is no pattern.
+            BadRequestError: the role is that of devices, has no such verb, or there is no pattern, or no name.
         """
         if role is Role.DEVICE:
             raise BadRequestError("a device token comes from adding a device: hub devices add NAME")
+        if role is Role.GATEWAY:
+            check_enrolled_name(name)
+            for pattern in match:
+                check_names(pattern, "prefix")
         return self._put_token("t", role, scopes_of(role, match, scopes), name, namespace, expires_ns=None)
 
     def tokens(self, *, namespace: str = DEFAULT_NAMESPACE) -> list[TokenIdentity]:

@@ -38,6 +38,7 @@ class Role(StrEnum):
     """What a credential is for."""
 
     DEVICE = "device"
+    GATEWAY = "gateway"
     WATCHER = "watcher"
     OPERATOR = "operator"
     ADMIN = "admin"
@@ -45,10 +46,14 @@ class Role(StrEnum):
 
 VERBS: Mapping[Role, tuple[Verb, ...]] = {
     Role.DEVICE: (Verb.WRITE,),
+    Role.GATEWAY: (Verb.WRITE,),  # for the devices behind it; its patterns are those of their names
     Role.WATCHER: (Verb.READ,),
     Role.OPERATOR: (Verb.READ, Verb.COMMAND, Verb.EDIT),
     Role.ADMIN: (Verb.READ, Verb.COMMAND, Verb.EDIT, Verb.MANAGE),
 }
+
+# Roles of programs that send: no person signs in with one of them.
+SENDERS = (Role.DEVICE, Role.GATEWAY)
 
 Scopes = Mapping[Verb, tuple[str, ...]]
 

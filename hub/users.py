@@ -25,7 +25,7 @@ from pathlib import Path
 
 from hub.database import FULL, open_database, roll_back
 from hub.errors import BadRequestError, ConflictError, NotFoundError, UnauthenticatedError, UnavailableError
-from hub.roles import DEFAULT_NAMESPACE, EVERYTHING, Identity, Role, Scopes, Verb, scopes_of
+from hub.roles import DEFAULT_NAMESPACE, EVERYTHING, SENDERS, Identity, Role, Scopes, Verb, scopes_of
 
 USERS = "users.sqlite3"
 # People, not programs; those use tokens.
@@ -306,8 +306,8 @@ class Users:
 
 
 def _scopes_text(role: Role, match: Sequence[str], scopes: Mapping[Verb, Sequence[str]] | None) -> str:
-    if role is Role.DEVICE:
-        raise BadRequestError("a user is a watcher, an operator or an admin; devices have tokens")
+    if role in SENDERS:
+        raise BadRequestError("a user is a watcher, an operator or an admin; devices and gateways have tokens")
     return json.dumps(scopes_of(role, match, scopes))
 
 

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from hub.auth import Identities
 from hub.change_log import ChangeLog
+from hub.children import Children
 from hub.commands import Commands
 from hub.devices import Registry
 from hub.gateway.attempts import Attempts
@@ -79,6 +80,8 @@ class Parts(Protocol):
     def sign_in(self) -> SignIn: ...
     @property
     def change_log(self) -> ChangeLog: ...
+    @property
+    def children(self) -> Children: ...
     @property
     def registry(self) -> Registry: ...
     @property

@@ -1,23 +1,44 @@
 """A device's WebSocket: bytes to the session, the session's output to the socket.
 
-Owns: nothing but the pairing of one connection with one `DeviceSession`.
+Owns: nothing but the pairing of one connection with one `DeviceSession`, or with those of the devices behind a gateway.
 Place: gateway; decides nothing. The first frame is due in 5 s.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from device_sdk.wire import PING_S, Close
 from hub.gateway.websocket import Connection
 from hub.model import Frame
-from hub.session import DeviceSession
+from hub.streams import Owner
 
 # A connected socket that says nothing costs a descriptor; every SDK says hello at once.
 FIRST_FRAME_S = 5.0
 # A device pings within two intervals of silence. The hub only asks when it does not, or each would be pinged by the
 # other: half of the bytes of a quiet line. 2 × 15 + 3 s, and 10 s for the pong: a dead line is noticed within 45 s.
 _LATER_S = 3
+
+
+class Conversation(Protocol):
+    """What is paired with a connection: `DeviceSession` or `ChildSessions`."""
+
+    flush: Callable[[], None]
+    probe: Callable[[Callable[[], None]], None]
+    frames: list[Frame]
+    displaced: list[Owner]
+    ping_s: int
+    closing: tuple[int, str] | None
+
+    def receive(self, data: bytes, is_text: bool, now_ns: int, *, can_accept: bool = True) -> None:
+        """Take one complete message."""
+
+    def take_output(self) -> list[bytes]:
+        """Return and clear the text messages to send."""
+
+    def closed(self) -> None:
+        """The connection ended."""
 
 
 class DeviceSocket:
@@ -32,7 +53,7 @@ class DeviceSocket:
 
     def __init__(
         self,
-        session: DeviceSession,
+        session: Conversation,
         submit: Callable[[list[Frame]], None],
         can_accept: Callable[[], bool],
         on_closed: "Callable[[DeviceSocket], None]",

@@ -6,6 +6,7 @@ from tests.architecture.source import Module, imported_names, modules, offenders
 
 _SDK_FOR_HUB = {
     "device_sdk.columns",
+    "device_sdk.envelope",
     "device_sdk.errors",
     "device_sdk.merge_patch",
     "device_sdk.reading",

@@ -43,7 +43,7 @@ def ack(stored: int, size: int = 0) -> bytes:
     return frame(b'{"op":"ack","stored":%d%s}' % (stored, b" " * size))
 
 
-WELCOME = frame(b'{"op":"welcome","n":0}')
+WELCOME = frame(b'{"op":"welcome"}')
 PING = frame(b"", 0x89)
 DOWN = HEAD + WELCOME + ack(1) + PING + ack(2, 200) + frame(b"x" * 70_000, 0x82) + ack(3)
 

@@ -18,6 +18,7 @@ from device_sdk.columns import encode_batch, to_columns
 from device_sdk.reading import Channel, Value
 from hub.auth import Identities
 from hub.change_log import CHANGES, ChangeLog
+from hub.children import CHILDREN, Children
 from hub.commands import Commands
 from hub.desired import States
 from hub.devices import Registry
@@ -87,6 +88,7 @@ class HubParts:
         self.revocations = Revocations(folder / CERTIFICATES)
         self.users = Users(folder / USERS)
         self.change_log = ChangeLog(folder / CHANGES)
+        self.children = Children(folder / CHILDREN, self.identities)
         self._passwords = Passwords()
         self.sign_in = SignIn(self.users, self._passwords)
         self.downlink = Downlink()
@@ -165,6 +167,7 @@ class HubParts:
         self.change_log.close()
         self.users.close()
         self.revocations.close()
+        self.children.close()
         self.identities.close()
 
 

@@ -16,7 +16,7 @@ from hub.gateway.access import SESSION_COOKIE, identify, is_from_page
 from hub.gateway.endpoint import Answer, Call, Endpoint, JsonObject, Nothing, Question
 from hub.gateway.recording import write
 from hub.gateway.rest.users import Password
-from hub.roles import Identity, Role, Verb
+from hub.roles import SENDERS, Identity, Verb
 from hub.users import MAX_SECRET_CHARS, SESSION_S
 
 
@@ -111,7 +111,7 @@ async def _end_session(call: Call) -> None:
         return
     if (user := call.hub.users.authenticate(old)) is not None:
         await asyncio.to_thread(call.hub.users.end_session, user.id)
-    elif (link := call.hub.identities.authenticate(old)) is not None and link.role is not Role.DEVICE:
+    elif (link := call.hub.identities.authenticate(old)) is not None and link.role not in SENDERS:
         await asyncio.to_thread(call.hub.identities.remove_token, link.id, namespace=link.namespace)
 
 

@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from device_sdk import wire
 from device_sdk.columns import encode_batch, to_columns
+from device_sdk.envelope import wrap
 from device_sdk.reading import Channel
 from device_sdk.wire import CHAIN_START, DEVICE_PATH, WATCH_PATH, Close
 from hub.app import Hub
@@ -36,6 +37,7 @@ DEVICE, WATCH, EVENTS = "device socket", "watch socket", "event stream"
 # Where a credential of the role comes in, and where one comes in that has this verb alone: a new one needs a line.
 ROLE_ENTERS: dict[Role, set[str]] = {
     Role.DEVICE: {DEVICE},
+    Role.GATEWAY: {DEVICE},
     Role.WATCHER: {WATCH, EVENTS},
     Role.OPERATOR: {WATCH, EVENTS},
     Role.ADMIN: {WATCH, EVENTS},
@@ -99,7 +101,7 @@ def token_of(hub: Hub, role: Role, match: str, namespace: str, verb: Verb | None
     if role is Role.DEVICE:
         return hub.identities.add_devices([OWN], rotate=True, namespace=namespace)[OWN]
     scopes = None if verb is None else {v: [match] if v is verb else [] for v in VERBS[role]}
-    return hub.identities.add_token(role, [match], scopes=scopes, namespace=namespace)[1]
+    return hub.identities.add_token(role, [match], "gate", scopes=scopes, namespace=namespace)[1]
 
 
 async def entered(hub: Hub, token: str | None) -> dict[str, int]:
@@ -200,6 +202,64 @@ async def test_a_device_is_itself_alone(hub: Hub, namespace: str) -> None:
             socket.leave()
 
     assert {device for _, device in hub.registry.devices} == {OWN, OTHERS}
+
+
+@pytest.mark.parametrize("namespace", NAMESPACES)
+@pytest.mark.parametrize("op", DEVICE_OPS)
+async def test_every_device_op_behind_a_gateway(hub: Hub, op: str, namespace: str) -> None:
+    """Each op as from the device itself, under its number, in its own namespace; before hello it is told to say hello.
+
+    What ends a device ends that one: the gateway's connection stays.
+    """
+    data, before, after = DEVICE_OPS[op]
+    data = data or greeting(OWN)
+    foreign = NAMESPACES[1 - NAMESPACES.index(namespace)]
+    token = token_of(hub, Role.GATEWAY, "mine-*", namespace)
+    hub.children.set_rules("gate", namespace=namespace)
+    hub.children.accept("gate", OWN, namespace=namespace)
+    socket = Socket(hub, DEVICE_PATH, token)
+
+    socket.say(wrap(7, data), is_text=data[:1] == b"{")
+    told = [(m["n"], m.get("code", m["op"])) for m in socket.messages]
+    assert told == ([] if before == 1000 else [(7, before)])
+
+    socket.say(wrap(8, greeting(OWN)))
+    if op == "batch":
+        socket.say(wrap(8, DEVICE_OPS["schema"][0]))
+    said = len(socket.messages)
+    socket.say(wrap(8, data), is_text=data[:1] == b"{")
+    if isinstance(after, str):
+        found = await socket.until(after, len([m for m in socket.messages[:said] if m["op"] == after]) + 1)
+        assert found["n"] == 8
+    else:
+        assert socket.messages[said:] == []
+    assert socket.code is None
+    assert not hub.downlink.can_reach(foreign, OWN)
+    assert hub.downlink.can_reach(namespace, OWN) is (op != "bye")
+    assert hub.journal.account(foreign, None, 0).marks == []
+    socket.leave()
+    assert not hub.downlink.can_reach(namespace, OWN)
+
+
+@pytest.mark.parametrize("namespace", NAMESPACES)
+async def test_a_gateway_speaks_for_its_children_alone(hub: Hub, namespace: str) -> None:
+    """Not for itself, not beyond its prefix, not for enrolled devices, nobody without a word; of no other namespace."""
+    hub.identities.add_device("mine-2", namespace=namespace)
+    hub.children.set_rules("gate", namespace=NAMESPACES[1 - NAMESPACES.index(namespace)])
+    hub.children.accept("gate", OWN, namespace=NAMESPACES[1 - NAMESPACES.index(namespace)])
+    socket = Socket(hub, DEVICE_PATH, token_of(hub, Role.GATEWAY, "mine-*", namespace))
+    for number, device in enumerate((OWN, OTHERS, "mine-2", "gate", "MINE-1", "mine-1/x", ""), 1):
+        socket.say(wrap(number, greeting(device)))
+    words = ["child_pending", "child_prefix", "child_taken", *["child_prefix"] * 4]
+    assert [(m["n"], m["op"], m["code"], m["reason"]) for m in socket.messages] == [
+        (number, "bye", Close.FORBIDDEN, word) for number, word in enumerate(words, 1)
+    ]
+    assert not any(hub.downlink.can_reach(space, OWN) for space in NAMESPACES)
+    assert {device for _, device in hub.registry.devices} == {OWN, OTHERS}
+
+    socket.say(greeting(OWN))
+    assert socket.code == Close.BAD_MESSAGE
+    socket.leave()
 
 
 async def test_what_the_hub_says_is_nothing_a_device_may_say(hub: Hub) -> None:

@@ -72,7 +72,11 @@ def token_of(hub: HubParts, role: Role | None, match: str) -> str | None:
     """A token of the default namespace."""
     if role is None:
         return None
-    return hub.identities.add_device("mine-0") if role is Role.DEVICE else hub.identities.add_token(role, [match])[1]
+    return (
+        hub.identities.add_device("mine-0")
+        if role is Role.DEVICE
+        else hub.identities.add_token(role, [match], "gate")[1]
+    )
 
 
 def expected(endpoint: Endpoint, role: Role | None, match: str, device: str) -> set[int]:

@@ -1,0 +1,83 @@
+"""Gateways that are connected, and children that may not speak any more.
+
+Owns: which connections are those of gateways. Place: above `auth`, `children` and `child_sessions`; `hub.app` asks here
+twice a second, and `Children` tells when a person has decided. Must not: decide over a child.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from hub.auth import Identities
+from hub.change_log import ChangeLog, Entry
+from hub.child_sessions import ChildSessions
+from hub.children import Children
+
+_Socket = TypeVar("_Socket", bound=Hashable)
+_Device = tuple[str, str]
+
+
+class Gateways(Generic[_Socket]):
+    """The connections of gateways. `refresh` runs in a thread, all else belongs to the event loop.
+
+    Args:
+        call_soon: runs a function on the event loop, from any thread.
+    """
+
+    def __init__(
+        self,
+        identities: Identities,
+        children: Children,
+        change_log: ChangeLog,
+        call_soon: Callable[[Callable[[], None]], object],
+    ) -> None:
+        self._identities = identities
+        self._children = children
+        self._change_log = change_log
+        self._connected: dict[_Socket, ChildSessions] = {}
+        # Changes of the identities: at the look that is under way, and at the last one that came to its end.
+        self._asked_at = self._seen_at = -1
+        self._call_soon = call_soon
+        children.listen(self._decided)
+
+    def enter(self, socket: _Socket, sessions: ChildSessions) -> None:
+        """Remember a gateway's connection."""
+        self._connected[socket] = sessions
+
+    def leave(self, socket: _Socket) -> None:
+        """Forget a connection; it may not have been a gateway's."""
+        self._connected.pop(socket, None)
+
+    def asked(self) -> frozenset[_Device]:
+        """Return (namespace, name) of the connected children, for `refresh`; none when no identity has changed."""
+        # Noted before the look, so that what changes during it is looked at in the next turn.
+        self._asked_at = self._identities.changes
+        if self._asked_at == self._seen_at:
+            return frozenset()
+        return frozenset((s.namespace, device) for s in self._connected.values() for device in s.devices)
+
+    def refresh(self, asked: frozenset[_Device]) -> frozenset[_Device]:
+        """Write what was noted, take in what other processes decided; return those of ``asked`` that are enrolled now.
+
+        Raises:
+            UnavailableError: a file cannot be read or written; ask again.
+        """
+        for child in self._children.keep():
+            entry = Entry("accept by pattern", child.device, who=child.gateway, role="gateway",
+                          namespace=child.namespace)  # fmt: skip
+            self._change_log.record(entry)
+        return asked - self._identities.missing(asked) if asked else frozenset()
+
+    def ended(self, enrolled: frozenset[_Device]) -> None:
+        """End children that have a credential of their own, after `refresh` said which."""
+        self._seen_at = self._asked_at
+        if enrolled:
+            self.recheck(enrolled)
+
+    def _decided(self) -> None:
+        self._call_soon(self.recheck)
+
+    def recheck(self, enrolled: frozenset[_Device] = frozenset()) -> None:
+        """End children that may not speak any more."""
+        for sessions in list(self._connected.values()):
+            sessions.recheck({device for namespace, device in enrolled if namespace == sessions.namespace})
+            sessions.flush()
