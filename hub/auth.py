@@ -215,11 +215,12 @@ class Identities:
         """
         if role is Role.DEVICE:
             raise BadRequestError("a device token comes from adding a device: hub devices add NAME")
+        held = scopes_of(role, match, scopes)
         if role is Role.GATEWAY:
             check_enrolled_name(name)
-            for pattern in match:
+            for pattern in held.get(Verb.WRITE, ()):
                 check_names(pattern, "prefix")
-        return self._put_token("t", role, scopes_of(role, match, scopes), name, namespace, expires_ns=None)
+        return self._put_token("t", role, held, name, namespace, expires_ns=None)
 
     def tokens(self, *, namespace: str = DEFAULT_NAMESPACE) -> list[TokenIdentity]:
         """Return all tokens but those of devices, oldest first; sessions of the page are not listed."""

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -103,9 +103,11 @@ class Children:
         """Say whether a child may go on speaking, as far as known here; reads no row."""
         return self._book.is_accepted(namespace, gateway, device)
 
-    def names(self, namespace: str) -> list[str]:
-        """Return the devices of a namespace that are accepted behind a gateway; reads no row."""
+    def names(self, namespace: str, among: Collection[str] | None = None) -> list[str]:
+        """Return the devices of a namespace accepted behind a gateway, with ``among`` those of them; reads no row."""
         with self._book_lock:
+            if among is not None:
+                return [device for device in among if (namespace, device) in self._book.owners]
             return [device for space, device in self._book.owners if space == namespace]
 
     def listen(self, listener: Callable[[], None]) -> None:
@@ -183,7 +185,7 @@ class Children:
             if known.accepted >= known.rules.quota:
                 raise ConflictError(
                     f"gateway {gateway} has {known.accepted} children, its quota is {known.rules.quota}: "
-                    f"hub children rules {gateway} --quota, or forget some"
+                    f"hub children quota {gateway}, or forget some"
                 )
             self._decide(namespace, gateway, device, ChildState.ACCEPTED)
 

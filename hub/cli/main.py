@@ -11,6 +11,7 @@ import typer
 from hub.cli import (
     backup,
     certificates,
+    children,
     claims,
     commands,
     configuration,
@@ -48,6 +49,7 @@ app.command("serve")(serving.serve)
 app.add_typer(devices.app, name="devices")
 app.add_typer(claims.app, name="claims")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(children.app, name="children")
 app.add_typer(metadata.app, name="metadata")
 app.add_typer(users.app, name="users")
 app.command("log")(log.log)

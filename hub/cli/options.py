@@ -6,7 +6,7 @@ Owns: their names and help. Place: before the commands.
 import getpass
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,13 +19,14 @@ from hub.errors import HubError
 if TYPE_CHECKING:
     from hub.auth import Identities
     from hub.change_log import ChangeLog
+    from hub.children import Children
     from hub.cli.rest import RestClient
     from hub.cli.source import Source
     from hub.revocations import Revocations
     from hub.users import Users
 
 # Commands on a folder that only look; options that no value follows.
-_READING = frozenset({"ls", "show", "history", "export"})
+_READING = frozenset({"ls", "list", "gateways", "show", "history", "export"})
 _FLAGS = frozenset({"--json", "--invite"})
 _command: ContextVar[tuple[str, ...]] = ContextVar("command", default=())
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -107,6 +108,20 @@ def open_revocations(data: Path) -> "Iterator[Revocations]":
     _check_folder(data)
     with closing(Revocations(data / CERTIFICATES)) as revocations, recorded(data):
         yield revocations
+
+
+@contextmanager
+def open_children(data: Path, identities: "Identities | None" = None) -> "Iterator[Children]":
+    """Give the devices behind gateways of a data folder, which must exist; ``identities``: of it, if they are open."""
+    from hub.auth import Identities
+    from hub.children import CHILDREN, Children
+
+    _check_folder(data)
+    with ExitStack() as files:
+        if identities is None:
+            files.enter_context(recorded(data))
+            identities = files.enter_context(closing(Identities(data / "identities.sqlite3")))
+        yield files.enter_context(closing(Children(data / CHILDREN, identities)))
 
 
 @contextmanager

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from hub.cli import options, output
-from hub.cli.tokens import TokenRole, scopes_text, verb_patterns
+from hub.cli.tokens import PersonRole, scopes_text, verb_patterns
 
 app = typer.Typer(help="People who sign in to the page.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="Name to sign in with: letters, digits, . _ - @ (at most 64).")]
-Role = Annotated[TokenRole, typer.Option(help="watcher reads; operator also commands and edits; admin also manages.")]
+Role = Annotated[PersonRole, typer.Option(help="watcher reads; operator also commands and edits; admin also manages.")]
 Match = Annotated[list[str] | None, typer.Option(help="Pattern its verbs hold for; repeat for more. Default: all.")]
 Scope = Annotated[
     list[str] | None,

@@ -8,7 +8,7 @@ the models. Times ``*_ns`` are decimal strings and so are integers beyond 2**53,
 """
 
 import importlib.metadata
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -98,6 +98,15 @@ class Call:
     def namespace(self) -> str:
         """The only namespace there is for the caller."""
         return self.identity.namespace
+
+    def device_names(self, among: Collection[str] | None = None) -> set[str]:
+        """Return the devices there are: enrolled, or accepted behind a gateway. Reads a file: call it in a thread.
+
+        Args:
+            among: only those of them, whatever the number of others.
+        """
+        enrolled = self.hub.identities.names(among=among, namespace=self.namespace)
+        return enrolled.union(self.hub.children.names(self.namespace, among))
 
     def series(self, match: Sequence[str]) -> list[Series]:
         """Return the series that match and that the caller may see."""

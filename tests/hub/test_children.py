@@ -144,7 +144,7 @@ def test_quota_counts_the_accepted(children: Children) -> None:
     """At the limit the error says how to go on; a lower quota shuts nobody out, forgetting makes room."""
     children.set_rules("barn", quota=1)
     children.accept("barn", "barn-1")
-    with pytest.raises(ConflictError, match=r"1 children, its quota is 1: hub children rules barn --quota"):
+    with pytest.raises(ConflictError, match=r"1 children, its quota is 1: hub children quota barn"):
         children.accept("barn", "barn-2")
     children.set_rules("barn", quota=2)
     children.accept("barn", "barn-2")

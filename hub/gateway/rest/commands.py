@@ -110,7 +110,7 @@ async def give_command(call: Call, body: CommandRequest) -> JsonObject:
     if body.expires is not None and not body.queue:
         raise BadRequestError("expires goes with queue: without it, a command is over after its timeout")
     expires_s = _seconds("expires", body.expires, timeout_s, MAX_EXPIRY_S)
-    names = await asyncio.to_thread(call.hub.identities.names, among=exact_names(body.match), namespace=call.namespace)
+    names = await asyncio.to_thread(call.device_names, exact_names(body.match))
     devices = devices_matching(body.match, call.namespace, call.hub.metadata, names, call.granted)
     if not devices:
         raise NotFoundError(f"no device that you may command fits {body.match[:100]!r}; see them with: hub devices ls")

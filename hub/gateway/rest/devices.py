@@ -126,7 +126,7 @@ async def list_devices(call: Call, query: DevicesQuery) -> JsonObject:
     hub, namespace, now_ns = call.hub, call.namespace, time.time_ns()
     found = await asyncio.to_thread(hub.identities.devices, namespace=namespace)
     enrolled = {device.name: device for device in found}
-    seen = visible_devices(call, query.match, list(enrolled))
+    seen = visible_devices(call, query.match, [*enrolled, *hub.children.names(namespace)])
     of = {name: hub.metadata.device(namespace, name) for name in seen}
     names = [name for name in seen if is_chosen(of[name], query.site, query.tag)]
     devices = [_device_object(call, name, seen[name], enrolled.get(name), now_ns) for name in names]

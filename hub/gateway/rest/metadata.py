@@ -148,8 +148,7 @@ class Outcomes(Answer):
 async def list_metadata(call: Call, query: Matching) -> JsonObject:
     """Give what people set and what holds."""
     described = call.hub.metadata.subjects(call.namespace)
-    enrolled = await asyncio.to_thread(call.hub.identities.names, namespace=call.namespace)
-    names = enrolled | {key.device for key in described}
+    names = await asyncio.to_thread(call.device_names) | {key.device for key in described}
     seen = visible_devices(call, query.match, sorted(names))
     keys = {SeriesKey(call.namespace, name, s.channel): None for name, series in seen.items() for s in series}
     wanted, granted = PatternSet(tuple(query.match) or EVERYTHING), PatternSet(call.granted)
@@ -281,7 +280,7 @@ async def _seen_device(call: Call) -> str:
     """Return the name of a device the caller may see; what is outside of that is as if it were not there."""
     name = call.path["device"]
     check_name(name)
-    names = await asyncio.to_thread(call.hub.identities.names, among=[name], namespace=call.namespace)
+    names = await asyncio.to_thread(call.device_names, [name])
     if SeriesKey(call.namespace, name, "") in call.hub.metadata.subjects(call.namespace):
         names = {name}
     if name not in visible_devices(call, [name], sorted(names)):

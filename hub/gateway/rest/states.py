@@ -191,7 +191,7 @@ async def _change(call: Call, names: Sequence[str], body: StatePatch) -> list[Ou
 
 
 def _enrolled(call: Call, among: Collection[str] | None = None) -> set[str]:
-    return call.hub.identities.names(among=among, namespace=call.namespace)
+    return call.device_names(among)
 
 
 def _known(call: Call) -> set[str]:

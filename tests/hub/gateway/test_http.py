@@ -47,6 +47,8 @@ BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
     "/v1/devices/{device}/desired": lambda _: {"patch": {"speed": 3}},
     "/v1/certificates/revoked": lambda _: {"fingerprint": "ab" * 32},
     "/v1/tokens": lambda _: {"role": "watcher"},
+    "/v1/gateways/{gateway}/children/{device}": lambda _: {"state": "accepted"},
+    "/v1/gateways/{gateway}": lambda _: {"quota": 3},
     "/v1/users": lambda _: {"name": "anna", "role": "watcher"},
     "/v1/users/{user}": lambda _: {"role": "watcher"},
     "/v1/users/{user}/password": lambda _: {"password": "ten letters"},
@@ -98,6 +100,7 @@ def expected(endpoint: Endpoint, role: Role | None, match: str, device: str) -> 
 async def ask(client: httpx.AsyncClient, endpoint: Endpoint, device: str) -> httpx.Response:
     """Call an endpoint for a device; ids exist nowhere."""
     path = endpoint.path.replace("{device}", device).replace("{id}", "t0").replace("{channel}", "volume")
+    path = path.replace("{gateway}", "barn")
     path = path.replace("{user}", "berta").replace("{fingerprint}", "cd" * 32)
     assert "{" not in path, "a new path parameter: say above what to put there"
     body: dict[str, Any] = {}
