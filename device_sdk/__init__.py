@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         SpoolError,
         TelemetryError,
     )
+    from device_sdk.gateway import Gateway
     from device_sdk.reading import Channel, Reading
     from device_sdk.recorder import ChannelRecorder
     from device_sdk.status import DeviceStatistics, Status
@@ -37,6 +38,7 @@ __all__ = [
     "DeviceStatistics",
     "FlushTimeoutError",
     "FoundHub",
+    "Gateway",
     "MisuseError",
     "Reading",
     "ResetError",
@@ -54,6 +56,7 @@ _HOMES = {
     "Device": "device_sdk.device",
     "DeviceStatistics": "device_sdk.status",
     "FoundHub": "device_sdk.discovery",
+    "Gateway": "device_sdk.gateway",
     "Reading": "device_sdk.reading",
     "Status": "device_sdk.status",
     "WatchedReading": "device_sdk.watch",

@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +12,15 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from device_sdk import wire
+from device_sdk import Gateway, wire
 from device_sdk.columns import encode_batch, to_columns
 from device_sdk.envelope import unwrap, wrap
 from device_sdk.reading import Channel
 from hub.auth import Identities
 from hub.children import CHILDREN, Children
 from hub.roles import Role
+from simulators.faults import Effect, Fault, Way
+from simulators.proxy import FaultProxy
 from tests.end_to_end.conftest import admin_token, enrol
 from tests.support.hub_process import HubProcess
 
@@ -202,3 +205,101 @@ def test_two_gateways_with_one_prefix_do_not_share(hub: HubProcess) -> None:
         first.say(number, SCHEMA)
         first.say(number, frame(1))
         assert first.answer(number)["stored"] == 1
+
+
+def everything_once(hub: HubProcess, prefix: str, count: int, each: int) -> None:
+    """Check that every device's readings are stored, each once, and that the books balance."""
+    token = admin_token(hub)
+    answer = hub.get(f"/v1/readings?match={prefix}-*&from=0&limit=10000", token)
+    at = {name: answer["columns"].index(name) for name in ("series", "time_ns")}
+    found = [(answer["series"][row[at["series"]]]["device"], int(row[at["time_ns"]]) - T0) for row in answer["rows"]]
+    assert sorted(found) == sorted((f"{prefix}-{n}", step) for n in range(count) for step in range(each))
+    for number in (0, count - 1):
+        (audit,) = hub.get(f"/v1/audit?device={prefix}-{number}", token)["devices"]
+        assert audit["balanced"], audit
+
+
+def test_two_hundred_devices_arrive_once_over_cut_lines(tmp_path: Path) -> None:
+    """One connection, cut at random bytes again and again, and the hub killed in the middle: each reading once."""
+    count, each = 200, 10
+    # The hellos of all take some 80 KB; one fault for each connection.
+    cuts = [Fault(Effect.RESET, Way.UP, 30_000), Fault(Effect.CUT, Way.DOWN, 9_000), Fault(Effect.CUT, Way.UP, 60_000)]
+    with HubProcess(tmp_path / "data") as hub:
+        _, token = make_gateway(hub, "many", "many-*", quota=count)
+        # What holds for the gateway is seen by the hub within half a second; who comes before that waits five.
+        hub.kill()
+        hub.start()
+        with (
+            FaultProxy(("127.0.0.1", hub.port), cuts) as proxy,
+            Gateway(f"ws://127.0.0.1:{proxy.port}", token=token, spool=tmp_path / "spools") as gateway,
+        ):
+            devices = [gateway.device(f"many-{number}") for number in range(count)]
+            for step in range(each):
+                for device in devices:
+                    device.record(level=float(step), time=T0 + step)
+                if step == 6:
+                    devices[0].flush(LIMIT_S)
+                    hub.kill()
+                    hub.start()
+            for device in devices:
+                device.flush(60.0)
+            struck = proxy.statistics().struck
+
+        everything_once(hub, "many", count, each)
+    assert struck == len(cuts)
+
+
+def test_gateway_program_waits_for_a_person(hub: HubProcess) -> None:
+    """A new device records at once, says why it waits, and delivers once it is accepted; one ignored is shut out."""
+    _, token = make_gateway(hub, "sdk")
+    with Gateway(hub.ws_url, token=token, spool=":memory:") as gateway:
+        device, other = gateway.device("sdk-1"), gateway.device("sdk-2")
+        for each in (device, other):
+            each.record(level=1.0)
+        waits_until(lambda: "child_pending" in str(device.status.last_error))
+        with files(hub) as (_, children):
+            children.accept("sdk", "sdk-1")
+            children.ignore("sdk", "sdk-2")
+        device.flush(LIMIT_S)
+        waits_until(lambda: "child_ignored" in str(other.status.last_error))
+        assert (device.status.online, other.status.pending) == (True, 1)
+
+        with files(hub) as (_, children):
+            children.ignore("sdk", "sdk-1")
+        begun = time.monotonic()
+        waits_until(lambda: not device.status.online)
+        assert time.monotonic() - begun < ENDS_WITHIN_S
+
+
+def test_command_finds_a_device_behind_a_gateway(hub: HubProcess) -> None:
+    """As any other: declared, called, answered."""
+    _, token = make_gateway(hub, "act", "act-*")
+    with Gateway(hub.ws_url, token=token, spool=":memory:") as gateway:
+        for number in (1, 2):
+            device = gateway.device(f"act-{number}")
+
+            @device.command
+            def fan(speed: int, number: int = number) -> int:
+                return 10 * number + speed
+
+            device.record(level=1.0)
+            device.flush(LIMIT_S)
+        body = {"match": "act-*", "name": "fan", "args": {"speed": 3}, "timeout": "10s"}
+        _, given = hub.request("POST", "/v1/commands", body, admin_token(hub))
+        results: dict[str, Any] = {}
+
+        def is_done() -> bool:
+            results.update(hub.get(f"/v1/commands/{given['id']}", admin_token(hub)))
+            return all(row["state"] == "done" for row in results["results"])
+
+        waits_until(is_done)
+
+    assert {row["device"]: row["value"] for row in results["results"]} == {"act-1": 13, "act-2": 23}
+
+
+def waits_until(condition: Callable[[], bool]) -> None:
+    """Wait until it is true."""
+    limit = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < limit, "waited in vain"
+        time.sleep(0.01)

@@ -309,7 +309,7 @@ def test_who_may_not_speak_any_more_is_ended() -> None:
     assert heard(gateway) == []
 
 
-def test_sessions_of_a_connection_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sessions_of_a_connection_are_bounded() -> None:
     """At the limit a further device is refused; one that is here may begin anew."""
     rig = Rig()
     gateway = rig.connect()

@@ -6,8 +6,10 @@ peer that shares nothing with them but a socket. Every wait has a limit.
 
 import asyncio
 import http
+import json
 import ssl
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -17,7 +19,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL
+from device_sdk.envelope import ENVELOPED, unwrap, wrap
+from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, Bye, encode
 from tests.support.hub_model import HubConversation, HubModel
 
 LIMIT_S = 10.0
@@ -35,6 +38,7 @@ class FakeHub:
     Attributes:
         is_acking: set to False to store without telling anyone.
         is_storing: set to False to read and forget.
+        refused: what to say to a device behind a gateway instead of welcome, by its name.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class FakeHub:
         self.model = model or HubModel()
         self.is_acking = True
         self.is_storing = True
+        self.refused: dict[str, Bye] = {}
         self.connections = 0
         self.refusals = 0
         self.frames_seen = 0
@@ -157,11 +162,14 @@ class FakeHub:
         self.connections += 1
         self._open.add(connection)
         self._notify()
-        conversation = HubConversation(self.model)
+        # Behind a gateway each number is a device's; 0 is the device that is alone.
+        conversations: defaultdict[int, HubConversation] = defaultdict(lambda: HubConversation(self.model))
         try:
             async for message in connection:
                 data = message.encode() if isinstance(message, str) else message
-                await self._answer(connection, conversation, data)
+                is_wrapped = data.startswith((b'{"n":', ENVELOPED))
+                number, data = unwrap(data) if is_wrapped else (0, data)
+                await self._answer(connection, number, conversations[number], data)
                 self._notify()
         except ConnectionClosed:
             self.model.crash()
@@ -169,11 +177,18 @@ class FakeHub:
             self._open.discard(connection)
             self._notify()
 
-    async def _answer(self, connection: ServerConnection, conversation: HubConversation, data: bytes) -> None:
+    async def _answer(
+        self, connection: ServerConnection, number: int, conversation: HubConversation, data: bytes
+    ) -> None:
         self.frames_seen += 1
+        if number and self.refused and data.startswith(b'{"op":"hello"'):
+            bye = self.refused.get(json.loads(data)["device"])
+            if bye is not None:
+                await connection.send(wrap(number, encode(bye)).decode())
+                return
         if not self.is_storing and not data.startswith((b'{"op":"hello"', b'{"op":"schema"')):
             return
         answers = conversation.receive(data) + conversation.commit()
         for answer in answers:
             if self.is_acking or not answer.startswith(b'{"op": "ack"'):
-                await connection.send(answer.decode())
+                await connection.send((wrap(number, answer) if number else answer).decode())
