@@ -27,6 +27,8 @@ MAX_ORDERS = 100_000
 _TRIM_ORDERS = 20
 # Values in one answer: what one request may hold in RAM; 10,000 devices that say a kilobyte each fit.
 MAX_VALUES_CHARS = 16 * 1024 * 1024
+# Orders that are looked through for those of one device: some 10 ms, and hours of a busy hub.
+LOOKED_THROUGH = 2000
 # Names in one statement: SQLite takes 32,766.
 _NAMES_AT_ONCE = 1000
 LEFT_OUT = "its value is left out, this answer is too large: command fewer devices at a time"
@@ -127,6 +129,18 @@ class CommandFile:
                 (namespace, 2**62 if below is None else below, limit),
             ).fetchall()
             return [_summary(row, self._database, is_seen) for row in rows]
+
+    def of_device(self, namespace: str, device: str, limit: int) -> list[tuple[Order, Result]]:
+        """Return the newest orders to one device, newest first, among the last `LOOKED_THROUGH` of the namespace."""
+        with self._reading() as database:
+            rows = database.execute(
+                f"SELECT {_ORDER}, state, value, error, sent_ns, ended_ns FROM "  # noqa: S608
+                f"(SELECT {_ORDER} FROM command WHERE namespace = ? ORDER BY number DESC LIMIT {LOOKED_THROUGH}) "
+                "JOIN target ON command = number AND device = ? ORDER BY number DESC LIMIT ?",
+                (namespace, device, limit),
+            ).fetchall()
+        at = len(_ORDER.split(","))
+        return [(_order(row[:at]), Result(device, State(row[at]), *row[at + 1 :])) for row in rows]
 
     def waiting(self) -> list[Told]:
         """Return the orders that some devices have not answered, oldest first, with those devices only."""

@@ -84,8 +84,7 @@ class Commands:
             if held is not None:
                 _check_same(held.order, order)
                 return False
-            await self._write()  # what devices declared up to now
-            declared = await asyncio.to_thread(self._file.declared_by, order.namespace, devices)
+            declared = await self.declared_by(order.namespace, devices)
             results = [self._plan(order, device, declared) for device in devices]
             await asyncio.to_thread(self._file.add, order, results)
             waiting = [(r.device, r.state) for r in results if r.state in (State.QUEUED, State.SENT)]
@@ -123,6 +122,15 @@ class Commands:
     ) -> list[Summary]:
         """Return orders, newest first; see `CommandFile.newest`."""
         return await asyncio.to_thread(self._file.newest, namespace, limit, below, is_seen)
+
+    async def of_device(self, namespace: str, device: str, limit: int) -> list[tuple[Order, Result]]:
+        """Return the newest orders to a device, and what became of them there."""
+        return await asyncio.to_thread(self._file.of_device, namespace, device, limit)
+
+    async def declared_by(self, namespace: str, devices: Sequence[str]) -> Mapping[Key, str]:
+        """Return what these devices declared up to now, as JSON text; a device that declared nothing is not in it."""
+        await self._write()
+        return await asyncio.to_thread(self._file.declared_by, namespace, devices)
 
     async def cancel(self, key: Key, devices: Sequence[str]) -> None:
         """End an order at those devices that have not answered; durable when this returns."""

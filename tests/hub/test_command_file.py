@@ -136,3 +136,17 @@ def test_an_answer_as_a_whole_is_bounded(file: CommandFile) -> None:
     assert told is not None
     assert told.results[0].value == value
     assert told.results[1] == Result("fan-2", State.DONE, None, module.LEFT_OUT, None, 6)
+
+
+def test_orders_of_a_device_are_found_newest_first(file: CommandFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of its namespace only, with its own result; no further back than the bound."""
+    file.add(order("k2"), [Result("fan-2", State.SENT, sent_ns=6)])
+    file.add(order("k3"), [Result("fan-1", State.SENT, sent_ns=7)])
+    file.add(order("k4", "other"), RESULTS)
+
+    assert [(o.id, r) for o, r in file.of_device("default", "fan-1", 5)] == [
+        ("k3", Result("fan-1", State.SENT, sent_ns=7)), ("k1", RESULTS[0]),
+    ]  # fmt: skip
+    assert [o.id for o, _ in file.of_device("default", "fan-2", 1)] == ["k2"]
+    monkeypatch.setattr(module, "LOOKED_THROUGH", 2)
+    assert [o.id for o, _ in file.of_device("default", "fan-1", 5)] == ["k3"]

@@ -8,6 +8,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter
+from collections.abc import Collection
 from typing import Annotated, Any
 
 import orjson
@@ -31,6 +32,10 @@ from hub.selector import MAX_SELECTOR_CHARS, devices_matching, exact_names
 
 # Counting what became of orders of 10,000 devices takes some 10 ms each.
 MAX_LISTED = 50
+# Commands of one device in an answer; each may have a value of 32 KiB.
+MAX_LISTED_EACH = 20
+# Kinds of command in one answer: a form is chosen among them; with 32 KiB each, 3 MB.
+MAX_KINDS = 100
 # The hub ends a command at its time; a moment more, so that the answer says so.
 _GRACE_S = 1.0
 
@@ -54,6 +59,18 @@ class CommandRequest(Question):
         StringConstraints(pattern=rf"^[A-Za-z0-9_.-]{{1,{MAX_ID_CHARS}}}$"),
         Field(description="Chosen by you: a request that comes again is the same command."),
     ] = None
+
+
+class DeclaredQuery(Question):
+    """Whose declarations."""
+
+    match: Annotated[str, Field(max_length=MAX_SELECTOR_CHARS, description="As for `POST /v1/commands`.")] = "*"
+
+
+class DeviceCommandsQuery(Question):
+    """How many."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_LISTED_EACH)] = 10
 
 
 class CommandsQuery(Question):
@@ -104,14 +121,47 @@ class CommandList(Answer):
     next: int | None
 
 
+class CommandKind(Answer):
+    """A command as devices declare it. ``args``: name → type, required, nullable, default, choices."""
+
+    name: str
+    doc: str
+    args: dict[str, JsonObject]
+    devices: int
+
+
+class CommandKinds(Answer):
+    """What the chosen devices can be told to do, most devices first; ``more``: kinds that are left out."""
+
+    devices: int
+    kinds: list[CommandKind]
+    more: int
+
+
+class DeviceCommand(DeviceResult):
+    """A command to one device, and what became of it there."""
+
+    id: str
+    name: str
+    args: JsonObject
+    who: str
+    made_ns: str
+    expires_ns: str
+
+
+class DeviceCommands(Answer):
+    """The newest commands to a device, newest first."""
+
+    commands: list[DeviceCommand]
+
+
 async def give_command(call: Call, body: CommandRequest) -> JsonObject:
     """Give a command to devices."""
     timeout_s = _seconds("timeout", body.timeout, DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S)
     if body.expires is not None and not body.queue:
         raise BadRequestError("expires goes with queue: without it, a command is over after its timeout")
     expires_s = _seconds("expires", body.expires, timeout_s, MAX_EXPIRY_S)
-    names = await asyncio.to_thread(call.device_names, exact_names(body.match))
-    devices = devices_matching(body.match, call.namespace, call.hub.metadata, names, call.granted)
+    devices = await _devices(call, body.match)
     if not devices:
         raise NotFoundError(f"no device that you may command fits {body.match[:100]!r}; see them with: hub devices ls")
     now_ns = time.time_ns()
@@ -141,11 +191,55 @@ async def list_commands(call: Call, query: CommandsQuery) -> JsonObject:
     return {"commands": shown, "next": found[-1].number if len(found) == query.limit else None}
 
 
+async def list_kinds(call: Call, query: DeclaredQuery) -> JsonObject:
+    """Say what the devices that a selector chooses can be told to do."""
+    devices = await _devices(call, query.match)
+    declared = await call.hub.commands.declared_by(call.namespace, devices)
+    return await asyncio.to_thread(_kinds, len(devices), Counter(declared.values()))
+
+
+async def list_device_commands(call: Call, query: DeviceCommandsQuery) -> JsonObject:
+    """List the newest commands to a device."""
+    name = call.path["device"]
+    if not await _devices(call, "*", among={name}):
+        raise NotFoundError(f"no device {name[:64]!r} that you may command; see them with: hub devices ls")
+    found = await call.hub.commands.of_device(call.namespace, name, query.limit)
+    return {
+        "commands": [
+            {
+                **_result(result), "id": order.id, "name": order.name, "args": dict(order.args), "who": order.who,
+                "made_ns": str(order.made_ns), "expires_ns": str(order.expires_ns),
+            }
+            for order, result in found
+        ]
+    }  # fmt: skip
+
+
 async def cancel_command(call: Call, _: Nothing) -> JsonObject:
     """End a command at those devices that have not answered."""
     told = await _found(call, call.path["id"])
     await call.hub.commands.cancel(told.order.key, [result.device for result in told.results])
     return _answer(call, await _found(call, call.path["id"]))
+
+
+async def _devices(call: Call, selector: str, among: Collection[str] | None = None) -> list[str]:
+    """Return the devices that a selector chooses and that the caller may command."""
+    names = await asyncio.to_thread(call.device_names, exact_names(selector) if among is None else among)
+    return devices_matching(selector, call.namespace, call.hub.metadata, names, call.granted)
+
+
+def _kinds(devices: int, declared: Counter[str]) -> JsonObject:
+    """Join equal declarations: a fleet has few kinds."""
+    counts: Counter[tuple[str, bytes]] = Counter()
+    for text, count in declared.items():
+        for name, spec in orjson.loads(text).items():
+            counts[name, orjson.dumps(spec)] += count
+    found = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    kinds = []
+    for (name, text), count in found[:MAX_KINDS]:
+        spec = orjson.loads(text)
+        kinds.append({"name": name, "doc": spec.get("doc", ""), "args": spec.get("args", {}), "devices": count})
+    return {"devices": devices, "kinds": kinds, "more": max(0, len(found) - MAX_KINDS)}
 
 
 async def _found(call: Call, id: str) -> Told:
@@ -203,4 +297,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", _ONE, "A command and its results", Verb.COMMAND, Nothing, CommandAnswer, get_command),
     Endpoint("POST", f"{_ONE}/cancel", "End a command at devices that have not answered", Verb.COMMAND, Nothing,
              CommandAnswer, cancel_command),
+    Endpoint("GET", "/v1/declared", "What devices can be told to do", Verb.COMMAND, DeclaredQuery, CommandKinds,
+             list_kinds),
+    Endpoint("GET", "/v1/devices/{device}/commands", "The newest commands to a device", Verb.COMMAND,
+             DeviceCommandsQuery, DeviceCommands, list_device_commands),
 )  # fmt: skip

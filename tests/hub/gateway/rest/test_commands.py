@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from device_sdk import wire
 from hub.gateway.http import make_app
-from hub.gateway.rest.commands import CommandAnswer, CommandList
+from hub.gateway.rest.commands import CommandAnswer, CommandKinds, CommandList, DeviceCommands
 from hub.roles import Role, Verb
 from hub.session import DeviceSession
 from tests.support.hub_parts import HubParts, http_client, hub_parts
@@ -100,6 +100,42 @@ async def test_the_list_is_paged_newest_first(client: httpx.AsyncClient) -> None
 
     assert [c.id for c in (*first.commands, *second.commands)] == ["three", "two", "one"]
     assert second.next is None
+
+
+async def test_what_a_device_was_told(hub: HubParts, client: httpx.AsyncClient) -> None:
+    """The newest commands to one device with its result each; a device outside the scope is as if it were not there."""
+    for speed in (1, 2, 3):
+        await give(client, wait=True, id=f"n{speed}", args={"speed": speed})
+    await give(client, wait=True, id="elsewhere", match="fan-1")
+    path = "/v1/devices/fan-2/commands"
+
+    answer = DeviceCommands.model_validate((await client.get(path, params={"limit": 2})).json())
+
+    assert [(c.id, c.args, c.value, c.state, c.who) for c in answer.commands] == [
+        ("n3", {"speed": 3}, 3, "done", "ann"), ("n2", {"speed": 2}, 2, "done", "ann"),
+    ]  # fmt: skip
+    assert (await client.get("/v1/devices/nobody/commands")).status_code == 404
+    _, token = hub.identities.add_token(Role.OPERATOR, scopes={Verb.COMMAND: ["fan-1"]})
+    async with http_client(make_app(hub), token=token) as narrow:
+        assert (await narrow.get(path)).status_code == 404
+
+
+async def test_kinds_of_command_are_counted(hub: HubParts, client: httpx.AsyncClient) -> None:
+    """Equal declarations are one kind, others of the same name another; only of the devices that are meant and seen."""
+    other = {"fan": {"args": {}, "doc": "Turn."}}
+    hub.downlink.heard(hub.connect("fan-10", stream="f" * 16), wire.Schema((), other))
+
+    answer = CommandKinds.model_validate((await client.get("/v1/declared")).json())
+
+    assert [(k.name, k.doc, k.args, k.devices) for k in answer.kinds] == [
+        ("fan", "", FAN["fan"]["args"], 2), ("fan", "Turn.", {}, 1),
+    ]  # fmt: skip
+    assert (answer.devices, answer.more) == (3, 0)
+    one = (await client.get("/v1/declared", params={"match": "fan-1"})).json()
+    assert (one["devices"], [k["devices"] for k in one["kinds"]]) == (1, [1])
+    _, token = hub.identities.add_token(Role.OPERATOR, scopes={Verb.COMMAND: ["fan-10"]})
+    async with http_client(make_app(hub), token=token) as narrow:
+        assert [k["doc"] for k in (await narrow.get("/v1/declared")).json()["kinds"]] == ["Turn."]
 
 
 async def test_scopes_hold_for_giving_and_for_looking(hub: HubParts, client: httpx.AsyncClient) -> None:
