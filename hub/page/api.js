@@ -23,8 +23,22 @@
  *   gaps: GapAudit[], rejections: RejectionAudit[], series: {channel: string}[]}} AuditAnswer
  * @typedef {{id: number, time_ns: string, who: string, role: string, credential: string, peer: string, what: string,
  *   target: string, outcome: string, count: number}} LogEntry
+ * @typedef {{type: string, required?: boolean, nullable?: boolean, default?: unknown, choices?: (string | number | boolean)[]}} ArgumentSpec
+ * @typedef {{name: string, doc: string, args: Record<string, ArgumentSpec>, devices: number}} CommandKind
+ * @typedef {{devices: number, kinds: CommandKind[], more: number}} CommandKinds
+ * @typedef {{device: string, state: string, value: unknown, error: string, sent_ns: string | null, ended_ns: string | null}} DeviceResult
+ * @typedef {DeviceResult & {id: string, name: string, args: Record<string, unknown>, who: string, made_ns: string, expires_ns: string}} DeviceCommand
+ * @typedef {{id: string, name: string, args: Record<string, unknown>, states: Record<string, number>, results: DeviceResult[]}} CommandAnswer
+ * @typedef {"in_sync" | "pending" | "drifted" | "offline"} Drift
+ * @typedef {{device: string, drift: Drift, differing: string[],
+ *   desired: {version: number, state: Record<string, unknown>, who: string | null, time_ns: string | null},
+ *   reported: {version: number, state: Record<string, unknown>, time_ns: string | null}}} StateAnswer
+ * @typedef {{device: string, drift: Drift, differing: string[], desired_version: number, reported_version: number}} StateRow
  * @typedef {{entries: LogEntry[], next: number | null, cut: {count: number, until_ns: string} | null}} LogAnswer
  */
+
+/** A change that has not been answered by then is not going to be: the line is dead. */
+const ANSWER_MS = 15_000;
 
 /** The hub answered, but not with what was asked for. */
 export class HttpError extends Error {
@@ -52,13 +66,62 @@ async function ask(path, query = [], signal) {
 /**
  * @param {string} path
  * @param {object | null} body
+ * @param {"POST" | "PATCH"} [method]
+ * @returns {Promise<any>} null when the hub has nothing to say
  */
-export async function post(path, body) {
+export async function post(path, body, method = "POST") {
   const headers = { accept: "application/json", ...(body && { "content-type": "application/json" }) };
-  const response = await fetch(path, { method: "POST", headers, body: body && JSON.stringify(body), cache: "no-store" });
-  if (response.ok) return;
+  const signal = AbortSignal.timeout(ANSWER_MS);
+  const response = await fetch(path, { method, headers, body: body && JSON.stringify(body), cache: "no-store", signal });
+  if (response.ok) return response.status === 204 ? null : response.json();
   const answer = await response.json().catch(() => null);
   throw new HttpError(response.status, answer?.error?.message ?? `the hub answered ${response.status}`);
+}
+
+/** @param {string} match selector @param {AbortSignal} [signal] @returns {Promise<CommandKinds>} what the devices can be told to do */
+export function fetchKinds(match, signal) {
+  return ask("/v1/declared", [["match", match]], signal);
+}
+
+/** @param {string} device @param {AbortSignal} [signal] @returns {Promise<{commands: DeviceCommand[]}>} newest first */
+export function fetchDeviceCommands(device, signal) {
+  return ask(`/v1/devices/${encodeURIComponent(device)}/commands`, [["limit", "6"]], signal);
+}
+
+/** @param {object} order @returns {Promise<CommandAnswer>} */
+export function giveCommand(order) {
+  return post("/v1/commands", order);
+}
+
+/** @param {string} id @param {AbortSignal} [signal] @returns {Promise<CommandAnswer>} */
+export function fetchCommand(id, signal) {
+  return ask(`/v1/commands/${encodeURIComponent(id)}`, [], signal);
+}
+
+/** @param {string} id @returns {Promise<CommandAnswer>} */
+export function cancelCommand(id) {
+  return post(`/v1/commands/${encodeURIComponent(id)}/cancel`, null);
+}
+
+/** @param {string} device @param {AbortSignal} [signal] @returns {Promise<StateAnswer>} */
+export function fetchState(device, signal) {
+  return ask(`/v1/devices/${encodeURIComponent(device)}/state`, [], signal);
+}
+
+/**
+ * Change the desired state of a device that still has the version that was looked at.
+ *
+ * @param {string} device
+ * @param {object} patch
+ * @param {number} version
+ */
+export function patchDesired(device, patch, version) {
+  return post(`/v1/devices/${encodeURIComponent(device)}/desired`, { patch, expected_version: version }, "PATCH");
+}
+
+/** @param {AbortSignal} [signal] @returns {Promise<{devices: StateRow[]}>} */
+export function fetchStates(signal) {
+  return ask("/v1/states", [], signal);
 }
 
 /** @returns {Promise<import("./sign-in.js").Me>} */

@@ -9,10 +9,12 @@ import { readAddress, writeAddress } from "./address.js";
 import { fetchBuckets, fetchDevices, fetchMe, HttpError } from "./api.js";
 import { fromEpoch, fromMs, HubClock, toEpoch, toMs } from "./clock.js";
 import { Connection } from "./connection.js";
+import { Control } from "./control.js";
 import { Delivery } from "./delivery.js";
 import { byId } from "./dom.js";
 import { exposeState } from "./expose.js";
 import { Fleet } from "./fleet.js";
+import { FleetView } from "./fleet-view.js";
 import { bindKeys } from "./keys.js";
 import { Log } from "./log.js";
 import { onSystemTheme, readPalette, toggleTheme } from "./palette.js";
@@ -45,6 +47,8 @@ class App {
     this.connection = new Connection(this.session, (state, why) => this._connectionChanged(state, why));
     this.watch = new Watch(this.session, this.clock, () => this._remember(), (word) => this.rail.toggle(word));
     this.delivery = new Delivery(() => this.clock.now());
+    this.control = new Control();
+    this.fleetView = new FleetView((name) => this._control(name));
     this.rail = new Rail((name) => this.choose(name), () => this._remember());
     this.topBar = new TopBar({ toggleTheme: () => this._toggleTheme(), back: () => this.back() });
     this.signIn = new SignIn();
@@ -76,6 +80,7 @@ class App {
       help: () => this.topBar.openHelp(),
       theme: () => this._toggleTheme(),
       delivery: () => this.delivery.toggle(),
+      control: () => this.control.toggle(),
     });
     const frame = () => {
       this._frame();
@@ -89,6 +94,8 @@ class App {
     try {
       const me = await fetchMe();
       this.signIn.show(me);
+      this.control.allow(me);
+      this.fleetView.allow(me);
       byId("open-log").hidden = me.role !== "admin";
     } catch (error) {
       if (!(error instanceof HttpError) || error.status !== 401) return true;
@@ -106,6 +113,12 @@ class App {
     this._remember(isNew);
   }
 
+  /** Watch a device, with its commands and state open. @param {string} name */
+  _control(name) {
+    this.choose(name);
+    this.control.open();
+  }
+
   /** On a phone: from the device back to the list. */
   back() {
     if (document.body.dataset.view !== "device") return;
@@ -120,6 +133,7 @@ class App {
     this.rail.list.select(name);
     this.watch.show(this.fleet.devices.get(name) ?? null);
     this.delivery.show(this.watch.device?.name ?? "");
+    this.control.show(this.watch.device?.name ?? "");
   }
 
   /** @param {import("./address.js").Place} place */

@@ -10,6 +10,7 @@
  * @property {() => void} help
  * @property {() => void} theme
  * @property {() => void} delivery
+ * @property {() => void} control
  */
 
 /** @param {Actions} actions */
@@ -32,7 +33,9 @@ export function bindKeys(actions) {
 
 /** @param {KeyboardEvent} event @param {Element} target @param {Actions} actions */
 function fieldKey(event, target, actions) {
-  if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+  // In other fields arrows change a number or a choice.
+  const isFilter = target.id === "filter";
+  if (isFilter && (event.key === "ArrowDown" || event.key === "ArrowUp")) {
     event.preventDefault();
     actions.move(event.key === "ArrowDown" ? 1 : -1);
   } else if (event.key === "Escape" && target instanceof HTMLElement) target.blur();
@@ -52,5 +55,6 @@ function actionOf(key, actions) {
     "?": actions.help,
     t: actions.theme,
     d: actions.delivery,
+    c: actions.control,
   })[key];
 }

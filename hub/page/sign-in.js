@@ -8,7 +8,7 @@
 import { HttpError, post } from "./api.js";
 import { byId, setText } from "./dom.js";
 
-/** @typedef {{name: string, role: string, namespace: string, signed_in: boolean}} Me */
+/** @typedef {{name: string, role: string, namespace: string, signed_in: boolean, scopes: Record<string, string[]>}} Me */
 /** @typedef {"sign-in" | "invite" | "first-user"} Use */
 
 const INVITE = "#invite=";
