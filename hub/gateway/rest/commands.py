@@ -236,8 +236,8 @@ def _kinds(devices: int, declared: Counter[str]) -> JsonObject:
             counts[name, orjson.dumps(spec)] += count
     found = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     kinds = []
-    for (name, text), count in found[:MAX_KINDS]:
-        spec = orjson.loads(text)
+    for (name, key), count in found[:MAX_KINDS]:
+        spec = orjson.loads(key)
         kinds.append({"name": name, "doc": spec.get("doc", ""), "args": spec.get("args", {}), "devices": count})
     return {"devices": devices, "kinds": kinds, "more": max(0, len(found) - MAX_KINDS)}
 
