@@ -130,14 +130,16 @@ class CommandFile:
             ).fetchall()
             return [_summary(row, self._database, is_seen) for row in rows]
 
-    def of_device(self, namespace: str, device: str, limit: int) -> list[tuple[Order, Result]]:
-        """Return the newest orders to one device, newest first, among the last `LOOKED_THROUGH` of the namespace."""
+    def of_device(
+        self, namespace: str, device: str, limit: int, *, looked_through: int = LOOKED_THROUGH
+    ) -> list[tuple[Order, Result]]:
+        """Return the newest orders to one device, newest first, among the last ``looked_through`` of the namespace."""
         with self._reading() as database:
             rows = database.execute(
                 f"SELECT {_ORDER}, state, value, error, sent_ns, ended_ns FROM "  # noqa: S608
-                f"(SELECT {_ORDER} FROM command WHERE namespace = ? ORDER BY number DESC LIMIT {LOOKED_THROUGH}) "
+                f"(SELECT {_ORDER} FROM command WHERE namespace = ? ORDER BY number DESC LIMIT ?) "
                 "JOIN target ON command = number AND device = ? ORDER BY number DESC LIMIT ?",
-                (namespace, device, limit),
+                (namespace, looked_through, device, limit),
             ).fetchall()
         at = len(_ORDER.split(","))
         return [(_order(row[:at]), Result(device, State(row[at]), *row[at + 1 :])) for row in rows]

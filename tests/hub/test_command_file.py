@@ -138,7 +138,7 @@ def test_an_answer_as_a_whole_is_bounded(file: CommandFile) -> None:
     assert told.results[1] == Result("fan-2", State.DONE, None, module.LEFT_OUT, None, 6)
 
 
-def test_orders_of_a_device_are_found_newest_first(file: CommandFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_orders_of_a_device_are_found_newest_first(file: CommandFile) -> None:
     """Of its namespace only, with its own result; no further back than the bound."""
     file.add(order("k2"), [Result("fan-2", State.SENT, sent_ns=6)])
     file.add(order("k3"), [Result("fan-1", State.SENT, sent_ns=7)])
@@ -148,5 +148,4 @@ def test_orders_of_a_device_are_found_newest_first(file: CommandFile, monkeypatc
         ("k3", Result("fan-1", State.SENT, sent_ns=7)), ("k1", RESULTS[0]),
     ]  # fmt: skip
     assert [o.id for o, _ in file.of_device("default", "fan-2", 1)] == ["k2"]
-    monkeypatch.setattr(module, "LOOKED_THROUGH", 2)
-    assert [o.id for o, _ in file.of_device("default", "fan-1", 5)] == ["k3"]
+    assert [o.id for o, _ in file.of_device("default", "fan-1", 5, looked_through=2)] == ["k3"]
