@@ -34,6 +34,7 @@
  *   desired: {version: number, state: Record<string, unknown>, who: string | null, time_ns: string | null},
  *   reported: {version: number, state: Record<string, unknown>, time_ns: string | null}}} StateAnswer
  * @typedef {{device: string, drift: Drift, differing: string[], desired_version: number, reported_version: number}} StateRow
+ * @typedef {{gateway: string, device: string, state: string, first_ns: string, last_ns: string}} ChildAnswer
  * @typedef {{entries: LogEntry[], next: number | null, cut: {count: number, until_ns: string} | null}} LogAnswer
  */
 
@@ -132,6 +133,11 @@ export function fetchMe() {
 /** @param {number} before id of an entry, 0 for the newest @returns {Promise<LogAnswer>} */
 export function fetchLog(before) {
   return ask("/v1/log", [["before", String(before)]]);
+}
+
+/** @returns {Promise<{children: ChildAnswer[]}>} devices that wait behind gateways */
+export function fetchWaiting() {
+  return ask("/v1/children", [["state", "pending"]]);
 }
 
 /** @param {AbortSignal} [signal] @returns {Promise<DevicesAnswer>} */

@@ -7,6 +7,7 @@
 
 import { readAddress, writeAddress } from "./address.js";
 import { fetchBuckets, fetchDevices, fetchMe, HttpError } from "./api.js";
+import { Children } from "./children.js";
 import { fromEpoch, fromMs, HubClock, toEpoch, toMs } from "./clock.js";
 import { Connection } from "./connection.js";
 import { Control } from "./control.js";
@@ -53,6 +54,7 @@ class App {
     this.topBar = new TopBar({ toggleTheme: () => this._toggleTheme(), back: () => this.back() });
     this.signIn = new SignIn();
     this.log = new Log();
+    this.children = new Children();
     this.palette = readPalette();
     this.wanted = readAddress(location.hash);
     this._fleetRevision = -1;
@@ -97,6 +99,7 @@ class App {
       this.control.allow(me);
       this.fleetView.allow(me);
       byId("open-log").hidden = me.role !== "admin";
+      if (me.role === "admin") this.children.begin();
     } catch (error) {
       if (!(error instanceof HttpError) || error.status !== 401) return true;
       this.signIn.open();
