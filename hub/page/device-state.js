@@ -109,8 +109,8 @@ export class DeviceState {
       acts.append(this._button(`Edit ${name}`, "Edit", () => this._edit(path, desired ?? reported)));
       if (desired !== undefined) acts.append(this._button(`Remove ${name} from what is desired`, "Remove", () => this._change(path, null, this._shown?.desired.version ?? 0)));
     }
-    const word = differs ? "▲ differs" : desired === undefined ? "" : "● as desired";
-    return element("tr", { "data-tone": differs ? "warn" : "" }, element("th", { scope: "row" }, name), cell(reported), cell(desired), element("td", { class: "outcome" }, word), acts);
+    const word = element("span", { class: "outcome" }, differs ? "▲ differs" : desired === undefined ? "" : "● as desired");
+    return element("tr", { "data-tone": differs ? "warn" : "" }, element("th", { scope: "row" }, name, " ", word), cell(reported), cell(desired), acts);
   }
 
   /** @param {string} label @param {string} text @param {() => void} act */

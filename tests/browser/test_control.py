@@ -191,7 +191,7 @@ def test_two_operators_do_not_overwrite_each_other(
     open_tab: OpenTab, fan: Fan, operator: dict[str, Any], world: World
 ) -> None:
     """A change of what moved since it was looked at is refused in words; the second try is made knowing it."""
-    page = control(open_tab, expect_errors=True, **operator)
+    page = control(open_tab, "fan-2", expect_errors=True, **operator)
     page.locator("#desired-key").fill("pace.day")
     page.locator("#desired-value").fill("1")
     page.get_by_role("button", name="Set").click()
@@ -200,7 +200,7 @@ def test_two_operators_do_not_overwrite_each_other(
     expect(page.locator("#state-rows")).to_contain_text("pace.day")
     page.get_by_role("button", name="Edit pace.day").click()
     states = States(world.hub.data / "states.sqlite3")
-    states.change("default", ["fan-1"], {"pace": {"day": 7}}, "berta")
+    states.change("default", ["fan-2"], {"pace": {"day": 7}}, "berta")
     states.close()
     page.locator("#desired-value").fill("2")
     page.get_by_role("button", name="Set").click()
