@@ -256,6 +256,7 @@ def test_phone(open_tab: OpenTab) -> None:
     tab.wait("page.shown().length === 5")
     expect(tab.page.locator("#watch")).to_be_hidden()
     assert not tab.page.evaluate(SIDEWAYS)
+    expect(tab.page.locator("#device-pump-1")).to_contain_text("pump-1", use_inner_text=True)
     assert tab.page.locator("#device-pump-1").bounding_box()["height"] >= 44  # type: ignore[index]
 
     tab.page.locator("#device-pump-1").tap()
