@@ -26,7 +26,16 @@ from device_sdk.command_signature import declare
 from device_sdk.errors import MisuseError
 from device_sdk.frozen import Frozen
 from device_sdk.json_bytes import to_json
-from device_sdk.wire import EXPIRED_ERROR, MAX_COMMANDS, MAX_CONTROL_BYTES, Command, Desired, Reply
+from device_sdk.wire import (
+    EXPIRED_ERROR,
+    MAX_COMMANDS,
+    MAX_CONTROL_BYTES,
+    MAX_CONTROL_DEPTH,
+    Command,
+    Desired,
+    Reply,
+    is_deeper,
+)
 
 logger = logging.getLogger("device_sdk.commands")
 
@@ -81,6 +90,8 @@ class Commands:
         declared = {**self._declared, name: declare(name, function)}
         if len(to_json(declared)) > MAX_CONTROL_BYTES:
             raise MisuseError(f"command {name!r}: the declarations of all take more than {MAX_CONTROL_BYTES} bytes")
+        if is_deeper(declared, MAX_CONTROL_DEPTH):
+            raise MisuseError(f"command {name!r}: its defaults are nested too deep; the limit is {MAX_CONTROL_DEPTH}")
         self._declared = declared
         self._handlers[name] = function
         if self._link is not None:
@@ -239,6 +250,9 @@ class Commands:
             return Reply(message.id, False, error=_short(f"it ran, but its value is no JSON: {error}"))
         if size > MAX_CONTROL_BYTES:
             why = f"it ran, but its value takes {size} bytes as JSON; the limit is {MAX_CONTROL_BYTES}"
+            return Reply(message.id, False, error=why)
+        if is_deeper(value, MAX_CONTROL_DEPTH):
+            why = f"it ran, but its value is nested deeper than {MAX_CONTROL_DEPTH} levels: make it flatter"
             return Reply(message.id, False, error=why)
         return Reply(message.id, True, value)
 

@@ -1,7 +1,7 @@
 """States as JSON objects: merged as RFC 7396 says, and small enough to travel.
 
 Owns: what a change of a state means, for the device's reported state and the hub's desired one. Place: after
-`json_bytes`; imported by those who keep states. Pure.
+`wire`; imported by those who keep states. Pure.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from device_sdk.errors import MisuseError
-
-# Settings are a few levels deep; what is deeper would be work for every reader, and end in its recursion limit.
-MAX_DEPTH = 16
+from device_sdk.wire import MAX_CONTROL_DEPTH
 
 
 def merged(state: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,14 +19,14 @@ def merged(state: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]
     Neither argument is changed; unchanged parts are shared. Source: RFC 7396.
 
     Raises:
-        MisuseError: the patch is nested deeper than `MAX_DEPTH`.
+        MisuseError: the patch is nested deeper than `MAX_CONTROL_DEPTH`.
     """
-    return _merged(state, patch, MAX_DEPTH)
+    return _merged(state, patch, MAX_CONTROL_DEPTH)
 
 
 def _merged(state: object, patch: Mapping[str, Any], depth: int) -> dict[str, Any]:
     if not depth:
-        raise MisuseError(f"a state nested deeper than {MAX_DEPTH}: make it flatter")
+        raise MisuseError(f"a state nested deeper than {MAX_CONTROL_DEPTH}: make it flatter")
     result = dict(state) if isinstance(state, Mapping) else {}
     for name, value in patch.items():
         if value is None:
@@ -44,7 +42,7 @@ def _merged(state: object, patch: Mapping[str, Any], depth: int) -> dict[str, An
 def _check_depth(value: object, depth: int) -> None:
     if isinstance(value, list | tuple):
         if not depth:
-            raise MisuseError(f"a state nested deeper than {MAX_DEPTH}: make it flatter")
+            raise MisuseError(f"a state nested deeper than {MAX_CONTROL_DEPTH}: make it flatter")
         for inner in value:
             _check_depth(inner, depth - 1)
     elif isinstance(value, Mapping):

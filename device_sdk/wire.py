@@ -53,6 +53,8 @@ CHAINS_KEPT = 64
 MAX_EARLIER = 16
 # A desired or reported state, a command's arguments, a reply's value, as JSON: settings, not files.
 MAX_CONTROL_BYTES = 32 * 1024
+# Objects and lists in each other in one of these: settings are a few levels deep; far below where JSON readers give up.
+MAX_CONTROL_DEPTH = 32
 # A device's own verbs: more is a program that should take an argument.
 MAX_COMMANDS = 64
 MAX_COMMAND_ARGUMENTS = 32
@@ -103,6 +105,15 @@ def unpack(packed: bytes) -> bytes:
     if not inflate.eof or inflate.unused_data:
         raise ProtocolError(f"a deflated message of more than {MAX_FRAME_BYTES} bytes, or cut", Reason.MALFORMED)
     return message
+
+
+def is_deeper(value: Any, levels: int) -> bool:
+    """Say whether objects and lists are nested in each other more than so many levels deep; 3 and {} are 0 and 1."""
+    inside = [value]
+    for _ in range(levels):
+        containers = [one for one in inside if isinstance(one, dict | list | tuple)]
+        inside = [inner for one in containers for inner in (one.values() if isinstance(one, dict) else one)]
+    return any(isinstance(one, dict | list | tuple) for one in inside)
 
 
 def next_chain(chain: bytes, body: bytes) -> bytes:

@@ -24,6 +24,7 @@ from device_sdk.wire import (
     MAX_COMMAND_ARGUMENTS,
     MAX_COMMANDS,
     MAX_CONTROL_BYTES,
+    MAX_CONTROL_DEPTH,
     MAX_FRAME_READINGS,
     MAX_TIME_NS,
     MIN_TIME_NS,
@@ -36,6 +37,7 @@ from device_sdk.wire import (
     Reply,
     Reported,
     Schema,
+    is_deeper,
     unpack,
 )
 from hub.model import Series, SeriesColumn
@@ -428,10 +430,10 @@ def _reported(obj: dict[str, Any]) -> Reported:
 
 
 def _check_size(what: str, value: object) -> None:
-    try:
-        size = len(orjson.dumps(value))
-    except TypeError as error:  # what was read as JSON and cannot be written: nested too deep
-        raise MalformedError(f"{what}: {error}") from error
+    # First: what is far deeper could be read as JSON and not be written again.
+    if is_deeper(value, MAX_CONTROL_DEPTH):
+        raise MalformedError(f"{what} is nested deeper than {MAX_CONTROL_DEPTH} levels")
+    size = len(orjson.dumps(value))
     if size > MAX_CONTROL_BYTES:
         raise MalformedError(f"{what} takes {size} bytes as JSON; the limit is {MAX_CONTROL_BYTES}")
 

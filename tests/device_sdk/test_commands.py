@@ -12,7 +12,7 @@ import pytest
 from device_sdk import MisuseError
 from device_sdk.command_notes import INTERRUPTED, MARGIN_NS, MAX_REPLY_BYTES, CommandNotes
 from device_sdk.commands import Commands, Link, _short
-from device_sdk.wire import EXPIRED_ERROR, MAX_COMMANDS, MAX_CONTROL_BYTES, Command, Reply
+from device_sdk.wire import EXPIRED_ERROR, MAX_COMMANDS, MAX_CONTROL_BYTES, MAX_CONTROL_DEPTH, Command, Reply
 
 LIMIT_S = 10.0
 NOW = 1_795_376_000_000_000_000
@@ -114,16 +114,35 @@ def test_a_failure_is_the_reply_and_the_worker_goes_on(world: World, caplog: pyt
     world.commands.add(lambda: object(), "thing")
     world.commands.add(lambda: "x" * MAX_CONTROL_BYTES, "large")
 
+    world.commands.add(lambda: nested(MAX_CONTROL_DEPTH + 1), "deep")
+    world.commands.add(lambda: nested(MAX_CONTROL_DEPTH), "flat")
+
     reply = world.ask("a", "stuck")
     assert not reply.ok
     assert reply.error.startswith("ValueError: stuck x")
     assert len(reply.error) == 300
     assert "Traceback" in caplog.text
     assert world.ask("b", "leave").error == "SystemExit: 1"
-    assert [world.ask(n, n).error[:14] for n in ("nan", "thing", "large")] == ["it ran, but it"] * 3
+    assert [world.ask(n, n).error[:14] for n in ("nan", "thing", "large", "deep")] == ["it ran, but it"] * 4
+    assert world.ask("flat", "flat").ok
     assert world.ask("c", "fly").error == "unknown command 'fly'"
     assert world.ask("d", sped=3).error.startswith("TypeError")
     assert world.ask("e").ok
+
+
+def nested(levels: int) -> list[Any]:
+    """Return so many lists in each other."""
+    found: list[Any] = []
+    for _ in range(levels - 1):
+        found = [found]
+    return found
+
+
+DEEP = nested(MAX_CONTROL_DEPTH)
+
+
+def deep(values: list[Any] = DEEP) -> None:
+    """Take a default that is too deep beside its name."""
 
 
 def test_an_error_can_be_said_whatever_it_is_made_of() -> None:
@@ -227,6 +246,8 @@ def test_declarations_are_told_and_checked(world: World) -> None:
         world.commands.add(lambda: None, "two words")
     with pytest.raises(MisuseError, match="use letters"):
         world.commands.add(lambda: None)
+    with pytest.raises(MisuseError, match="nested too deep"):
+        world.commands.add(deep, "deep")
     for n in range(MAX_COMMANDS - 2):
         world.commands.add(lambda: None, f"c{n}")
     with pytest.raises(MisuseError, match="at most"):

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from device_sdk.errors import MisuseError
-from device_sdk.merge_patch import MAX_DEPTH, merged
+from device_sdk.merge_patch import merged
+from device_sdk.wire import MAX_CONTROL_DEPTH
 
 
 @pytest.mark.parametrize(
@@ -31,9 +32,9 @@ def test_merges_as_the_rfc_says(state: dict[str, Any], patch: dict[str, Any], af
 def test_deep_patch_is_refused() -> None:
     """What no reader should follow is refused where it is said."""
     patch: dict[str, Any] = {}
-    for _ in range(MAX_DEPTH - 1):
+    for _ in range(MAX_CONTROL_DEPTH - 1):
         patch = {"a": patch}
     assert merged({}, patch) == patch
 
-    with pytest.raises(MisuseError, match=str(MAX_DEPTH)):
+    with pytest.raises(MisuseError, match=str(MAX_CONTROL_DEPTH)):
         merged({}, {"a": patch})

@@ -145,3 +145,11 @@ def test_channel_round_trips_through_its_object(channel: Channel) -> None:
 
     assert wire.channel_from_object("t", json.loads(json.dumps(obj))) == channel
     assert None not in obj.values()
+
+
+def test_levels_of_nesting_are_counted() -> None:
+    """Objects, lists and tuples alike; what is not nested has none."""
+    assert not wire.is_deeper(3, 0)
+    assert wire.is_deeper({}, 0)
+    assert not wire.is_deeper({"a": [(1,)], "b": 2}, 3)
+    assert wire.is_deeper({"b": 2, "a": [(1,)]}, 2)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from device_sdk.merge_patch import MAX_DEPTH
-from device_sdk.wire import MAX_CONTROL_BYTES, Desired, Reported
+from device_sdk.wire import MAX_CONTROL_BYTES, MAX_CONTROL_DEPTH, Desired, Reported
 from hub import desired as module
 from hub.desired import States, StatesError
 from hub.errors import BadRequestError, ConflictError
@@ -74,7 +73,7 @@ def test_refused_device_keeps_no_other_from_its_change(states: States) -> None:
 def test_impossible_patch_is_refused_in_words(states: States) -> None:
     """Too large, too deep, or for too many: nothing is changed."""
     deep: dict[str, object] = {}
-    for _ in range(MAX_DEPTH):
+    for _ in range(MAX_CONTROL_DEPTH):
         deep = {"a": deep}
 
     with pytest.raises(BadRequestError, match="limit"):

@@ -779,6 +779,10 @@ def test_what_is_told_follows_the_welcome() -> None:
     assert not downlink.can_reach("default", "d")
 
 
+def _nested(levels: int) -> bytes:
+    return b"[" * levels + b"]" * levels
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -788,8 +792,10 @@ def test_what_is_told_follows_the_welcome() -> None:
         b'{"op":"reported","version":1,"state":[]}',
         b'{"op":"reported","version":1,"state":{"a":"%s"}}' % (b"x" * wire.MAX_CONTROL_BYTES),
         b'{"op":"reported","version":1,"state":{"a":NaN}}',
+        b'{"op":"reported","version":1,"state":{"a":%s}}' % _nested(wire.MAX_CONTROL_DEPTH),
+        b'{"op":"reply","id":"k","ok":true,"value":%s}' % _nested(wire.MAX_CONTROL_DEPTH + 1),
     ],
-    ids=["no-ok", "ok-is-a-number", "negative", "list", "too-large", "nan"],
+    ids=["no-ok", "ok-is-a-number", "negative", "list", "too-large", "nan", "deep", "deep-reply"],
 )
 def test_broken_control_messages_are_refused_and_nothing_else(data: bytes) -> None:
     """A reply that cannot be read is counted, not answered (the device would blame a frame); the stream goes on."""

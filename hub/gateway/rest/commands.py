@@ -12,8 +12,9 @@ from collections.abc import Collection
 from typing import Annotated, Any
 
 import orjson
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
+from device_sdk.wire import MAX_CONTROL_DEPTH, is_deeper
 from hub.command import (
     DEFAULT_TIMEOUT_S,
     MAX_EXPIRY_S,
@@ -40,6 +41,12 @@ MAX_KINDS = 100
 _GRACE_S = 1.0
 
 
+def _not_too_deep(args: dict[str, Any]) -> dict[str, Any]:
+    if is_deeper(args, MAX_CONTROL_DEPTH):
+        raise ValueError(f"nested deeper than {MAX_CONTROL_DEPTH} levels: make them flatter")
+    return args
+
+
 class CommandRequest(Question):
     """One command to the devices that a selector chooses."""
 
@@ -47,7 +54,7 @@ class CommandRequest(Question):
         str, Field(max_length=MAX_SELECTOR_CHARS, description="`greenhouse-* site:north tag:tomatoes`; `*`: all.")
     ]
     name: Annotated[str, Field(min_length=1, max_length=64)]
-    args: dict[str, Any] = {}
+    args: Annotated[dict[str, Any], AfterValidator(_not_too_deep)] = {}
     timeout: Annotated[Duration, Field(description="How long an answer may take: 10s, at most 1h.")] = None
     queue: Annotated[bool, Field(description="Keep it for devices that are not connected.")] = False
     expires: Annotated[Duration, Field(description="With `queue`: how long it is kept; the timeout, at most 30d.")] = (

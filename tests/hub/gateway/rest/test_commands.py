@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from device_sdk import wire
+from device_sdk.wire import MAX_CONTROL_BYTES, MAX_CONTROL_DEPTH
 from hub.gateway.http import make_app
 from hub.gateway.rest.commands import CommandAnswer, CommandKinds, CommandList, DeviceCommands
 from hub.roles import Role, Verb
@@ -165,5 +166,11 @@ async def test_wrong_requests_say_what_is_wrong(client: httpx.AsyncClient) -> No
     assert "goes with queue" in (await give(client, 400, expires="1d"))["error"]["message"]
     assert "limit is 2592000 s" in (await give(client, 400, expires="31d", queue=True))["error"]["message"]
     assert "duration" in (await give(client, 400, timeout="soon"))["error"]["message"]
+    await give(client, 400, args={"speed": "x" * MAX_CONTROL_BYTES})
+    for levels in (MAX_CONTROL_DEPTH, 300):
+        args: object = 1
+        for _ in range(levels):
+            args = [args]
+        assert "deeper than 32" in (await give(client, 400, args={"speed": args}))["error"]["message"]
     await give(client, id="same")
     await give(client, 409, id="same", args={"speed": 4})
