@@ -20,7 +20,7 @@ from pathlib import Path
 
 from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, WATCH_PATH, WATCH_SUBPROTOCOL, Bye, Close, encode
 from hub.auth import Identities
-from hub.backup import BackupError, remove_unsent
+from hub.backup import COMMANDS, IDENTITIES, JOURNAL, METADATA, READINGS, STATES, BackupError, remove_unsent
 from hub.certificate import Certificate
 from hub.change_log import CHANGES, FLUSH_EVERY_S, ChangeLog, Entry
 from hub.child_sessions import ChildSessions
@@ -70,6 +70,8 @@ TRIM_EVERY_S = 60.0
 # A hub that restarts is back in about a second; then 500 devices a second come, not all at once.
 MIN_SPREAD_MS = 1000
 _REPLAY_BYTES = 4 * 1024 * 1024
+# Whichever of them a disk failed gets a fresh copy before it is opened.
+_FILES = (JOURNAL, READINGS, IDENTITIES, METADATA, CERTIFICATES, USERS, CHANGES, COMMANDS, STATES)
 
 
 class Hub:
@@ -116,7 +118,7 @@ class Hub:
         data = Path(self.config.data)
         await asyncio.to_thread(data.mkdir, parents=True, exist_ok=True)
         await asyncio.to_thread(remove_unsent, data)
-        for name in ("journal.sqlite3", "readings.sqlite3"):
+        for name in _FILES:
             await asyncio.to_thread(renew_if_suspect, data / name)
         self.identities = files.enter_context(closing(Identities(data / "identities.sqlite3")))
         self.metadata = files.enter_context(closing(Metadata(data / "metadata.sqlite3")))

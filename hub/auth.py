@@ -22,6 +22,7 @@ from pathlib import Path
 from hub import device_tokens
 from hub.claims import EXPIRES_S, Claims
 from hub.credential import Change, Credential, hash_secret, is_secret_of, new_token
+from hub.database import transaction
 from hub.device_names import check_names
 from hub.device_tokens import KEEP_S, DeviceIdentity, check_enrolled_name
 from hub.enrolment import Row, enrol_each
@@ -279,16 +280,9 @@ class Identities:
         Only that: with 3,000 devices a copy made anew would cost more than the fsync.
         """
         with self._lock, translated(self._path):
-            self._database.execute("BEGIN IMMEDIATE")
             change = Change(self._database, self._clock())
-            try:
+            with transaction(self._database, self._path):
                 yield change
-                self._database.execute("COMMIT")
-            except BaseException:
-                # A full disk may have ended it already.
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
-                raise
             self.changes += 1
             self._credentials.update(change.credentials)
             for id_ in change.ended:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from device_sdk.reading import MAX_STRING_BYTES
-from hub.database import FULL, open_database, roll_back
+from hub.database import FULL, open_database, transaction
 from hub.errors import UnavailableError
 from hub.roles import DEFAULT_NAMESPACE
 
@@ -296,14 +296,8 @@ class ChangeLog:
 
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._translated():
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._database
-            except BaseException:
-                roll_back(self._database)
-                raise
-            self._database.execute("COMMIT")
+        with self._lock, self._translated(), transaction(self._database, self._path):
+            yield self._database
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

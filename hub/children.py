@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hub.child_book import MAX_QUOTA, QUOTA, Asked, Child, ChildBook, ChildState, Gateway, Refusal, Rules
-from hub.database import FULL, open_database, roll_back
+from hub.database import FULL, open_database, transaction
 from hub.device_names import check_names
 from hub.device_tokens import check_enrolled_name
 from hub.errors import BadRequestError, ConflictError, NotFoundError, UnavailableError
@@ -267,19 +267,17 @@ class Children:
     def _changing(self) -> Iterator[sqlite3.Connection]:
         """One durable transaction: what is noted first, then the caller's; afterwards the book is as the file."""
         with self._lock, self._translated():
-            self._database.execute("BEGIN IMMEDIATE")
-            with self._book_lock:
-                self._book.is_held = True
-                noted, forgotten = dict(self._book.noted), set(self._book.forgotten)
-            is_done = False
+            noted, forgotten, is_done = {}, set(), False
             try:
-                self._write(noted, forgotten)
-                self._load()
-                yield self._database
-                self._database.execute("COMMIT")
+                with transaction(self._database, self._path):
+                    with self._book_lock:
+                        self._book.is_held = True
+                        noted, forgotten = dict(self._book.noted), set(self._book.forgotten)
+                    self._write(noted, forgotten)
+                    self._load()
+                    yield self._database
                 is_done = True
             finally:
-                roll_back(self._database)
                 with self._book_lock:
                     self._book.is_held = False
                     if is_done:

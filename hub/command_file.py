@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hub.command import OPEN, Order, Outcome, Result, State, Told
-from hub.database import FULL, insert_rows, open_database, roll_back, used_bytes
+from hub.database import FULL, insert_rows, open_database, transaction, used_bytes
 from hub.errors import UnavailableError
 
 # Finished orders are kept for a week: long enough to ask on Monday what Friday's command did.
@@ -216,13 +216,8 @@ class CommandFile:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._reading() as database:
-            database.execute("BEGIN IMMEDIATE")
-            try:
-                yield database
-                database.execute("COMMIT")
-            finally:
-                roll_back(database)
+        with self._reading() as database, transaction(database, self._path):
+            yield database
 
 
 def _order(row: tuple[Any, ...]) -> Order:

@@ -1,8 +1,8 @@
 """SQLite files as the hub needs them: opened with checked pragmas, versioned, read by many threads.
 
 Owns: opening, the schema version, bulk statements, a pool of read-only
-connections. Place: after `errors`, used by `journal.sqlite` and
-`store.embedded`. Must not: know what the tables mean.
+connections, one durable transaction. Place: after `renewal`, used by everything
+that has a file. Must not: know what the tables mean.
 """
 
 import sqlite3
@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hub.errors import HubError
+from hub.renewal import mark_suspect
 
 # 4,000 pages of 4 KiB: a checkpoint each 16 MiB; smaller ones cost more fsyncs, larger ones a longer stall.
 _WAL_PAGES = 4000
@@ -181,6 +182,25 @@ def roll_back(connection: sqlite3.Connection) -> None:
     """Undo the open transaction, if SQLite has not done so already."""
     if connection.in_transaction:
         connection.execute("ROLLBACK")
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, path: Path, *, is_trial: bool = False) -> Iterator[None]:
+    """Write in one transaction: durable when the block has ended, undone when it or COMMIT fails, or ``is_trial``.
+
+    A disk that failed is noted: the next start of the hub gives the file a fresh copy (`hub.renewal`). Until then the
+    file is used on: a write-ahead log writes what failed anew, over the same place, with the next transaction.
+    """
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK" if is_trial else "COMMIT")
+    except sqlite3.Error as error:
+        if is_disk_failure(error):
+            mark_suspect(path)
+        raise
+    finally:
+        roll_back(connection)
 
 
 class ReadPool:

@@ -23,7 +23,7 @@ import orjson
 from device_sdk.errors import MisuseError
 from device_sdk.merge_patch import merged
 from device_sdk.wire import MAX_CONTROL_BYTES, Desired, Reported
-from hub.database import FULL, ReadPool, insert_rows, open_database, roll_back
+from hub.database import FULL, ReadPool, insert_rows, open_database, transaction
 from hub.errors import BadRequestError, ConflictError, HubError, UnavailableError
 
 State = dict[str, Any]
@@ -267,13 +267,8 @@ class States:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._translated():
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._database
-                self._database.execute("COMMIT")
-            finally:
-                roll_back(self._database)
+        with self._lock, self._translated(), transaction(self._database, self._path):
+            yield self._database
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from device_sdk.errors import MisuseError
 from device_sdk.reading import ValueType, check_device_name, is_channel_name
-from hub.database import FULL, ReadPool, open_database, roll_back
+from hub.database import FULL, ReadPool, open_database, transaction
 from hub.description import (
     CHANNEL_FIELDS,
     DEVICE_FIELDS,
@@ -179,20 +179,18 @@ class Metadata:
         outcomes: list[list[Change] | BadRequestError] = []
         touched: set[SeriesKey] = set()
         with self._lock, self._translated():
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(self._database, self._path, is_trial=is_trial):
                 # Once, not for each: a full file takes 30 ms to count, and others wait for its lock.
                 (self._count,) = self._database.execute("SELECT count(*) FROM held").fetchone()
                 for edit in edits:
                     outcomes.append(self._made(edit, who, now_ns, touched))
                 if touched:
                     self._forget_oldest(touched)
-                self._database.execute("ROLLBACK" if is_trial else "COMMIT")
-            finally:
-                roll_back(self._database)
+                # Before COMMIT: what cannot be read again is undone.
+                held = {subject: _read(self._database, subject) for subject in touched}
             if not is_trial:
-                for subject in touched:
-                    self._take_in(subject, _read(self._database, subject))
+                for subject, fields in held.items():
+                    self._take_in(subject, fields)
         return outcomes
 
     def _made(self, edit: Edit, who: str, now_ns: int, touched: set[SeriesKey]) -> list[Change] | BadRequestError:

@@ -65,6 +65,8 @@ def _make_copy(path: Path) -> None:
     fresh = _beside(path, _FRESH)
     for suffix in ("", "-journal"):
         fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
+    # Of its owner alone from the first byte: it may hold what signs in.
+    os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     # Read-only: to close such a connection writes nothing to the old file.
     source = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, isolation_level=None)
     with closing(source), closing(sqlite3.connect(fresh, isolation_level=None)) as target:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hub.certificate import check_fingerprint
-from hub.database import FULL, open_database, roll_back
+from hub.database import FULL, open_database, transaction
 from hub.errors import ConflictError, NotFoundError, UnavailableError
 from hub.roles import DEFAULT_NAMESPACE
 
@@ -131,14 +131,10 @@ class Revocations:
     def _changing(self) -> Iterator[sqlite3.Connection]:
         """One durable transaction; afterwards the copy in RAM is the file's."""
         with self._lock, self._translated():
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(self._database, self._path):
                 yield self._database
-            except BaseException:
-                roll_back(self._database)
-                raise
-            self._database.execute("COMMIT")
-            self._revoked = self._load()
+                held = self._load()  # before COMMIT: what cannot be read again is undone
+            self._revoked = held
 
     def _load(self) -> frozenset[tuple[str, str]]:
         return frozenset(self._database.execute("SELECT namespace, fingerprint FROM revoked"))

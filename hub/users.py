@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hub.database import FULL, open_database, roll_back
+from hub.database import FULL, open_database, transaction
 from hub.errors import BadRequestError, ConflictError, NotFoundError, UnauthenticatedError, UnavailableError
 from hub.roles import DEFAULT_NAMESPACE, EVERYTHING, SENDERS, Identity, Role, Scopes, Verb, scopes_of
 
@@ -271,14 +271,10 @@ class Users:
     def _changing(self) -> Iterator[sqlite3.Connection]:
         """One durable transaction; afterwards the sessions in RAM are the file's."""
         with self._lock, self._translated():
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(self._database, self._path):
                 yield self._database
-            except BaseException:
-                roll_back(self._database)
-                raise
-            self._database.execute("COMMIT")
-            self._replace(self._load())
+                held = self._load()  # before COMMIT: what cannot be read again is undone
+            self._replace(held)
 
     def _load(self) -> dict[str, _Session]:
         query = (

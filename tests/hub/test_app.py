@@ -21,6 +21,7 @@ from hub.errors import DiskFailedError
 from hub.journal.sqlite import SqliteJournal
 from hub.metadata import Edit, Metadata
 from hub.model import SeriesKey, StreamKey
+from hub.renewal import mark_suspect
 from hub.roles import Role
 from hub.session import DeviceSession
 from hub.streams import MAX_NEW_STREAMS, NEW_STREAMS_NS
@@ -105,6 +106,19 @@ async def test_hub_stops_when_its_disk_fails_a_device_that_comes_back(tmp_path: 
         assert session.closing is not None
         assert session.closing[0] == Close.INTERNAL
     assert (tmp_path / "journal.sqlite3-suspect").exists()
+
+
+async def test_every_file_whose_disk_failed_is_copied_at_the_start(tmp_path: Path) -> None:
+    """Those beside the journal too; a private file stays private."""
+    async with Hub(Config(data=tmp_path)):
+        files = sorted(tmp_path.glob("*.sqlite3"))
+    modes = [file.stat().st_mode for file in files]
+    for file in files:
+        mark_suspect(file)
+
+    async with Hub(Config(data=tmp_path)):
+        assert not list(tmp_path.glob("*-suspect"))
+        assert [file.stat().st_mode for file in files] == modes
 
 
 async def test_hub_takes_over_frames_that_its_store_has_not_seen(tmp_path: Path) -> None:

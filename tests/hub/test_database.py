@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hub.database import FULL, NORMAL, ReadPool, insert_rows, open_database, roll_back, used_bytes
+from hub.database import FULL, NORMAL, ReadPool, insert_rows, open_database, roll_back, transaction, used_bytes
 from hub.errors import JournalError, StoreError
+from hub.renewal import renew_if_suspect
+from tests.support.failing_disk import failing_disk
 
 SCHEMA = "CREATE TABLE item(a INTEGER PRIMARY KEY, b TEXT)"
 
@@ -177,3 +179,35 @@ def test_closed_pool_refuses(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.ProgrammingError, match="closed"), pool.connection():
         pass
     connection.close()
+
+
+def test_a_transaction_is_durable_or_undone(tmp_path: Path) -> None:
+    """An error in the block, a trial and a COMMIT that the disk fails leave nothing; the next one is not in the way.
+
+    Only the disk makes the file suspect: its next start gives it a fresh copy.
+    """
+    path = tmp_path / "a.sqlite3"
+    connection = opened(path)
+    with transaction(connection, path):
+        connection.execute("INSERT INTO item VALUES (1, 'kept')")
+    with transaction(connection, path, is_trial=True):
+        connection.execute("INSERT INTO item VALUES (2, 'trial')")
+    with pytest.raises(ValueError, match="text"), transaction(connection, path):
+        connection.execute("INSERT INTO item VALUES (3, ?)", [int("text")])
+    with pytest.raises(sqlite3.IntegrityError), transaction(connection, path):
+        connection.execute("INSERT INTO item VALUES (1, 'twice')")
+    assert not renew_if_suspect(path)
+
+    with (
+        failing_disk(tmp_path / "a.sqlite3-wal"),
+        pytest.raises(sqlite3.OperationalError, match="disk I/O"),
+        transaction(connection, path),
+    ):
+        connection.execute("INSERT INTO item VALUES (4, 'failed')")
+
+    assert connection.execute("SELECT * FROM item").fetchall() == [(1, "kept")]
+    with transaction(connection, path):
+        connection.execute("INSERT INTO item VALUES (5, 'after')")
+    connection.close()
+    assert renew_if_suspect(path)
+    assert opened(path).execute("SELECT * FROM item").fetchall() == [(1, "kept"), (5, "after")]

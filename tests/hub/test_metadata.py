@@ -195,3 +195,16 @@ def test_rows_are_counted_once_a_transaction(metadata: Metadata) -> None:
     metadata.change_all([Edit(SeriesKey("default", f"d-{n}", ""), {"label": "x"}) for n in range(20)], "ann")
 
     assert sum("count(*)" in statement for statement in statements) == 1
+
+
+def test_what_cannot_be_read_again_is_undone(metadata: Metadata, tmp_path: Path) -> None:
+    """An edit that ended in an error is neither in RAM nor in the file."""
+    with sqlite3.connect(tmp_path / FILE) as database:
+        database.execute("CREATE TRIGGER broken AFTER INSERT ON held BEGIN UPDATE held SET fields = 'broken'; END")
+
+    with pytest.raises(ValueError, match="Expecting"):
+        metadata.change(Edit(DEVICE, {"label": "North"}), "ann")
+
+    assert metadata.fields(DEVICE) == {}
+    with sqlite3.connect(tmp_path / FILE) as database:
+        assert database.execute("SELECT count(*) FROM held").fetchone() == (0,)

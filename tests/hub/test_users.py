@@ -160,3 +160,17 @@ def test_change_is_durable_before_it_is_told(users: Users, tmp_path: Path) -> No
     assert database.execute("SELECT name, hash FROM user").fetchall() == [("anna", "h")]
     database.close()
     assert users._database.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_what_cannot_be_read_again_is_undone(users: Users, tmp_path: Path) -> None:
+    """A user who was refused with an error is not in the file either."""
+    cookie = signed_in(users)
+    with sqlite3.connect(tmp_path / USERS) as database:
+        database.execute("CREATE TRIGGER broken AFTER INSERT ON session BEGIN UPDATE user SET scopes = 'broken'; END")
+
+    with pytest.raises(ValueError, match="Expecting"):
+        users.open_session("anna", "h")
+
+    assert users.authenticate(cookie) is not None
+    with sqlite3.connect(tmp_path / USERS) as database:
+        assert database.execute("SELECT count(*) FROM session").fetchone() == (1,)
