@@ -6,12 +6,15 @@ Owns: which channels and commands the hub was told of, what waits to be said. Pl
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 from device_sdk import wire
 from device_sdk.reading import Channel
+
+logger = logging.getLogger("device_sdk.session")
 
 # Replies and reported states that wait while the hub asks for a pause: a few MB at most, mostly some KB. Beyond, the
 # oldest go; who said them says them again when the hub asks again, or once `Welcomed`.
@@ -31,6 +34,16 @@ class Beside:
         self._told: dict[str, Any] | None = None
         self.is_schema_due = True
         self.said: deque[bytes] = deque(maxlen=MAX_SAID)
+
+    def say(self, message: wire.Reply | wire.Reported, device: str) -> None:
+        """Keep a message until it can be sent; what no JSON can carry costs that message alone, and is logged."""
+        try:
+            self.said.append(wire.encode(message))
+        except (TypeError, ValueError, RecursionError) as error:  # a lone surrogate, say
+            logger.error("not said device=%s what=%s: %s", device, type(message).__name__, error)
+            if isinstance(message, wire.Reply):
+                failed = wire.Reply(message.id, False, error="the reply cannot be written as JSON")
+                self.said.append(wire.encode(failed))
 
     def take(self, channels: Mapping[str, Channel]) -> list[bytes]:
         """Return what is to be sent now, before any frame."""

@@ -25,7 +25,7 @@ from device_sdk.command_notes import INTERRUPTED, CommandNotes
 from device_sdk.command_signature import declare
 from device_sdk.errors import MisuseError
 from device_sdk.frozen import Frozen
-from device_sdk.json_bytes import to_json
+from device_sdk.json_bytes import from_json
 from device_sdk.wire import (
     EXPIRED_ERROR,
     MAX_COMMANDS,
@@ -88,7 +88,11 @@ class Commands:
         if name not in self._handlers and len(self._handlers) >= MAX_COMMANDS:
             raise MisuseError(f"command {name!r}: a device has at most {MAX_COMMANDS} commands")
         declared = {**self._declared, name: declare(name, function)}
-        if len(to_json(declared)) > MAX_CONTROL_BYTES:
+        try:
+            size = len(json.dumps(declared, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode())
+        except ValueError as error:  # NaN, or a lone surrogate: the hub could not read any of them
+            raise MisuseError(f"command {name!r}: a default, choice or description is no JSON: {error}") from error
+        if size > MAX_CONTROL_BYTES:
             raise MisuseError(f"command {name!r}: the declarations of all take more than {MAX_CONTROL_BYTES} bytes")
         if is_deeper(declared, MAX_CONTROL_DEPTH):
             raise MisuseError(f"command {name!r}: its defaults are nested too deep; the limit is {MAX_CONTROL_DEPTH}")
@@ -245,16 +249,17 @@ class Commands:
         except BaseException as error:  # a handler's outer edge: also `sys.exit` must not end the worker
             return self._failed(message, error)
         try:
-            size = len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
+            data = json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
             return Reply(message.id, False, error=_short(f"it ran, but its value is no JSON: {error}"))
-        if size > MAX_CONTROL_BYTES:
-            why = f"it ran, but its value takes {size} bytes as JSON; the limit is {MAX_CONTROL_BYTES}"
+        if len(data) > MAX_CONTROL_BYTES:
+            why = f"it ran, but its value takes {len(data)} bytes as JSON; the limit is {MAX_CONTROL_BYTES}"
             return Reply(message.id, False, error=why)
         if is_deeper(value, MAX_CONTROL_DEPTH):
             why = f"it ran, but its value is nested deeper than {MAX_CONTROL_DEPTH} levels: make it flatter"
             return Reply(message.id, False, error=why)
-        return Reply(message.id, True, value)
+        # As it is now: the program may go on with its list, and the answer is the same each time it is asked for.
+        return Reply(message.id, True, from_json(data))
 
     def _failed(self, message: Command, error: BaseException) -> Reply:
         logger.error("command failed device=%s name=%s", self._device, message.name, exc_info=error)

@@ -181,7 +181,7 @@ class Session:
         Without a connection it is forgotten at once: it must not gather for the days that a hub is away.
         """
         if self.is_online:
-            self._beside.said.append(wire.encode(message))
+            self._beside.say(message, self._device)
 
     def disconnected(self) -> None:
         """Forget the connection; everything unacked is sent again on the next one."""

@@ -3,7 +3,7 @@
 import asyncio
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,7 @@ def test_a_failure_is_the_reply_and_the_worker_goes_on(world: World, caplog: pyt
     world.commands.add(lambda: object(), "thing")
     world.commands.add(lambda: "x" * MAX_CONTROL_BYTES, "large")
 
+    world.commands.add(lambda: "\ud800", "half")
     world.commands.add(lambda: nested(MAX_CONTROL_DEPTH + 1), "deep")
     world.commands.add(lambda: nested(MAX_CONTROL_DEPTH), "flat")
 
@@ -123,7 +124,7 @@ def test_a_failure_is_the_reply_and_the_worker_goes_on(world: World, caplog: pyt
     assert len(reply.error) == 300
     assert "Traceback" in caplog.text
     assert world.ask("b", "leave").error == "SystemExit: 1"
-    assert [world.ask(n, n).error[:14] for n in ("nan", "thing", "large", "deep")] == ["it ran, but it"] * 4
+    assert [world.ask(n, n).error[:14] for n in ("nan", "thing", "large", "half", "deep")] == ["it ran, but it"] * 5
     assert world.ask("flat", "flat").ok
     assert world.ask("c", "fly").error == "unknown command 'fly'"
     assert world.ask("d", sped=3).error.startswith("TypeError")
@@ -138,6 +139,16 @@ def nested(levels: int) -> list[Any]:
     return found
 
 
+def defaulting(value: str | float) -> Callable[..., None]:
+    """Return a command with a default."""
+
+    def command(a: Any = value) -> None:
+        """Do nothing."""
+
+    command.__annotations__["a"] = type(value)
+    return command
+
+
 DEEP = nested(MAX_CONTROL_DEPTH)
 
 
@@ -148,6 +159,16 @@ def deep(values: list[Any] = DEEP) -> None:
 def test_an_error_can_be_said_whatever_it_is_made_of() -> None:
     """What JSON in UTF-8 cannot carry is replaced: it must not cost the connection."""
     assert _short("no such file: \udcff") == "no such file: ?"
+
+
+def test_the_same_answer_whatever_becomes_of_the_value(world: World) -> None:
+    """A handler may return a list that it goes on to fill, even with what no JSON can carry."""
+    seen: list[Any] = [1]
+    world.commands.add(lambda: seen, "seen")
+    first = world.ask("a", "seen")
+    seen.append("\ud800")
+
+    assert first == world.ask("a", "seen") == Reply("a", True, [1])
 
 
 def test_a_float_argument_is_a_float(world: World) -> None:
@@ -246,6 +267,9 @@ def test_declarations_are_told_and_checked(world: World) -> None:
         world.commands.add(lambda: None, "two words")
     with pytest.raises(MisuseError, match="use letters"):
         world.commands.add(lambda: None)
+    for default in ("\ud800", float("nan")):
+        with pytest.raises(MisuseError, match="no JSON"):
+            world.commands.add(defaulting(default), "broken")
     with pytest.raises(MisuseError, match="nested too deep"):
         world.commands.add(deep, "deep")
     for n in range(MAX_COMMANDS - 2):

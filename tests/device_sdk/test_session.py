@@ -1060,3 +1060,16 @@ def test_what_is_said_is_bounded() -> None:
     sent = [json.loads(item.data)["version"] for item in play.session.frames_to_send(play.now)]
 
     assert sent == list(range(1, MAX_SAID + 1))
+
+
+@pytest.mark.parametrize("said", [{"a": "\ud800"}, {"a": object()}], ids=["half", "object"])
+def test_what_no_json_can_carry_costs_its_own_message_only(said: dict[str, object]) -> None:
+    """A reply becomes an error, a state is left out; the connection and what else is said on it stay."""
+    play = Play()
+    play.connect()
+    play.session.say(wire.Reply("k1", True, said))
+    play.session.say(wire.Reported(1, said))
+    play.session.say(wire.Reply("k2", True, 3))
+    sent = [json.loads(item.data) for item in play.session.frames_to_send(play.now)]
+
+    assert [(one["op"], one["id"], one["ok"]) for one in sent] == [("reply", "k1", False), ("reply", "k2", True)]
