@@ -64,6 +64,9 @@ class DeviceState:
     rate_hz: float = 0.0
     late: int = 0
     skew_ns: int | None = None
+    # When the log last named something that it sent wrong, and how often it was left out since.
+    warned_ns: int = 0
+    unwarned: int = 0
 
     @property
     def is_skewed(self) -> bool:

@@ -42,6 +42,8 @@ _BESIDE = (b'{"op":"reply"', b'{"op":"reported"')
 
 RETRY_BUSY_MS = 1000
 RETRY_NEW_STREAM_MS = 600_000
+# Of one device: a line a minute says as much as the hundred a second that it could be made to write.
+WARN_EVERY_NS = 60 * 10**9
 
 
 class State(Enum):
@@ -195,7 +197,7 @@ class DeviceSession:
                 if can_accept:
                     self.frames += self._streams.own_frames(self.namespace, self.device, now_ns)
             case wire.Schema():
-                self._schema(message)
+                self._schema(message, now_ns)
             case wire.Gap():
                 if self._is_next(message.seq, can_accept):
                     self._take_gap(message, data, now_ns)
@@ -316,10 +318,10 @@ class DeviceSession:
             older.end(Close.TAKEN_OVER, "another connection continues this stream")
             self.displaced.append(older)
 
-    def _schema(self, schema: wire.Schema) -> None:
+    def _schema(self, schema: wire.Schema, now_ns: int) -> None:
         refused = self._registry.declare(self.namespace, self.device, schema.channels)
         if refused:
-            _log.warning("channels refused device=%s count=%d first=%r", self.device, len(refused), refused[0][:128])
+            self._warn(now_ns, "channels refused device=%s count=%d first=%r", len(refused), refused[0][:128])
         if schema.commands is not None:
             self._downlink.heard(self, schema)
 
@@ -391,7 +393,7 @@ class DeviceSession:
             pass
         elif error.seq is not None:
             if self._is_next(error.seq, can_accept):
-                _log.warning("quarantine device=%s seq=%d reason=%s", self.device, error.seq, error)
+                self._warn(now_ns, "quarantine device=%s seq=%d reason=%s", error.seq, error)
                 self._accept(
                     state, error.seq, data, now_ns, Kind.QUARANTINE, body=data, rejected_count=error.count,
                     reason=f"{Reason.MALFORMED}: {error}",
@@ -402,9 +404,18 @@ class DeviceSession:
         else:
             self._send(wire.Error(Reason.UNREADABLE, state.mark.stored, str(error)))
         self.unreadable += 1
-        _log.warning("unreadable device=%s bytes=%d reason=%s", self.device, len(data), error)
+        self._warn(now_ns, "unreadable device=%s bytes=%d reason=%s", len(data), error)
         if self.unreadable > 3:
             self.end(Close.BAD_MESSAGE, f"four unreadable messages on one connection; the last: {error}")
+
+    def _warn(self, now_ns: int, text: str, *args: object) -> None:
+        """Log what the device sent wrong: the first, then one each `WARN_EVERY_NS`, with how many came between."""
+        device = self._registry.device(self.namespace, self.device)
+        if 0 <= now_ns - device.warned_ns < WARN_EVERY_NS:
+            device.unwarned += 1
+            return
+        _log.warning(f"{text} left_out=%d", self.device, *args, device.unwarned)
+        device.warned_ns, device.unwarned = now_ns, 0
 
     def _running_stream(self) -> StreamState:
         assert self._stream is not None, "a running session has a stream: hello set it"

@@ -17,7 +17,7 @@ from hub.downlink import Downlink
 from hub.errors import JournalError
 from hub.journal.base import Run
 from hub.model import Frame, Kind, Mark, StreamKey
-from hub.session import ALLOWED, DeviceSession, State
+from hub.session import ALLOWED, WARN_EVERY_NS, DeviceSession, State
 from hub.streams import MAX_NEW_STREAMS, FindMarks, Streams
 from tests.support.marks import marks_of
 
@@ -399,6 +399,26 @@ def test_malformed_frame_with_seq_is_quarantined_in_its_place() -> None:
     rig.commit()
     mark = rig.mark
     assert (mark.rejected, mark.accepted, mark.quarantined) == (4, 1, 1)
+
+
+def test_what_a_device_sends_wrong_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """The first at once, the next after a minute with how many came between, over all connections of the device."""
+    rig = Rig()
+    broken = [b'{"op":"batch","seq":%d,"count":4,"t0":"zero","c":{}}' % seq for seq in range(1, 31)]
+    for _ in range(3):
+        session = rig.running()
+        for frame in broken:
+            rig.say(session, frame)
+        rig.say(session, b'{"op":"fly"}')
+        session.closed()
+    assert [m.split(" reason=")[0] for m in caplog.messages] == ["quarantine device=d seq=1"]
+    assert len(rig.uncommitted) == 30
+
+    again = rig.running()
+    again.receive(b'{"op":"fly"}', True, T0 + WARN_EVERY_NS)
+
+    assert [m.split(" ")[0] for m in caplog.messages] == ["quarantine", "unreadable"]
+    assert caplog.messages[1].endswith("left_out=32")
 
 
 def test_unreadable_messages_end_the_connection_at_the_fourth() -> None:
