@@ -39,7 +39,8 @@ class Downlink:
     """The way to the devices. One per hub."""
 
     def __init__(self) -> None:
-        self._sessions: dict[tuple[str, str], Reachable] = {}
+        # Of each device its sessions, the newest last: nearly always one.
+        self._sessions: dict[tuple[str, str], list[Reachable]] = {}
         self._listeners: list[Listener] = []
 
     def listen(self, listener: Listener) -> None:
@@ -52,9 +53,10 @@ class Downlink:
 
     def send(self, namespace: str, device: str, message: Command | Desired) -> bool:
         """Send it to the device's newest connection; False when there is none. A sent message may still be lost."""
-        session = self._sessions.get((namespace, device))
-        if session is None:
+        sessions = self._sessions.get((namespace, device))
+        if sessions is None:
             return False
+        session = sessions[-1]
         session.tell(message)
         session.flush()
         return True
@@ -66,16 +68,20 @@ class Downlink:
             the one that counted until now, where that is another; it has not left.
         """
         key = (session.namespace, session.device)
-        before, self._sessions[key] = self._sessions.get(key), session
+        held = self._sessions.get(key, [])
+        self._sessions[key] = [*(other for other in held if other is not session), session]
         for listener in self._listeners:
             listener.entered(session.namespace, session.device)
-        return None if before is session else before
+        return held[-1] if held and held[-1] is not session else None
 
     def left(self, session: Reachable) -> None:
-        """Forget a session that ended."""
+        """Forget a session that ended; an older one that is still there is the one that counts again."""
         key = (session.namespace, session.device)
-        if self._sessions.get(key) is session:
-            del self._sessions[key]
+        sessions = [other for other in self._sessions.get(key, ()) if other is not session]
+        if sessions:
+            self._sessions[key] = sessions
+        else:
+            self._sessions.pop(key, None)
 
     def heard(self, session: Reachable, message: Reply | Reported | Schema) -> None:
         """Hand on what a device said, whichever of its connections it came on."""

@@ -63,6 +63,22 @@ def test_the_newest_connection_is_spoken_to() -> None:
     assert not downlink.send("default", "d", COMMAND)
 
 
+def test_who_is_still_there_is_spoken_to_when_the_newest_left() -> None:
+    """A second program of a device that ends does not cut off the first."""
+    downlink, older, newer = Downlink(), Line(), Line()
+    downlink.entered(older)
+    downlink.entered(newer)
+    downlink.left(newer)
+
+    assert downlink.can_reach("default", "d")
+    assert downlink.send("default", "d", COMMAND)
+    assert (older.told, newer.told) == ([COMMAND], [])
+
+    downlink.left(older)
+    downlink.left(older)
+    assert not downlink.can_reach("default", "d")
+
+
 def test_namespaces_do_not_meet() -> None:
     """The same name in another namespace is another device."""
     downlink, line = Downlink(), Line(namespace="other")
