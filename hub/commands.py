@@ -21,7 +21,7 @@ from device_sdk.wire import MAX_CONTROL_BYTES, Reply, Reported, Schema
 from hub.command import MAX_DEVICES, Key, Order, Outcome, Result, State, Told
 from hub.command_arguments import refusal
 from hub.command_book import CommandBook
-from hub.command_file import CommandFile, Summary
+from hub.command_file import CommandFile, CommandFileError, Summary
 from hub.downlink import Downlink
 from hub.errors import BadRequestError, ConflictError, HubError, NotFoundError
 
@@ -73,7 +73,10 @@ class Commands:
 
         Raises:
             BadRequestError: too many devices, too large.
-            ConflictError: another order has this id. CommandFileError: it cannot be made durable; nothing was sent.
+            ConflictError: another order has this id.
+            CommandFileError: it cannot be made durable; nothing was sent. After a disk failure nobody can know
+                whether it is on the disk all the same, to be taken up when the hub starts anew: the error says the
+                id with which to give it again.
         """
         if len(devices) > MAX_DEVICES:
             raise BadRequestError(f"{len(devices)} devices; the limit is {MAX_DEVICES}: choose fewer at a time")
@@ -86,7 +89,12 @@ class Commands:
                 return False
             declared = await self.declared_by(order.namespace, devices)
             results = [self._plan(order, device, declared) for device in devices]
-            await asyncio.to_thread(self._file.add, order, results)
+            try:
+                await asyncio.to_thread(self._file.add, order, results)
+            except CommandFileError as error:
+                raise CommandFileError(
+                    f"{error}, with the id {order.id!r}: if it was taken all the same, that sends it once"
+                ) from error
             waiting = [(r.device, r.state) for r in results if r.state in (State.QUEUED, State.SENT)]
             self._book.add(order, waiting)
         self._wake.set()

@@ -10,9 +10,11 @@ import pytest
 from device_sdk import wire
 from device_sdk.wire import Command, Desired, Reply
 from hub.command import Order, State
+from hub.command_file import CommandFileError
 from hub.commands import Commands
 from hub.downlink import Downlink
 from hub.errors import BadRequestError, ConflictError, NotFoundError
+from tests.support.failing_disk import failing_disk
 
 pytestmark = pytest.mark.asyncio
 DECLARED = {"fan": {"args": {"speed": {"type": "int"}}}}
@@ -229,3 +231,21 @@ async def test_a_device_that_never_stops_holds_up_nobody(tmp_path: Path) -> None
         is_over = True
         await flooding
         world.commands.close()
+
+
+async def test_command_that_the_disk_refused_is_given_again_with_its_id(tmp_path: Path) -> None:
+    """Nothing is sent; the answer says the id, for it may be on the disk all the same; the id sends it once."""
+    async with world_in(tmp_path) as w:
+        line = w.enter("fan-1")
+        await w.commands.give(w.order("k1"), ["fan-1"])
+
+        with (
+            failing_disk(tmp_path / "commands.sqlite3-wal"),
+            pytest.raises(CommandFileError, match="try again, with the id 'k2'"),
+        ):
+            await w.commands.give(w.order("k2"), ["fan-1"])
+        assert [message.id for message in line.told if isinstance(message, Command)] == ["k1"]
+
+        assert await w.commands.give(w.order("k2"), ["fan-1"])
+        assert not await w.commands.give(w.order("k2"), ["fan-1"])
+        assert [message.id for message in line.told if isinstance(message, Command)] == ["k1", "k2"]
