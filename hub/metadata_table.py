@@ -4,7 +4,8 @@ Owns: both forms, and which row of a file is wrong. Place: after `description`; 
 it. Pure. A field that a file leaves out, or an empty cell, is left as it is.
 
 TOML: ``[device."greenhouse-1"]`` with the device's fields, ``[device."greenhouse-1".channel."temperature"]`` with the
-channel's. CSV: one row for each device (its ``channel`` empty) and each channel; tags are separated by spaces.
+channel's. CSV: one row for each device (its ``channel`` empty) and each channel; tags are separated by spaces, and
+text that begins like a formula has a ``'`` in front (`hub.csv_cell`).
 """
 
 import csv
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hub.csv_cell import as_meant, defused
 from hub.description import CHANNEL_FIELDS, DEVICE_FIELDS, NUMBERS
 from hub.errors import BadRequestError
 
@@ -56,7 +58,7 @@ def write_csv(rows: Iterable[TableRow]) -> str:
     writer = csv.DictWriter(text, COLUMNS, restval="")
     writer.writeheader()
     for row in rows:
-        cells = {name: _cell(value) for name, value in row.fields.items()}
+        cells = {name: _cell(name, value) for name, value in row.fields.items()}
         if cells:
             writer.writerow({"device": row.device, "channel": row.channel or "", **cells})
     return text.getvalue()
@@ -137,7 +139,7 @@ def _csv_row(cells: Mapping[str | None, Any], where: str) -> TableRow:
         if name in ("device", "channel", None) or not text.strip():
             continue
         try:
-            fields[str(name)] = parse_field(str(name), text)
+            fields[str(name)] = parse_field(str(name), as_meant(text))
         except BadRequestError as error:
             return TableRow(device, channel, where=where, error=str(error))
     return TableRow(device, channel, fields, where)
@@ -159,7 +161,7 @@ def parse_field(name: str, text: str) -> Any:
         raise BadRequestError(f"{name}: {text[:40]!r} is no number") from error
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return " ".join(value)
-    return repr(value) if isinstance(value, float) else str(value)
+def _cell(name: str, value: Any) -> str:
+    if name in NUMBERS:
+        return repr(value) if isinstance(value, float) else str(value)
+    return defused(" ".join(value) if isinstance(value, list | tuple) else str(value))

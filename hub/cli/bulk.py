@@ -20,6 +20,7 @@ import typer
 
 from hub.cli import options, output
 from hub.cli.exit_code import CliError, ExitCode
+from hub.csv_cell import defused
 
 if TYPE_CHECKING:
     from hub.enrolment import Row
@@ -65,7 +66,7 @@ def import_devices(
         writer.writeheader()
         for row in _enrolled(lines, claim_s, url, token, ca, data):
             counts[row["result"]] += 1
-            writer.writerow(row)
+            writer.writerow({**row, "device": defused(row["device"])})
     output.tell(", ".join(f"{count} {result}" for result, count in counts.items()) or "no rows")
     if any(counts[result] for result in _BAD):
         raise CliError("some rows were not enrolled; the report says why")

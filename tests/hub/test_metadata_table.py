@@ -1,5 +1,7 @@
 """`hub.metadata_table`: a file that was written is read as it was, and a wrong row spoils no other."""
 
+import csv
+import io
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -72,6 +74,21 @@ def test_any_text_is_rows_or_an_error_in_words(write: Write, read: Read, text: s
     for attempt in (text, ",".join(COLUMNS) + "\n" + text, "[device.x]\n" + text):
         with suppress(BadRequestError):
             assert all(isinstance(row, TableRow) for row in read(attempt))
+
+
+def test_no_cell_of_text_is_a_formula() -> None:
+    """A spreadsheet that opens the file runs nothing; numbers stay numbers, and all of it comes back."""
+    rows = [
+        TableRow("a", None, {"label": "=1+1", "site": "-x", "tags": ("+t", "u"), "lat": -5.0, "notes": "'=really"}),
+        TableRow("a", "t", {"label": "@SUM(A1)", "unit": "\tCel", "low": -1.5}),
+    ]
+    text = write_csv(rows)
+
+    cells = [cell for line in csv.reader(io.StringIO(text, newline="")) for cell in line]
+    assert {cell for cell in cells if cell.startswith(tuple("=+-@\t\r"))} == {"-5.0", "-1.5"}
+    assert [{**row.fields} for row in read_csv(text)] == [
+        {**rows[0].fields, "tags": ["+t", "u"]}, dict(rows[1].fields),
+    ]  # fmt: skip
 
 
 def test_wrong_csv_rows_are_named_by_line_and_others_kept() -> None:
