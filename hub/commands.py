@@ -33,6 +33,8 @@ RETRY_S = 1.0
 MAX_BATCH = 5000
 # Answers that nobody waits for, in one batch: late ones of a whole fleet; a flood beyond is dropped.
 MAX_LATE = 10_000
+# Of their values and errors: as much as 500 of the largest; one of each device of a fleet says far less.
+MAX_LATE_BYTES = 16 * 1024 * 1024
 # Devices that declared commands; some 200 bytes each in RAM.
 MAX_DECLARED = 50_000
 # Messages between two turns of the loop: 200 take some 10 ms.
@@ -58,7 +60,8 @@ class Commands:
         self._declared = {place: hash(text) for place, text in self._file.declared().items()}
         self._outcomes: list[Outcome] = []
         self._declarations: dict[Key, str] = {}
-        self._late = 0
+        # Late answers among the outcomes that are not written yet, and their size.
+        self._late = self._late_bytes = 0
         self._waiters: dict[Key, asyncio.Event] = {}
         self._planning = asyncio.Lock()
         self._writing = asyncio.Lock()
@@ -155,8 +158,7 @@ class Commands:
         """Take a device's answers and what it declares."""
         if isinstance(message, Reply):
             outcome, was_open = self._book.heard(namespace, device, message, self._clock())
-            self._late += not was_open
-            if was_open or self._late <= MAX_LATE:
+            if was_open or self._has_room_for(outcome):
                 self._took([outcome])
         elif isinstance(message, Schema) and message.commands is not None:
             self._declare((namespace, device), orjson.dumps(message.commands).decode())
@@ -231,6 +233,15 @@ class Commands:
         self._declarations[place] = text
         self._wake.set()
 
+    def _has_room_for(self, late: Outcome) -> bool:
+        """Count an answer that nobody waits for, if there is room until the next writing."""
+        size = len(late.value or "") + len(late.error)
+        if self._late >= MAX_LATE or self._late_bytes + size > MAX_LATE_BYTES:
+            return False
+        self._late += 1
+        self._late_bytes += size
+        return True
+
     def _took(self, outcomes: Sequence[Outcome]) -> None:
         if outcomes:
             self._outcomes += outcomes
@@ -252,7 +263,8 @@ class Commands:
                     raise
                 del self._outcomes[: len(batch)]
                 left -= len(batch)
-                self._late = 0
+                if not self._outcomes:
+                    self._late = self._late_bytes = 0
                 self._act(batch)
 
     def _act(self, batch: Sequence[Outcome]) -> None:

@@ -11,7 +11,7 @@ from device_sdk import wire
 from device_sdk.wire import Command, Desired, Reply
 from hub.command import Order, State
 from hub.command_file import CommandFileError
-from hub.commands import Commands
+from hub.commands import MAX_LATE, MAX_LATE_BYTES, Commands
 from hub.downlink import Downlink
 from hub.errors import BadRequestError, ConflictError, NotFoundError
 from tests.support.failing_disk import failing_disk
@@ -249,3 +249,15 @@ async def test_command_that_the_disk_refused_is_given_again_with_its_id(tmp_path
         assert await w.commands.give(w.order("k2"), ["fan-1"])
         assert not await w.commands.give(w.order("k2"), ["fan-1"])
         assert [message.id for message in line.told if isinstance(message, Command)] == ["k1", "k2"]
+
+
+async def test_late_answers_are_bounded_by_number_and_size(tmp_path: Path) -> None:
+    """Large ones that nobody waits for take no more RAM than their bound until they are written; then more may come."""
+    async with world_in(tmp_path) as world:
+        line = world.enter("a")
+        for size, most in ((30_000, MAX_LATE_BYTES // 30_000), (1, MAX_LATE)):
+            for n in range(most + 100):
+                world.downlink.heard(line, Reply(f"late{n}", True, "x" * size))
+            assert 0.9 * most < len(world.commands._outcomes) <= most
+            await world.commands._write()
+            assert world.commands._outcomes == []
