@@ -1,7 +1,8 @@
 """Which commands wait for which devices: sent again at each connection, until answered, expired or cancelled.
 
 Owns: the unanswered commands, by device and by deadline. Place: after `command`, inside `commands`, which makes every
-outcome durable and does the sending. Pure: the time is passed in.
+outcome durable and does the sending. Pure: the time is passed in: wall time for what is
+told, that of a clock nobody sets for deadlines.
 
 Theory of operation. A command is here from its commit until its outcome at each device is known. Whatever connects is
 given all that waits for it, with the same ids; the device knows the ids it has seen, so each takes effect once. A
@@ -55,8 +56,8 @@ class CommandBook:
             return f"{self._count} commands wait in this hub; the limit is {MAX_WAITING}: cancel some, or let them end"
         return ""
 
-    def add(self, order: Order, devices: Iterable[tuple[str, State]]) -> None:
-        """Take an order that is durable, with those devices where it is queued or about to be sent."""
+    def add(self, order: Order, devices: Iterable[tuple[str, State]], ends_at: int) -> None:
+        """Take a durable order until ``ends_at``, with those devices where it is queued or about to be sent."""
         states = dict(devices)
         if not states:
             return
@@ -65,7 +66,7 @@ class CommandBook:
         self._count += len(states)
         for device in states:
             self._by_device.setdefault((order.namespace, device), {})[order.key] = None
-        heapq.heappush(self._deadlines, (order.expires_ns, order.key))
+        heapq.heappush(self._deadlines, (ends_at, order.key))
 
     def is_open(self, key: Key) -> bool:
         """Say whether a device has not answered yet."""
@@ -88,7 +89,8 @@ class CommandBook:
     ) -> tuple[list[Order], list[Outcome]]:
         """A device declared its commands: return what to send at once, and what once it is durable that it was sent.
 
-        Of those names that are new on this connection: a program may declare one after the other.
+        Of those names that are new on this connection: a program may declare one after the other. `tick` before, so
+        that nothing is sent that is over.
         """
         place = (namespace, device)
         before, self._taken[place] = self._taken.get(place, frozenset()), frozenset(names)
@@ -96,7 +98,7 @@ class CommandBook:
         first: list[Outcome] = []
         for key in self._by_device.get(place, {}):
             order = self._orders[key]
-            if order.name in before or not self.takes(*place, order.name) or order.expires_ns <= now_ns:
+            if order.name in before or not self.takes(*place, order.name):
                 continue
             if self._open[key][device] is State.SENT:
                 again.append(order)
@@ -135,10 +137,10 @@ class CommandBook:
                 self._close(key, device)
         return outcomes
 
-    def tick(self, now_ns: int) -> list[Outcome]:
-        """Return what ended because its time is over."""
+    def tick(self, at: int, now_ns: int) -> list[Outcome]:
+        """Return what ended because its time is over ``at`` the clock of deadlines."""
         outcomes = []
-        while self._deadlines and self._deadlines[0][0] <= now_ns:
+        while self._deadlines and self._deadlines[0][0] <= at:
             _, key = heapq.heappop(self._deadlines)
             for device, state in list(self._open.get(key, {}).items()):
                 if state is State.SENT:
@@ -151,7 +153,7 @@ class CommandBook:
         return outcomes
 
     def next_deadline(self) -> int | None:
-        """Return when `tick` has something to say, in ns; None: never."""
+        """Return when `tick` has something to say, on the clock of deadlines; None: never."""
         while self._deadlines and self._deadlines[0][1] not in self._open:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None

@@ -48,15 +48,25 @@ class Commands:
     Args:
         path: the file.
         clock: wall time in ns.
+        monotonic: ns that no one sets. A step of the wall clock ends nothing at once, and keeps nothing for ever: what
+            is left of an order's time is read off the wall clock when it is given, or when the hub starts, and then
+            runs down here.
     """
 
-    def __init__(self, path: Path, downlink: Downlink, *, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        path: Path,
+        downlink: Downlink,
+        *,
+        clock: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
         self._downlink = downlink
-        self._clock = clock
+        self._clock, self._monotonic = clock, monotonic
         self._file = CommandFile(path)
         self._book = CommandBook()
         for told in self._file.waiting():
-            self._book.add(told.order, [(r.device, r.state) for r in told.results])
+            self._book.add(told.order, [(r.device, r.state) for r in told.results], self._ends_at(told.order))
         self._declared = {place: hash(text) for place, text in self._file.declared().items()}
         self._outcomes: list[Outcome] = []
         self._declarations: dict[Key, str] = {}
@@ -86,6 +96,7 @@ class Commands:
         if order.size > MAX_CONTROL_BYTES:
             raise BadRequestError(f"the arguments take {order.size} bytes as JSON; the limit is {MAX_CONTROL_BYTES}")
         async with self._planning:
+            ends_at = self._ends_at(order)
             held = await asyncio.to_thread(self._file.find, order.namespace, order.id)
             if held is not None:
                 _check_same(held.order, order)
@@ -99,7 +110,7 @@ class Commands:
                     f"{error}, with the id {order.id!r}: if it was taken all the same, that sends it once"
                 ) from error
             waiting = [(r.device, r.state) for r in results if r.state in (State.QUEUED, State.SENT)]
-            self._book.add(order, waiting)
+            self._book.add(order, waiting, ends_at)
         self._wake.set()
         for at, (device, state) in enumerate(waiting, 1):
             if state is State.QUEUED:
@@ -162,6 +173,7 @@ class Commands:
                 self._took([outcome])
         elif isinstance(message, Schema) and message.commands is not None:
             self._declare((namespace, device), orjson.dumps(message.commands).decode())
+            self._end_what_is_over()
             again, first = self._book.declared(namespace, device, message.commands, self._clock())
             for order in again:
                 self._send(order, device)
@@ -175,7 +187,7 @@ class Commands:
         while True:
             self._wake.clear()
             try:
-                self._took(self._book.tick(self._clock()))
+                self._end_what_is_over()
                 await self._write()
                 if time.monotonic() - trimmed > _TRIM_S:
                     is_more = await asyncio.to_thread(self._file.trim, self._clock())
@@ -233,6 +245,12 @@ class Commands:
         self._declarations[place] = text
         self._wake.set()
 
+    def _ends_at(self, order: Order) -> int:
+        return self._monotonic() + order.expires_ns - self._clock()
+
+    def _end_what_is_over(self) -> None:
+        self._took(self._book.tick(self._monotonic(), self._clock()))
+
     def _has_room_for(self, late: Outcome) -> bool:
         """Count an answer that nobody waits for, if there is room until the next writing."""
         size = len(late.value or "") + len(late.error)
@@ -281,7 +299,7 @@ class Commands:
         deadline = self._book.next_deadline()
         if deadline is None:
             return _TRIM_S
-        return min(_TRIM_S, max(0.0, (deadline - self._clock()) / 1e9))
+        return min(_TRIM_S, max(0.0, (deadline - self._monotonic()) / 1e9))
 
 
 def _check_same(held: Order, order: Order) -> None:

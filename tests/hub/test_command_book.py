@@ -18,7 +18,7 @@ def order(id: str = "k1", expires_ns: int = 100, size: int = 10) -> Order:
 def book() -> CommandBook:
     """A book with one order: sent to a, queued for b."""
     book = CommandBook()
-    book.add(order(), [("a", State.SENT), ("b", State.QUEUED)])
+    book.add(order(), [("a", State.SENT), ("b", State.QUEUED)], 100)
     return book
 
 
@@ -77,14 +77,16 @@ def test_a_device_that_got_it_too_late_says_expired(book: CommandBook) -> None:
 def test_time_ends_it_and_says_what_is_known(book: CommandBook) -> None:
     """What may have been sent is timed out, what never was is expired; neither is sent to a later connection."""
     assert book.next_deadline() == 100
-    assert book.tick(99) == []
-    assert connect(book, "a", 100) == ([], [])
+    assert book.tick(99, 5000) == []
 
-    assert {(o.device, o.state) for o in book.tick(100)} == {("a", State.TIMED_OUT), ("b", State.EXPIRED)}
+    assert {(o.device, o.state, o.at_ns) for o in book.tick(100, 5000)} == {
+        ("a", State.TIMED_OUT, 5000),
+        ("b", State.EXPIRED, 5000),
+    }
 
     assert connect(book, "a", 101) == ([], [])
     assert book.next_deadline() is None
-    assert book.tick(200) == []
+    assert book.tick(200, 5000) == []
 
 
 def test_cancelling_says_whether_it_may_take_effect(book: CommandBook) -> None:
@@ -103,11 +105,11 @@ def test_a_device_has_so_many_commands_waiting_and_no_more() -> None:
     book = CommandBook()
     for n in range(MAX_WAITING_EACH):
         assert book.refusal("default", "a", 10) == ""
-        book.add(order(f"k{n}"), [("a", State.SENT)])
+        book.add(order(f"k{n}"), [("a", State.SENT)], 100)
     assert str(MAX_WAITING_EACH) in book.refusal("default", "a", 10)
     assert book.refusal("default", "b", 10) == book.refusal("other", "a", 10) == ""
 
-    book.add(order("large", size=MAX_WAITING_BYTES_EACH - 5), [("b", State.SENT)])
+    book.add(order("large", size=MAX_WAITING_BYTES_EACH - 5), [("b", State.SENT)], 100)
 
     assert book.refusal("default", "b", 5) == ""
     assert "bytes" in book.refusal("default", "b", 6)

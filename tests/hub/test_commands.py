@@ -45,10 +45,18 @@ class Line:
 class World:
     """A hub's commands with its downlink and a clock."""
 
-    def __init__(self, folder: Path) -> None:
-        self.now_ns = 1000 * S
+    def __init__(self, folder: Path, step_ns: int = 993 * S) -> None:
+        self.monotonic_ns = 7 * S
+        self.step_ns = step_ns
         self.downlink = Downlink()
-        self.commands = Commands(folder / "commands.sqlite3", self.downlink, clock=lambda: self.now_ns)
+        self.commands = Commands(
+            folder / "commands.sqlite3", self.downlink, clock=lambda: self.now_ns, monotonic=lambda: self.monotonic_ns
+        )
+
+    @property
+    def now_ns(self) -> int:
+        """Wall time."""
+        return self.monotonic_ns + self.step_ns
 
     def enter(self, device: str) -> Line:
         """Connect a device that declares its fan."""
@@ -70,9 +78,9 @@ class World:
 
 
 @asynccontextmanager
-async def world_in(folder: Path) -> AsyncIterator[World]:
+async def world_in(folder: Path, step_ns: int = 993 * S) -> AsyncIterator[World]:
     """Give a world whose task runs."""
-    world = World(folder)
+    world = World(folder, step_ns)
     task = asyncio.create_task(world.commands.run(), name="commands")
     try:
         yield world
@@ -132,7 +140,7 @@ async def test_time_ends_what_is_not_answered(tmp_path: Path) -> None:
         world.enter("a")
         world.downlink.heard(Line("away"), wire.Schema((), DECLARED))
         await world.commands.give(world.order(is_queued=True), ["a", "away"])
-        world.now_ns += 10 * S
+        world.monotonic_ns += 10 * S
         world.commands._wake.set()
 
         await world.commands.ended(("default", "k1"), 10)
@@ -261,3 +269,29 @@ async def test_late_answers_are_bounded_by_number_and_size(tmp_path: Path) -> No
             assert 0.9 * most < len(world.commands._outcomes) <= most
             await world.commands._write()
             assert world.commands._outcomes == []
+
+
+@pytest.mark.parametrize("step_s", [3600, -3600])
+async def test_a_step_of_the_wall_clock_ends_nothing_and_keeps_nothing(tmp_path: Path, step_s: int) -> None:
+    """An order has the time it was given, before a step and after it; a hub that starts again reads the wall clock."""
+    async with world_in(tmp_path) as world:
+        line = world.enter("a")
+        await world.commands.give(world.order("k1"), ["a"])
+        world.step_ns += step_s * S
+        world.commands._wake.set()
+        await world.commands.give(world.order("k2"), ["a"])
+        world.monotonic_ns += 10 * S - 1
+        world.commands._wake.set()
+        await asyncio.sleep(0)
+        assert [await world.states(id) for id in ("k1", "k2")] == [{"a": State.SENT}] * 2
+
+        world.monotonic_ns += 1
+        world.enter("a")
+
+        assert [await world.states(id) for id in ("k1", "k2")] == [{"a": State.TIMED_OUT}] * 2
+        assert len(line.told) == 2
+        await world.commands.give(world.order("k3"), ["a"])
+
+    async with world_in(tmp_path, step_ns=(1003 + step_s + 10) * S) as world:
+        assert world.enter("a").told == []
+        assert await world.states("k3") == {"a": State.TIMED_OUT}

@@ -222,10 +222,12 @@ class CommandModel(RuleBasedStateMachine):
 
     def _start_hub(self) -> None:
         self.downlink = Downlink()
-        self.hub = Commands(self.home / "commands.sqlite3", self.downlink, clock=lambda: self.now_ns)
+        self.hub = Commands(
+            self.home / "commands.sqlite3", self.downlink, clock=lambda: self.now_ns, monotonic=lambda: self.now_ns
+        )
 
     def _write(self) -> None:
-        self.hub._took(self.hub._book.tick(self.now_ns))
+        self.hub._end_what_is_over()
         self.runner.run(self.hub._write())
 
 
