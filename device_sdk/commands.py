@@ -42,6 +42,8 @@ logger = logging.getLogger("device_sdk.commands")
 # Commands that wait for a handler; the hub has at most 32 open for one device.
 MAX_RUNNING = 64
 MAX_ERROR_CHARS = 300
+# What a cancelled task gets for its `finally`, also when the time of closing is over; longer would be no close.
+CANCEL_S = 1.0
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _Handler = Callable[..., Any]
 
@@ -72,6 +74,7 @@ class Commands:
         self._queue: queue.Queue[Command | None] = queue.Queue(MAX_RUNNING)
         self._worker: threading.Thread | None = None
         self._link: Link | None = None
+        self._is_closing = False
         self._notes = CommandNotes(None)
         # (the hub's time, our time since boot) at the last welcome: its clock decides what is over, not ours.
         self._welcome: tuple[int, int] | None = None
@@ -107,11 +110,12 @@ class Commands:
 
     def attach(self, link: Link) -> None:
         """The device is open, and so are the notes."""
-        self._link = link
+        self._link, self._is_closing = link, False
         link.tell(self._declared)
 
     def close(self, timeout_s: float) -> None:
         """Take no more, let what runs in the worker end for ``timeout_s``, close the notes. Blocks."""
+        self._is_closing = True
         self._link, link = None, self._link
         if self._worker is not None:
             while True:
@@ -126,7 +130,11 @@ class Commands:
         self._notes.close()
 
     async def close_async(self, timeout_s: float) -> None:
-        """Do as `close` without blocking the loop; tasks that take longer are cancelled, and noted as interrupted."""
+        """Do as `close` without blocking the loop; tasks that take longer are cancelled, and noted as interrupted.
+
+        One that does not end within `CANCEL_S` after that is left alone.
+        """
+        self._is_closing = True
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
         tasks = set(self._tasks)
@@ -134,7 +142,8 @@ class Commands:
             _, late = await asyncio.wait(tasks, timeout=timeout_s)
             for task in late:
                 task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            if late:
+                await asyncio.wait(late, timeout=max(CANCEL_S, end - loop.time()))
         await loop.run_in_executor(None, self.close, max(0.0, end - loop.time()))
 
     # --- the courier's loop --------------------------------------------------------------------
@@ -148,7 +157,7 @@ class Commands:
 
     def take(self, message: Command | Desired) -> None:
         """Answer, or have it run; never waits."""
-        if not isinstance(message, Command) or self._link is None or message.id in self._running:
+        if not isinstance(message, Command) or self._link is None or self._is_closing or message.id in self._running:
             return
         reply = self._answer_at_once(message)
         if reply is None:
@@ -207,7 +216,12 @@ class Commands:
             if reply is None:
                 try:
                     value = await self._handlers[message.name](**self._arguments(message))
-                except Exception as error:
+                except asyncio.CancelledError as error:
+                    task = asyncio.current_task()
+                    if task is not None and task.cancelling():
+                        raise
+                    reply = self._failed(message, error)  # of something that it waited for, not of the command
+                except (Exception, SystemExit) as error:
                     reply = self._failed(message, error)
                 else:
                     reply = self._result(message, lambda: value)

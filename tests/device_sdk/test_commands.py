@@ -4,6 +4,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,63 @@ def test_async_commands_are_tasks_of_the_users_loop(tmp_path: Path) -> None:
     second = World(tmp_path)
     assert second.ask("c", "hang") == Reply("c", False, error=INTERRUPTED)
     second.commands.close(LIMIT_S)
+
+
+def test_an_async_command_that_cancels_or_exits_has_failed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What it waited for was cancelled, or it called `sys.exit`: a reply, and neither the loop nor the program ends."""
+
+    async def run() -> list[Reply]:
+        world = World(tmp_path, asyncio.get_running_loop())
+
+        async def cancelled() -> None:
+            task = asyncio.ensure_future(asyncio.Event().wait())
+            task.cancel()
+            await task
+
+        async def leave() -> None:
+            raise SystemExit(1)
+
+        for function in (cancelled, leave):
+            world.commands.add(function)
+            world.commands.take(Command(function.__name__, function.__name__, {}, LATER))
+        async with asyncio.timeout(LIMIT_S):
+            while world.replies.qsize() < 2:  # noqa: ASYNC110 - of threads
+                await asyncio.sleep(0)
+        await world.commands.close_async(LIMIT_S)
+        return list(world.replies.queue)
+
+    assert {reply.id: reply.error for reply in asyncio.run(run())} == {
+        "cancelled": "CancelledError: ", "leave": "SystemExit: 1",
+    }  # fmt: skip
+
+
+def test_closing_takes_no_more_and_waits_for_no_task_that_will_not_end(tmp_path: Path) -> None:
+    """What comes meanwhile is not begun; who ignores that it is cancelled holds up nobody."""
+
+    async def run() -> None:
+        world = World(tmp_path, asyncio.get_running_loop())
+        begun, may_end = asyncio.Event(), asyncio.Event()
+
+        async def stubborn() -> None:
+            begun.set()
+            while not may_end.is_set():
+                with suppress(asyncio.CancelledError):
+                    await may_end.wait()
+
+        world.commands.add(stubborn)
+        world.commands.take(Command("a", "stubborn", {}, LATER))
+        async with asyncio.timeout(LIMIT_S):
+            await begun.wait()
+            closing = asyncio.create_task(world.commands.close_async(0.01))
+            await asyncio.sleep(0)
+            world.commands.take(Command("b", "fan", {"speed": 3}, LATER))
+            world.commands.take(Command("c", "stubborn", {}, LATER))
+            await closing
+        may_end.set()
+        assert world.effects == []
+        assert len(world.commands._tasks) == 1
+
+    asyncio.run(run())
 
 
 def test_declarations_are_told_and_checked(world: World) -> None:
