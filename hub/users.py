@@ -147,9 +147,10 @@ class Users:
         with self._changing() as database:
             (count,) = database.execute("SELECT count(*) FROM user").fetchone()
             if count >= MAX_USERS:
-                raise ConflictError(f"there are {count} users, the most a hub has; remove some: hub users rm NAME")
+                raise ConflictError(f"this hub has {MAX_USERS} users, the most it may; remove some: hub users rm NAME")
             if database.execute("SELECT 1 FROM user WHERE name = ?", (name,)).fetchone():
-                raise ConflictError(f"the user name {name!r} is taken; for a new password: hub users passwd {name}")
+                # One sentence for every namespace: people sign in by name alone, so a name is taken on the whole hub.
+                raise ConflictError(f"the user name {name!r} is taken on this hub: hub users ls, or choose another")
             row = (name, namespace, role.value, text, hash, self._clock())
             database.execute("INSERT INTO user VALUES (?, ?, ?, ?, ?, ?)", row)
 

@@ -41,8 +41,11 @@ async def test_another_namespace_has_its_own_users(hub: HubParts) -> None:
     """An admin of one namespace neither sees nor touches the users of another."""
     hub.users.add("anna", Role.ADMIN)
     _, token = hub.identities.add_token(Role.ADMIN, namespace="north")
+    hub.users.add("own", Role.ADMIN, namespace="north")
 
     async with http_client(make_app(hub), token=token) as client:
+        taken = [await client.post("/v1/users", json={"name": name, "role": "admin"}) for name in ("anna", "own")]
+        hub.users.remove("own", namespace="north")
         listed = await client.get("/v1/users")
         touched = [
             await client.delete("/v1/users/anna"),
@@ -53,6 +56,9 @@ async def test_another_namespace_has_its_own_users(hub: HubParts) -> None:
 
     assert listed.json() == {"users": []}
     assert [answer.status_code for answer in touched] == [404] * 4
+    assert [answer.status_code for answer in taken] == [409] * 2
+    assert taken[0].text.replace("anna", "own") == taken[1].text
+    assert "passwd" not in taken[0].text
 
 
 @pytest.mark.asyncio
