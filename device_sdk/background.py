@@ -33,6 +33,8 @@ async def _cancel_leftovers() -> None:
     for task in leftovers:
         task.cancel()
     await asyncio.gather(*leftovers, return_exceptions=True)
+    # One more turn: a transport that was given up closes its socket in the next.
+    await asyncio.sleep(0)
 
 
 async def stop(courier: Courier, task: asyncio.Task[None], timeout_s: float) -> None:

@@ -35,6 +35,11 @@ def check_choice(name: str, value: _Choice, allowed: tuple[_Choice, ...]) -> _Ch
     return value
 
 
+def is_address(host: str) -> bool:
+    """Return whether a host is written as an address and not as a name."""
+    return ":" in host or host.replace(".", "").isdigit()
+
+
 def is_loopback(host: str) -> bool:
     """Say whether a host name or address is this machine itself."""
     # Imported by those who ask: a device that only records never does.

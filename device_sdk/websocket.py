@@ -30,6 +30,7 @@ from device_sdk.clock import Clock, is_set
 from device_sdk.errors import AuthenticationError, ConnectionLostError
 from device_sdk.frozen import Frozen
 from device_sdk.json_bytes import from_json
+from device_sdk.setting import is_address
 from device_sdk.transport import LinkError, Receiver
 from device_sdk.wire import DEVICE_SUBPROTOCOL, MAX_FRAME_BYTES, PING_S, Close
 
@@ -134,7 +135,8 @@ class WebSocketConnector:
             *self._address,
             ssl=self._tls_context(),
             server_hostname=target.host if target.is_secure else None,
-            happy_eyeballs_delay=HAPPY_EYEBALLS_S,
+            # An address has none to race with; and a race that is cancelled as it ends leaves a socket behind.
+            happy_eyeballs_delay=None if is_address(self._address[0]) else HAPPY_EYEBALLS_S,
         )
         if self._fingerprint is not None:
             connection.check_fingerprint(self._fingerprint)

@@ -1,6 +1,7 @@
 """Tests of `device_sdk.device`: what a user of the SDK meets, over real sockets."""
 
 import asyncio
+import gc
 import logging
 import math
 import os
@@ -348,6 +349,14 @@ def test_close_waits_for_the_last_acks(hub: FakeHub) -> None:
         device.record(t=1.0)
 
     assert len(hub.model.readings) == 1
+
+
+def test_closing_while_it_connects_leaves_no_socket(hub: FakeHub) -> None:
+    """Whenever it comes: at the latest when rubbish is collected, a socket that was left would warn."""
+    for number in range(60):
+        with Device("d", hub.url, token="t", spool=":memory:", close_timeout_s=0.0):
+            time.sleep(number % 12 * 0.0002)
+    gc.collect()
 
 
 def test_a_spool_has_one_owner(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from device_sdk.errors import MisuseError
-from device_sdk.setting import check_choice, default_spool, from_environment, is_loopback, parse_size
+from device_sdk.setting import check_choice, default_spool, from_environment, is_address, is_loopback, parse_size
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,13 @@ def test_from_environment_takes_the_certificate(monkeypatch: pytest.MonkeyPatch)
 def test_is_loopback_knows_this_machine(host: str, expected: bool) -> None:
     """Addresses of the loopback and its one name; no other name is looked up."""
     assert is_loopback(host) == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("192.168.1.20", True), ("::1", True), ("fe80::1%eth0", True),
+     ("hub.local", False), ("localhost", False), ("10.example", False)],
+)  # fmt: skip
+def test_is_address_tells_addresses_from_names(host: str, expected: bool) -> None:
+    """What is looked up nowhere, and has one way to connect."""
+    assert is_address(host) == expected

@@ -11,8 +11,9 @@ import ssl
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -24,6 +25,24 @@ from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, Bye, encode
 from tests.support.hub_model import HubConversation, HubModel
 
 LIMIT_S = 10.0
+
+
+class _Connection(ServerConnection):
+    """A connection that is known from its first moment."""
+
+    def __init__(self, transports: set[asyncio.Transport], *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._transports = transports
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note it."""
+        self._transports.add(cast(asyncio.Transport, transport))
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        self._transports.discard(self.transport)
+        super().connection_lost(exc)
 
 
 class FakeHub:
@@ -62,6 +81,8 @@ class FakeHub:
         self._tls = tls
         self._subprotocol = subprotocol
         self._open: set[ServerConnection] = set()
+        # Also of connections that have not said what they want: without them the end would wait for a handshake.
+        self._transports: set[asyncio.Transport] = set()
         self._changed = threading.Condition()
         self._loop = asyncio.new_event_loop()
         self._server: Server | None = None
@@ -133,8 +154,8 @@ class FakeHub:
         self._stopped.set()
 
     def _abort_connections(self) -> None:
-        for connection in list(self._open):
-            connection.transport.abort()
+        for transport in list(self._transports):
+            transport.abort()
 
     async def _serve(self) -> None:
         self._stopped = asyncio.Event()
@@ -142,6 +163,7 @@ class FakeHub:
             self._handle, "127.0.0.1", self.port, ssl=self._tls, compression=None, ping_interval=None,
             subprotocols=None if self._subprotocol is None else [Subprotocol(self._subprotocol)],
             process_request=self._check,
+            create_connection=cast("type[ServerConnection]", partial(_Connection, self._transports)),
         )  # fmt: skip
         self.port = next(iter(server.sockets)).getsockname()[1]
         self._server = server
