@@ -57,7 +57,15 @@ class RestMetadata:
 
     def listing(self, match: Sequence[str]) -> Answer:
         """Return what matches."""
-        return self._client.get("/v1/metadata", {"match": list(match)})
+        found: Answer = {"devices": [], "channels": []}
+        after: str | None = None
+        while True:
+            page = self._client.get("/v1/metadata", {"match": list(match), "after": after})
+            for name, rows in found.items():
+                rows += page[name]
+            after = page["next"]
+            if after is None:
+                return found
 
     def change(self, device: str, channel: str | None, body: Mapping[str, Any]) -> None:
         """Change fields."""

@@ -5,10 +5,12 @@ Place: `hub.gateway.rest`. The file is written in a thread; series belong to the
 
 import asyncio
 import time
+from bisect import bisect_right
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from hub.devices import natural_key
 from hub.errors import BadRequestError, ForbiddenError, HubError, NotFoundError
 from hub.gateway.endpoint import (
     Answer,
@@ -28,6 +30,9 @@ from hub.model import Series, SeriesKey
 from hub.query import iso_time, parse_time
 from hub.roles import EVERYTHING, Verb
 from hub.unit import unit_shown
+
+# With the most channels that a device may have some 10 MB, mostly 300 KB.
+MAX_DEVICES_LISTED = 100
 
 Tags = Annotated[list[str], Field(max_length=100)]
 # Of a name that is too long, as much as shows that it is: it is one wrong row, not a request that is refused.
@@ -84,6 +89,13 @@ class HistoryQuery(Question):
     at: Annotated[When, Field(description="Also say what was set at this time.")] = None
 
 
+class MetadataQuery(Matching):
+    """Which series, and which part of the list; ``after`` is ``next`` of the answer before."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_DEVICES_LISTED, description="Devices in one answer.")] = MAX_DEVICES_LISTED
+    after: Annotated[str | None, Field(max_length=64)] = None
+
+
 class DeviceMetadata(Answer):
     """What people set of a device."""
 
@@ -102,10 +114,11 @@ class ChannelMetadata(Answer):
 
 
 class AllMetadata(Answer):
-    """Devices and channels, in natural order."""
+    """Devices and channels, in natural order of devices; ``next``: the page after, null at the end."""
 
     devices: list[DeviceMetadata]
     channels: list[ChannelMetadata]
+    next: str | None
 
 
 class ChangedField(Answer):
@@ -145,7 +158,7 @@ class Outcomes(Answer):
     outcomes: list[EditOutcome]
 
 
-async def list_metadata(call: Call, query: Matching) -> JsonObject:
+async def list_metadata(call: Call, query: MetadataQuery) -> JsonObject:
     """Give what people set and what holds."""
     described = call.hub.metadata.subjects(call.namespace)
     names = await asyncio.to_thread(call.device_names) | {key.device for key in described}
@@ -156,10 +169,21 @@ async def list_metadata(call: Call, query: Matching) -> JsonObject:
         if key.channel and all(p.matches(key.device, key.channel) for p in (wanted, granted)):
             keys[key] = None
     fields = call.hub.metadata.fields
+    every = sorted({*seen, *(key.device for key in keys)}, key=_order)
+    rest = every if query.after is None else every[bisect_right(every, _order(query.after), key=_order) :]
+    page = dict.fromkeys(rest[: query.limit])
     return {
-        "devices": [{"device": name, "set": fields(SeriesKey(call.namespace, name, ""))} for name in seen],
-        "channels": [_channel_object(call, key) for key in keys],
+        "devices": [
+            {"device": name, "set": fields(SeriesKey(call.namespace, name, ""))} for name in page if name in seen
+        ],
+        "channels": [_channel_object(call, key) for key in keys if key.device in page],
+        "next": rest[query.limit - 1] if len(rest) > query.limit else None,
     }
+
+
+def _order(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    # pump-1 and pump-01 are alike to `natural_key`, and are two devices.
+    return natural_key(name), name
 
 
 async def get_device(call: Call, _: Nothing) -> JsonObject:
@@ -301,7 +325,7 @@ def _seen_channel(call: Call) -> SeriesKey:
 _DEVICE, _CHANNEL = "/v1/devices/{device}/metadata", "/v1/devices/{device}/channels/{channel}/metadata"
 
 ENDPOINTS: tuple[Endpoint, ...] = (
-    Endpoint("GET", "/v1/metadata", "Metadata of devices and channels", Verb.READ, Matching, AllMetadata,
+    Endpoint("GET", "/v1/metadata", "Metadata of devices and channels", Verb.READ, MetadataQuery, AllMetadata,
              list_metadata),
     Endpoint("POST", "/v1/metadata", "Change metadata of many", Verb.EDIT, Edits, Outcomes, change_many),
     Endpoint("GET", _DEVICE, "Metadata of a device", Verb.READ, Nothing, DeviceMetadata, get_device),

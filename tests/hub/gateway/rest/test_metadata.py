@@ -10,7 +10,16 @@ import pytest_asyncio
 
 from device_sdk.reading import Channel, ValueType
 from hub.gateway.http import make_app
-from hub.gateway.rest.metadata import AllMetadata, ChannelMetadata, DeviceMetadata, HistoryAnswer, Outcomes
+from hub.gateway.rest.metadata import (
+    MAX_DEVICES_LISTED,
+    AllMetadata,
+    ChannelMetadata,
+    DeviceMetadata,
+    HistoryAnswer,
+    Outcomes,
+)
+from hub.metadata import Edit
+from hub.model import SeriesKey
 from hub.roles import Role
 from tests.support.hub_parts import HubParts, http_client, hub_parts
 
@@ -203,3 +212,26 @@ async def test_described_before_it_is_there(client: httpx.AsyncClient) -> None:
     assert listed["devices"] == [{"device": "pump-9", "set": {"label": "Next"}}] == [device]
     assert listed["channels"] == [channel]
     assert (channel["unit_shown"], channel["effective"]["unit"]) == ("L", "l")
+
+
+@pytest.mark.asyncio
+async def test_list_is_paged_by_device(hub: HubParts) -> None:
+    """Each device once, with its channels, in natural order; what one answer holds is bounded."""
+    names = ["pump-01", *(f"pump-{n}" for n in range(1, 12))]
+    edits = [Edit(SeriesKey("north", name, channel), {"label": name}) for name in names for channel in ("", "t", "u")]
+    hub.metadata.change_all(edits, "ann")
+    _, token = hub.identities.add_token(Role.WATCHER, namespace="north")
+
+    pages, after = [], None
+    async with http_client(make_app(hub), token=token) as client:
+        for _ in range(3):
+            query: dict[str, int | str] = {"limit": 5, **({"after": after} if after else {})}
+            pages.append(AllMetadata.model_validate((await client.get("/v1/metadata", params=query)).json()))
+            after = pages[-1].next
+        assert (await client.get("/v1/metadata", params={"limit": MAX_DEVICES_LISTED + 1})).status_code == 400
+
+    assert [len(page.devices) for page in pages] == [5, 5, 2]
+    assert [device.device for page in pages for device in page.devices] == names
+    assert [len(page.channels) for page in pages] == [10, 10, 4]
+    assert {c.device for c in pages[1].channels} == {d.device for d in pages[1].devices}
+    assert after is None
