@@ -354,8 +354,9 @@ def test_close_waits_for_the_last_acks(hub: FakeHub) -> None:
 def test_closing_while_it_connects_leaves_no_socket(hub: FakeHub) -> None:
     """Whenever it comes: at the latest when rubbish is collected, a socket that was left would warn."""
     for number in range(60):
-        with Device("d", hub.url, token="t", spool=":memory:", close_timeout_s=0.0):
-            time.sleep(number % 12 * 0.0002)
+        with Device("d", hub.url, token="t", spool=":memory:", close_timeout_s=0.0) as device:
+            for value in range(number % 12 * 50):
+                device.record(level=float(value))
     gc.collect()
 
 
