@@ -281,13 +281,18 @@ class ChangeLog:
                 surplus = "SELECT id FROM entry WHERE namespace = ? ORDER BY id DESC LIMIT 1 OFFSET ?"
                 row = self._database.execute(surplus, (namespace, self._max_entries)).fetchone()
                 last = 0 if row is None else row[0]
-                where = "FROM entry WHERE namespace = ? AND (id <= ? OR time_ns < ?)"
+                newest = "SELECT max(id), max(time_ns) FROM entry WHERE namespace = ?"
+                newest_id, latest_ns = self._database.execute(newest, (namespace,)).fetchone()
+                # The newest says which number is the next. Written before the clock was set, it is the oldest by its
+                # time; it goes with a later cut, or when all are too old.
+                until = newest_id if latest_ns >= oldest_ns else newest_id + 1
+                where = "FROM entry WHERE namespace = ? AND (id <= ? OR (time_ns < ? AND id < ?))"
                 query = f"SELECT count(*), max(time_ns) {where}"
-                count, until_ns = self._database.execute(query, (namespace, last, oldest_ns)).fetchone()
+                count, until_ns = self._database.execute(query, (namespace, last, oldest_ns, until)).fetchone()
                 if not count:
                     continue
                 with self._changing() as database:
-                    database.execute(f"DELETE {where}", (namespace, last, oldest_ns))
+                    database.execute(f"DELETE {where}", (namespace, last, oldest_ns, until))
                     database.execute(
                         "INSERT INTO cut VALUES (?, ?, ?) ON CONFLICT (namespace) DO UPDATE SET "
                         "count = count + excluded.count, until_ns = excluded.until_ns",

@@ -197,6 +197,21 @@ def test_numbers_go_on_behind_a_cut(log: ChangeLog, clock: Clock) -> None:
     assert [entry.number for entry in log.numbered("default", 0, 9)] == [4]
 
 
+def test_number_of_an_entry_from_before_the_clock_was_set_is_not_given_again(log: ChangeLog, clock: Clock) -> None:
+    """A machine without a clock battery writes in 1970: by its time the newest entry is the first to be cut."""
+    log.record(Entry("with the right time"))
+    right, clock.ns = clock.ns, 10**9
+    log.record(Entry("at boot"))
+    clock.ns = right + 1
+    log.flush()
+
+    log.record(Entry("after"))
+    log.flush()
+
+    assert [entry.number for entry in log.numbered("default", 0, 9)] == [1, 3]
+    assert log.cut("default") == Cut(1, 10**9)
+
+
 def test_log_has_a_name_that_stays_until_it_is_renamed(tmp_path: Path) -> None:
     """A file that begins anew is another stream; so is one that was renamed."""
     path = tmp_path / "one.sqlite3"
