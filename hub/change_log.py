@@ -228,7 +228,8 @@ class ChangeLog:
 
     def newest(self, after: int) -> tuple[dict[str, int], int]:
         """Return namespace → the number of its newest entry, of those with entries behind the id; and the last id."""
-        query = "SELECT namespace, max(number), max(id) FROM entry WHERE id > ? GROUP BY namespace"
+        # By id: asked twice a second, while the index by number would be read from end to end.
+        query = "SELECT namespace, max(number), max(id) FROM entry NOT INDEXED WHERE id > ? GROUP BY namespace"
         with self._lock, self._translated():
             rows = self._database.execute(query, (after,)).fetchall()
         return {namespace: number for namespace, number, _ in rows}, max((row[2] for row in rows), default=after)

@@ -212,6 +212,21 @@ def test_number_of_an_entry_from_before_the_clock_was_set_is_not_given_again(log
     assert log.cut("default") == Cut(1, 10**9)
 
 
+def test_look_costs_the_same_however_long_the_log_is(log: ChangeLog) -> None:
+    """It comes twice a second: it reads no entry that it has seen."""
+    steps = []
+    for number in range(2):
+        log._write([Entry(f"change {number}") for number in range(1 + 2000 * number)])
+        _, seen = log.newest(0)
+        done: list[None] = []
+        log._database.set_progress_handler(lambda done=done: done.append(None), 1)  # type: ignore[misc]
+        log.newest(seen)
+        log._database.set_progress_handler(None, 1)
+        steps.append(len(done))
+
+    assert 0 < steps[1] < steps[0] + 10
+
+
 def test_log_has_a_name_that_stays_until_it_is_renamed(tmp_path: Path) -> None:
     """A file that begins anew is another stream; so is one that was renamed."""
     path = tmp_path / "one.sqlite3"
