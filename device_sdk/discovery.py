@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from device_sdk.errors import MisuseError
 from device_sdk.frozen import Frozen
@@ -48,19 +49,21 @@ def discover(timeout_s: float = TIMEOUT_S) -> list[FoundHub]:
         MisuseError: zeroconf is not installed, or no network can be asked.
     """
     try:
-        from zeroconf import ServiceBrowser, ServiceInfo, Zeroconf
+        from zeroconf import Error, ServiceBrowser, ServiceInfo, Zeroconf
     except ImportError as error:
         raise MisuseError("discovery needs zeroconf: pip install 'telemetry-device-sdk[discovery]'") from error
 
     class Names:
-        """Keeps the names of what is announced, up to `MAX_HUBS`."""
+        """Keeps what is announced by name, up to `MAX_HUBS`."""
 
         def __init__(self) -> None:
-            self.found: dict[str, None] = {}
+            self.found: dict[str, ServiceInfo] = {}
 
         def add_service(self, _: Zeroconf, kind: str, name: str) -> None:
-            if len(self.found) < MAX_HUBS:
-                self.found[name] = None
+            # Anybody can announce a name that no service can have; it must not hide the hubs beside it.
+            with suppress(Error):
+                if len(self.found) < MAX_HUBS:
+                    self.found[name] = ServiceInfo(SERVICE, name)
 
         def remove_service(self, _: Zeroconf, kind: str, name: str) -> None:
             self.found.pop(name, None)
@@ -78,11 +81,10 @@ def discover(timeout_s: float = TIMEOUT_S) -> list[FoundHub]:
         time.sleep(timeout_s)
         limit = time.monotonic() + _REST_S
         hubs = []
-        for name in list(names.found):
-            info = ServiceInfo(SERVICE, name)
+        for info in list(names.found.values()):
             left_ms = (limit - time.monotonic()) * 1000
             if info.load_from_cache(network) or (left_ms > 0 and info.request(network, left_ms)):
-                hubs.append(found_hub(name, info.parsed_addresses(), info.port, info.properties))
+                hubs.append(found_hub(info.name, info.parsed_addresses(), info.port, info.properties))
     finally:
         network.close()
     return sorted((hub for hub in hubs if hub is not None), key=lambda hub: (hub.name, hub.url))

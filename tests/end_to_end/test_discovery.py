@@ -41,6 +41,22 @@ with Device("pump", hub.url, token=sys.argv[1], fingerprint=hub.fingerprint, spo
 print(hub.name, hub.url)
 """
 
+# What somebody else in the network says for some seconds: services of this kind whose names no service can have.
+HOSTILE = """
+import socket, time
+out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+out.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("%s"))
+def name(*labels):
+    return b"".join(bytes([len(label)]) + label for label in labels) + bytes(1)
+kind = name(b"_telemetry-hub", b"_tcp", b"local")
+others = name(b"x", b"_http", b"_tcp", b"local"), name(bytes([7]), b"_telemetry-hub", b"_tcp", b"local"), bytes(1)
+for _ in range(40):
+    for told in others:
+        pointer = kind + bytes([0, 12, 0, 1, 0, 0, 0, 120, 0, len(told)]) + told
+        out.sendto(bytes([0, 0, 132, 0, 0, 0, 0, 1, 0, 0, 0, 0]) + pointer, ("224.0.0.251", 5353))
+    time.sleep(0.1)
+"""
+
 
 @dataclass(frozen=True)
 class Cable:
@@ -150,3 +166,16 @@ def test_hub_without_a_network_works_and_tries_again(cable: Cable, tmp_path: Pat
     with serving(cable, tmp_path / "data", "--insecure-lan", "--port", "0", until=b"not announced in_s=30") as process:
         process.send_signal(signal.SIGINT)
         assert process.wait(LIMIT_S) == 0
+
+
+def test_names_that_no_service_can_have_hide_no_hub(cable: Cable, tmp_path: Path) -> None:
+    """Anybody can say anything: what cannot even be asked for is left out, and the hub beside it is found."""
+    with serving(cable, tmp_path / "data", "--insecure-lan", "--port", str(PORT)):
+        command = ["ip", "netns", "exec", cable.hub, sys.executable, "-c", HOSTILE % f"{NET}.1"]
+        with subprocess.Popen(command) as hostile:
+            try:
+                found = cable.found()
+            finally:
+                hostile.kill()
+
+    assert [hub["url"] for hub in found] == [f"ws://{NET}.1:{PORT}"]
