@@ -36,7 +36,8 @@ CHANGES = "changes.sqlite3"
 KEEP_NS = 365 * 86400 * 10**9
 MAX_ENTRIES = 200_000
 FLUSH_EVERY_S = 10.0
-# Different refusals in one interval; what comes beyond is counted together.
+# Different refusals in one interval, of strangers and of who has shown a credential each; what comes beyond is counted
+# together. Else a stranger with many addresses could hide an alarm.
 MAX_REFUSALS = 1000
 # Of each text of a row.
 MAX_TEXT = 200
@@ -152,6 +153,8 @@ class ChangeLog:
         self._max_entries = max_entries
         self._lock = threading.RLock()
         self._refusals: Counter[Entry] = Counter()
+        # Of `_refusals`, how many say who, and how many do not.
+        self._kinds: Counter[bool] = Counter()
         # Never held over the disk: refusals are counted on the event loop, for whoever sends nonsense.
         self._counting = threading.Lock()
         self._listeners: list[Callable[[Entry], None]] = []
@@ -179,7 +182,7 @@ class ChangeLog:
     def flush(self) -> None:
         """Write the refusals counted since the last call, and cut what is too old or too much."""
         with self._counting:
-            refusals, self._refusals = self._refusals, Counter()
+            refusals, self._refusals, self._kinds = self._refusals, Counter(), Counter()
         with self._lock:
             try:
                 if refusals:
@@ -253,8 +256,12 @@ class ChangeLog:
 
     def _count(self, entry: Entry, count: int) -> None:
         with self._counting:
-            if entry not in self._refusals and len(self._refusals) >= MAX_REFUSALS:
-                entry = Entry("refusals of many kinds", outcome=entry.outcome, namespace=entry.namespace)
+            if entry not in self._refusals:
+                is_known = bool(entry.who)
+                if self._kinds[is_known] < MAX_REFUSALS:
+                    self._kinds[is_known] += 1
+                else:
+                    entry = Entry("refusals of many kinds", outcome=entry.outcome, namespace=entry.namespace)
             self._refusals[entry] += count
 
     def _write(self, entries: list[Entry]) -> list[Entry]:

@@ -82,6 +82,18 @@ def test_refusals_are_counted_and_bounded(log: ChangeLog) -> None:
     assert len(found) == MAX_REFUSALS + 1
 
 
+def test_strangers_hide_no_alarm(log: ChangeLog) -> None:
+    """However many kinds of refusals they make, what devices and people with a credential did is told in full."""
+    for number in range(2 * MAX_REFUSALS):
+        log.refused(Entry("connect /v1/device", outcome="unauthenticated", peer=f"host-{number}"))
+
+    log.refused(Entry("alarm", "pump", "cloned_key", who="pump"))
+    log.flush()
+
+    assert [e.target for e in log.entries("default", 9, Filter(what="alarm"))] == ["pump"]
+    assert sum(e.count for e in log.entries("default", 5000)) == 2 * MAX_REFUSALS + 1
+
+
 def test_cut_is_named(log: ChangeLog, clock: Clock) -> None:
     """What is older than a year goes, and the log says how much and up to when, each namespace its own."""
     log.record(Entry("old"))
