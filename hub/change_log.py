@@ -14,7 +14,6 @@ that begins anew is another stream.
 """
 
 import json
-import os
 import re
 import sqlite3
 import threading
@@ -160,8 +159,6 @@ class ChangeLog:
         self._listeners: list[Callable[[Entry], None]] = []
         with self._translated():
             path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-            os.chmod(path, 0o600)
         self._database = open_database(
             path, _SCHEMA, _VERSION, synchronous=FULL, error=UnavailableError, busy_timeout_s=BUSY_TIMEOUT_S,
             upgrades={1: _UPGRADE_1},

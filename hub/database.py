@@ -5,10 +5,11 @@ connections, one durable transaction. Place: after `renewal`, used by everything
 that has a file. Must not: know what the tables mean.
 """
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def open_database(
     max_bytes: int | None = None,
     upgrades: Mapping[int, str] | None = None,
 ) -> sqlite3.Connection:
-    """Open or create the file for its one writer and check that SQLite took the settings.
+    """Open or create the file (mode 0600) for its one writer and check that SQLite took the settings.
 
     Args:
         path: the file; its directory must exist.
@@ -62,10 +63,11 @@ def open_database(
         error: the file cannot be opened, is damaged, is of a newer hub or of one too old, or refuses a setting.
     """
     try:
+        _make_private(path)
         connection = sqlite3.connect(
             path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False, cached_statements=256
         )
-    except sqlite3.Error as cause:
+    except (sqlite3.Error, OSError) as cause:
         raise error(f"cannot open {path}: {cause}; check the directory and its owner") from cause
     try:
         _configure(connection, path, synchronous, error, max_bytes)
@@ -77,6 +79,17 @@ def open_database(
         connection.close()
         raise
     return connection
+
+
+def _make_private(path: Path) -> None:
+    # The log of changes is told as readings, and a desired state may hold a password: what one file keeps from the
+    # other users of the machine must not be read from the next. New -wal and -shm files get the mode of the main file.
+    # A file that is there is not opened: closing it would drop the locks of this process's other connections to it.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            os.chmod(f"{path}{suffix}", 0o600)
 
 
 def _configure(

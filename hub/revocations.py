@@ -7,7 +7,6 @@ Another process may edit the file (``hub certificates revoke --data DIR``); `ref
 namespace: an admin of one cannot shut out the devices of another.
 """
 
-import os
 import sqlite3
 import threading
 import time
@@ -60,8 +59,6 @@ class Revocations:
         self._lock = threading.RLock()
         with self._translated():
             path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-            os.chmod(path, 0o600)
         self._database = open_database(
             path, _SCHEMA, _VERSION, synchronous=FULL, error=UnavailableError, busy_timeout_s=BUSY_TIMEOUT_S
         )

@@ -12,7 +12,6 @@ import base64
 import hashlib
 import hmac
 import json
-import os
 import re
 import secrets
 import sqlite3
@@ -89,8 +88,6 @@ class Users:
         self._ended: set[str] = set()
         with self._translated():
             path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-            os.chmod(path, 0o600)
         self._database = open_database(
             path, _SCHEMA, _VERSION, synchronous=FULL, error=UnavailableError, busy_timeout_s=BUSY_TIMEOUT_S
         )

@@ -33,6 +33,23 @@ def test_open_sets_and_keeps_pragmas(tmp_path: Path, synchronous: int) -> None:
         assert found == ["wal", synchronous, 2, 4000, 1]
 
 
+def test_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    """A new one and one of an earlier hub, with what SQLite puts beside it: the log of changes is in several files."""
+    paths = tmp_path / "new.sqlite3", tmp_path / "old.sqlite3"
+    left = sqlite3.connect(paths[1])
+    left.execute("PRAGMA journal_mode=WAL")
+    left.execute("CREATE TABLE t (x)")
+    for path in paths:
+        opened = open_database(path, "CREATE TABLE u (x);", 1, synchronous=FULL, error=JournalError)
+        opened.execute("INSERT INTO u VALUES (1)")
+        opened.close()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    left.close()
+
+    assert {"old.sqlite3-wal", "new.sqlite3"} <= set(modes)
+    assert set(modes.values()) == {0o600}
+
+
 def test_open_refuses_a_newer_file(tmp_path: Path) -> None:
     """A file of a newer hub is refused with both versions and what to do, and left as it was."""
     opened(tmp_path / "a.sqlite3", version=3).close()
