@@ -37,5 +37,6 @@ def test_device_prints_what_goes_to_the_device(run: Run, tmp_path: Path) -> None
 
     assert (first.code, again.code, renewed.code) == (0, 6, 0)
     assert "d/tls/devices/pump.pem" in first.out
+    assert "hub devices add pump --data d," in first.err, "there may be no hub yet"
     assert "--tls-client-ca d/tls/ca.pem" in first.err
     assert renewed.json["fingerprint"] not in first.out
