@@ -71,4 +71,5 @@ def device(
     typer.echo(f"certificate  {files.cert}  (until {files.not_after:%Y-%m-%d})")
     typer.echo(f"key          {files.key}  ← both go to the device: Device(…, certificate=…, key=…)")
     typer.echo(f"fingerprint  {files.fingerprint}  ← to end it: hub certificates revoke")
-    output.tell(f"next: hub devices add {name} --data {data}, and hub serve … --tls-client-ca {data / 'tls' / 'ca.pem'}")
+    ca = data / "tls" / "ca.pem"
+    output.tell(f"next: hub devices add {name} --data {data}, and hub serve … --tls-client-ca {ca}")
