@@ -158,6 +158,11 @@ def _load_or_make_ca(folder: Path, now: datetime) -> tuple[x509.Certificate, ec.
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise ConfigError(f"{key_path} is no key of `hub tls init`; move it away and try again")
         return x509.load_pem_x509_certificate(cert_path.read_bytes()), key
+    if cert_path.exists():
+        raise ConfigError(
+            f"{cert_path} is there and {key_path.name}, its key, is not: bring the key back to sign with it, or move "
+            "ca.pem away for a new authority, which every device must be given"
+        )
     key = ec.generate_private_key(ec.SECP256R1())
     name = _common_name(f"telemetry-hub authority of {socket.gethostname()}")
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())

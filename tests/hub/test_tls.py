@@ -78,6 +78,19 @@ def test_renewal_keeps_the_authority(tmp_path: Path) -> None:
     shake_hands(tmp_path, "new.local")
 
 
+def test_renewal_without_the_authoritys_key_is_refused(tmp_path: Path) -> None:
+    """A key that is kept elsewhere is no reason for a new authority, which no device would trust."""
+    first = make_certificates(tmp_path, ["hub.local"], now=datetime.now(UTC))
+    (tmp_path / "ca-key.pem").rename(tmp_path / "away.pem")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    with pytest.raises(ConfigError, match="bring the key back"):
+        make_certificates(tmp_path, ["hub.local"], now=datetime.now(UTC), replace=True)
+
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert first.ca.exists()
+
+
 def test_keys_are_private(tmp_path: Path) -> None:
     """Both private keys have mode 0600."""
     make_certificates(tmp_path / "tls", ["hub.local"], now=datetime.now(UTC))
