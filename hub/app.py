@@ -334,9 +334,11 @@ class Hub:
         level = logging.WARNING
         while True:
             await asyncio.sleep(IDENTITIES_EVERY_S)
+            # What is found ended is told once: it is acted on though another file cannot be read.
+            ended: set[str] = set()
             try:
                 # In a thread: another process may hold the file's lock for seconds.
-                ended = await asyncio.to_thread(self.identities.refresh)
+                ended |= await asyncio.to_thread(self.identities.refresh)
                 ended |= await asyncio.to_thread(self.users.refresh)
                 missing = await asyncio.to_thread(self.certified.refresh, self.certified.asked())
                 enrolled = await asyncio.to_thread(self.gateways.refresh, self.gateways.asked())
@@ -344,11 +346,11 @@ class Hub:
                 # Whatever is wrong with the file, revoked credentials must be noticed when it is well again.
                 _log.log(level, "identities not read reason=%s; trying again", error)
                 level = logging.DEBUG
-                continue
-            level = logging.WARNING
-            for socket, why in self.certified.ended(missing):
-                socket.end(Close.UNAUTHENTICATED, why)
-            self.gateways.ended(enrolled)
+            else:
+                level = logging.WARNING
+                for socket, why in self.certified.ended(missing):
+                    socket.end(Close.UNAUTHENTICATED, why)
+                self.gateways.ended(enrolled)
             if ended:
                 for socket in [s for s, identity in self._socket_ids.items() if identity in ended]:
                     socket.end(Close.UNAUTHENTICATED, "this credential was revoked")
