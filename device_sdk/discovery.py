@@ -7,24 +7,32 @@ anything, so names are stripped of what a terminal would obey, sizes are bounded
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 
 from device_sdk.errors import MisuseError
 from device_sdk.frozen import Frozen
 from device_sdk.wire import DEVICE_PATH
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from zeroconf import Zeroconf
+
 # The one name for it; the hub announces under the same (`hub.announcement`). Source: RFC 6763, at most 15 characters.
 SERVICE = "_telemetry-hub._tcp.local."
 # An answer comes within a second of the question (RFC 6762: up to 120 ms of delay, asked again after one second).
 TIMEOUT_S = 3.0
+# Longer than any network needs; a wrong unit is said instead of waited for.
+MAX_TIMEOUT_S = 60.0
 # A house has one, a campus a few; who floods the network with more fills nobody's memory.
 MAX_HUBS = 64
 # Of one text, and for the last look at hubs whose answer came in parts.
 _MAX_CHARS = 100
 _REST_S = 0.5
 _FINGERPRINT_DIGITS = 64
+# What needs no escape in a URL: no query, no fragment, nothing that a request line cannot hold.
+_PATH = re.compile(r"/[A-Za-z0-9/._~-]*")
 
 
 class FoundHub(Frozen):
@@ -46,48 +54,76 @@ def discover(timeout_s: float = TIMEOUT_S) -> list[FoundHub]:
     Blocks for that time, and up to half a second more; in a coroutine use ``await asyncio.to_thread(discover)``.
 
     Raises:
-        MisuseError: zeroconf is not installed, or no network can be asked.
+        MisuseError: zeroconf is not installed, no network can be asked, the caller is a coroutine, or ``timeout_s`` is
+            not above 0 and at most `MAX_TIMEOUT_S`.
     """
+    if not 0 < timeout_s <= MAX_TIMEOUT_S:
+        raise MisuseError(f"timeout_s={timeout_s:g}: hubs are looked for above 0 and up to {MAX_TIMEOUT_S:g} seconds")
     try:
-        from zeroconf import Error, ServiceBrowser, ServiceInfo, Zeroconf
+        from zeroconf import ServiceBrowser, Zeroconf
     except ImportError as error:
         raise MisuseError("discovery needs zeroconf: pip install 'telemetry-device-sdk[discovery]'") from error
-
-    class Names:
-        """Keeps what is announced by name, up to `MAX_HUBS`."""
-
-        def __init__(self) -> None:
-            self.found: dict[str, ServiceInfo] = {}
-
-        def add_service(self, _: Zeroconf, kind: str, name: str) -> None:
-            # Anybody can announce a name that no service can have; it must not hide the hubs beside it.
-            with suppress(Error):
-                if len(self.found) < MAX_HUBS:
-                    self.found[name] = ServiceInfo(SERVICE, name)
-
-        def remove_service(self, _: Zeroconf, kind: str, name: str) -> None:
-            self.found.pop(name, None)
-
-        def update_service(self, _: Zeroconf, kind: str, name: str) -> None:
-            self.add_service(_, kind, name)
-
+    _check_may_block()
     try:
         network = Zeroconf()
     except OSError as error:
         raise MisuseError(f"no network can be asked for hubs: {error}; connect to one first") from error
     try:
-        names = Names()
-        ServiceBrowser(network, SERVICE, names)  # type: ignore[arg-type]  # its listener is a class to inherit from
-        time.sleep(timeout_s)
-        limit = time.monotonic() + _REST_S
-        hubs = []
-        for info in list(names.found.values()):
-            left_ms = (limit - time.monotonic()) * 1000
-            if info.load_from_cache(network) or (left_ms > 0 and info.request(network, left_ms)):
-                hubs.append(found_hub(info.name, info.parsed_addresses(), info.port, info.properties))
+        names = _Names()
+        # Closing the network alone would leave the browser's thread behind.
+        with ServiceBrowser(network, SERVICE, names):  # type: ignore[arg-type]  # its listener is a class to inherit
+            time.sleep(timeout_s)
+            hubs = _ask_for(network, list(names.found))
     finally:
         network.close()
-    return sorted((hub for hub in hubs if hub is not None), key=lambda hub: (hub.name, hub.url))
+    return sorted(hubs, key=lambda hub: (hub.name, hub.url))
+
+
+class _Names:
+    """Keeps the names of what is announced, up to `MAX_HUBS`; called in the browser's thread."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, None] = {}
+
+    def add_service(self, _: Zeroconf, kind: str, name: str) -> None:
+        # An announcement of this type may point to a name of any other.
+        if len(self.found) < MAX_HUBS and name.endswith("." + SERVICE):
+            self.found[name] = None
+
+    def remove_service(self, _: Zeroconf, kind: str, name: str) -> None:
+        self.found.pop(name, None)
+
+    def update_service(self, _: Zeroconf, kind: str, name: str) -> None:
+        self.add_service(_, kind, name)
+
+
+def _ask_for(network: Zeroconf, names: Iterable[str]) -> list[FoundHub]:
+    """Return the hubs behind names; a name that the library refuses is a stranger's, and hides nobody else."""
+    from zeroconf import Error, ServiceInfo
+
+    limit = time.monotonic() + _REST_S
+    hubs = []
+    for name in names:
+        left_ms = (limit - time.monotonic()) * 1000
+        try:
+            info = ServiceInfo(SERVICE, name)
+            if not info.load_from_cache(network) and not (left_ms > 0 and info.request(network, left_ms)):
+                continue
+        except Error:
+            continue
+        hubs.append(found_hub(name, info.parsed_addresses(), info.port, info.properties))
+    return [hub for hub in hubs if hub is not None]
+
+
+def _check_may_block() -> None:
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    # The library would join this very loop, which then could not hear a thing.
+    raise MisuseError("discover() waits, so nothing else runs meanwhile: use await asyncio.to_thread(discover)")
 
 
 def found_hub(
@@ -102,7 +138,7 @@ def found_hub(
     """
     texts = {key: _text(properties.get(key.encode())) for key in ("v", "path", "tls", "fp")}
     is_secure, fingerprint = texts["tls"] == "1", texts["fp"].lower()
-    if not addresses or not port or not texts["path"].startswith("/") or texts["tls"] not in ("0", "1"):
+    if not addresses or not port or not _PATH.fullmatch(texts["path"]) or texts["tls"] not in ("0", "1"):
         return None
     if is_secure and not (len(fingerprint) == _FINGERPRINT_DIGITS and set(fingerprint) <= set("0123456789abcdef")):
         return None

@@ -1,11 +1,13 @@
 """`device_sdk.discovery`: what of an announcement is believed. On a network: `tests.end_to_end.test_discovery`."""
 
+import asyncio
 import subprocess
 import sys
 
 import pytest
 
-from device_sdk.discovery import SERVICE, FoundHub, found_hub
+from device_sdk.discovery import SERVICE, FoundHub, discover, found_hub
+from device_sdk.errors import MisuseError
 from tests.support.hub_process import ROOT
 
 FP = "ab" * 32
@@ -34,6 +36,8 @@ def test_hub_without_tls_and_behind_a_path() -> None:
         pytest.param([], 8443, SECURE, id="no address"),
         pytest.param(["192.0.2.7"], None, SECURE, id="no port"),
         pytest.param(["192.0.2.7"], 8443, {**SECURE, b"path": b"@evil"}, id="no path"),
+        pytest.param(["192.0.2.7"], 8443, {**SECURE, b"path": b"/x?y#z"}, id="query in the path"),
+        pytest.param(["192.0.2.7"], 8443, {**SECURE, b"path": b"/\xff\xc3\xa9"}, id="path no request can hold"),
         pytest.param(["192.0.2.7"], 8443, {**SECURE, b"tls": b"yes"}, id="tls is a word"),
         pytest.param(["192.0.2.7"], 8443, {**SECURE, b"fp": b"abc"}, id="TLS without a fingerprint"),
         pytest.param(["192.0.2.7"], 8443, {b"tls": None}, id="nothing said"),
@@ -52,6 +56,23 @@ def test_names_are_bounded_and_obeyed_by_no_terminal() -> None:
 
     assert found is not None
     assert (found.name, len(found.version), found.version.isprintable()) == ("[2Jbarn", 100, True)
+
+
+@pytest.mark.parametrize("timeout_s", [0.0, -1.0, 61.0, float("nan"), float("inf")])
+def test_time_that_makes_no_sense_is_said(timeout_s: float) -> None:
+    """Nothing is asked of the network, and the range is named."""
+    with pytest.raises(MisuseError, match="above 0 and up to 60 seconds"):
+        discover(timeout_s)
+
+
+def test_coroutine_is_told_of_threads() -> None:
+    """In an event loop it would find nothing for three seconds, and stop everything else meanwhile."""
+
+    async def ask() -> None:
+        with pytest.raises(MisuseError, match=r"await asyncio\.to_thread\(discover\)"):
+            discover()
+
+    asyncio.run(ask())
 
 
 def _run(code: str) -> subprocess.CompletedProcess[str]:

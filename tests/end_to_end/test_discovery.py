@@ -40,6 +40,27 @@ with Device("pump", hub.url, token=sys.argv[1], fingerprint=hub.fingerprint, spo
     device.flush(20)
 print(hub.name, hub.url)
 """
+# What somebody else in the network announces for some seconds: names that no hub has.
+STRANGER = """
+import socket, struct, sys, time
+
+def name(*labels):
+    return b"".join(bytes([len(label)]) + label for label in labels) + bytes(1)
+
+service = (b"_telemetry-hub", b"_tcp", b"local")
+line = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+line.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+line.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+line.bind(("", 5353))
+line.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(sys.argv[1]))
+evil = [name(b"a", b"_http", b"_tcp", b"local"), name(b"a", b"example"), name(b"\\x1b[2J", *service), name(*service)]
+for _ in range(50):
+    for alias in evil:
+        pointer = name(*service) + struct.pack("!HHIH", 12, 1, 4500, len(alias)) + alias
+        line.sendto(struct.pack("!6H", 0, 0x8400, 0, 1, 0, 0) + pointer, ("224.0.0.251", 5353))
+    print("sent", flush=True)
+    time.sleep(0.2)
+"""
 
 # What somebody else in the network says for some seconds: services of this kind whose names no service can have.
 HOSTILE = """
@@ -157,6 +178,24 @@ def test_two_hubs_of_one_machine_have_two_names(cable: Cable, tmp_path: Path) ->
     assert {hub["url"] for hub in found} == {f"ws://{NET}.1:8001", f"ws://{NET}.1:8002"}
     assert len({hub["name"] for hub in found}) == 2
     assert [hub["fingerprint"] for hub in found] == [None, None]
+
+
+def test_names_of_a_stranger_hide_no_hub(cable: Cable, tmp_path: Path) -> None:
+    """One packet with a name of another type or none must not end the search; nor does a search leave a thread."""
+    command = ["ip", "netns", "exec", cable.hub, sys.executable, "-c", STRANGER, f"{NET}.1"]
+    look = "import threading; from device_sdk import Device; "
+    look += "print([hub.url for hub in Device.discover()], threading.active_count())"
+    with serving(cable, tmp_path / "data", "--insecure-lan", "--port", "8001"):
+        stranger = subprocess.Popen(command, stdout=subprocess.PIPE)
+        try:
+            assert stranger.stdout is not None
+            assert stranger.stdout.readline() == b"sent\n"
+            found = cable.run("-c", look)
+        finally:
+            stranger.kill()
+            stranger.communicate(timeout=LIMIT_S)
+
+    assert found == f"['ws://{NET}.1:8001'] 1\n"
 
 
 def test_hub_without_a_network_works_and_tries_again(cable: Cable, tmp_path: Path) -> None:
