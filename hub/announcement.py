@@ -8,9 +8,7 @@ network it tries again and everything else works.
 import asyncio
 import hashlib
 import logging
-import re
 import socket
-import ssl
 import threading
 import uuid
 from contextlib import suppress
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL
+from hub.certificate import first_fingerprint
 from hub.config import Config, is_loopback
 from hub.errors import ConfigError
 
@@ -36,7 +35,6 @@ MAX_ADDRESSES = 8
 _GOODBYE_S = 1.0
 # A name has 63 bytes; seven are ours.
 _HOST_CHARS = 50
-_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 def check_announceable(config: Config) -> None:
@@ -60,13 +58,11 @@ def properties(config: Config) -> dict[str, str]:
     told = {"v": DEVICE_SUBPROTOCOL, "path": DEVICE_PATH, "tls": "0"}
     if config.tls_cert is not None:
         try:
-            found = _CERTIFICATE.search(config.tls_cert.read_text(encoding="ascii", errors="replace"))
+            fingerprint = first_fingerprint(config.tls_cert.read_text(encoding="ascii", errors="replace"))
         except OSError as error:
             raise ConfigError(f"{config.tls_cert}: {error}") from error
-        if found is None:
+        if fingerprint is None:
             raise ConfigError(f"{config.tls_cert} holds no certificate in PEM; `hub tls init` makes one")
-        # The first of a chain is the hub's own.
-        fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(found.group())).hexdigest()
         told |= {"tls": "1", "fp": fingerprint}
     return told
 

@@ -9,6 +9,7 @@ Several common names say two things, so such a certificate names nobody.
 """
 
 import hashlib
+import re
 import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from hub.roles import DEFAULT_NAMESPACE
 
 NAMESPACE_SCHEME = "telemetry-hub:"
 _FINGERPRINT_DIGITS = 64
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,18 @@ def read_certificate(fields: Mapping[str, Any], der: bytes) -> Certificate:
         begins_ns=_time_ns(fields["notBefore"]),
         ends_ns=_time_ns(fields["notAfter"]),
     )
+
+
+def first_fingerprint(pem: str) -> str | None:
+    """Return the SHA-256 of the first certificate in PEM, of a chain the owner's; None when there is none.
+
+    `ssl.PEM_cert_to_DER_cert` alone takes two certificates for one, whose fingerprint nobody has.
+    """
+    found = _CERTIFICATE.search(pem)
+    try:
+        return None if found is None else hashlib.sha256(ssl.PEM_cert_to_DER_cert(found.group())).hexdigest()
+    except ValueError:
+        return None
 
 
 def check_fingerprint(text: str) -> str:

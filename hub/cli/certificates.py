@@ -72,22 +72,22 @@ def restore(
         with options.open_revocations(data) as revocations:
             revocations.restore(fingerprint, namespace=options.NAMESPACE)
     else:
-        from hub.certificate import check_fingerprint
-
-        path = f"/v1/certificates/revoked/{check_fingerprint(fingerprint)}"
-        options.open_client(url, token, ca).delete(path)
+        options.open_client(url, token, ca).delete(f"/v1/certificates/revoked/{fingerprint}")
     output.tell(f"certificate {fingerprint} may be used again")
 
 
 def _fingerprint(text: str) -> str:
-    """Return the fingerprint of a file, or what was given as one."""
+    """Return the fingerprint of a file, of a chain its first certificate's, or what was given as one."""
+    from hub.certificate import check_fingerprint, first_fingerprint
+    from hub.errors import BadRequestError
+
     path = Path(text)
     if not path.is_file():
-        return text
-    import hashlib
-    import ssl
-
-    try:
-        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(path.read_text().strip())).hexdigest()
-    except ValueError as error:
-        raise typer.BadParameter(f"{path} holds no single certificate in PEM: {error}") from error
+        try:
+            return check_fingerprint(text)
+        except BadRequestError as error:
+            raise typer.BadParameter(f"{text!r} is no file, and {error}") from error
+    found = first_fingerprint(path.read_text(encoding="ascii", errors="replace"))
+    if found is None:
+        raise typer.BadParameter(f"{path} holds no certificate in PEM")
+    return found

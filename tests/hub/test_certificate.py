@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hub.certificate import check_fingerprint, read_certificate
+from hub.certificate import check_fingerprint, first_fingerprint, read_certificate
 from hub.errors import BadRequestError
 
 DATES = {"notBefore": "Jan  1 00:00:00 2026 GMT", "notAfter": "Jan  1 00:00:10 2026 GMT"}
@@ -51,3 +51,23 @@ def test_fingerprints_as_tools_print_them() -> None:
     assert check_fingerprint("SHA256:" + ":".join(["AB"] * 32)) == "ab" * 32
     with pytest.raises(BadRequestError, match="64 hex digits"):
         check_fingerprint("ab" * 20)
+
+
+@pytest.mark.parametrize(
+    "pem",
+    ["", "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----", "-----BEGIN CERTIFICATE-----\nA",
+     "-----BEGIN CERTIFICATE-----\nA\n-----END CERTIFICATE-----"],
+    ids=["empty", "key", "cut off", "no base64"],
+)  # fmt: skip
+def test_no_certificate_has_no_fingerprint(pem: str) -> None:
+    """A fingerprint that is made up would be revoked in the place of the right one."""
+    assert first_fingerprint(pem) is None
+
+
+def test_first_certificate_of_a_chain_counts() -> None:
+    """Whatever stands before it and whatever follows."""
+    first, second = (f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n" for body in ("", "AAAA"))
+
+    assert first_fingerprint("text\n" + first + second) == (
+        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    )

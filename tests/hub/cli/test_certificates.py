@@ -29,10 +29,24 @@ def test_revoked_listed_restored(run: Run, hub: HubProcess, admin: str, tmp_path
     assert after.json == []
 
 
+def test_first_of_a_chain_is_the_one_that_ends(run: Run, tmp_path: Path) -> None:
+    """A device's file may bring its authority along, and text of `openssl`: the device's own is revoked."""
+    run("tls", "init", "--data", tmp_path)
+    made = run("tls", "device", "pump", "--data", tmp_path, "--json").json
+    chain = tmp_path / "chain.pem"
+    chain.write_text("Certificate: ü\n" + Path(made["cert"]).read_text() + (tmp_path / "tls" / "ca.pem").read_text())
+
+    assert run("certificates", "revoke", chain, "--data", tmp_path).code == 0
+
+    listed = run("certificates", "ls", "--data", tmp_path, "--json").json
+    assert [r["fingerprint"] for r in listed] == [made["fingerprint"]]
+
+
 def test_what_is_no_certificate(run: Run, tmp_path: Path) -> None:
     """A file without a certificate and a word that is no fingerprint are misuse; what is not revoked is not found."""
     (tmp_path / "key.pem").write_text("no certificate")
 
-    assert run("certificates", "revoke", "key.pem", "--data", tmp_path).code == 2
-    assert run("certificates", "revoke", "pump", "--data", tmp_path).code == 2
+    assert run("certificates", "revoke", tmp_path / "key.pem", "--data", tmp_path).code == 2
+    typo = run("certificates", "revoke", "pump.pem", "--data", tmp_path)
+    assert (typo.code, "'pump.pem' is no file, and a fingerprint is" in " ".join(typo.err.split())) == (2, True)
     assert run("certificates", "restore", A, "--data", tmp_path).code == 5
