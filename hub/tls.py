@@ -104,7 +104,8 @@ def make_device_certificate(folder: Path, name: str, *, now: datetime, replace: 
     if not ((folder / "ca.pem").exists() and (folder / "ca-key.pem").exists()):
         raise ConfigError(f"{folder} holds no authority that could sign; make one with: hub tls init")
     devices = folder / "devices"
-    cert_path, key_path = devices / f"{name}.pem", devices / f"{name}-key.pem"
+    # Not NAME-key.pem: that is the certificate of a device called NAME-key.
+    cert_path, key_path = devices / f"{name}.pem", devices / f"{name}.key"
     if cert_path.exists() and not replace:
         raise ConflictError(f"{cert_path} exists; for a new certificate say --renew (revoke the old one if it leaked)")
     devices.mkdir(exist_ok=True, mode=0o700)

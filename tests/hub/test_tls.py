@@ -173,3 +173,19 @@ def test_device_certificate_needs_an_authority_a_name_and_a_word(tmp_path: Path)
         make_device_certificate(tmp_path, "pump", now=now)
 
     assert make_device_certificate(tmp_path, "pump", now=now, replace=True).fingerprint != first.fingerprint
+
+
+def test_files_of_one_device_are_never_those_of_another(tmp_path: Path) -> None:
+    """Whatever devices are called, no certificate is written over a key that cannot be made again."""
+    now = datetime.now(UTC)
+    make_certificates(tmp_path, ["hub.local"], now=now)
+    pump = make_device_certificate(tmp_path, "pump", now=now)
+    key = pump.key.read_bytes()
+
+    others = [
+        make_device_certificate(tmp_path, name, now=now, replace=True)
+        for name in ("pump-key", "pump.key", "pump.pem", "pump-key.pem")
+    ]
+
+    assert pump.key.read_bytes() == key
+    assert len({path for files in (pump, *others) for path in (files.cert, files.key)}) == 10
