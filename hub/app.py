@@ -13,7 +13,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -334,27 +334,37 @@ class Hub:
         level = logging.WARNING
         while True:
             await asyncio.sleep(IDENTITIES_EVERY_S)
-            # What is found ended is told once: it is acted on though another file cannot be read.
-            ended: set[str] = set()
-            try:
-                # In a thread: another process may hold the file's lock for seconds.
-                ended |= await asyncio.to_thread(self.identities.refresh)
-                ended |= await asyncio.to_thread(self.users.refresh)
-                missing = await asyncio.to_thread(self.certified.refresh, self.certified.asked())
-                enrolled = await asyncio.to_thread(self.gateways.refresh, self.gateways.asked())
-            except HubError as error:
-                # Whatever is wrong with the file, revoked credentials must be noticed when it is well again.
-                _log.log(level, "identities not read reason=%s; trying again", error)
-                level = logging.DEBUG
-            else:
-                level = logging.WARNING
-                for socket, why in self.certified.ended(missing):
-                    socket.end(Close.UNAUTHENTICATED, why)
-                self.gateways.ended(enrolled)
-            if ended:
-                for socket in [s for s, identity in self._socket_ids.items() if identity in ended]:
-                    socket.end(Close.UNAUTHENTICATED, "this credential was revoked")
-                self.live.end_identities(ended)
+            failed = None
+            # Each for itself: who is told of an ended token is told once, and a file that fails must not lose it.
+            for look in (self._end_tokens, self._end_sessions, self._end_certified, self._end_children):
+                try:
+                    await look()
+                except HubError as error:
+                    # Whatever is wrong with the file, revoked credentials must be noticed when it is well again.
+                    _log.log(level, "identities not read reason=%s; trying again", error)
+                    failed = error
+            level = logging.WARNING if failed is None else logging.DEBUG
+
+    async def _end_tokens(self) -> None:
+        # In a thread, as the others: another process may hold the file's lock for seconds.
+        self._end_identities(await asyncio.to_thread(self.identities.refresh))
+
+    async def _end_sessions(self) -> None:
+        self._end_identities(await asyncio.to_thread(self.users.refresh))
+
+    def _end_identities(self, ended: Set[str]) -> None:
+        if ended:
+            for socket in [s for s, identity in self._socket_ids.items() if identity in ended]:
+                socket.end(Close.UNAUTHENTICATED, "this credential was revoked")
+            self.live.end_identities(ended)
+
+    async def _end_certified(self) -> None:
+        missing = await asyncio.to_thread(self.certified.refresh, self.certified.asked())
+        for socket, why in self.certified.ended(missing):
+            socket.end(Close.UNAUTHENTICATED, why)
+
+    async def _end_children(self) -> None:
+        self.gateways.ended(await asyncio.to_thread(self.gateways.refresh, self.gateways.asked()))
 
     async def _watch_metadata(self) -> None:
         level = logging.WARNING

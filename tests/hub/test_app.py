@@ -194,18 +194,18 @@ async def test_revoked_credentials_are_noticed_after_the_file_could_not_be_read(
         logging.getLogger("hub.app").removeHandler(log)
 
 
-async def test_revoked_credentials_end_though_another_file_cannot_be_read(tmp_path: Path) -> None:
-    """A revocation is found once: a fault of the users' file in the same turn must not swallow it."""
+@pytest.mark.parametrize("broken", ["users", "revocations"])
+async def test_revoked_credentials_end_while_another_file_fails(tmp_path: Path, broken: str) -> None:
+    """A token that ends is told of once: a fault of the users' or the certificates' file does not swallow it."""
     async with Hub(Config(data=tmp_path)) as hub:
         id_, _ = hub.identities.add_token(Role.WATCHER)
         watcher = Watching(id_)
         hub.live.enter(watcher)
-        with closing(sqlite3.connect(tmp_path / "users.sqlite3", isolation_level=None)) as other:
-            other.execute("ALTER TABLE user RENAME TO away")
-            with closing(Identities(tmp_path / "identities.sqlite3")) as identities:
-                identities.remove_token(id_)
+        getattr(hub, broken).close()
 
-            await asyncio.wait_for(watcher.is_ended.wait(), WAIT_S)
+        hub.identities.remove_token(id_)
+
+        await asyncio.wait_for(watcher.is_ended.wait(), WAIT_S)
 
 
 async def test_metadata_of_another_process_is_seen(tmp_path: Path) -> None:
