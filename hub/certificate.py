@@ -4,8 +4,8 @@ Owns: the rule below. Place: after `roles`; the WebSocket gateway reads with it 
 whether a certificate is trusted (TLS does: `--tls-client-ca`), revoked (`hub.revocations`) or enrolled.
 
 The rule: the device is the common name of the subject; a certificate without one names it by its first DNS name. The
-namespace is that of the first URI ``telemetry-hub:NAMESPACE`` among the alternative names, else the default one.
-Several common names say two things, so such a certificate names nobody.
+namespace is that of the URI ``telemetry-hub:NAMESPACE`` among the alternative names, else the default one. Several
+common names, or several such URIs, say two things, so such a certificate names nobody.
 """
 
 import hashlib
@@ -45,10 +45,15 @@ def read_certificate(fields: Mapping[str, Any], der: bytes) -> Certificate:
     alternatives: Iterable[tuple[str, str]] = fields.get("subjectAltName", ())
     if not names:
         names = [value for kind, value in alternatives if kind == "DNS"][:1]
-    spaces = [value for kind, value in alternatives if kind == "URI" and value.startswith(NAMESPACE_SCHEME)]
+    # Schemes have no case (RFC 3986, section 3.1): one that was overlooked would put the device into the default one.
+    spaces = [
+        value[len(NAMESPACE_SCHEME) :]
+        for kind, value in alternatives
+        if kind == "URI" and value.lower().startswith(NAMESPACE_SCHEME)
+    ]
     return Certificate(
-        device=names[0] if len(names) == 1 else "",
-        namespace=spaces[0].removeprefix(NAMESPACE_SCHEME) if spaces else DEFAULT_NAMESPACE,
+        device=names[0] if len(names) == 1 and len(spaces) <= 1 else "",
+        namespace=spaces[0] if spaces else DEFAULT_NAMESPACE,
         fingerprint=hashlib.sha256(der).hexdigest(),
         begins_ns=_time_ns(fields["notBefore"]),
         ends_ns=_time_ns(fields["notAfter"]),

@@ -17,7 +17,7 @@ from hub.certificate import Certificate
 from hub.credential import device_identity
 from hub.errors import ForbiddenError, UnauthenticatedError
 from hub.revocations import Revocations
-from hub.roles import Identity
+from hub.roles import DEFAULT_NAMESPACE, Identity
 
 _Socket = TypeVar("_Socket", bound=Hashable)
 
@@ -53,15 +53,19 @@ class Certified(Generic[_Socket]):
         space, name = certificate.namespace, certificate.device
         if by_token is not None and (by_token.namespace, by_token.name) != (space, name):
             raise ForbiddenError(
-                f"the token is that of {by_token.name!r}, the certificate that of {name[:80]!r}: use one of them, "
-                "or both of one device"
+                f"the token is that of {_told(by_token.namespace, by_token.name)}, the certificate that of "
+                f"{_told(space, name)}: use one of them, or both of one device"
             )
         why = self._why_not(certificate)
         if why is not None:
             raise UnauthenticatedError(why)
+        if not name:
+            raise UnauthenticatedError(
+                "the certificate names no device, or two: it needs one common name, or a DNS name, and one namespace"
+            )
         if not self._identities.is_enrolled(name, namespace=space):
             raise UnauthenticatedError(
-                f"the certificate names {name[:80]!r}, which is no enrolled device: hub devices add NAME"
+                f"the certificate names {_told(space, name)}, which is no enrolled device: hub devices add NAME"
             )
         return device_identity(certificate.fingerprint, space, name) if by_token is None else by_token
 
@@ -108,3 +112,8 @@ class Certified(Generic[_Socket]):
         if not certificate.begins_ns <= self._clock() < certificate.ends_ns:
             return "this certificate has expired, or is not valid yet: make a new one, or set the hub's clock"
         return None
+
+
+def _told(namespace: str, name: str) -> str:
+    """Return a device as messages name it; a certificate may say anything, of any length."""
+    return repr(name[:80]) + ("" if namespace == DEFAULT_NAMESPACE else f" of namespace {namespace[:80]!r}")

@@ -27,6 +27,14 @@ CN = "commonName"
             {"subject": (((CN, "pump"),),), "subjectAltName": (("URI", "spiffe://x"), ("URI", "telemetry-hub:north"))},
             "pump", "north", id="namespace",
         ),
+        pytest.param(
+            {"subject": (((CN, "pump"),),), "subjectAltName": (("URI", "Telemetry-Hub:North"),)},
+            "pump", "North", id="scheme in capitals",
+        ),
+        pytest.param(
+            {"subject": (((CN, "a"),),), "subjectAltName": (("URI", "telemetry-hub:x"), ("URI", "telemetry-hub:y"))},
+            "", "x", id="two namespaces",
+        ),
         pytest.param({"subject": (((CN, "a"),), ((CN, "b"),))}, "", "default", id="two common names"),
         pytest.param({}, "", "default", id="no name"),
     ],

@@ -54,8 +54,13 @@ def test_speaks_for_the_device_alone(world: World) -> None:
     ("certificate", "now_ns", "message"),
     [
         pytest.param(Certificate("other", SPACE, "ab" * 32, 100, 200), 150, "no enrolled device", id="not enrolled"),
-        pytest.param(Certificate("pump", "north", "ab" * 32, 100, 200), 150, "no enrolled device", id="namespace"),
-        pytest.param(Certificate("", SPACE, "ab" * 32, 100, 200), 150, "no enrolled device", id="no name"),
+        pytest.param(
+            Certificate("pump", "north", "ab" * 32, 100, 200),
+            150,
+            "'pump' of namespace 'north', which is no",
+            id="namespace",
+        ),
+        pytest.param(Certificate("", SPACE, "ab" * 32, 100, 200), 150, "names no device, or two", id="no name"),
         pytest.param(PUMP, 200, "expired", id="expired"),
         pytest.param(PUMP, 99, "not valid yet", id="not begun"),
         pytest.param(Certificate("pump", SPACE, "cd" * 32, 100, 200), 150, "revoked", id="revoked"),
@@ -70,10 +75,12 @@ def test_refused(world: World, certificate: Certificate, now_ns: int, message: s
         world.certified.identify(certificate, None)
 
 
-@pytest.mark.parametrize(("space", "name"), [(SPACE, "other"), ("north", "pump")])
-def test_token_of_another_device_is_refused(world: World, space: str, name: str) -> None:
-    """Token and certificate must say the same device of the same namespace."""
-    with pytest.raises(ForbiddenError, match="use one of them"):
+@pytest.mark.parametrize(
+    ("space", "name", "told"), [(SPACE, "other", "'other'"), ("north", "pump", "'pump' of namespace 'north'")]
+)
+def test_token_of_another_device_is_refused(world: World, space: str, name: str, told: str) -> None:
+    """Token and certificate must say the same device of the same namespace; the message tells them apart."""
+    with pytest.raises(ForbiddenError, match=f"that of {told}, the certificate that of 'pump': use one of them"):
         world.certified.identify(PUMP, device_identity("d1", space, name))
 
 
