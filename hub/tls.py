@@ -68,7 +68,7 @@ def make_certificates(folder: Path, names: Sequence[str], *, now: datetime, repl
 
     Raises:
         ConflictError: there is a server certificate and ``replace`` is false; nothing was written.
-        ConfigError: no names, or one that cannot stand in a certificate.
+        ConfigError: no names, or one that cannot stand in a certificate; or one file of the authority is missing.
     """
     cert_path, key_path = folder / "server.pem", folder / "server-key.pem"
     if cert_path.exists() and not replace:
@@ -159,10 +159,11 @@ def _load_or_make_ca(folder: Path, now: datetime) -> tuple[x509.Certificate, ec.
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise ConfigError(f"{key_path} is no key of `hub tls init`; move it away and try again")
         return x509.load_pem_x509_certificate(cert_path.read_bytes()), key
-    if cert_path.exists():
+    if cert_path.exists() or key_path.exists():
+        there, away = (cert_path, key_path) if cert_path.exists() else (key_path, cert_path)
         raise ConfigError(
-            f"{cert_path} is there and {key_path.name}, its key, is not: bring the key back to sign with it, or move "
-            "ca.pem away for a new authority, which every device must be given"
+            f"{there} is there and {away} is not: bring it back, for a new authority would be trusted by no device "
+            f"that has the old one. If that is what you want, move {there} away too"
         )
     key = ec.generate_private_key(ec.SECP256R1())
     name = _common_name(f"telemetry-hub authority of {socket.gethostname()}")
