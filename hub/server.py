@@ -61,6 +61,7 @@ def serve(config: Config, *, started: Started | None = None) -> int:
         level=config.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the greeting says that it started, and where
+    _check_client_ca(config)
     if config.announce:
         check_announceable(config)
     restarts = 0
@@ -177,6 +178,19 @@ def base_url(config: Config, port: int) -> str:
     if ":" in host:
         host = f"[{host}]"
     return f"{'https' if config.is_tls else 'http'}://{host}:{port}"
+
+
+def _check_client_ca(config: Config) -> None:
+    """Raise `ConfigError` with the file's name, where OpenSSL would only say that there is no certificate."""
+    path = config.tls_client_ca
+    if path is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
+    except OSError as error:  # also of OpenSSL
+        raise ConfigError(
+            f"--tls-client-ca {path}: {error}; it takes certificates in PEM, such as ca.pem of `hub tls init`"
+        ) from error
 
 
 def _bind(config: Config) -> socket.socket:

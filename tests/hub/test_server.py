@@ -3,6 +3,7 @@
 import resource
 import socket
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hub.auth import Identities
 from hub.config import Config
 from hub.errors import ConfigError
 from hub.server import base_url, serve
+from hub.tls import make_certificates
 from tests.support.hub_process import HubProcess
 
 T0 = 1_790_000_000_000_000_000
@@ -33,6 +35,17 @@ def test_serve_refuses_a_taken_port(tmp_path: Path) -> None:
         taken.listen()
         with pytest.raises(ConfigError, match="--port"):
             serve(Config(data=tmp_path / "data", port=taken.getsockname()[1]))
+
+
+def test_serve_names_the_file_that_is_no_authority(tmp_path: Path) -> None:
+    """What OpenSSL says of it names neither the file nor the setting; no port is open then."""
+    files = make_certificates(tmp_path / "tls", ["127.0.0.1"], now=datetime.now(UTC))
+    config = Config(data=tmp_path / "data", port=0, tls_cert=files.cert, tls_key=files.key, tls_client_ca=files.key)
+
+    with pytest.raises(ConfigError, match=r"--tls-client-ca .*server-key\.pem: .*ca\.pem of `hub tls init`"):
+        serve(config)
+
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.slow
