@@ -47,6 +47,8 @@ def check_announceable(config: Config) -> None:
         raise ConfigError("--announce: only this machine can reach the hub; use --host 0.0.0.0 with TLS")
     if ":" in config.host and config.host != "::":
         raise ConfigError("--announce tells IPv4 addresses only; use --host 0.0.0.0, :: or an IPv4 address")
+    # Here, where somebody reads it; the task that announces has nobody.
+    properties(config)
 
 
 def properties(config: Config) -> dict[str, str]:

@@ -36,12 +36,12 @@ def test_without_tls_nothing_is_there_to_pin() -> None:
 
 
 def test_file_without_a_certificate_is_named(tmp_path: Path) -> None:
-    """A key in the place of the certificate is said before anything is announced."""
+    """A key in the place of the certificate is said at the start, not by a task that nobody asks."""
     wrong = tmp_path / "wrong.pem"
     wrong.write_text("no certificate")
 
     with pytest.raises(ConfigError, match=r"wrong\.pem holds no certificate"):
-        properties(Config(tls_cert=wrong, tls_key=wrong))
+        check_announceable(Config(host="0.0.0.0", tls_cert=wrong, tls_key=wrong))
 
 
 @pytest.mark.parametrize(
