@@ -8,6 +8,7 @@ anything, so names are stripped of what a terminal would obey, sizes are bounded
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -30,6 +31,8 @@ MAX_HUBS = 64
 # Of one text, and for the last look at hubs whose answer came in parts.
 _MAX_CHARS = 100
 _REST_S = 0.5
+# A hub tells eight; of a stranger's thousands no more are looked at.
+_MAX_ADDRESSES = 16
 _FINGERPRINT_DIGITS = 64
 # What needs no escape in a URL: no query, no fragment, nothing that a request line cannot hold.
 _PATH = re.compile(r"/[A-Za-z0-9/._~-]*")
@@ -111,8 +114,32 @@ def _ask_for(network: Zeroconf, names: Iterable[str]) -> list[FoundHub]:
                 continue
         except Error:
             continue
-        hubs.append(found_hub(name, info.parsed_addresses(), info.port, info.properties))
+        hubs.append(found_hub(name, nearest_first(info.parsed_addresses()), info.port, info.properties))
     return [hub for hub in hubs if hub is not None]
+
+
+def nearest_first(addresses: Sequence[str]) -> list[str]:
+    """Return the addresses that this machine would use, best first; IPv4 before IPv6.
+
+    A hub with containers tells the address of their bridge too, which leads nowhere from elsewhere, or to a bridge of
+    this machine's own. Whoever shares a network shares the beginning of the address from which the system would send.
+    """
+    return sorted(addresses[:_MAX_ADDRESSES], key=lambda address: (":" in address, -_shared_bits(address)))
+
+
+def _shared_bits(address: str) -> int:
+    """Return how many bits an address has in common with the one of this machine that packets to it would bear."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        # Connecting a datagram socket only asks the routing table; no packet leaves.
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+            own = probe.getsockname()[0]
+        here, there = (int.from_bytes(socket.inet_pton(family, text), "big") for text in (own, address))
+    except OSError:
+        return -2
+    # This machine's own: of a hub that is here too all are, of another one it is a bridge that both have.
+    return -1 if here == there else 128 - (here ^ there).bit_length()
 
 
 def _check_may_block() -> None:
@@ -133,7 +160,7 @@ def found_hub(
 
     Args:
         name: of the service, ``NAME._telemetry-hub._tcp.local.``
-        addresses: IPv4 first; the first is used.
+        addresses: the first is used; see `nearest_first`.
         properties: ``v``, ``path``, ``tls`` (``1`` or ``0``) and ``fp``, as bytes.
     """
     texts = {key: _text(properties.get(key.encode())) for key in ("v", "path", "tls", "fp")}

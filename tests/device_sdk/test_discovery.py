@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from device_sdk.discovery import SERVICE, FoundHub, discover, found_hub
+from device_sdk.discovery import SERVICE, FoundHub, discover, found_hub, nearest_first
 from device_sdk.errors import MisuseError
 from tests.support.hub_process import ROOT
 
@@ -56,6 +56,15 @@ def test_names_are_bounded_and_obeyed_by_no_terminal() -> None:
 
     assert found is not None
     assert (found.name, len(found.version), found.version.isprintable()) == ("[2Jbarn", 100, True)
+
+
+def test_own_addresses_and_those_without_a_way_come_last() -> None:
+    """A bridge that this machine has too leads to itself, what is no address nowhere; IPv6 is second choice."""
+    ordered = nearest_first(["::1", "no address", "127.0.0.1", "127.0.0.2", *["127.0.0.1"] * 99])
+
+    assert ordered[0] == "127.0.0.2"
+    assert ordered[-2:] == ["no address", "::1"]
+    assert len(ordered) == 16
 
 
 @pytest.mark.parametrize("timeout_s", [0.0, -1.0, 61.0, float("nan"), float("inf")])

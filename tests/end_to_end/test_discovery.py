@@ -198,6 +198,18 @@ def test_names_of_a_stranger_hide_no_hub(cable: Cable, tmp_path: Path) -> None:
     assert found == f"['ws://{NET}.1:8001'] 1\n"
 
 
+def test_hub_with_container_bridges_is_found_where_it_is_reached(cable: Cable, tmp_path: Path) -> None:
+    """Of all the addresses it tells the device takes that of the cable, also when it has such a bridge itself."""
+    for end, address in ((cable.hub, "172.17.0.1"), (cable.hub, "172.18.0.1"), (cable.device, "172.17.0.1")):
+        _ip("-n", end, "addr", "add", f"{address}/16", "dev", "lo")  # told before that of the cable
+    _ip("-n", cable.device, "route", "add", "default", "via", f"{NET}.1")
+
+    with serving(cable, tmp_path / "data", "--insecure-lan", "--port", "8001"):
+        (found,) = cable.found()
+
+    assert found["url"] == f"ws://{NET}.1:8001"
+
+
 def test_hub_without_a_network_works_and_tries_again(cable: Cable, tmp_path: Path) -> None:
     """No address yet, as at boot: the hub runs, says that it is not announced, and stops as fast as ever."""
     _ip("-n", cable.hub, "addr", "flush", "dev", "cable")
