@@ -1,6 +1,7 @@
 """The commands of how-to pages run as printed."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,3 +28,21 @@ def test_commands_that_inject_faults_run(tmp_path: Path) -> None:
             )  # fmt: skip
             assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
             assert done.stdout.strip(), command
+
+
+@pytest.mark.slow
+def test_commands_about_certificates_run(tmp_path: Path) -> None:
+    """From the authority to the end of a device's certificate and back, in the order of the page, beside no hub."""
+    told = commands((ROOT / "docs" / "how-to" / "connect-by-certificate.md").read_text(encoding="utf-8"))
+    told = [command for command in told if not command.startswith("hub serve")]
+    assert len(told) == 6
+    # No hub answers here: who printed a command without --data meant one without TLS.
+    environment = {**os.environ, "HUB_URL": f"http://127.0.0.1:{free_port()}", "PYTHONPATH": str(ROOT)}
+    fingerprint = ""
+    for command in told:
+        line = command.replace("hub", f"{sys.executable} -m hub", 1).replace("FINGERPRINT", fingerprint)
+        done = subprocess.run(
+            line, shell=True, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environment
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        fingerprint = "".join(re.findall(r"\b[0-9a-f]{64}\b", done.stdout)[-1:]) or fingerprint
