@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from hub.certificate import first_fingerprint
 from hub.device_tokens import check_enrolled_name
 from hub.errors import ConfigError, ConflictError
 
@@ -48,12 +49,16 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class DeviceFiles:
-    """What `make_device_certificate` wrote, and the fingerprint to revoke it by."""
+    """What `make_device_certificate` wrote, and the fingerprint to revoke it by.
+
+    ``replaced`` is that of the certificate that lay there before: it is still good, and now nowhere else to be found.
+    """
 
     cert: Path
     key: Path
     fingerprint: str
     not_after: datetime
+    replaced: str | None = None
 
 
 def make_certificates(folder: Path, names: Sequence[str], *, now: datetime, replace: bool = False) -> TlsFiles:
@@ -108,13 +113,14 @@ def make_device_certificate(folder: Path, name: str, *, now: datetime, replace: 
     cert_path, key_path = devices / f"{name}.pem", devices / f"{name}.key"
     if cert_path.exists() and not replace:
         raise ConflictError(f"{cert_path} exists; for a new certificate say --renew (revoke the old one if it leaked)")
+    replaced = first_fingerprint(cert_path.read_text(errors="replace")) if cert_path.exists() else None
     devices.mkdir(exist_ok=True, mode=0o700)
     ca_cert, ca_key = _load_or_make_ca(folder, now)
     key = ec.generate_private_key(ec.SECP256R1())
     not_after = min(now + timedelta(days=DEVICE_DAYS), ca_cert.not_valid_after_utc)
     begun = _begin(_common_name(name), ca_cert.subject, key, now, not_after)
     fingerprint = _finish(begun, key, ExtendedKeyUsageOID.CLIENT_AUTH, ca_cert, ca_key, cert_path, key_path)
-    return DeviceFiles(cert_path, key_path, fingerprint, not_after)
+    return DeviceFiles(cert_path, key_path, fingerprint, not_after, replaced)
 
 
 def local_names() -> list[str]:

@@ -65,11 +65,14 @@ def device(
     if as_json:
         output.show_json(
             {"device": name, "cert": str(files.cert), "key": str(files.key), "fingerprint": files.fingerprint,
-             "not_after": files.not_after.isoformat()}
+             "not_after": files.not_after.isoformat(), "replaced": files.replaced}
         )  # fmt: skip
         return
     typer.echo(f"certificate  {files.cert}  (until {files.not_after:%Y-%m-%d})")
     typer.echo(f"key          {files.key}  ← both go to the device: Device(…, certificate=…, key=…)")
     typer.echo(f"fingerprint  {files.fingerprint}  ← to end it: hub certificates revoke")
-    ca = data / "tls" / "ca.pem"
-    output.tell(f"next: hub devices add {name} --data {data}, and hub serve … --tls-client-ca {ca}")
+    if files.replaced is not None:
+        typer.echo(f"replaced     {files.replaced}  ← still good, and only told now: revoke it if it leaked")
+    output.tell(
+        f"next: hub devices add {name} --data {data}, and hub serve … --tls-client-ca {data / 'tls' / 'ca.pem'}"
+    )

@@ -40,3 +40,14 @@ def test_device_prints_what_goes_to_the_device(run: Run, tmp_path: Path) -> None
     assert "hub devices add pump --data d," in first.err, "there may be no hub yet"
     assert "--tls-client-ca d/tls/ca.pem" in first.err
     assert renewed.json["fingerprint"] not in first.out
+
+
+def test_renewal_tells_what_it_replaced(run: Run) -> None:
+    """The certificate before is still good, and its file is gone: without its fingerprint nobody could revoke it."""
+    run("tls", "init", "--data", "d")
+    first = run("tls", "device", "pump", "--data", "d", "--json").json
+    second = run("tls", "device", "pump", "--data", "d", "--renew", "--json").json
+    third = run("tls", "device", "pump", "--data", "d", "--renew")
+
+    assert (first["replaced"], second["replaced"]) == (None, first["fingerprint"])
+    assert f"replaced     {second['fingerprint']}" in third.out
