@@ -80,23 +80,25 @@ def instance_name(host: str, node: int, port: int) -> str:
     return f"{host.partition('.')[0][:_HOST_CHARS] or 'hub'}-{digits}"
 
 
-async def announce(config: Config) -> None:
+async def announce(config: Config, *, retry_s: float = RETRY_S) -> None:
     """Announce the hub until cancelled, then take it back; ``config`` has the port it listens on."""
     service = _Service(config, properties(config))
+    level = logging.WARNING
     try:
-        while not await _is_begun(service):  # noqa: ASYNC110 - networks come without an event
-            await asyncio.sleep(RETRY_S)
+        while not await _is_begun(service, level):
+            level = logging.DEBUG  # a hub may stand without a network for weeks
+            await asyncio.sleep(retry_s)
         await asyncio.Event().wait()
     finally:
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.to_thread(service.end), _GOODBYE_S)
 
 
-async def _is_begun(service: "_Service") -> bool:
+async def _is_begun(service: "_Service", level: int) -> bool:
     try:
         await asyncio.to_thread(service.begin)
     except Exception as error:  # whatever the network or the library says, the hub itself is well
-        _log.warning("not announced in_s=%g reason=%s: %s", RETRY_S, type(error).__name__, error)
+        _log.log(level, "not announced in_s=%g reason=%s: %s", RETRY_S, type(error).__name__, error)
         return False
     return True
 

@@ -1,5 +1,7 @@
 """`hub.announcement`: what is said and when it is refused. On a network: `tests.end_to_end.test_discovery`."""
 
+import asyncio
+import logging
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from device_sdk import discovery
-from hub.announcement import SERVICE, _Service, check_announceable, instance_name, properties
+from hub.announcement import SERVICE, _Service, announce, check_announceable, instance_name, properties
 from hub.config import Config
 from hub.errors import ConfigError
 from hub.tls import make_certificates
@@ -85,3 +87,20 @@ def test_nothing_is_registered_after_the_end() -> None:
     service.end()
 
     assert service._network is None
+
+
+def test_hub_without_a_network_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    """It tries on; a warning each half minute for weeks would hide all others."""
+    caplog.set_level(logging.DEBUG, "hub.announcement")
+
+    async def fail_thrice() -> None:
+        # No name server is asked for a name with such a label.
+        announcing = asyncio.create_task(announce(Config(host="x" * 64, insecure_lan=True), retry_s=0.01))
+        while len(caplog.records) < 3:  # noqa: ASYNC110 - a log has no event
+            await asyncio.sleep(0.01)
+        announcing.cancel()
+        await asyncio.gather(announcing, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(fail_thrice(), 20))
+
+    assert [record.levelname for record in caplog.records[:3]] == ["WARNING", "DEBUG", "DEBUG"]
