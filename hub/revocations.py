@@ -86,8 +86,8 @@ class Revocations:
         """
         digits = check_fingerprint(fingerprint)
         with self._changing() as database:
-            query = "SELECT count(*) FROM revoked WHERE namespace = ?"
-            if database.execute(query, (namespace,)).fetchone()[0] >= MAX_REVOKED:
+            query = "SELECT count(*) FROM revoked WHERE namespace = ? AND fingerprint != ?"
+            if database.execute(query, (namespace, digits)).fetchone()[0] >= MAX_REVOKED:
                 raise ConflictError(
                     f"{MAX_REVOKED} certificates are revoked, the most a namespace may have: restore those that have "
                     "expired, or make a new authority and give it with --tls-client-ca"
