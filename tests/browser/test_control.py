@@ -221,7 +221,7 @@ def test_who_may_not_command_sees_no_command(open_tab: OpenTab, fan: Fan, world:
     expect(page.locator("#desired-form")).to_be_hidden()
     page.get_by_role("button", name="Fleet…").click()
     page.locator("#fleet-drifts").get_by_role("button", name="in sync").click()
-    expect(page.locator("#fleet-drifts")).to_contain_text("fan-2")
+    expect(page.locator("#fleet-drifts")).to_contain_text("greenhouse-1")
     expect(page.locator("#fleet-commands")).to_be_hidden()
 
 
