@@ -34,6 +34,8 @@ _DOORS = {
     "zeroconf": {"device_sdk.discovery", "hub.announcement"},
     "argon2": {"hub.passwords"},
     "segno": {"hub.cli.qr"},
+    "numpy": {"hub.store"},
+    "pcodec": {"hub.store.chunk"},
     "sqlite3": {
         "hub.auth",
         "hub.backup",
