@@ -70,9 +70,10 @@ class StoreStatistics:
 
 
 class Store(Protocol):
-    """Blocking; one writer thread, any reader threads."""
+    """Blocking; one writer thread, any reader threads. ``applied``: the offset of the last frame that is stored."""
 
-    applied: int
+    @property
+    def applied(self) -> int: ...
 
     def write(self, frames: Sequence[Frame]) -> None:
         """Store the readings of frames (ascending offsets); those ≤ ``applied`` are skipped: repeating is harmless."""

@@ -22,7 +22,10 @@ _TESTED_IN = {
     "device_sdk.spool_base": "tests/contract/test_spool.py",
     "hub.gateway.device_socket": "tests/end_to_end/test_bad_input.py",
     "hub.journal.sqlite": "tests/contract/test_journal.py",
+    "hub.store.buckets": "tests/contract/test_store.py",
+    "hub.store.columns": "tests/contract/test_store.py",
     "hub.store.embedded": "tests/contract/test_store.py",
+    "hub.store.walk": "tests/contract/test_store.py",
 }
 # What a package as a whole must not load, or must not let in and show, belongs to no module of it.
 _OF_A_WHOLE_PACKAGE = {

@@ -1,20 +1,35 @@
 """What every `Store` must answer alike. One suite over all engines and the oracle."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from device_sdk.reading import Value
 from hub.errors import BadRequestError
+from hub.model import Frame
 from hub.store.base import AGGREGATES, Bucket, Row, SeriesCounters, Store
+from hub.store.columns import ColumnStore
 from hub.store.embedded import EmbeddedStore
 from tests.support.frames import T0, FrameMaker, numbered
 from tests.support.memory_store import MemoryStore
 
 FOREVER = (-(2**62), 2**62)
+
+
+class SealedAtOnce(ColumnStore):
+    """Nothing waits: every question is answered from chunks."""
+
+    def write(self, frames: Sequence[Frame]) -> None:
+        """Write and seal."""
+        super().write(frames)
+        self.seal()
+
+
 ENGINES: dict[str, Callable[[Path], Store]] = {
+    "columns": lambda path: ColumnStore(path / "readings.sqlite3"),
+    "columns, each write sealed": lambda path: SealedAtOnce(path / "readings.sqlite3"),
     "embedded": lambda path: EmbeddedStore(path / "readings.sqlite3"),
     "memory": lambda path: MemoryStore(),
 }

@@ -1,0 +1,340 @@
+"""The column store's file and memory: what is written, what is sealed, and one state of both for whoever asks.
+
+Owns: the tables, their transactions, the log of what is not sealed yet (``pending``), `Heads`. Place: after
+`store.sealing`, used by `store.columns`, which answers the questions. Must not: know the journal, or wait for one.
+
+Theory of operation. A write is one row of the log and the same readings in memory. When a series has a chunk's worth,
+or has waited ten minutes, or the log is full, it is sealed: chunks, counters and the series' ``sealed`` position are
+one transaction, and log rows that nobody needs any more go with it. So at any instant each reading is in exactly one
+place, and after a kill the memory is filled again from the log.
+
+Whoever asks sees one state: ``version`` changes with every transaction, in the file and then in memory. A reader takes
+its snapshot of the file, and looks at the heads when they are of the same version: it waits while a commit is in the
+file and not yet in memory, and takes another snapshot when the memory is ahead. It never waits for the disk. Beside
+another process that writes, it reads the log instead.
+
+Durability. ``synchronous=NORMAL``: a commit survives a kill at once and a power cut after the next `sync` or
+checkpoint. That is enough, because ``applied`` is in the transaction of the readings: after a power cut both fall back
+together, and the journal is read again from there.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from hub.database import NORMAL, ReadPool, is_disk_failure, open_database, roll_back
+from hub.errors import DiskFailedError, StoreError
+from hub.model import Frame
+from hub.renewal import mark_suspect
+from hub.store import sealing
+from hub.store.arrivals import Arrivals, decode, encode
+from hub.store.head import Heads
+from hub.store.merge import FULL
+from hub.store.sealing import Sealing, Unsealed, delete_oldest
+
+# A file of plain rows, which has the same name, says 1 or 2.
+SCHEMA_VERSION = 100
+_SCHEMA = f"""
+{sealing.SCHEMA};
+CREATE TABLE pending(id INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE progress(id INTEGER PRIMARY KEY CHECK(id = 1), applied INTEGER NOT NULL, version INTEGER NOT NULL);
+INSERT INTO progress VALUES (1, 0, 0)
+"""  # noqa: S608
+# Readings wait no longer for their chunk: so erasure is complete, and a start quick.
+MAX_AGE_S = 600.0
+# Of the log, and so of what is in memory: 1.6 million readings, which a start reads in about a second.
+MAX_PENDING_BYTES = 32 * 1024 * 1024
+# What a row of it costs beside its body when it is read back.
+_ROW_BYTES = 200
+# Series sealed in one transaction: about 10 ms. Transactions after one write: more series than it has readings would be
+# rare, so what is due cannot grow, and a stop is quick.
+SEALED_AT_ONCE = 64
+_SEALS_A_WRITE = 16
+# The write-ahead log is brought into the file when about so much was written, behind a COMMIT and not inside it: what
+# was written is seen before. A commit writes three pages beside what it carries.
+_CHECKPOINT_BYTES = 16 * 1024 * 1024
+_COMMIT_BYTES = 3 * 4096
+# By itself SQLite does so when the estimate was far too low.
+_BACKSTOP_PAGES = 16_000
+_ERASED_AT_ONCE = 64
+# A reader's snapshots that a commit may overtake; then it reads the log, which is slower and as right.
+_LOOKS = 20
+
+Seen = TypeVar("Seen")
+
+
+class ColumnFile:
+    """One writer thread, any reader threads.
+
+    Args: as of `store.columns.ColumnStore`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], float],
+        max_bytes: int | None = None,
+        max_pending_bytes: int = MAX_PENDING_BYTES,
+        chunk_readings: int = FULL,
+        trace: Callable[[str], None] | None = None,
+    ) -> None:
+        self._path = path
+        self._max_pending_bytes = max_pending_bytes
+        self._chunk_readings = chunk_readings
+        self._clock = clock
+        self._connection = open_database(
+            path, _SCHEMA, SCHEMA_VERSION, synchronous=NORMAL, error=StoreError, max_bytes=max_bytes
+        )
+        self._connection.execute(f"PRAGMA wal_autocheckpoint={_BACKSTOP_PAGES}")
+        self._unchecked_bytes = 0
+        self._connection.set_trace_callback(trace)
+        self._readers = ReadPool(path)
+        self._write_lock = threading.Lock()
+        self._view = threading.Condition()
+        # The version that a COMMIT under way will bring.
+        self._committing: int | None = None
+        self._failed: DiskFailedError | None = None
+        # Newest time of each series written since start.
+        self._newest: dict[int, int] = {}
+        self.applied: int
+        try:
+            self.applied, self._version = self._connection.execute("SELECT applied, version FROM progress").fetchone()
+            self._heads = self._load(self._connection)
+            sizes = self._connection.execute("SELECT id, length(body) FROM pending ORDER BY id")
+            # Log row → what it costs, oldest first.
+            self._pending = {row: size + _ROW_BYTES for row, size in sizes}
+            self._pending_bytes = sum(self._pending.values())
+        except (sqlite3.Error, StoreError) as error:
+            self._connection.close()
+            raise StoreError(f"cannot use {path}: {error}; restore a backup or use another data directory") from error
+
+    def write(self, frames: Sequence[Frame]) -> None:
+        """Log the readings of frames behind ``applied`` in one transaction; then seal what is due.
+
+        Raises:
+            DiskFailedError: nothing more is taken; the file must be renewed (`hub.renewal`).
+            StoreError: try again later; what was logged is skipped then.
+        """
+        with self._write_lock:
+            fresh = [frame for frame in frames if frame.offset > self.applied]
+            if fresh:
+                self._log_frames(fresh)
+            for _ in range(_SEALS_A_WRITE):
+                due = self._due()
+                if not due:
+                    break
+                self._seal(due)
+
+    def seal(self) -> None:
+        """Seal everything; what a write does when it is time."""
+        with self._write_lock:
+            while due := list(self._heads)[:SEALED_AT_ONCE]:
+                self._seal(due)
+
+    def sync(self) -> int:
+        """Make all that was written durable with one fsync; return ``applied``."""
+        with self._write_lock:
+            # One commit with FULL fsyncs the whole write-ahead log, earlier commits included.
+            self._check_usable()
+            try:
+                self._connection.execute("PRAGMA synchronous=FULL")
+                with self._transaction("cannot make it durable"):
+                    pass
+            finally:
+                self._connection.execute("PRAGMA synchronous=NORMAL")
+            return self.applied
+
+    def rewind(self, offset: int) -> None:
+        """Set ``applied`` back to ``offset``."""
+        with self._write_lock, self._transaction("cannot rewind", applied=offset):
+            pass
+
+    def erase(self, series: int) -> int:
+        """Seal a series and delete its chunks, in slices between which writes go on; return how many readings."""
+        erased = 0
+        with self._write_lock:
+            if self._heads.get(series) is not None:
+                self._seal([series])
+        while slice_of := self._erase_slice(series):
+            erased += slice_of
+        return erased
+
+    @contextmanager
+    def snapshot(self, look: Callable[[Heads], Seen]) -> Iterator[tuple[sqlite3.Connection, Seen]]:
+        """Give a connection inside a read transaction, and what ``look`` took from the heads of the same state.
+
+        Args:
+            look: must be quick and copy what it takes; the writer waits for it.
+        """
+        with self._readers.connection() as connection:
+            for _ in range(_LOOKS):
+                (version,) = connection.execute("SELECT version FROM progress").fetchone()
+                with self._view:
+                    self._view.wait_for(lambda: self._committing != version)  # noqa: B023  # called here, not later
+                    if version >= self._version:
+                        seen = [look(self._heads)] if version == self._version else []
+                        break
+                connection.execute("ROLLBACK")
+                connection.execute("BEGIN")
+            else:
+                seen = []
+            # Another process writes: the log of this state says what was not sealed.
+            yield connection, seen[0] if seen else look(self._load(connection))
+
+    def close(self) -> None:
+        """Close all handles; safe to call twice."""
+        with self._write_lock:
+            self._readers.close()
+            self._connection.close()
+
+    def _log_frames(self, frames: Sequence[Frame]) -> None:
+        arrivals = Arrivals(self._known_newest)
+        for frame in frames:
+            arrivals.add(frame)
+        pieces = arrivals.finish()
+        row = self._version + 1
+        body = encode(pieces) if pieces else b""
+
+        def show() -> None:
+            now_s = self._clock()
+            for series, piece in pieces.items():
+                self._heads.add(row, series, piece, now_s)
+
+        with self._transaction("a write failed and was undone", applied=frames[-1].offset, show=show):
+            if body:
+                self._connection.execute("INSERT INTO pending VALUES (?, ?)", (row, body))
+        if body:
+            self._pending[row] = len(body) + _ROW_BYTES
+            self._pending_bytes += len(body) + _ROW_BYTES
+            self._written(len(body))
+        self._newest.update(arrivals.newest)
+
+    def _due(self) -> list[int]:
+        """Return the next series to seal, none when nothing is due."""
+        before, excess = 0, self._pending_bytes - self._max_pending_bytes
+        if excess > 0:
+            # Half of it at once, or the next write would be here again.
+            excess += self._max_pending_bytes // 2
+            for row, size in self._pending.items():
+                before = row + 1
+                excess -= size
+                if excess <= 0:
+                    break
+        return self._heads.due(SEALED_AT_ONCE, self._clock() - MAX_AGE_S, before)
+
+    def _seal(self, due: Sequence[int]) -> None:
+        """Move all unsealed readings of some series into chunks, and drop the log rows that nobody needs any more."""
+
+        def show() -> None:
+            for series in due:
+                self._heads.remove(series)
+
+        with self._transaction("sealing failed and was undone", show=show):
+            work = Sealing(self._connection, self._version, self._chunk_readings)
+            for series in sorted(due):
+                head = self._heads.get(series)
+                assert head is not None, "only the writer removes heads"
+                work.add(series, Unsealed(head.readings(), head.late))
+            work.write()
+            first = self._heads.first_row(self._version + 1, without=set(due))
+            self._connection.execute("DELETE FROM pending WHERE id < ?", (first,))
+        while self._pending and (row := next(iter(self._pending))) < first:
+            self._pending_bytes -= self._pending.pop(row)
+        self._written(work.bytes)
+
+    def _erase_slice(self, series: int) -> int:
+        with self._write_lock:
+            with self._transaction("cannot erase"):
+                deleted = delete_oldest(self._connection, series, _ERASED_AT_ONCE)
+                self._connection.execute("UPDATE counter SET erased = erased + ? WHERE series = ?", (deleted, series))
+            if self._heads.get(series) is None:
+                self._newest.pop(series, None)
+            return deleted
+
+    @contextmanager
+    def _transaction(
+        self, what: str, *, applied: int | None = None, show: Callable[[], None] = lambda: None
+    ) -> Iterator[None]:
+        """Run a block in one transaction, and ``show`` what it did at the moment in which readers can see it."""
+        self._check_usable()
+        position = self.applied if applied is None else applied
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield
+            self._connection.execute("UPDATE progress SET applied = ?, version = version + 1", (position,))
+            self._commit(position, show)
+        except sqlite3.Error as error:
+            self._roll_back()
+            raise self._failure(what, error) from error
+        except Exception:
+            self._roll_back()
+            raise
+        self._written(_COMMIT_BYTES)
+
+    def _commit(self, position: int, show: Callable[[], None]) -> None:
+        with self._view:
+            self._committing = self._version + 1
+        try:
+            self._connection.execute("COMMIT")
+            with self._view:
+                self._version += 1
+                self.applied = position
+                show()
+        finally:
+            with self._view:
+                self._committing = None
+                self._view.notify_all()
+
+    def _written(self, size: int) -> None:
+        """Bring the write-ahead log into the file when enough was written."""
+        self._unchecked_bytes += size
+        if self._unchecked_bytes < _CHECKPOINT_BYTES:
+            return
+        self._unchecked_bytes = 0
+        try:
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:
+            raise self._failure("a checkpoint failed", error) from error
+
+    def _load(self, connection: sqlite3.Connection) -> Heads:
+        """Return the heads that the log of the connection's state says."""
+        heads, now_s = Heads(self._chunk_readings), self._clock()
+        sealed = dict(connection.execute("SELECT series, sealed FROM counter").fetchall())
+        for row, body in connection.execute("SELECT id, body FROM pending ORDER BY id"):
+            for series, piece in decode(body):
+                if row > sealed.get(series, 0):
+                    heads.add(row, series, piece, now_s)
+        return heads
+
+    def _known_newest(self, series: int) -> int | None:
+        newest = self._newest.get(series)
+        if newest is not None:
+            return newest
+        row = self._connection.execute(
+            "SELECT t1 FROM chunk WHERE series = ? ORDER BY t0 DESC LIMIT 1", (series,)
+        ).fetchone()
+        found = [] if row is None else [row[0]]
+        head = self._heads.get(series)
+        return max([*found, head.newest_ns] if head is not None else found, default=None)
+
+    def _check_usable(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+
+    def _failure(self, what: str, error: sqlite3.Error) -> StoreError:
+        """Return what the caller shall raise; after a failed fsync another one may lie, so nothing more is written."""
+        if not is_disk_failure(error):
+            return StoreError(f"{self._path}: {what}: {error}")
+        mark_suspect(self._path)
+        self._failed = DiskFailedError(f"{self._path}: {what}: {error}; start the hub again")
+        return self._failed
+
+    def _roll_back(self) -> None:
+        try:
+            roll_back(self._connection)
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path}: a rollback failed: {error}") from error

@@ -1,0 +1,281 @@
+"""The column store: history as compressed chunks of columns in one SQLite file; questions and their answers.
+
+Owns: what each question needs of the file and of what is not sealed yet. Place: after `store.column_file`;
+`store.embedded` answers the same from plain rows and is the oracle of the tests.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from heapq import merge
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from hub.database import used_bytes
+from hub.errors import BadRequestError
+from hub.model import Frame
+from hub.store.base import AGGREGATES, Bucket, Row, SeriesCounters, StoreAccount, StoreStatistics
+from hub.store.buckets import Buckets
+from hub.store.chunk import Readings
+from hub.store.column_file import MAX_PENDING_BYTES, ColumnFile
+from hub.store.head import Heads
+from hub.store.merge import FULL
+from hub.store.sealing import COLUMNS, ChunkRow, Parts, from_sql
+from hub.store.walk import Walk
+
+# Rows of a page of `dump`: about 2 MB in memory.
+_DUMP_ROWS = 10_000
+# Buckets of one answer, over all series: about 400 B each in memory, and half a second of the hub's time to write out.
+MAX_ANSWER_BUCKETS = 500_000
+# Rows that a read takes from one series at a time at least; fewer decode the same chunk again and again.
+_LEAST_ROWS = 64
+_FOREVER = (-(2**63), 2**63 - 1)
+_IDS = "(SELECT value FROM json_each(?1))"
+
+
+class _Waiting(NamedTuple):
+    """What a series has unsealed."""
+
+    readings: Readings
+    late: int
+
+
+class ColumnStore:
+    """A `Store` in one file: one writer thread, any reader threads.
+
+    Args:
+        path: the file; made when absent, its directory must exist.
+        max_bytes: the file may not grow beyond (then writes fail); None = the disk decides.
+        max_buckets: of one answer of `aggregate`.
+        max_pending_bytes: of readings that are not sealed yet, in the file and about as much in memory.
+        chunk_readings: of a chunk, up to twice as many; fewer only in tests.
+        clock: monotonic seconds; says what has waited long.
+        trace: told each statement of the writer before it runs; for tests of kills between them.
+
+    Raises:
+        StoreError: the file cannot be opened, is damaged, holds plain rows, or is of a newer hub.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        max_bytes: int | None = None,
+        max_buckets: int = MAX_ANSWER_BUCKETS,
+        max_pending_bytes: int = MAX_PENDING_BYTES,
+        chunk_readings: int = FULL,
+        clock: Callable[[], float] = time.monotonic,
+        trace: Callable[[str], None] | None = None,
+    ) -> None:
+        self._max_buckets = max_buckets
+        self._file = ColumnFile(
+            Path(path),
+            clock=clock,
+            max_bytes=max_bytes,
+            max_pending_bytes=max_pending_bytes,
+            chunk_readings=chunk_readings,
+            trace=trace,
+        )
+
+    @property
+    def applied(self) -> int:
+        """The offset of the last frame that is stored."""
+        return self._file.applied
+
+    def write(self, frames: Sequence[Frame]) -> None:
+        """Store the readings of frames behind ``applied`` in one transaction; see `Store.write`.
+
+        Raises:
+            DiskFailedError: nothing of this call or a later one is stored; the file must be renewed (`hub.renewal`).
+            StoreError: try again later; what is stored already is skipped then.
+        """
+        self._file.write(frames)
+
+    def seal(self) -> None:
+        """Seal everything that is written, as a write does when a series' time has come."""
+        self._file.seal()
+
+    def sync(self) -> int:
+        """Make all that was written durable with one fsync; return ``applied``."""
+        return self._file.sync()
+
+    def rewind(self, offset: int) -> None:
+        """Set ``applied`` back to ``offset``."""
+        self._file.rewind(offset)
+
+    def latest(self, series: Sequence[int]) -> list[Row]:
+        """Return the newest reading by event time of each series that has one."""
+
+        def look(heads: Heads) -> dict[int, Row]:
+            found = ((number, heads.get(number)) for number in series)
+            return {
+                number: Row(number, head.newest_ns, head.newest_value) for number, head in found if head is not None
+            }
+
+        newest: dict[int, Row] = {}
+        with self._file.snapshot(look) as (connection, unsealed):
+            parts = Parts(connection)
+            for row in connection.execute(
+                f"""SELECT {COLUMNS} FROM json_each(?1) s CROSS JOIN chunk c ON c.series = s.value
+                AND c.t0 = (SELECT max(t0) FROM chunk WHERE series = s.value)""",  # noqa: S608
+                (json.dumps(list(series)),),
+            ).fetchall():
+                chunk = ChunkRow(*row)
+                value = parts.readings(chunk).values.tolist()[-1] if chunk.vlast is None else from_sql(chunk.vlast)
+                newest[chunk.series] = Row(chunk.series, chunk.t1, value)
+        for number, head in unsealed.items():
+            known = newest.get(number)
+            if known is None or head.time_ns >= known.time_ns:
+                newest[number] = head
+        return [newest[number] for number in series if number in newest]
+
+    def read(
+        self,
+        series: Sequence[int],
+        start_ns: int,
+        end_ns: int,
+        limit: int,
+        *,
+        descending: bool = False,
+        received: bool = False,
+    ) -> list[Row]:
+        """Return rows of [start_ns, end_ns), at least ``limit`` if there are, up to a time border; see `Store.read`."""
+        numbers = sorted(set(series))
+        found: list[Row] = []
+        with self._file.snapshot(_in_range(numbers, start_ns, end_ns)) as (connection, unsealed):
+            walk = Walk(connection, _readings(unsealed))
+            at_once = max(limit // max(len(numbers), 1) + 1, _LEAST_ROWS)
+            sources = [
+                walk.rows(number, start_ns, end_ns, at_once, descending=descending, received=received)
+                for number in numbers
+            ]
+            if len(sources) == 1:
+                # Its times differ: any of them is a border.
+                return list(islice(sources[0], limit))
+            for row in merge(*sources, key=_by_time, reverse=descending):
+                if len(found) >= limit and row.time_ns != found[-1].time_ns:
+                    break
+                found.append(row)
+        return found
+
+    def aggregate(
+        self, series: Sequence[int], start_ns: int, end_ns: int, step_ns: int, functions: Sequence[str]
+    ) -> list[Bucket]:
+        """Return buckets by (start, series); see `Store.aggregate`."""
+        unknown = [f for f in functions if f not in AGGREGATES]
+        if unknown or not functions or step_ns < 1:
+            raise BadRequestError(
+                f"aggregates {list(functions)} by {step_ns} ns: use {', '.join(AGGREGATES)}, from 1 ns"
+            )
+        numbers = sorted(set(series))
+        found: list[Bucket] = []
+        with self._file.snapshot(_in_range(numbers, start_ns, end_ns)) as (connection, unsealed):
+            walk = Walk(connection, _readings(unsealed))
+            for number in numbers:
+                buckets = Buckets(number, step_ns, functions)
+                for run in walk.runs(number, start_ns, end_ns, is_enough=buckets.is_enough):
+                    buckets.add_chunk(run) if isinstance(run, ChunkRow) else buckets.add_run(run)
+                    if len(found) + len(buckets) > self._max_buckets:
+                        raise BadRequestError(
+                            f"more than {self._max_buckets} buckets: use a larger bucket, a shorter range or fewer "
+                            "series"
+                        )
+                found += buckets.answer()
+        found.sort(key=_by_start)
+        return found
+
+    def dump(self, series: Sequence[int], start_ns: int, end_ns: int, *, received: bool = False) -> Iterator[list[Row]]:
+        """Yield pages of rows ordered by (time, series); readings written meanwhile may or may not be in it."""
+        while page := self.read(series, start_ns, end_ns, max(_DUMP_ROWS, 4 * len(series)), received=received):
+            yield page
+            start_ns = page[-1].time_ns + 1
+
+    def counters(self, series: Sequence[int]) -> list[SeriesCounters]:
+        """Return the ledger of each series that ever had a reading; ``rows`` are counted in chunks and heads."""
+        return self.account(series).series
+
+    def account(self, series: Sequence[int]) -> StoreAccount:
+        """Return counters and the position they are of, from one state."""
+        numbers = sorted(set(series))
+        with self._file.snapshot(_in_range(numbers, *_FOREVER)) as (connection, unsealed):
+            (applied,) = connection.execute("SELECT applied FROM progress").fetchone()
+            known = {
+                row[0]: SeriesCounters(*row)
+                for row in connection.execute(
+                    f"""SELECT series, accepted, superseded,
+                    (SELECT coalesce(sum(n), 0) FROM chunk k WHERE k.series = c.series), erased, late
+                    FROM counter c WHERE series IN {_IDS}""",  # noqa: S608
+                    (json.dumps(numbers),),
+                )
+            }
+            walk = Walk(connection, _readings(unsealed))
+            for number, waiting in unsealed.items():
+                known[number] = _with_waiting(known.get(number), number, waiting, walk.gained(number))
+        return StoreAccount(applied, [known[number] for number in numbers if number in known])
+
+    def largest_series(self) -> int:
+        """Return the largest series id that ever had a reading."""
+        with self._file.snapshot(lambda heads: max(heads, default=0)) as (connection, largest):
+            (sealed,) = connection.execute("SELECT coalesce(max(series), 0) FROM counter").fetchone()
+            return max(int(sealed), largest)
+
+    def erase(self, series: Sequence[int]) -> int:
+        """Delete all readings of the series, in slices between which writes go on; return how many.
+
+        Their bytes are in the file's log until the readings that were written with them are sealed: ten minutes of
+        writes at most.
+        """
+        return sum(self._file.erase(number) for number in series)
+
+    def statistics(self) -> StoreStatistics:
+        """Return the figures of now; ``bytes`` are the file's pages in use."""
+        with self._file.snapshot(lambda heads: _in_range(list(heads), *_FOREVER)(heads)) as (connection, unsealed):
+            applied, rows = connection.execute(
+                "SELECT applied, (SELECT coalesce(sum(n), 0) FROM chunk) FROM progress"
+            ).fetchone()
+            walk = Walk(connection, _readings(unsealed))
+            return StoreStatistics(applied, rows + sum(map(walk.gained, unsealed)), used_bytes(connection))
+
+    def close(self) -> None:
+        """Close all handles; safe to call twice."""
+        self._file.close()
+
+
+def _in_range(numbers: Sequence[int], start_ns: int, end_ns: int) -> Callable[[Heads], dict[int, _Waiting]]:
+    """Return what to look at: the heads that may hold anything of the range."""
+
+    def look(heads: Heads) -> dict[int, _Waiting]:
+        found = {}
+        for number in numbers:
+            head = heads.get(number)
+            if head is not None and head.oldest_ns < end_ns and start_ns <= head.newest_ns:
+                found[number] = _Waiting(head.readings(), head.late)
+        return found
+
+    return look
+
+
+def _readings(unsealed: Mapping[int, _Waiting]) -> dict[int, Readings]:
+    return {number: waiting.readings for number, waiting in unsealed.items()}
+
+
+def _with_waiting(known: SeriesCounters | None, number: int, waiting: _Waiting, gained: int) -> SeriesCounters:
+    base = known or SeriesCounters(number, 0, 0, 0)
+    accepted = len(waiting.readings.times)
+    return SeriesCounters(
+        number,
+        base.accepted + accepted,
+        base.superseded + accepted - gained,
+        base.rows + gained,
+        base.erased,
+        base.late + waiting.late,
+    )
+
+
+def _by_time(row: Row) -> tuple[int, int]:
+    return (row.time_ns, row.series)
+
+
+def _by_start(bucket: Bucket) -> tuple[int, int]:
+    return (bucket.start_ns, bucket.series)
