@@ -54,7 +54,7 @@ from hub.rollout import Rollout
 from hub.session import DeviceSession
 from hub.sign_in import SignIn
 from hub.store.consumer import StoreConsumer
-from hub.store.embedded import EmbeddedStore
+from hub.store.opening import open_as
 from hub.streams import NEW_STREAMS_NS, Streams
 from hub.system_feed import AUDIT, SystemFeed
 from hub.users import USERS, Users
@@ -136,7 +136,8 @@ class Hub:
         self.journal = files.enter_context(closing(SqliteJournal(data / "journal.sqlite3")))
         begun = self.journal.begun(time.time_ns() - NEW_STREAMS_NS)
         self.streams = Streams(self.journal.runs(), self.journal.head, self._find_marks, begun)
-        self.store = files.enter_context(closing(EmbeddedStore(data / "readings.sqlite3")))
+        store = await asyncio.to_thread(open_as, data / "readings.sqlite3", self.config.store)
+        self.store = files.enter_context(closing(store))
         self.registry = Registry(
             self.journal.series(), ids_from=self.store.largest_series() + 1, described=self.metadata.channel
         )

@@ -83,6 +83,16 @@ def _make_copy(path: Path) -> None:
     _fsync(path.parent)
 
 
+def take_place(path: Path, fresh: Path) -> None:
+    """Let a finished file, which was fsynced, take the place of another and of its log; nothing may have them open.
+
+    From the first step on the finished one counts: after a kill `renew_if_suspect` does the rest.
+    """
+    fresh.replace(_beside(path, _RENEWED))
+    _fsync(path.parent)
+    _take_over(path)
+
+
 def _take_over(path: Path) -> None:
     # The old log must be gone for good before the copy has the file's name, or it would be applied to the copy.
     for suffix in _LOGS:

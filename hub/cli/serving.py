@@ -32,6 +32,9 @@ def serve(
         bool | None, typer.Option("--demo", help="Run 200 simulated devices and this machine as a device.")
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="Least level that is logged.")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="How readings are kept: compressed columns, or plain rows as before.")
+    ] = None,
     journal_hours: Annotated[
         float | None, typer.Option(help="Hours the journal keeps frames for watchers to resume from.")
     ] = None,
@@ -43,7 +46,7 @@ def serve(
     flags: dict[str, object] = {
         "data": data, "host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key,
         "tls_client_ca": tls_client_ca, "insecure_lan": insecure_lan, "announce": announce, "demo": demo,
-        "log_level": log_level, "journal_hours": journal_hours, "journal_bytes": journal_bytes,
+        "log_level": log_level, "store": store, "journal_hours": journal_hours, "journal_bytes": journal_bytes,
     }  # fmt: skip
     loaded = load_config(flags, config).config
 

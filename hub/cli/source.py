@@ -29,7 +29,7 @@ from hub.metadata import read_channels
 from hub.model import Series
 from hub.query import Query, parse_duration, time_range
 from hub.roles import DEFAULT_NAMESPACE, EVERYTHING, SYSTEM_DEVICE
-from hub.store.embedded import EmbeddedStore
+from hub.store.opening import open_store
 
 _CHUNK_BYTES = 256 * 1024
 
@@ -100,7 +100,7 @@ class FilesSource:
         self._registry = Registry(
             load_series(self._journal), described=lambda key: described.get(key, NO_CHANNEL_DESCRIPTION)
         )
-        self._store = EmbeddedStore(store)
+        self._store = open_store(store)
         self._query = Query(self._registry, self._store)
         self._tell_if_behind()
 

@@ -9,9 +9,9 @@ one transaction, and log rows that nobody needs any more go with it. So at any i
 place, and after a kill the memory is filled again from the log.
 
 Whoever asks sees one state: ``version`` changes with every transaction, in the file and then in memory. A reader takes
-its snapshot of the file, and looks at the heads when they are of the same version: it waits while a commit is in the
-file and not yet in memory, and takes another snapshot when the memory is ahead. It never waits for the disk. Beside
-another process that writes, it reads the log instead.
+its snapshot of the file, and looks at the heads when they are of the same version. It waits while a commit is in the
+file and not yet in memory. When a commit has overtaken it, it tries once more, between two commits. Then it decodes and
+merges without a lock. Beside another process that writes, it reads the log instead.
 
 Durability. ``synchronous=NORMAL``: a commit survives a kill at once and a power cut after the next `sync` or
 checkpoint. That is enough, because ``applied`` is in the transaction of the readings: after a power cut both fall back
@@ -37,7 +37,7 @@ from hub.store.sealing import Sealing, Unsealed, delete_oldest
 
 # A file of plain rows, which has the same name, says 1 or 2.
 SCHEMA_VERSION = 100
-_SCHEMA = f"""
+SCHEMA = f"""
 {sealing.SCHEMA};
 CREATE TABLE pending(id INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE progress(id INTEGER PRIMARY KEY CHECK(id = 1), applied INTEGER NOT NULL, version INTEGER NOT NULL);
@@ -60,8 +60,6 @@ _COMMIT_BYTES = 3 * 4096
 # By itself SQLite does so when the estimate was far too low.
 _BACKSTOP_PAGES = 16_000
 _ERASED_AT_ONCE = 64
-# A reader's snapshots that a commit may overtake; then it reads the log, which is slower and as right.
-_LOOKS = 20
 
 Seen = TypeVar("Seen")
 
@@ -87,7 +85,7 @@ class ColumnFile:
         self._chunk_readings = chunk_readings
         self._clock = clock
         self._connection = open_database(
-            path, _SCHEMA, SCHEMA_VERSION, synchronous=NORMAL, error=StoreError, max_bytes=max_bytes
+            path, SCHEMA, SCHEMA_VERSION, synchronous=NORMAL, error=StoreError, max_bytes=max_bytes
         )
         self._connection.execute(f"PRAGMA wal_autocheckpoint={_BACKSTOP_PAGES}")
         self._unchecked_bytes = 0
@@ -95,6 +93,8 @@ class ColumnFile:
         self._readers = ReadPool(path)
         self._write_lock = threading.Lock()
         self._view = threading.Condition()
+        # Held for each COMMIT and what it shows.
+        self._commit_lock = threading.Lock()
         # The version that a COMMIT under way will bring.
         self._committing: int | None = None
         self._failed: DiskFailedError | None = None
@@ -171,17 +171,12 @@ class ColumnFile:
             look: must be quick and copy what it takes; the writer waits for it.
         """
         with self._readers.connection() as connection:
-            for _ in range(_LOOKS):
-                (version,) = connection.execute("SELECT version FROM progress").fetchone()
-                with self._view:
-                    self._view.wait_for(lambda: self._committing != version)  # noqa: B023  # called here, not later
-                    if version >= self._version:
-                        seen = [look(self._heads)] if version == self._version else []
-                        break
+            seen = self._look(connection, look)
+            if not seen:
                 connection.execute("ROLLBACK")
                 connection.execute("BEGIN")
-            else:
-                seen = []
+                with self._commit_lock:
+                    seen = self._look(connection, look)
             # Another process writes: the log of this state says what was not sealed.
             yield connection, seen[0] if seen else look(self._load(connection))
 
@@ -190,6 +185,13 @@ class ColumnFile:
         with self._write_lock:
             self._readers.close()
             self._connection.close()
+
+    def _look(self, connection: sqlite3.Connection, look: Callable[[Heads], Seen]) -> list[Seen]:
+        """Begin the connection's snapshot and look at the heads; return nothing when they are of another version."""
+        (version,) = connection.execute("SELECT version FROM progress").fetchone()
+        with self._view:
+            self._view.wait_for(lambda: self._committing != version)
+            return [look(self._heads)] if version == self._version else []
 
     def _log_frames(self, frames: Sequence[Frame]) -> None:
         arrivals = Arrivals(self._known_newest)
@@ -276,18 +278,19 @@ class ColumnFile:
         self._written(_COMMIT_BYTES)
 
     def _commit(self, position: int, show: Callable[[], None]) -> None:
-        with self._view:
-            self._committing = self._version + 1
-        try:
-            self._connection.execute("COMMIT")
+        with self._commit_lock:
             with self._view:
-                self._version += 1
-                self.applied = position
-                show()
-        finally:
-            with self._view:
-                self._committing = None
-                self._view.notify_all()
+                self._committing = self._version + 1
+            try:
+                self._connection.execute("COMMIT")
+                with self._view:
+                    self._version += 1
+                    self.applied = position
+                    show()
+            finally:
+                with self._view:
+                    self._committing = None
+                    self._view.notify_all()
 
     def _written(self, size: int) -> None:
         """Bring the write-ahead log into the file when enough was written."""

@@ -24,6 +24,8 @@ from hub.model import SeriesKey, StreamKey
 from hub.renewal import mark_suspect
 from hub.roles import Role
 from hub.session import DeviceSession
+from hub.store.columns import ColumnStore
+from hub.store.embedded import EmbeddedStore
 from hub.streams import MAX_NEW_STREAMS, NEW_STREAMS_NS
 from tests.support.frames import FrameMaker
 
@@ -134,6 +136,21 @@ async def test_hub_takes_over_frames_that_its_store_has_not_seen(tmp_path: Path)
         assert hub.registry.latest[series].value == 3.5
         await stored(hub, 3)
         assert [row.value for row in hub.store.read([series], 0, 2**62, 10)] == [1.5, 2.5, 3.5]
+
+
+async def test_hub_turns_rows_into_columns(tmp_path: Path) -> None:
+    """A folder that holds rows is taken over whole at a start; what comes then is stored behind it."""
+    async with Hub(Config(data=tmp_path, store="rows")) as hub:
+        speak(hub, 1, [1.5, 2.5])
+        await stored(hub, 2)
+        assert isinstance(hub.store, EmbeddedStore)
+
+    async with Hub(Config(data=tmp_path)) as hub:
+        assert isinstance(hub.store, ColumnStore)
+        (series,) = hub.registry.by_id
+        assert hub.registry.latest[series].value == 2.5
+        assert [row.value for row in hub.store.read([series], 0, 2**62, 10)] == [1.5, 2.5]
+        assert hub.store.applied == hub.journal.head
 
 
 async def test_goodbye_spreads_the_return(tmp_path: Path) -> None:
