@@ -8,7 +8,7 @@ import pytest
 from tests.chaos.kill import run
 from tests.support.chaos_world import Outcome
 
-KILLS, NIGHTLY_KILLS = 50, 1000
+KILLS, SEALING_KILLS, NIGHTLY_KILLS = 50, 25, 1000
 
 
 def check(outcome: Outcome, seed: int, kills: int) -> None:
@@ -23,6 +23,12 @@ def check(outcome: Outcome, seed: int, kills: int) -> None:
 def test_kill_of_hub_and_devices_loses_and_doubles_nothing(tmp_path: Path) -> None:
     """50 kills in turns, the same moments each time (about half a minute)."""
     check(run(KILLS, 1, tmp_path), 1, KILLS)
+
+
+@pytest.mark.timeout(300)
+def test_kill_of_a_hub_that_seals_all_the_time(tmp_path: Path) -> None:
+    """Readings on their way into chunks are neither lost nor doubled: 25 kills, sealing at nearly each write."""
+    check(run(SEALING_KILLS, 2, tmp_path, hub_mutant="seal_often"), 2, SEALING_KILLS)
 
 
 @pytest.mark.nightly

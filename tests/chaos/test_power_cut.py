@@ -9,7 +9,7 @@ from device_sdk.outbox import Durability
 from tests.chaos.power_cut import run_device, run_hub
 from tests.support.loop_disk import missing_programs
 
-CUTS, NIGHTLY_CUTS = 10, 50
+CUTS, SEALING_CUTS, NIGHTLY_CUTS = 10, 5, 50
 # A device is killed as well, and records for a second or two in between.
 DEVICE_CUTS = 5
 
@@ -26,6 +26,15 @@ def test_power_cut_of_the_hub_loses_nothing_acked(tmp_path: Path) -> None:
 
     assert outcome.is_green, outcome
     assert outcome.faults == CUTS
+
+
+@pytest.mark.timeout(300)
+def test_power_cut_of_a_hub_that_seals_all_the_time(tmp_path: Path) -> None:
+    """Readings on their way into chunks come back from the journal with the position that fell back with them."""
+    outcome = run_hub(SEALING_CUTS, 2, tmp_path, hub_mutant="seal_often")
+
+    assert outcome.is_green, outcome
+    assert outcome.faults == SEALING_CUTS
 
 
 @pytest.mark.timeout(300)

@@ -136,7 +136,7 @@ def compare_buckets(store: Store, oracle: MemoryStore, start: int, end: int) -> 
                 assert bucket.values == pytest.approx(known.values, rel=1e-12, abs=1e-12 * sum(map(float, numbers)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(steps=st.lists(STEPS, min_size=1, max_size=10))
 def test_stores_live_alike(steps: list[tuple[str, Any]]) -> None:
     """Same writes, same questions, same answers, at the end of any life."""

@@ -1,7 +1,8 @@
 """Hubs and SDKs with one fault each, which the chaos runs must catch: the harness is tested too.
 
-The only place where our own code is patched: the patch *is* the fault. Each mutant swaps one rule in a child process
-and then runs the real program: ``python -m tests.support.mutants NAME serve …`` for the hub, `apply` in a device's.
+The only place where our own code is patched: the patch *is* the fault, or of `SOUND` what makes one likelier. Each
+mutant swaps one rule in a child process and then runs the real program: ``python -m tests.support.mutants NAME serve``
+for the hub, `apply` in a device's.
 """
 
 import logging
@@ -165,6 +166,15 @@ def forget_commands() -> None:
     CommandNotes.find = lambda self, id: None  # type: ignore[method-assign]
 
 
+def seal_often() -> None:
+    """No fault: a hub whose chunks are of four readings, sealed at nearly each write, so that every kill meets it."""
+    from hub.store.columns import ColumnStore
+
+    defaults = ColumnStore.__init__.__kwdefaults__
+    assert defaults is not None, "they are keywords with defaults"
+    defaults.update(chunk_readings=4, max_pending_bytes=2000)
+
+
 HUB: dict[str, Callable[[], None]] = {
     "normal_synchronous": normal_synchronous,
     "ack_before_commit": ack_before_commit,
@@ -177,12 +187,13 @@ SDK: dict[str, Callable[[], None]] = {
     "number_at_record": number_at_record,
     "forget_commands": forget_commands,
 }
+SOUND: dict[str, Callable[[], None]] = {"seal_often": seal_often}
 
 
 def apply(name: str) -> None:
     """Bring the fault into this process."""
-    logging.getLogger("tests.support.mutants").warning("this program is broken on purpose: %s", name)
-    (HUB | SDK)[name]()
+    logging.getLogger("tests.support.mutants").warning("this program is not as it is shipped: %s", name)
+    (HUB | SOUND | SDK)[name]()
 
 
 def main(arguments: list[str]) -> None:

@@ -130,7 +130,7 @@ def random_writes(seed: int) -> list[list[Frame]]:
     maker = FrameMaker()
     writes, border = [], T0 // DAY_NS * DAY_NS + DAY_NS
     values: list[Value] = [1.5, 2, True, "x", -0.0]
-    for n in range(8):
+    for n in range(6):
         frames = []
         for device in ("a", "b"):
             at = border + ((n * 7 + seed) % 11 - 5) * 10**9
