@@ -9,7 +9,7 @@ Both, little-endian: u8 version | u8 codec | u32 n | u32 CRC-32 of all but itsel
             its readings come: u8 kind, u32 n, u32 bytes, packed values
     kinds:  1 f64 | 2 i64 | 3 bool, 8 a byte | 4 text: u32 bytes, lengths in bytes (u32), then UTF-8
 A decoder believes no size: what it allocates is bounded by `MAX_READINGS` and `MAX_TEXT_BYTES`, and the checksum is
-looked at first. Figures are in ``docs/decisions/0016-column-chunks.md``.
+looked at first. Figures are in ``docs/decisions/0017-column-chunks.md``.
 """
 
 import struct
