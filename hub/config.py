@@ -54,8 +54,10 @@ class Config(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level that is logged."
     )
-    store: Literal["columns", "rows"] = Field(
-        default="columns", description="How readings are kept: compressed columns, or plain rows as before."
+    store: Literal["columns", "rows"] | None = Field(
+        default=None,
+        description="How readings are kept: plain rows, or compressed columns, from which there is no way back. "
+        "By default as the folder has them; a new one has rows.",
     )
     journal_hours: Annotated[float, Field(ge=0)] = Field(
         default=24.0, description="Hours the journal keeps frames for watchers to resume from."

@@ -33,7 +33,7 @@ def serve(
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="Least level that is logged.")] = None,
     store: Annotated[
-        str | None, typer.Option(help="How readings are kept: compressed columns, or plain rows as before.")
+        str | None, typer.Option(help="Keep readings as rows, or as compressed columns (there is no way back).")
     ] = None,
     journal_hours: Annotated[
         float | None, typer.Option(help="Hours the journal keeps frames for watchers to resume from.")

@@ -140,10 +140,13 @@ async def test_hub_takes_over_frames_that_its_store_has_not_seen(tmp_path: Path)
 
 async def test_hub_turns_rows_into_columns(tmp_path: Path) -> None:
     """A folder that holds rows is taken over whole at a start; what comes then is stored behind it."""
-    async with Hub(Config(data=tmp_path, store="rows")) as hub:
+    async with Hub(Config(data=tmp_path)) as hub:
         speak(hub, 1, [1.5, 2.5])
         await stored(hub, 2)
         assert isinstance(hub.store, EmbeddedStore)
+
+    async with Hub(Config(data=tmp_path, store="columns")):
+        pass
 
     async with Hub(Config(data=tmp_path)) as hub:
         assert isinstance(hub.store, ColumnStore)

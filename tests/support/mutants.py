@@ -6,6 +6,7 @@ for the hub, `apply` in a device's.
 """
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -170,6 +171,7 @@ def seal_often() -> None:
     """No fault: a hub whose chunks are of four readings, sealed at nearly each write, so that every kill meets it."""
     from hub.store.columns import ColumnStore
 
+    os.environ["HUB_STORE"] = "columns"
     defaults = ColumnStore.__init__.__kwdefaults__
     assert defaults is not None, "they are keywords with defaults"
     defaults.update(chunk_readings=4, max_pending_bytes=2000)

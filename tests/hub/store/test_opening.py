@@ -1,141 +1,20 @@
-"""Rows become columns once, whole, and not by half; whoever opens a folder finds the store that it has."""
+"""Whoever opens a folder finds the store that it has, and who wants another one is told."""
 
-import logging
-import os
-import shutil
-import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from device_sdk.reading import Value
 from hub.errors import StoreError
-from hub.renewal import renew_if_suspect
 from hub.store.base import Store
 from hub.store.columns import ColumnStore
 from hub.store.embedded import EmbeddedStore
-from hub.store.opening import kind_of, migrate, open_as, open_store
-from tests.support.frames import T0, FrameMaker, numbered
+from hub.store.opening import Kind, kind_of, open_as, open_store
 
 FILE = "readings.sqlite3"
-SERIES = list(range(1, 5))
-S = 10**9
-
-
-def fill(store: Store) -> FrameMaker:
-    """Write two days of readings of every type, late, doubled and erased ones; the last series is empty again."""
-    maker = FrameMaker()
-    values: list[Value] = [1.5, -0.0, 7.25]
-    for n in range(20):
-        times = [T0 + (n * 8640 + i) * S for i in range(40)]
-        sent: list[tuple[str, int, Value]] = [("t", t, values[i % 3]) for i, t in enumerate(times)]
-        sent += [("n", t, i) for i, t in enumerate(times)]
-        sent += [("mixed", t, ("x", True, 2**53 + 1, 0.5)[i % 4]) for i, t in enumerate(times)]
-        store.write(numbered([maker.batch("pump", sent, received_ns=T0 + n * 8640 * S + 41 * S)], n * 2 + 1))
-        late = [("t", times[3] - 5 * S, 9.0), ("gone", times[0], 1.0)]
-        store.write(numbered([maker.batch("pump", late, received_ns=T0 + n * 8640 * S + 60 * S)], n * 2 + 2))
-    store.erase([4])
-    return maker
-
-
-def answers(store: Store) -> list[object]:
-    """Return what a store says of everything."""
-    rows = [row for page in store.dump(SERIES, 0, 2**62, received=True) for row in page]
-    # Receive times are exact or up to a second too early in both: compared to the second.
-    plain = [(r.series, r.time_ns, repr(r.value), (r.received_ns or 0) // S) for r in rows]
-    return [store.applied, store.counters(SERIES), store.latest(SERIES), store.largest_series(), plain]
-
-
-def test_rows_become_columns(tmp_path: Path) -> None:
-    """Every reading with its type and receive time, counters, position; the folder is smaller and has one file."""
-    with closing(EmbeddedStore(tmp_path / FILE)) as rows:
-        fill(rows)
-        expected = answers(rows)
-    os.chmod(tmp_path / FILE, 0o600)
-
-    with closing(open_as(tmp_path / FILE, "columns")) as store:
-        assert isinstance(store, ColumnStore)
-        assert answers(store) == expected
-
-    assert os.listdir(tmp_path) == [FILE]
-    assert kind_of(tmp_path / FILE) == "columns"
-    assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
-
-
-def test_migrated_store_goes_on(tmp_path: Path) -> None:
-    """What comes afterwards is stored, late or not, as if it had been columns from the beginning."""
-    with closing(EmbeddedStore(tmp_path / FILE)) as rows, closing(ColumnStore(tmp_path / "other")) as columns:
-        maker = fill(rows)
-        fill(columns)
-    migrate(tmp_path / FILE)
-    frames = numbered([maker.batch("pump", [("t", T0 + 3 * S, -1.0), ("gone", T0, 1.0)])], 41)
-    with closing(open_store(tmp_path / FILE)) as store, closing(open_store(tmp_path / "other")) as other:
-        store.write(frames)
-        other.write(frames)
-        assert answers(store) == answers(other)
-
-
-class Killed(BaseException):
-    """Stands for the end of the process."""
-
-
-def test_kill_during_a_migration_leaves_the_rows(tmp_path: Path) -> None:
-    """Until the new file has the name, the old one counts, whatever lies beside it; the next start finishes."""
-    with closing(EmbeddedStore(tmp_path / FILE)) as rows:
-        fill(rows)
-        expected = answers(rows)
-    copy = tmp_path / "copy"
-
-    def kill() -> None:
-        copy.mkdir()
-        for path in tmp_path.glob(f"{FILE}*"):
-            shutil.copyfile(path, copy / path.name)
-        raise Killed
-
-    with pytest.raises(Killed):
-        migrate(tmp_path / FILE, on_page=kill)
-
-    assert (copy / f"{FILE}-columns").exists()
-    for folder in (copy, tmp_path):
-        assert kind_of(folder / FILE) == "rows"
-        with closing(open_as(folder / FILE, "columns")) as store:
-            assert answers(store) == expected
-        assert [path.name for path in folder.glob(f"{FILE}*")] == [FILE]
-
-
-def test_kill_while_the_new_file_takes_the_name(tmp_path: Path) -> None:
-    """Between the two names the next start does the rest, and the old file's log is not applied to the new one."""
-    with closing(EmbeddedStore(tmp_path / FILE)) as rows:
-        fill(rows)
-        expected = answers(rows)
-        for suffix in ("", "-wal"):
-            shutil.copyfile(tmp_path / (FILE + suffix), tmp_path / ("old" + suffix))
-    migrate(tmp_path / FILE)
-    (tmp_path / FILE).rename(tmp_path / f"{FILE}-renewed")
-    for suffix in ("", "-wal"):
-        (tmp_path / ("old" + suffix)).rename(tmp_path / (FILE + suffix))
-
-    assert renew_if_suspect(tmp_path / FILE)
-
-    with closing(open_as(tmp_path / FILE, "columns")) as store:
-        assert answers(store) == expected
-
-
-def test_rows_stay_when_they_cannot_be_copied(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A hub starts all the same, on the rows, and says why."""
-    with closing(EmbeddedStore(tmp_path / FILE)) as rows:
-        fill(rows)
-        expected = answers(rows)
-    (tmp_path / f"{FILE}-columns").mkdir()
-
-    with closing(open_as(tmp_path / FILE, "columns")) as store:
-        assert isinstance(store, EmbeddedStore)
-        assert answers(store) == expected
-
-    assert [record.levelno for record in caplog.records if record.levelno > logging.INFO] == [logging.ERROR]
-    assert "readings stay rows" in caplog.text
 
 
 OPENED: list[tuple[Callable[[Path], Store], str]] = [(EmbeddedStore, "rows"), (ColumnStore, "columns")]
@@ -154,7 +33,8 @@ def test_store_is_opened_as_it_is(tmp_path: Path, make: Callable[[Path], Store],
 
 def test_columns_do_not_become_rows(tmp_path: Path) -> None:
     """Asked for, it is refused in words; a new folder has what was asked for; what is no database is told."""
-    for kind in ("columns", "rows"):
+    kinds: tuple[Kind, ...] = ("columns", "rows")
+    for kind in kinds:
         open_as(tmp_path / kind, kind).close()
         assert kind_of(tmp_path / kind) == kind
     with pytest.raises(StoreError, match="start without --store rows"):
@@ -165,16 +45,20 @@ def test_columns_do_not_become_rows(tmp_path: Path) -> None:
         open_store(tmp_path / "text")
 
 
-def test_migration_that_lacks_readings_is_refused(tmp_path: Path) -> None:
-    """As many readings of each series must have arrived as there were: else the rows stay."""
-    with closing(EmbeddedStore(tmp_path / FILE)) as rows:
-        fill(rows)
+@pytest.mark.parametrize(("make", "kind"), OPENED)
+def test_hub_that_says_nothing_keeps_what_there_is(tmp_path: Path, make: Callable[[Path], Store], kind: str) -> None:
+    """A folder stays as it is over an upgrade; a new one has rows."""
+    make(tmp_path / FILE).close()
 
-    def lose() -> None:
-        with closing(sqlite3.connect(tmp_path / f"{FILE}-columns")) as connection, connection:
-            connection.execute("DELETE FROM chunk WHERE series = 2")
+    open_as(tmp_path / FILE, None).close()
+    open_as(tmp_path / "new", None).close()
 
-    with pytest.raises(StoreError, match="series 2: 0 of 800"):
-        migrate(tmp_path / FILE, on_page=lose)
-    assert os.listdir(tmp_path) == [FILE]
-    assert kind_of(tmp_path / FILE) == "rows"
+    assert (kind_of(tmp_path / FILE), kind_of(tmp_path / "new")) == (kind, "rows")
+
+
+def test_hub_of_rows_does_not_load_numpy() -> None:
+    """Its memory and the time of its import are for those who keep columns."""
+    program = "import sys, hub.app, hub.store.opening; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "False\n"
