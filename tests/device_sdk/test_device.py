@@ -73,7 +73,7 @@ def test_with_records_and_flushes(hub: FakeHub, place: str, tmp_path: Path) -> N
         Reading("temperature", T0_NS, 21.5),
     ]
     assert (status.online, status.pending, status.last_error) == (True, 0, None)
-    assert hub.model.byes == 1
+    hub.wait_for(lambda: hub.model.byes == 1)
     assert hub.model.channels["temperature"] == {"unit": "Cel"}
 
 
@@ -471,7 +471,7 @@ def test_a_program_that_just_ends_still_delivers(hub: FakeHub, tmp_path: Path) -
     )  # fmt: skip
 
     assert len(hub.model.readings) == 1
-    assert hub.model.byes == 1
+    hub.wait_for(lambda: hub.model.byes == 1)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

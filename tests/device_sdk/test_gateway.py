@@ -53,7 +53,7 @@ def test_devices_deliver_on_one_connection(hub: FakeHub, tmp_path: Path) -> None
     assert (hub.connections, threads) == (1, 1)
     assert {path.name for path in tmp_path.iterdir()} == {f"barn-{number}" for number in range(20)}
     assert len({hello["stream"] for hello in hub.model.hellos}) == 20
-    assert hub.model.byes == 20
+    hub.wait_for(lambda: hub.model.byes == 20)
     assert threading.active_count() == before
 
 

@@ -85,11 +85,11 @@ def test_sensor_example_records_until_it_is_stopped(
         hub.wait_for(lambda: len(hub.model.readings) >= 3 * len(values), LIMIT_S)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=LIMIT_S)
+        hub.wait_for(lambda: hub.model.byes == 1, LIMIT_S)
 
     assert process.returncode == 0, errors
     assert {r.channel: r.value for r in hub.model.readings} == values
     assert all(channel["unit"] for channel in hub.model.channels.values())
-    assert hub.model.byes == 1
 
 
 def test_quickstart_delivers_what_it_says(environment: dict[str, str]) -> None:
