@@ -56,8 +56,7 @@ class Config(BaseSettings):
     )
     store: Literal["columns", "rows"] | None = Field(
         default=None,
-        description="How readings are kept: plain rows, or compressed columns, from which there is no way back. "
-        "By default as the folder has them; a new one has rows.",
+        description="How readings are kept: rows, or columns (smaller; no way back). By default as before.",
     )
     journal_hours: Annotated[float, Field(ge=0)] = Field(
         default=24.0, description="Hours the journal keeps frames for watchers to resume from."

@@ -33,7 +33,8 @@ def serve(
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="Least level that is logged.")] = None,
     store: Annotated[
-        str | None, typer.Option(help="Keep readings as rows, or as compressed columns (there is no way back).")
+        str | None,
+        typer.Option(help="How readings are kept: rows, or columns (smaller; no way back). By default as before."),
     ] = None,
     journal_hours: Annotated[
         float | None, typer.Option(help="Hours the journal keeps frames for watchers to resume from.")

@@ -136,6 +136,7 @@ def compare_buckets(store: Store, oracle: MemoryStore, start: int, end: int) -> 
                 assert bucket.values == pytest.approx(known.values, rel=1e-12, abs=1e-12 * sum(map(float, numbers)))
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(steps=st.lists(STEPS, min_size=1, max_size=10))
 def test_stores_live_alike(steps: list[tuple[str, Any]]) -> None:

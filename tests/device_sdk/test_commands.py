@@ -288,6 +288,7 @@ def test_an_async_command_that_cancels_or_exits_has_failed(tmp_path: Path, caplo
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_closing_takes_no_more_and_waits_for_no_task_that_will_not_end(tmp_path: Path) -> None:
     """What comes meanwhile is not begun; who ignores that it is cancelled holds up nobody."""
 

@@ -55,6 +55,7 @@ def test_what_cannot_be_announced_is_said_at_the_start(host: str, message: str) 
         check_announceable(Config(host=host, insecure_lan=True))
 
 
+@pytest.mark.slow
 def test_without_zeroconf_the_hub_says_what_to_install(tmp_path: Path) -> None:
     """`--announce` without the extra ends at once, with the name of it, before a port is open."""
     code = "import sys; sys.modules['zeroconf'] = None; from hub.cli import main; main()"

@@ -192,6 +192,7 @@ class LogEvent(logging.Handler):
         self.is_logged.set()
 
 
+@pytest.mark.slow
 async def test_revoked_credentials_are_noticed_after_the_file_could_not_be_read(tmp_path: Path) -> None:
     """A fault of the identities' file delays revocation until it is over; it does not end it."""
     log = LogEvent()
@@ -214,6 +215,7 @@ async def test_revoked_credentials_are_noticed_after_the_file_could_not_be_read(
         logging.getLogger("hub.app").removeHandler(log)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["users", "revocations"])
 async def test_revoked_credentials_end_while_another_file_fails(tmp_path: Path, broken: str) -> None:
     """A token that ends is told of once: a fault of the users' or the certificates' file does not swallow it."""

@@ -67,6 +67,7 @@ def test_rows_are_never_altered(log: ChangeLog, tmp_path: Path) -> None:
     assert (tmp_path / CHANGES).stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 def test_refusals_are_counted_and_bounded(log: ChangeLog) -> None:
     """Refusals alike are one row; of more than a thousand kinds the rest is one row too; no count is lost."""
     for number in range(MAX_REFUSALS + 50):
@@ -82,6 +83,7 @@ def test_refusals_are_counted_and_bounded(log: ChangeLog) -> None:
     assert len(found) == MAX_REFUSALS + 1
 
 
+@pytest.mark.slow
 def test_strangers_hide_no_alarm(log: ChangeLog) -> None:
     """However many kinds of refusals they make, what devices and people with a credential did is told in full."""
     for number in range(2 * MAX_REFUSALS):
@@ -224,6 +226,7 @@ def test_number_of_an_entry_from_before_the_clock_was_set_is_not_given_again(log
     assert log.cut("default") == Cut(1, 10**9)
 
 
+@pytest.mark.slow
 def test_look_costs_the_same_however_long_the_log_is(log: ChangeLog) -> None:
     """It comes twice a second: it reads no entry that it has seen."""
     steps = []

@@ -55,6 +55,7 @@ def rows(draw: st.DrawFn) -> list[TableRow]:
     return out
 
 
+@pytest.mark.slow
 @FORMS
 @given(written=rows())
 def test_import_of_an_export_changes_nothing(write: Write, read: Read, written: list[TableRow]) -> None:

@@ -63,6 +63,7 @@ async def test_wrong_password_and_unknown_name_are_the_same_answer(door: Door) -
     assert told == {"unauthenticated: no user has this name and password"}
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_tries_of_one_address_are_slowed_down_for_all_names(door: Door) -> None:
     """After five failures an address waits, also with the right password; another address does not."""
@@ -75,6 +76,7 @@ async def test_tries_of_one_address_are_slowed_down_for_all_names(door: Door) ->
     assert await door.sign_in.sign_in("anna", PASSWORD, "192.0.2.1")
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_tries_with_one_name_are_slowed_down_from_all_addresses(door: Door) -> None:
     """A password cannot be guessed from a thousand addresses at once; the addresses of one IPv6 network are one."""

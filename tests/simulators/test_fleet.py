@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from simulators.faults import Effect, Fault, Way
 from simulators.fleet import run_fleet
 from simulators.link import Link
@@ -50,6 +52,7 @@ def test_fleet_declares_units_ranges_and_rate() -> None:
     assert declared["range"] == [12.0, 27.5]
 
 
+@pytest.mark.slow
 def test_fleet_delivers_all_after_faults_that_end_before_the_drain() -> None:
     """Devices reach the hub through ``connect_to``; what faults held up is acked when the run ends."""
     devices = numbered_fleet(4, "sim-")

@@ -41,6 +41,7 @@ def where(data: Path) -> Iterator[list[object]]:
         yield ["--url", hub.url, "--token", token]
 
 
+@pytest.mark.slow
 def test_life_of_quarantined_frames(run: Run, data: Path, where: list[object]) -> None:
     """Listed and shown alike by REST and from the files; replayed once; deleted; the audit names what was replayed."""
     listed = run("quarantine", "ls", "--json", *where)

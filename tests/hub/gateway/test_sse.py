@@ -244,6 +244,7 @@ async def watch_with_cuts(port: int, total: int, rng: random.Random) -> list[tup
     return client.seen
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_real_http_cut_at_random_sees_everything_once() -> None:
     """Over real HTTP, cut again and again and resumed by Last-Event-ID: 0 gaps, 0 duplicates, no place left behind."""

@@ -219,6 +219,7 @@ async def watch_with_cuts(port: int, is_done: Callable[[int], bool], rng: random
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_real_sockets_cut_at_random_see_everything_once(seed: int) -> None:
@@ -245,6 +246,7 @@ async def test_real_sockets_cut_at_random_see_everything_once(seed: int) -> None
     assert all(seen == expected for seen in found), f"seed {seed}"
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_real_client_that_stops_reading_is_bounded_and_recovers() -> None:
     """A real client that reads nothing for a while holds one buffer at the hub; then it gets all of it, in order."""

@@ -579,6 +579,7 @@ async def send_and_wait(client: ClientConnection, data: bytes) -> None:
     await client.recv()
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_stopping_says_goodbye_and_ends_in_two_seconds() -> None:
     """uvicorn's stop: each peer reads the goodbye and 4000; one that never answers does not hold it up."""

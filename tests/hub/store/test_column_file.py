@@ -145,6 +145,7 @@ def random_writes(seed: int) -> list[list[Frame]]:
     return writes
 
 
+@pytest.mark.slow
 def test_kill_at_any_statement(tmp_path: Path) -> None:
     """What a kill leaves at each statement of each transaction (writes, sealing, erasing, sync) is a whole store.
 
@@ -394,6 +395,7 @@ while at < len(frames):
 AHEAD = 20
 
 
+@pytest.mark.slow
 def test_kill_keeps_position_and_readings_together(tmp_path: Path) -> None:
     """kill -9 while writing and sealing: readings and counters are exactly those of the frames up to ``applied``."""
     expected = numbered(FrameMaker().many(3, 400, 2))

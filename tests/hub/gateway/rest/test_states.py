@@ -121,6 +121,7 @@ async def test_scope_bounds_what_is_chosen_and_seen(hub: HubParts) -> None:
     assert hub.rollout.states.devices("other") == []
 
 
+@pytest.mark.slow
 async def test_rollout_to_a_fleet_reaches_who_is_there_and_later_the_rest(hub: HubParts) -> None:
     """One request for 3,000 devices: 2,700 connected get it once, 300 that come later get it then, once."""
     names = [f"pump-{n}" for n in range(3000)]
