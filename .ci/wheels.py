@@ -112,7 +112,8 @@ class Environment:
         self.scratch.mkdir(exist_ok=True)
         self._constraints = folder / "constraints.txt"
         lock = (ROOT / "requirements" / "runtime.lock").read_text(encoding="utf-8")
-        self._constraints.write_text("\n".join(re.findall(r"^[^\s#]+==[^\s;\\]+", lock, flags=re.MULTILINE)))
+        # With its marker: a package may be locked to one version for each Python.
+        self._constraints.write_text("\n".join(re.findall(r"^[^\s#]+==[^\\\n]+", lock, flags=re.MULTILINE)))
         if not self.path.exists():
             run(sys.executable, "-m", "venv", str(self.path))
 
