@@ -53,6 +53,7 @@ def migrate(path: Path, *, on_page: Callable[[], None] = lambda: None) -> None:
             _log.info("readings become column chunks rows=%d", rows.statistics().rows)
             with closing(_create(fresh)) as target:
                 _copy(rows, target, on_page)
+                _empty_log(target)
         _finish(fresh, path)
     except BaseException:
         _remove(fresh)
@@ -111,8 +112,14 @@ def _readings(page: Sequence[Row]) -> Readings:
     return Readings(times, np.array(seconds, np.uint32), to_values([row.value for row in page]))
 
 
+def _empty_log(target: sqlite3.Connection) -> None:
+    # Only the file takes the name, not its log; closing would not say that there was no room, or a reader in the way.
+    _, logged, moved = target.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    if moved != logged:
+        raise StoreError(f"{moved} of {logged} pages of the new file's log are in it: something else has it open")
+
+
 def _finish(fresh: Path, path: Path) -> None:
-    # Closed, so that its log is in it.
     os.chmod(fresh, path.stat().st_mode & 0o777)
     descriptor = os.open(fresh, os.O_RDONLY)
     try:

@@ -138,6 +138,25 @@ def test_rows_stay_when_they_cannot_be_copied(tmp_path: Path, caplog: pytest.Log
     assert "readings stay rows" in caplog.text
 
 
+def test_new_file_never_takes_the_name_without_its_log(tmp_path: Path) -> None:
+    """What closing the new file would leave in its log, and say nothing, is no file to go on with: the rows stay."""
+    with closing(EmbeddedStore(tmp_path / FILE)) as rows:
+        fill(rows)
+        expected = answers(rows)
+    with closing(sqlite3.connect(tmp_path / f"{FILE}-other", isolation_level=None)) as reader:
+
+        def hold() -> None:
+            reader.execute("ATTACH ? AS fresh", (str(tmp_path / f"{FILE}-columns"),))
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM fresh.chunk").fetchone()
+
+        with pytest.raises(StoreError, match="log"):
+            migrate(tmp_path / FILE, on_page=hold)
+
+    with closing(open_store(tmp_path / FILE)) as store:
+        assert answers(store) == expected
+
+
 def test_migration_that_lacks_readings_is_refused(tmp_path: Path) -> None:
     """As many readings of each series must have arrived as there were: else the rows stay."""
     with closing(EmbeddedStore(tmp_path / FILE)) as rows:
