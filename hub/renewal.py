@@ -93,6 +93,11 @@ def take_place(path: Path, fresh: Path) -> None:
     _take_over(path)
 
 
+def is_replaced(path: Path) -> bool:
+    """Tell whether a finished file waits to take the name: what is written to the one that has it will be lost."""
+    return _beside(path, _RENEWED).exists()
+
+
 def _take_over(path: Path) -> None:
     # The old log must be gone for good before the copy has the file's name, or it would be applied to the copy.
     for suffix in _LOGS:

@@ -44,7 +44,8 @@ def migrate(path: Path, *, on_page: Callable[[], None] = lambda: None) -> None:
         on_page: called between two transactions.
 
     Raises:
-        StoreError, OSError, sqlite3.Error: it could not be done; the rows are as they were.
+        StoreError, OSError, sqlite3.Error: it could not be done; the rows are as they were, and count unless
+            `hub.renewal.is_replaced`.
     """
     fresh = path.with_name(path.name + "-columns")
     _remove(fresh)

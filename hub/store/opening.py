@@ -12,6 +12,7 @@ from typing import Literal
 
 from hub.database import ReadPool
 from hub.errors import StoreError
+from hub.renewal import is_replaced
 from hub.store import embedded
 from hub.store.base import Store
 from hub.store.embedded import EmbeddedStore
@@ -54,7 +55,8 @@ def open_as(path: Path, kind: Kind | None) -> Store:
         kind: None: as the file is.
 
     Raises:
-        StoreError: rows are wanted and there are columns; or as the store does.
+        StoreError: rows are wanted and there are columns; the columns are finished and cannot take their place, which
+            the next start tries again; or as the store does.
     """
     if kind is None:
         return open_store(path)
@@ -67,6 +69,8 @@ def open_as(path: Path, kind: Kind | None) -> Store:
         try:
             migrate(path)
         except (StoreError, OSError, sqlite3.Error) as error:
+            if is_replaced(path):
+                raise StoreError(f"{path} became columns, which cannot take its name: {error}; start again") from error
             _log.error("readings stay rows reason=%s; tried again at the next start", error)
             kind = "rows"
     return _open(path, kind)

@@ -157,6 +157,17 @@ def test_new_file_never_takes_the_name_without_its_log(tmp_path: Path) -> None:
         assert answers(store) == expected
 
 
+def test_rows_are_not_written_once_columns_are_finished(tmp_path: Path) -> None:
+    """A disk that fails between the two names: the next start would throw away what was written to the rows."""
+    with closing(EmbeddedStore(tmp_path / FILE)) as rows:
+        fill(rows)
+    (tmp_path / f"{FILE}-renewed").touch()
+    (tmp_path / f"{FILE}-columns").mkdir()
+
+    with pytest.raises(StoreError, match="start again"):
+        open_as(tmp_path / FILE, "columns")
+
+
 def test_migration_that_lacks_readings_is_refused(tmp_path: Path) -> None:
     """As many readings of each series must have arrived as there were: else the rows stay."""
     with closing(EmbeddedStore(tmp_path / FILE)) as rows:
