@@ -49,6 +49,10 @@ Received = NDArray[np.uint32]
 Values = NDArray[Any]
 
 
+class ForeignChunkError(StoreError):
+    """A chunk that is whole and cannot be read here: of a newer hub, or packed by what is not installed."""
+
+
 class Codec(IntEnum):
     """How numbers are packed. `RAW` is for what lives minutes."""
 
@@ -163,7 +167,8 @@ def decode_axis(body: bytes) -> tuple[Times, Received]:
     """Return times and receive times.
 
     Raises:
-        StoreError: the bytes are damaged, of a newer hub, or packed by a codec that is not installed.
+        ForeignChunkError: the bytes are of a newer hub, or packed by a codec that is not installed.
+        StoreError: they are damaged.
     """
     reader, codec, n = _open(body)
     times = _unpack(reader.sized(), codec, _DTYPES[Kind.INT], n)
@@ -205,6 +210,16 @@ def decode_values(body: bytes) -> Values:
         mixed[mask] = to_objects(values.tolist())
     _check(int(which.max(initial=0)) < columns, "a reading in no column")
     return mixed
+
+
+def refuse_foreign(body: bytes) -> None:
+    """Raise `ForeignChunkError` if a body is whole and cannot be read here."""
+    try:
+        _open(body)
+    except ForeignChunkError:
+        raise
+    except StoreError:
+        return
 
 
 def _encode_column(kind: Kind, values: Values, codec: Codec) -> bytes:
@@ -274,8 +289,6 @@ def _unpack(packed: bytes, codec: Codec, dtype: np.dtype[Any], n: int) -> NDArra
 
 
 def _unpack_pco(packed: bytes, dtype: np.dtype[Any], n: int) -> NDArray[Any]:
-    if not _HAS_PCO:
-        raise StoreError("a chunk is packed by pcodec, which is not installed here: pip install pcodec")
     numbers = np.empty(n, dtype)
     try:
         progress = standalone.simple_decompress_into(packed, numbers)
@@ -317,11 +330,13 @@ def _open(body: bytes) -> tuple["_Reader", Codec, int]:
     reader = _Reader(body)
     head = reader.take(_HEAD.size)
     version, codec, n = _HEAD.unpack(head)
-    if version > VERSION or codec > max(Codec):
-        raise StoreError(f"a chunk of version {version}, codec {codec} is of a newer hub, or damaged: upgrade the hub")
     (checksum,) = _SIZE.unpack(reader.take(_SIZE.size))
     rest = reader.rest()
     _check(zlib.crc32(rest, zlib.crc32(head)) == checksum, "its checksum is wrong")
+    if version > VERSION or codec > max(Codec):
+        raise ForeignChunkError(f"a chunk of version {version}, codec {codec} is of a newer hub: upgrade the hub")
+    if codec == Codec.PCO and not _HAS_PCO:
+        raise ForeignChunkError("a chunk is packed by pcodec, which is not installed here: pip install pcodec")
     _check(n <= MAX_READINGS, f"{n} readings")
     return _Reader(rest), Codec(codec), n
 

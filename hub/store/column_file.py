@@ -31,6 +31,7 @@ from hub.model import Frame
 from hub.renewal import mark_suspect
 from hub.store import sealing
 from hub.store.arrivals import Arrivals, decode, encode
+from hub.store.chunk import refuse_foreign
 from hub.store.head import Heads
 from hub.store.merge import FULL
 from hub.store.sealing import Sealing, Unsealed, delete_oldest
@@ -103,6 +104,9 @@ class ColumnFile:
         self.applied: int
         try:
             self.applied, self._version = self._connection.execute("SELECT applied, version FROM progress").fetchone()
+            # The newest part tells who wrote last: before anything is taken that could not be sealed.
+            for (body,) in self._connection.execute("SELECT body FROM part ORDER BY id DESC LIMIT 1"):
+                refuse_foreign(body)
             self._heads = self._load(self._connection)
             sizes = self._connection.execute("SELECT id, length(body) FROM pending ORDER BY id")
             # Log row → what it costs, oldest first.

@@ -22,6 +22,7 @@ from device_sdk.reading import Value
 from hub.database import insert_rows
 from hub.errors import StoreError
 from hub.store.chunk import (
+    ForeignChunkError,
     Readings,
     Received,
     Times,
@@ -203,11 +204,14 @@ class Sealing:
         return gained
 
     def _take_out(self, row: ChunkRow) -> Readings:
-        """Remove a chunk and return its readings: none when it is damaged."""
+        """Remove a chunk and return its readings: none when it is damaged; `ForeignChunkError` passes."""
         self._changes.removed.append((row.series, row.t0))
         self._changes.refs.subtract((row.axis, row.body))
         try:
             return self._parts.readings(row)
+        except ForeignChunkError:
+            # Its readings are there for whoever can read them: sealing waits for that.
+            raise
         except StoreError as error:
             _log.error("chunk set aside series=%d from=%d readings=%d reason=%s", row.series, row.t0, row.n, error)
             self._connection.execute(

@@ -21,6 +21,7 @@ from hub.store.base import Row, SeriesCounters
 from hub.store.column_file import MAX_AGE_S, SCHEMA_VERSION
 from hub.store.columns import ColumnStore
 from hub.store.embedded import EmbeddedStore
+from tests.support.columns import foreign
 from tests.support.failing_disk import failing_disk
 from tests.support.frames import T0, FrameMaker, numbered
 from tests.support.memory_store import MemoryStore
@@ -349,6 +350,19 @@ def test_file_of_another_kind_is_refused(tmp_path: Path, is_other: bool) -> None
         EmbeddedStore(tmp_path / FILE)
     with closing(sqlite3.connect(tmp_path / FILE)) as connection:
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
+    with pytest.raises(StoreError, match="newer hub"):
+        ColumnStore(tmp_path / FILE)
+
+
+def test_chunks_of_a_newer_hub_are_told_at_start(tmp_path: Path) -> None:
+    """Nothing is taken into a file whose chunks cannot be merged here, e.g. where pcodec has no wheel."""
+    with closing(ColumnStore(tmp_path / FILE)) as store:
+        store.write(numbered([FrameMaker().one("pump", 1.0)]))
+        store.seal()
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection, connection:
+        for number, body in connection.execute("SELECT id, body FROM part").fetchall():
+            connection.execute("UPDATE part SET body = ? WHERE id = ?", (foreign(body), number))
+
     with pytest.raises(StoreError, match="newer hub"):
         ColumnStore(tmp_path / FILE)
 

@@ -9,9 +9,10 @@ import pytest
 
 from device_sdk.reading import Value
 from hub.errors import StoreError
+from hub.store.chunk import ForeignChunkError
 from hub.store.merge import DAY_NS
 from hub.store.sealing import COLUMNS, SCHEMA, ChunkRow, Parts, Sealing, Unsealed, delete_oldest, from_sql, to_sql
-from tests.support.columns import plain, readings
+from tests.support.columns import foreign, plain, readings
 
 FULL = 4
 
@@ -121,6 +122,19 @@ def test_damaged_chunk_is_set_aside(connection: sqlite3.Connection, caplog: pyte
     assert connection.execute("SELECT accepted, superseded FROM counter").fetchall() == [(3, 0)]
     assert [r.levelno for r in caplog.records] == [logging.ERROR]
     check_parts(connection)
+
+
+def test_chunk_of_a_newer_hub_is_not_set_aside(connection: sqlite3.Connection) -> None:
+    """What is whole and only cannot be read here stays where it is: sealing waits."""
+    seal(connection, (1, [(0, 0), (1, 1)]))
+    (row,) = chunks(connection)
+    (body,) = connection.execute("SELECT body FROM part WHERE id = ?", (row.body,)).fetchone()
+    connection.execute("UPDATE part SET body = ? WHERE id = ?", (foreign(body), row.body))
+
+    with pytest.raises(ForeignChunkError):
+        seal(connection, (1, [(2, 2)]))
+
+    assert chunks(connection) == [row]
 
 
 @pytest.mark.parametrize("value", [True, False, 1, 0, 1.0, "x", ""])
