@@ -70,9 +70,13 @@ def _create(path: Path) -> sqlite3.Connection:
 def _copy(rows: EmbeddedStore, target: sqlite3.Connection, on_page: Callable[[], None]) -> None:
     numbers = list(range(1, rows.largest_series() + 1))
     account = rows.account(numbers)
-    known = [counters.series for counters in account.series]
-    for at in range(0, len(known), _GROUP):
-        _copy_group(rows, target, known[at : at + _GROUP], on_page)
+    total, done = sum(c.rows for c in account.series), 0
+    for at in range(0, len(account.series), _GROUP):
+        group = account.series[at : at + _GROUP]
+        _copy_group(rows, target, [c.series for c in group], on_page)
+        before, done = done, done + sum(c.rows for c in group)
+        if done * 10 // max(total, 1) > before * 10 // max(total, 1):
+            _log.info("readings become column chunks percent=%d", done * 100 // total)
     copied = dict(target.execute("SELECT series, sum(n) FROM chunk GROUP BY series").fetchall())
     target.execute("BEGIN IMMEDIATE")
     target.execute("DELETE FROM counter")

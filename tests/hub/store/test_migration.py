@@ -168,6 +168,18 @@ def test_rows_are_not_written_once_columns_are_finished(tmp_path: Path) -> None:
         open_as(tmp_path / FILE, "columns")
 
 
+def test_migration_says_how_far_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Minutes in which no device is served are not silent: a line each tenth, and no more."""
+    with closing(EmbeddedStore(tmp_path / FILE)) as rows:
+        rows.write(numbered(FrameMaker().many(20, 1, 5)))
+    caplog.set_level(logging.INFO)
+
+    migrate(tmp_path / FILE)
+
+    said = [r.getMessage().partition("percent=")[2] for r in caplog.records if "percent=" in r.getMessage()]
+    assert said == ["40", "80", "100"]
+
+
 def test_migration_that_lacks_readings_is_refused(tmp_path: Path) -> None:
     """As many readings of each series must have arrived as there were: else the rows stay."""
     with closing(EmbeddedStore(tmp_path / FILE)) as rows:
