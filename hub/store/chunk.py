@@ -52,6 +52,8 @@ Values = NDArray[Any]
 class ForeignChunkError(StoreError):
     """A chunk that is whole and cannot be read here: of a newer hub, or packed by what is not installed."""
 
+    reason = "foreign_chunk"
+
 
 class Codec(IntEnum):
     """How numbers are packed. `RAW` is for what lives minutes."""
