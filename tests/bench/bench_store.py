@@ -9,6 +9,7 @@ which a hub's consumer halves. What is asked beside ingest is asked by a second 
 """
 
 import argparse
+import gc
 import os
 import platform
 import random
@@ -41,6 +42,9 @@ _DEVICES_A_WRITE = _WRITE_READINGS // (CHANNELS * _A_FRAME)
 _LATE, _DOUBLED = 0.05, 0.01
 _LATE_WRITES = 40
 KILL_SECONDS = 3600
+# A slice is made before it is written, so that a question beside ingest meets a writer and not the maker of the load.
+_WRITES_A_SLICE = 24
+_ASKED_EVERY_S = 0.005
 HEAD = (
     "| store | readings/s | write p50 / p99 ms | B/reading | latest of 1,000 / raw hour / minutes / hours of all, ms | "
     "beside ingest p50 / p99 ms | MB more | start ms | lost / doubled by kills |"
@@ -125,28 +129,34 @@ def timed(ask: Callable[[], object], times: int = 20) -> float:
 def measure(name: str, devices: int, seconds: int, folder: Path) -> str:
     """Fill a side and ask it; return its line."""
     side = SIDES[name](folder, devices * CHANNELS)
-    taken, beside, readings, is_done = [], [], 0, threading.Event()
+    taken, beside, readings, is_done, is_writing = [], [], 0, threading.Event(), threading.Event()
     newest_ns = [T0]
 
     def ask_on() -> None:
-        while not is_done.wait(0.02):
-            began = time.perf_counter()
-            side.read(1, newest_ns[0] - 600 * SECOND_NS, newest_ns[0])
-            beside.append(time.perf_counter() - began)
+        while not is_done.is_set():
+            if is_writing.wait(0.1):
+                began = time.perf_counter()
+                side.read(1, newest_ns[0] - 600 * SECOND_NS, newest_ns[0])
+                beside.append(time.perf_counter() - began)
+                time.sleep(_ASKED_EVERY_S)
 
     asker = threading.Thread(target=ask_on)
     asker.start()
     before = peak = side.memory_bytes()
-    for frames in Load(devices, seconds).writes():
-        if not frames:
-            continue
-        prepared = side.prepare(frames)
-        began = time.perf_counter()
-        side.write(prepared)
-        taken.append(time.perf_counter() - began)
-        readings += sum(frame.readings for frame in frames)
-        newest_ns[0] = max(frame.t0 for frame in frames)
-        peak = max(peak, side.memory_bytes()) if len(taken) % 20 == 0 else peak
+    writes = (frames for frames in Load(devices, seconds).writes() if frames)
+    while slice_of := list(islice(writes, _WRITES_A_SLICE)):
+        readings += sum(frame.readings for frames in slice_of for frame in frames)
+        prepared = [side.prepare(frames) for frames in slice_of]
+        # The load's objects are no garbage; to look through them would be in the side's time.
+        gc.freeze()
+        is_writing.set()
+        for body in prepared:
+            began = time.perf_counter()
+            side.write(body)
+            taken.append(time.perf_counter() - began)
+        is_writing.clear()
+        newest_ns[0] = max(frame.t0 for frame in slice_of[-1])
+        peak = max(peak, side.memory_bytes())
     is_done.set()
     asker.join()
     began = time.perf_counter()
