@@ -14,6 +14,8 @@ from device_sdk.reading import Value
 from hub.model import Frame
 
 AGGREGATES = ("avg", "min", "max", "count", "sum", "first", "last")
+# Of what further aggregates are made, over any number of buckets; see `Store.aggregate`.
+PARTS = ("first_ns", "last_ns", "m2", "rise", "area")
 
 
 class Row(NamedTuple):
@@ -112,11 +114,24 @@ class Store(Protocol):
         """
 
     def aggregate(
-        self, series: Sequence[int], start_ns: int, end_ns: int, step_ns: int, functions: Sequence[str]
+        self,
+        series: Sequence[int],
+        start_ns: int,
+        end_ns: int,
+        step_ns: int,
+        functions: Sequence[str],
+        *,
+        origin_ns: int = 0,
     ) -> list[Bucket]:
-        """Return buckets aligned to the epoch (start = k * step_ns), ordered by (start, series).
+        """Return buckets that start at origin_ns + k * step_ns (any integer k), ordered by (start, series).
 
         A bool counts as 0 or 1; strings are left out.
+
+        Args:
+            functions: some of `AGGREGATES`, and of `PARTS`: ``first_ns``, ``last_ns``: the times of the first and the
+                last reading; ``m2``: the sum of squared deviations from the bucket's mean; ``rise``: by how much a
+                counter rose from reading to reading, where it falls it began again at 0; ``area``: the integral of the
+                straight lines between its readings, in value * seconds. None looks beyond its bucket.
 
         Raises:
             BadRequestError: more buckets than may be held in memory for one answer.

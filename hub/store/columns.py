@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hub.database import used_bytes
-from hub.errors import BadRequestError
 from hub.model import Frame
-from hub.store.base import AGGREGATES, Bucket, Row, SeriesCounters, StoreAccount, StoreStatistics
+from hub.store.accumulator import MAX_ANSWER_BUCKETS, check_aggregate, check_buckets
+from hub.store.base import Bucket, Row, SeriesCounters, StoreAccount, StoreStatistics
 from hub.store.buckets import Buckets
 from hub.store.chunk import Readings
 from hub.store.column_file import MAX_PENDING_BYTES, ColumnFile
@@ -26,8 +26,6 @@ from hub.store.walk import Walk
 
 # Rows of a page of `dump`: about 2 MB in memory.
 _DUMP_ROWS = 10_000
-# Buckets of one answer, over all series: about 400 B each in memory, and half a second of the hub's time to write out.
-MAX_ANSWER_BUCKETS = 500_000
 # Rows that a read takes from one series at a time at least; fewer decode the same chunk again and again.
 _LEAST_ROWS = 64
 _FOREVER = (-(2**63), 2**63 - 1)
@@ -160,27 +158,26 @@ class ColumnStore:
         return found
 
     def aggregate(
-        self, series: Sequence[int], start_ns: int, end_ns: int, step_ns: int, functions: Sequence[str]
+        self,
+        series: Sequence[int],
+        start_ns: int,
+        end_ns: int,
+        step_ns: int,
+        functions: Sequence[str],
+        *,
+        origin_ns: int = 0,
     ) -> list[Bucket]:
         """Return buckets by (start, series); see `Store.aggregate`."""
-        unknown = [f for f in functions if f not in AGGREGATES]
-        if unknown or not functions or step_ns < 1:
-            raise BadRequestError(
-                f"aggregates {list(functions)} by {step_ns} ns: use {', '.join(AGGREGATES)}, from 1 ns"
-            )
+        check_aggregate(functions, step_ns)
         numbers = sorted(set(series))
         found: list[Bucket] = []
         with self._file.snapshot(_in_range(numbers, start_ns, end_ns)) as (connection, unsealed):
             walk = Walk(connection, _readings(unsealed))
             for number in numbers:
-                buckets = Buckets(number, step_ns, functions)
+                buckets = Buckets(number, step_ns, functions, origin_ns=origin_ns)
                 for run in walk.runs(number, start_ns, end_ns, is_enough=buckets.is_enough):
                     buckets.add_chunk(run) if isinstance(run, ChunkRow) else buckets.add_run(run)
-                    if len(found) + len(buckets) > self._max_buckets:
-                        raise BadRequestError(
-                            f"more than {self._max_buckets} buckets: use a larger bucket, a shorter range or fewer "
-                            "series"
-                        )
+                    check_buckets(len(found) + len(buckets), self._max_buckets)
                 found += buckets.answer()
         found.sort(key=_by_start)
         return found

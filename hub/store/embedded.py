@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from hub.database import NORMAL, ReadPool, is_disk_failure, open_database, roll_back, used_bytes
-from hub.errors import BadRequestError, DiskFailedError, StoreError
+from hub.errors import DiskFailedError, StoreError
 from hub.model import Frame
 from hub.renewal import mark_suspect
-from hub.store.base import AGGREGATES, Bucket, Row, SeriesCounters, StoreAccount, StoreStatistics
+from hub.store.accumulator import MAX_ANSWER_BUCKETS, aggregate_rows, check_aggregate, check_buckets
+from hub.store.base import Bucket, Row, SeriesCounters, StoreAccount, StoreStatistics
 from hub.store.batch import TRUE, Batch
 
 SCHEMA_VERSION = 2
@@ -55,8 +56,6 @@ _RECEIVED = """coalesce(
         ORDER BY p.time_ns DESC LIMIT 1))"""
 # Rows of a page of `dump`: about 2 MB in memory.
 _DUMP_ROWS = 10_000
-# Buckets of one answer, over all series: about 400 B each in memory, and half a second of the hub's time to write out.
-MAX_ANSWER_BUCKETS = 500_000
 # Rows that a read takes from one series at a time at least; fewer make many small statements.
 _LEAST_ROWS = 16
 _ERASE_ROWS = 20_000
@@ -72,6 +71,8 @@ _EXPRESSIONS = {
     "sum": "total(number)",
     "first": "min(time_ns)",
     "last": "max(time_ns)",
+    "first_ns": "min(time_ns)",
+    "last_ns": "max(time_ns)",
 }
 
 
@@ -197,32 +198,40 @@ class EmbeddedStore:
         return found
 
     def aggregate(
-        self, series: Sequence[int], start_ns: int, end_ns: int, step_ns: int, functions: Sequence[str]
+        self,
+        series: Sequence[int],
+        start_ns: int,
+        end_ns: int,
+        step_ns: int,
+        functions: Sequence[str],
+        *,
+        origin_ns: int = 0,
     ) -> list[Bucket]:
         """Return buckets by (start, series); see `Store.aggregate`."""
-        unknown = [f for f in functions if f not in AGGREGATES]
-        if unknown or not functions or step_ns < 1:
-            raise BadRequestError(
-                f"aggregates {list(functions)} by {step_ns} ns: use {', '.join(AGGREGATES)}, from 1 ns"
+        check_aggregate(functions, step_ns)
+        if not _EXPRESSIONS.keys() >= set(functions):
+            return aggregate_rows(
+                self, series, start_ns, end_ns, step_ns, functions, origin_ns=origin_ns, max_buckets=self._max_buckets
             )
         columns = ", ".join(f"{_EXPRESSIONS[f]} AS c{i}" for i, f in enumerate(functions))
         answers = ", ".join(_value_at(f"c{i}") if f in ("first", "last") else f"c{i}" for i, f in enumerate(functions))
-        # SQLite divides towards zero; before 1970 the quotient is one less.
+        # SQLite divides towards zero; before 1970 the quotient is one less. The origin is not taken off the time, for
+        # the difference may be beyond 64 bits.
+        shift_ns = origin_ns % step_ns
+        quotient = "time_ns / ?4 - (time_ns % ?4 < 0)"
+        bucket = f"{quotient} - (time_ns % ?4 + iif(time_ns % ?4 < 0, ?4, 0) < {shift_ns})" if shift_ns else quotient
         statement = f"""
-            SELECT series, bucket * ?4, {answers} FROM (
-                SELECT series, time_ns / ?4 - (time_ns % ?4 < 0) AS bucket, {columns} FROM (
+            SELECT series, bucket, {answers} FROM (
+                SELECT series, {bucket} AS bucket, {columns} FROM (
                     SELECT series, time_ns, {_NUMBER} AS number FROM reading
                     WHERE series IN {_IDS} AND time_ns >= ?2 AND time_ns < ?3 AND typeof(value) <> 'text')
                 GROUP BY series, bucket) AS b
             ORDER BY bucket, series LIMIT ?5"""  # noqa: S608
         values = (json.dumps(list(series)), start_ns, end_ns, step_ns, self._max_buckets + 1)
         with self._readers.connection() as connection:
-            buckets = [Bucket(row[0], row[1], row[2:]) for row in connection.execute(statement, values)]
-        if len(buckets) > self._max_buckets:
-            raise BadRequestError(
-                f"more than {self._max_buckets} buckets: use a larger bucket, a shorter range or fewer series"
-            )
-        return buckets
+            found = connection.execute(statement, values).fetchall()
+        check_buckets(len(found), self._max_buckets)
+        return [Bucket(row[0], shift_ns + row[1] * step_ns, row[2:]) for row in found]
 
     def dump(self, series: Sequence[int], start_ns: int, end_ns: int, *, received: bool = False) -> Iterator[list[Row]]:
         """Yield pages of rows ordered by (time, series); readings written meanwhile may or may not be in it."""

@@ -9,7 +9,7 @@ import pytest
 from device_sdk.reading import Value
 from hub.errors import BadRequestError
 from hub.model import Frame
-from hub.store.base import AGGREGATES, Bucket, Row, SeriesCounters, Store
+from hub.store.base import AGGREGATES, PARTS, Bucket, Row, SeriesCounters, Store
 from hub.store.columns import ColumnStore
 from hub.store.embedded import EmbeddedStore
 from tests.support.frames import T0, FrameMaker, numbered
@@ -236,6 +236,46 @@ def test_aggregate_range_and_before_1970(store: Store) -> None:
     assert found == [Bucket(1, -20, (1, -11.0)), Bucket(1, -10, (2, -10.0)), Bucket(1, 0, (2, 0.0))]
 
 
+@pytest.mark.parametrize("origin", [3, -7, 10**19 + 3])
+def test_aggregate_from_an_origin(store: Store, origin: int) -> None:
+    """Buckets begin at origin + k * step, before 1970 and at the ends of 64 bits too."""
+    maker = FrameMaker()
+    old, new = [(-(2**63), 1.0), (-8, 1.0), (-7, 1.0), (-1, 1.0)], [(2, 1.0), (3, 1.0), (2**63 - 2, 1.0)]
+    store.write(numbered([maker.batch("pump", [("t", *reading) for reading in half]) for half in (old, new)]))
+
+    found = store.aggregate([1], -(2**63), 2**63 - 1, 10, ["count", "last_ns"], origin_ns=origin)
+
+    assert found == [
+        Bucket(1, -(2**63) - 9, (1, -(2**63))),
+        Bucket(1, -17, (1, -8)),
+        Bucket(1, -7, (3, 2)),
+        Bucket(1, 3, (1, 3)),
+        Bucket(1, 2**63 - 5, (1, 2**63 - 2)),
+    ]
+
+
+def test_aggregate_parts(store: Store) -> None:
+    """Times of first and last, squared deviations, rise through a reset to 2, area of the lines; each within."""
+    s = 10**9
+    fill(store, (0, 1), (2 * s, 5), (3 * s, 2), (10 * s, 3), (14 * s, "x"), (15 * s, 3.5), channel="n")
+
+    found = store.aggregate([1], *FOREVER, 10 * s, PARTS, origin_ns=T0)
+
+    # Mean 8/3; 1 to 5 in 2 s, 5 to 2 in 1 s; 3 to 3.5 in 5 s.
+    assert [bucket.start_ns - T0 for bucket in found] == [0, 10 * s]
+    assert found[0].values == pytest.approx((T0, T0 + 3 * s, 26 / 3, 6.0, 9.5), rel=1e-12)
+    assert found[1].values == pytest.approx((T0 + 10 * s, T0 + 15 * s, 0.125, 0.5, 16.25), rel=1e-12)
+
+
+def test_aggregate_rise_of_huge_counters(store: Store) -> None:
+    """What a counter of whole numbers rose by is exact where a float would have lost it, and never negative."""
+    fill(store, (0, 2**62), (1, 2**62 + 3), (2, -(2**63)), (3, 2**63 - 1), channel="n")
+
+    found = store.aggregate([1], *FOREVER, 2, ["rise"])
+
+    assert [bucket.values for bucket in found] == [(3.0,), (2.0**64,)]
+
+
 def test_aggregate_of_huge_ints(store: Store) -> None:
     """Sums beyond 64 bits are floats, not failures; smallest and largest stay exact."""
     fill(store, (0, 2**63 - 1), (1, 2**63 - 1), channel="n")
@@ -413,7 +453,9 @@ def test_engines_agree_with_the_oracle(store: Store, seed: int) -> None:
         assert 0 <= exact.received_ns - row.received_ns < 10**9
     assert sorted(store.latest(ids)) == sorted(oracle.latest(ids))
     for found, expected in zip(
-        store.aggregate(ids, *FOREVER, 7, AGGREGATES), oracle.aggregate(ids, *FOREVER, 7, AGGREGATES), strict=True
+        store.aggregate(ids, *FOREVER, 7, AGGREGATES, origin_ns=3),
+        oracle.aggregate(ids, *FOREVER, 7, AGGREGATES, origin_ns=3),
+        strict=True,
     ):
         assert found[:2] == expected[:2]
         assert found.values == pytest.approx(expected.values, rel=1e-12)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from device_sdk.reading import INT_MAX, INT_MIN, Value
 from hub.model import Frame
-from hub.store.base import AGGREGATES, Row, Store
+from hub.store.base import AGGREGATES, PARTS, Row, Store
 from hub.store.columns import ColumnStore
 from hub.store.embedded import EmbeddedStore
 from tests.support.frames import T0, FrameMaker, numbered
@@ -126,14 +126,18 @@ def compare(store: Store, oracle: MemoryStore) -> None:
 
 def compare_buckets(store: Store, oracle: MemoryStore, start: int, end: int) -> None:
     """Sums of floats may differ in their last digits: by how large what was added up is."""
-    numbers = [abs(row.value) for row in oracle.read(SERIES, start, end, 10**6) if not isinstance(row.value, str)]
-    for step in (S, 5 * S, DAY_NS, 2**62):
-        for functions in (AGGREGATES, ("count", "max", "min", "sum", "last")):
-            found = store.aggregate(SERIES, start, end, step, functions)
-            expected = oracle.aggregate(SERIES, start, end, step, functions)
+    rows = oracle.read(SERIES, start, end, 10**6)
+    size = sum(abs(float(row.value)) for row in rows if not isinstance(row.value, str))
+    span_s = (rows[-1].time_ns - rows[0].time_ns) / S if rows else 0
+    for step, origin in ((S, 0), (S, 3), (5 * S, -S), (DAY_NS, 0), (DAY_NS, 20_700 * S), (2**62, 0), (2**62, -5 * S)):
+        for functions in (AGGREGATES, ("count", "max", "min", "sum", "last"), ("first_ns", "last_ns"), PARTS):
+            found = store.aggregate(SERIES, start, end, step, functions, origin_ns=origin)
+            expected = oracle.aggregate(SERIES, start, end, step, functions, origin_ns=origin)
             assert [bucket[:2] for bucket in found] == [bucket[:2] for bucket in expected]
             for bucket, known in zip(found, expected, strict=True):
-                assert bucket.values == pytest.approx(known.values, rel=1e-12, abs=1e-12 * sum(map(float, numbers)))
+                for name, value, right in zip(functions, bucket.values, known.values, strict=True):
+                    error = 1e-12 * size * {"m2": size, "area": span_s}.get(name, 1)
+                    assert value == pytest.approx(right, rel=1e-12, abs=error), name
 
 
 @pytest.mark.slow

@@ -5,11 +5,12 @@ differential tests compare them with it.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from device_sdk.reading import Value
 from hub.errors import BadRequestError
 from hub.model import LATE_TOLERANCE_NS, Frame
-from hub.store.base import AGGREGATES, Bucket, Row, SeriesCounters, StoreAccount, StoreStatistics
+from hub.store.base import AGGREGATES, PARTS, Bucket, Row, SeriesCounters, StoreAccount, StoreStatistics
 
 
 class MemoryStore:
@@ -76,19 +77,27 @@ class MemoryStore:
         return rows[:border]
 
     def aggregate(
-        self, series: Sequence[int], start_ns: int, end_ns: int, step_ns: int, functions: Sequence[str]
+        self,
+        series: Sequence[int],
+        start_ns: int,
+        end_ns: int,
+        step_ns: int,
+        functions: Sequence[str],
+        *,
+        origin_ns: int = 0,
     ) -> list[Bucket]:
         """Return buckets by (start, series)."""
-        if not functions or step_ns < 1 or any(f not in AGGREGATES for f in functions):
+        if not functions or step_ns < 1 or any(f not in (*AGGREGATES, *PARTS) for f in functions):
             raise BadRequestError("unknown aggregate or step")
-        buckets: dict[tuple[int, int], list[int | float]] = {}
+        buckets: dict[tuple[int, int], list[tuple[int, int | float]]] = {}
         for number, time_ns, value, _ in self._rows(series):
             if start_ns <= time_ns < end_ns and not isinstance(value, str):
                 plain = int(value) if isinstance(value, bool) else value
-                buckets.setdefault((time_ns // step_ns * step_ns, number), []).append(plain)
+                start = (time_ns - origin_ns) // step_ns * step_ns + origin_ns
+                buckets.setdefault((start, number), []).append((time_ns, plain))
         return [
-            Bucket(number, start, tuple(_aggregate(f, values) for f in functions))
-            for (start, number), values in sorted(buckets.items())
+            Bucket(number, start, tuple(_aggregate(f, *zip(*readings, strict=True)) for f in functions))
+            for (start, number), readings in sorted(buckets.items())
         ]
 
     def dump(self, series: Sequence[int], start_ns: int, end_ns: int, *, received: bool = False) -> Iterator[list[Row]]:
@@ -146,7 +155,7 @@ class MemoryStore:
         )
 
 
-def _aggregate(function: str, values: list[int | float]) -> int | float:
+def _aggregate(function: str, times: Sequence[int], values: Sequence[int | float]) -> int | float:
     match function:
         case "avg":
             return sum(map(float, values)) / len(values)
@@ -160,5 +169,24 @@ def _aggregate(function: str, values: list[int | float]) -> int | float:
             return max(values)
         case "first":
             return values[0]
-        case _:
+        case "last":
             return values[-1]
+        case _:
+            return _part(function, times, values)
+
+
+def _part(name: str, times: Sequence[int], values: Sequence[int | float]) -> int | float:
+    pairs = list(pairwise(values))
+    match name:
+        case "first_ns":
+            return times[0]
+        case "last_ns":
+            return times[-1]
+        case "m2":
+            mean = sum(map(float, values)) / len(values)
+            return sum((value - mean) * (value - mean) for value in values)
+        case "rise":
+            return sum(float(b - a) if b >= a else max(float(b), 0.0) for a, b in pairs)
+        case _:
+            seconds = [(b - a) / 1e9 for a, b in pairwise(times)]
+            return sum((a + b) / 2 * s for (a, b), s in zip(pairs, seconds, strict=True))
