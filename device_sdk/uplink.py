@@ -44,6 +44,8 @@ class Uplink:
         self._is_greeted = False
         self._opening: asyncio.Task[Connection] | None = None
         self._connection: Connection | None = None
+        # Why the last one ended; a hub may close a connection before a device has begun to use it.
+        self._lost: LinkError = ConnectionLostError("the gateway is closed")
         self._lines: dict[int, ChildConnection] = {}
         self._last = 0
         self._interval_s = 0.0
@@ -55,12 +57,15 @@ class Uplink:
 
     async def connect(self, receiver: Receiver) -> ChildConnection:
         """Return a device's connection; see `transport.Connector`, which this is for each device."""
-        while (connection := self._connection) is None:
+        connection = self._connection
+        if connection is None:
             if self._opening is None:
                 self._opening = asyncio.get_running_loop().create_task(self._open(), name="telemetry-gateway")
                 self._opening.add_done_callback(_seen)
             # Shielded: it is opened for all, also when this one is cancelled.
-            await asyncio.shield(self._opening)
+            connection = await asyncio.shield(self._opening)
+            if connection is not self._connection:
+                raise self._lost
         number = self._free_number()
         line = self._lines[number] = ChildConnection(self, connection, number, receiver)
         return line
@@ -117,9 +122,8 @@ class Uplink:
     def closed(self, error: LinkError) -> None:
         """Tell every device that the connection is gone."""
         lines, self._lines = self._lines, {}
-        self._connection = None
-        if lines:
-            self._failed(error)
+        self._connection, self._lost = None, error
+        self._failed(error)
         for line in lines.values():
             line.end(error)
 

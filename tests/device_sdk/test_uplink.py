@@ -50,6 +50,7 @@ class Network:
         self.failures: list[LinkError] = []
         self.attempts = 0
         self.gate: asyncio.Event | None = None
+        self.ends_with: LinkError | None = None
 
     async def connect(self, receiver: Receiver) -> Wire:
         """Connect."""
@@ -59,6 +60,8 @@ class Network:
         if self.failures:
             raise self.failures.pop(0)
         self.wires.append(Wire(receiver))
+        if self.ends_with is not None:
+            asyncio.get_running_loop().call_soon(receiver.closed, self.ends_with)
         return self.wires[-1]
 
 
@@ -150,6 +153,23 @@ async def test_failure_is_told_to_all_and_the_network_left_alone() -> None:
     clock.now += 61
     await uplink.connect(Ear())
     assert network.attempts == 2
+
+
+async def test_hub_that_closes_at_once_is_left_alone_too() -> None:
+    """The device hears why, and nobody calls again before the pause: it was a storm of connections."""
+    uplink, network, _ = make()
+    network.ends_with = AuthenticationError("revoked")
+    first = asyncio.create_task(uplink.connect(Ear()))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    second = asyncio.create_task(uplink.connect(Ear()))
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+    assert (network.attempts, second.done()) == (1, False)
+    assert first.done()
+    assert isinstance(await _outcome(first), AuthenticationError)
+    await uplink.close()
 
 
 async def _outcome(task: "asyncio.Task[Any]") -> object:
