@@ -118,7 +118,7 @@ def _array(values: Numbers) -> Values:
 
 
 def _value_at(piece: Piece, time_ns: int) -> Value:
-    if piece.times[-1] == time_ns:
-        found: Value = piece.values[-1]
-        return found
-    return next(v for t, v in zip(reversed(piece.times), reversed(piece.values), strict=True) if t == time_ns)
+    found: Value = piece.values[-1]
+    if piece.times[-1] != time_ns:
+        found = next(v for t, v in zip(reversed(piece.times), reversed(piece.values), strict=True) if t == time_ns)
+    return found

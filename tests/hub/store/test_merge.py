@@ -97,3 +97,16 @@ def test_full_chunk_is_left_alone_by_what_comes_behind_it() -> None:
 def test_cut(n: int, sizes: list[int]) -> None:
     """Chunks are of even size."""
     assert [len(c.times) for c in cut(readings([(i, i) for i in range(n)]), FULL)] == sizes
+
+
+def test_chunks_end_with_the_hour_where_readings_are_dense() -> None:
+    """Hourly means then need no chunk decoded; few readings of an hour, or of each, cross hours."""
+    hour, full = 3600 * 10**9, 64
+    dense = readings([(n * hour // 100, n) for n in range(350)])
+    few_before_the_hour = readings([(hour + n, n) for n in range(-7, 20)])
+    seldom = readings([(n * hour // 7, n) for n in range(7 * 24)])
+
+    assert [len(c.times) for c in cut(dense, full)] == [100, 100, 100, 50]
+    assert all(c.times[0] // hour == c.times[-1] // hour for c in cut(dense, full))
+    assert [len(c.times) for c in cut(few_before_the_hour, full)] == [27]
+    assert [len(c.times) for c in cut(seldom, full)] == [84, 84]
