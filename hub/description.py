@@ -61,12 +61,18 @@ class Scaling:
 
     def value(self, stored: float) -> float:
         """Return the value shown of a stored int or float; one beyond a float's range becomes its end."""
-        scaled = (stored * self.scale if self.divisor is None else stored / self.divisor) + self.offset
-        return scaled if math.isfinite(scaled) else math.copysign(_LARGEST, scaled)
+        return _finite(self._stretched(stored) + self.offset)
+
+    def difference(self, stored: float) -> float:
+        """Return what a difference of stored values is between the values shown: the offset is in both."""
+        return _finite(self._stretched(stored))
 
     def values(self, stored: Iterable[Any]) -> list[float]:
         """Return the values shown of a column of numbers."""
         return [self.value(value) for value in stored]
+
+    def _stretched(self, stored: float) -> float:
+        return stored * self.scale if self.divisor is None else stored / self.divisor
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +164,10 @@ def _text(most: int, *, lines: bool = False) -> Callable[[object], str]:
         return value.strip()
 
     return check
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else math.copysign(_LARGEST, value)
 
 
 def _told(value: object) -> str:

@@ -11,18 +11,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from device_sdk.reading import Value
-from hub.description import Scaling
+from hub.bucket_page import BucketPages, Question
 from hub.devices import Registry, natural_key
 from hub.errors import BadRequestError
+from hub.grid import UNIT_NS
 from hub.live.patterns import PatternSet
 from hub.model import Series
-from hub.store.base import AGGREGATES, Bucket, Row, Store
+from hub.store.base import Row, Store
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
-_UNIT_NS = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9, "w": 7 * 86400 * 10**9}
 _FRACTION = re.compile(r"^(.*?[T ]\d\d:\d\d:\d\d)\.(\d{1,9})(.*)$")
 MAX_LIMIT = 100_000
-MAX_BUCKETS = 100_000
 # A store takes 64 bits; what lies outside (the year 9999 does) means "from the first" or "to the last".
 _BEGIN_OF_TIME_NS, _END_OF_TIME_NS = -(2**63), 2**63 - 1
 
@@ -89,8 +88,7 @@ class Query:
         raw: bool = False,
     ) -> Answer:
         """Return raw rows of [start_ns, end_ns), a page at a time, by time; ``received``: with receive times."""
-        if not 1 <= limit <= MAX_LIMIT:
-            raise BadRequestError(f"limit {limit}: use 1 to {MAX_LIMIT}, or export for more")
+        _check_limit(limit)
         if page is not None:
             edge = _page_edge(page)
             start_ns, end_ns = (start_ns, min(end_ns, edge)) if descending else (max(start_ns, edge), end_ns)
@@ -102,57 +100,54 @@ class Query:
         if len(rows) >= limit:
             last = rows[-1].time_ns
             next_page = str(last if descending else last + 1)
-        columns: tuple[str, ...] = ("time_ns", "series", "value")
-        if received:
-            columns += ("received_ns",)
-        width = len(columns)
-        if not raw:
-            rows = _shown_rows(rows, series)
-        named = [(r.time_ns, index[r.series], r.value, r.received_ns)[:width] for r in rows]
-        return Answer(list(series), columns, named, next_page)
+        return _named(series, rows if raw else _shown_rows(rows, series), index, received, next_page)
 
-    def aggregate(
+    def buckets(self, question: Question, limit: int, page: str | None, *, descending: bool) -> Answer:
+        """Return one row per bucket and series of what is asked, a page at a time, by time."""
+        _check_limit(limit)
+        columns = ("time_ns", "series", *question.functions)
+        if question.start_ns >= question.end_ns or not question.series:
+            return Answer(list(question.series), columns, [])
+        edge = None if page is None else _page_edge(page)
+        rows, next_page = BucketPages(self._store, question).page(limit, edge, descending=descending)
+        return Answer(list(question.series), columns, rows, next_page)
+
+    def at(
         self,
         series: Sequence[Series],
-        start_ns: int,
-        end_ns: int,
-        step_ns: int,
-        functions: Sequence[str],
+        time_ns: int,
+        lookback_ns: int | None = None,
         *,
+        received: bool = False,
         raw: bool = False,
     ) -> Answer:
-        """Return one row per non-empty bucket and series; buckets are aligned to the epoch (UTC)."""
-        unknown = [f for f in functions if f not in AGGREGATES]
-        if unknown or not functions:
-            raise BadRequestError(f"aggregate {unknown[0] if unknown else ''!r}: use {', '.join(AGGREGATES)}")
-        if step_ns < 10**6:
-            raise BadRequestError("bucket must be at least 1 ms, e.g. 10s, 1m, 1h")
-        if step_ns > _END_OF_TIME_NS:
-            raise BadRequestError("bucket is longer than 292 years: use a shorter one, e.g. 10s, 1m, 1h")
-        if (end_ns - start_ns) // step_ns > MAX_BUCKETS:
-            raise BadRequestError(f"more than {MAX_BUCKETS} buckets per series: use a larger bucket or a shorter range")
-        index = {s.id: i for i, s in enumerate(series)}
-        buckets: list[Bucket] = []
-        if index:
-            buckets = self._aggregated(series, list(index), start_ns, end_ns, step_ns, functions, raw)
-        rows: list[tuple[Value | None, ...]] = [(b.start_ns, index[b.series], *b.values) for b in buckets]
-        return Answer(list(series), ("time_ns", "series", *functions), rows)
+        """Return the last reading of each series at or before a time, with its own time; one row each, in their order.
 
-    def _aggregated(
-        self, series: Sequence[Series], ids: list[int], start_ns: int, end_ns: int, step_ns: int,
-        functions: Sequence[str], raw: bool,
-    ) -> list[Bucket]:  # fmt: skip
-        scalings = {} if raw else {s.id: s.scaling for s in series if s.scaling is not None}
-        if not scalings:
-            return self._store.aggregate(ids, start_ns, end_ns, step_ns, functions)
-        # A negative scale makes the least stored value the greatest shown, and a sum holds an offset for each reading.
-        needed = list(dict.fromkeys([*functions, "min", "max", "count"]))
-        buckets = self._store.aggregate(ids, start_ns, end_ns, step_ns, needed)
-        out = []
-        for bucket in buckets:
-            found = dict(zip(needed, bucket.values, strict=True))
-            out.append(bucket._replace(values=_shown_bucket(found, scalings.get(bucket.series), functions)))
-        return out
+        Args:
+            lookback_ns: how much older than ``time_ns`` a reading may be; None = as old as it is.
+        """
+        index = {s.id: i for i, s in enumerate(series)}
+        begin_ns = _BEGIN_OF_TIME_NS if lookback_ns is None else _clamp(time_ns - lookback_ns)
+        end_ns = _clamp(time_ns + 1)
+        rows = [
+            row
+            for s in series
+            for row in self._store.read([s.id], begin_ns, end_ns, 1, descending=True, received=received)
+        ]
+        return _named(series, rows if raw else _shown_rows(rows, series), index, received)
+
+    def newest_ns(self, series: Sequence[Series]) -> int | None:
+        """Return the time of the newest reading of any of the series."""
+        known = self._registry.latest
+        times = [known[s.id].time_ns for s in series if s.id in known]
+        # From files, beside no hub, nothing is known of the newest.
+        times = times or [row.time_ns for row in self._store.latest([s.id for s in series])]
+        return max(times, default=None)
+
+    def oldest_ns(self, series: Sequence[Series], start_ns: int, end_ns: int) -> int | None:
+        """Return the time of the oldest reading of any of the series in a range."""
+        rows = self._store.read([s.id for s in series], start_ns, end_ns, 1)
+        return rows[0].time_ns if rows else None
 
     def dump(
         self, series: Sequence[Series], start_ns: int, end_ns: int, *, received: bool = False, raw: bool = False
@@ -168,6 +163,15 @@ def shown_value(series: Series, value: Value) -> Value:
     return value if scaling is None or isinstance(value, str) else scaling.value(value)
 
 
+def _named(
+    series: Sequence[Series], rows: list[Row], index: Mapping[int, int], received: bool, next_page: str | None = None
+) -> Answer:
+    columns = ("time_ns", "series", "value", "received_ns") if received else ("time_ns", "series", "value")
+    width = len(columns)
+    named = [(r.time_ns, index[r.series], r.value, r.received_ns)[:width] for r in rows]
+    return Answer(list(series), columns, named, next_page)
+
+
 def _shown_rows(rows: list[Row], series: Sequence[Series]) -> list[Row]:
     scaled = {s.id: s for s in series if s.scaling is not None}
     if not scaled:
@@ -175,19 +179,6 @@ def _shown_rows(rows: list[Row], series: Sequence[Series]) -> list[Row]:
     return [
         row._replace(value=shown_value(scaled[row.series], row.value)) if row.series in scaled else row for row in rows
     ]
-
-
-def _shown_bucket(
-    found: Mapping[str, float | int], scaling: Scaling | None, functions: Sequence[str]
-) -> tuple[float | int, ...]:
-    if scaling is None:
-        return tuple(found[name] for name in functions)
-    shown: dict[str, float | int] = {name: scaling.value(value) for name, value in found.items()}
-    shown["min"], shown["max"] = sorted((shown["min"], shown["max"]))
-    shown["count"] = found["count"]
-    if "sum" in found:
-        shown["sum"] = scaling.value(found["sum"]) + scaling.offset * (found["count"] - 1)
-    return tuple(shown[name] for name in functions)
 
 
 def parse_duration(text: str) -> int:
@@ -199,7 +190,7 @@ def parse_duration(text: str) -> int:
     match = _DURATION.fullmatch(text.removeprefix("-"))
     if match is None:
         raise BadRequestError(f"duration {text[:40]!r}: use a number with ms, s, m, h, d or w, e.g. 15m")
-    return int(float(match[1]) * _UNIT_NS[match[2]])
+    return int(float(match[1]) * UNIT_NS[match[2]])
 
 
 def parse_time(text: str, now_ns: int) -> int:
@@ -239,6 +230,11 @@ def iso_time(time_ns: int) -> str:
     if rest % 10**6 == 0:
         return f"{text}.{rest // 10**6:03d}Z" if rest else f"{text}Z"
     return f"{text}.{rest // 1000:06d}Z" if rest % 1000 == 0 else f"{text}.{rest:09d}Z"
+
+
+def _check_limit(limit: int) -> None:
+    if not 1 <= limit <= MAX_LIMIT:
+        raise BadRequestError(f"limit {limit}: use 1 to {MAX_LIMIT}, or export for more")
 
 
 def _page_edge(page: str) -> int:

@@ -21,13 +21,14 @@ from hub.devices import Registry, natural_key
 from hub.gateway.endpoint import unit_object
 from hub.gateway.export import export_chunks
 from hub.gateway.quarantine import quarantine_object, raw_object
+from hub.history import History
 from hub.journal.account import read_account
 from hub.journal.base import JournalAccount
 from hub.journal.catalog import load_series
 from hub.journal.ledger import read_quarantine, read_quarantined
 from hub.metadata import read_channels
 from hub.model import Series
-from hub.query import Query, parse_duration, time_range
+from hub.query import Query, time_range
 from hub.roles import DEFAULT_NAMESPACE, EVERYTHING, SYSTEM_DEVICE
 from hub.store.opening import open_store
 
@@ -107,20 +108,13 @@ class FilesSource:
     def readings(self, parameters: Parameters) -> dict[str, Any]:
         """Return one page of readings."""
         series = self._series(parameters)
-        start_ns, end_ns = _range(parameters)
-        bucket, raw = parameters.get("bucket"), parameters.get("raw") is not None
-        if bucket is None:
-            page = parameters.get("page")
-            answer = self._query.readings(
-                series, start_ns, end_ns, int(str(parameters["limit"])), descending=False,
-                page=None if page is None else str(page), raw=raw,
-            )  # fmt: skip
-        else:
-            functions = str(parameters["agg"]).split(",")
-            # Without an end the range would reach to the end of time, and no bucket be small enough.
-            newest_ns = max((row.time_ns for row in self._store.latest([s.id for s in series])), default=start_ns)
-            end_ns = max(min(end_ns, newest_ns + 1), start_ns)
-            answer = self._query.aggregate(series, start_ns, end_ns, parse_duration(str(bucket)), functions, raw=raw)
+        given = {name: str(value) for name, value in parameters.items() if value is not None}
+        asked = History(
+            given.get("last"), given.get("from"), given.get("to"), given.get("at"), given.get("lookback"),
+            given.get("bucket"), given.get("tz"), agg=given.get("agg"), fill=given.get("fill"),
+            limit=int(given["limit"]) if "limit" in given else None, page=given.get("page"), raw="raw" in given,
+        )  # fmt: skip
+        answer = asked.answer(self._query, series, time.time_ns())
         named = [{"device": s.device, "channel": s.channel, **unit_object(s)} for s in answer.series]
         return {"series": named, "columns": answer.columns, "rows": answer.rows, "next": answer.next_page}
 

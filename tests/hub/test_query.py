@@ -1,11 +1,16 @@
 """Questions are read strictly, answered in pages, and never show what was not granted."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 
 from device_sdk.columns import Column
 from device_sdk.reading import Channel, ValueType
+from hub.bucket_page import Question
 from hub.devices import Registry
 from hub.errors import BadRequestError
+from hub.grid import even_grid
 from hub.model import Frame, Kind, SeriesColumn, StreamKey
 from hub.query import MAX_LIMIT, Query, iso_time, parse_duration, parse_time, time_range
 from tests.support.memory_store import MemoryStore
@@ -13,6 +18,7 @@ from tests.support.memory_store import MemoryStore
 S = 10**9
 T0 = 1_790_000_000 * S
 NOW = T0 + 1000 * S
+CUT = partial(even_grid, 0, 5 * S)
 
 
 @pytest.fixture
@@ -60,13 +66,22 @@ def test_pages_give_every_row_once(query: Query) -> None:
         assert times == sorted(times, reverse=descending)
 
 
-def test_aggregate_answers_one_row_a_bucket_and_series(query: Query) -> None:
-    """Buckets are aligned to the epoch and carry the functions in the order asked for."""
-    series = query.series("default", ["a-2/x"])
-    answer = query.aggregate(series, T0, T0 + 10 * S, 5 * S, ("max", "count"))
+def test_buckets_answer_one_row_a_bucket_and_series(query: Query) -> None:
+    """Buckets carry the functions in the order asked for."""
+    question = Question(query.series("default", ["a-2/x"]), T0, T0 + 10 * S, CUT, ("max", "count"))
+    answer = query.buckets(question, 100, None, descending=False)
 
     assert answer.columns == ("time_ns", "series", "max", "count")
     assert answer.rows == [(T0, 0, 4.0, 5), (T0 + 5 * S, 0, 9.0, 5)]
+    assert query.buckets(replace(question, series=[]), 100, None, descending=False).rows == []
+
+
+def test_newest_and_oldest_are_of_any_series(query: Query) -> None:
+    """Where nothing is known in memory the store says it; of no readings there is neither."""
+    series = query.series("default", ["**/x"])
+
+    assert (query.newest_ns(series), query.oldest_ns(series, T0 + 1, NOW)) == (T0 + 9 * S, T0 + S)
+    assert (query.newest_ns([]), query.oldest_ns(series, 0, T0)) == (None, None)
 
 
 def test_latest_names_series_that_have_a_reading(query: Query) -> None:
@@ -82,14 +97,12 @@ def test_bad_questions_are_refused_with_the_way_out(query: Query) -> None:
     for limit in (0, MAX_LIMIT + 1):
         with pytest.raises(BadRequestError, match="limit"):
             query.readings(series, 0, 1, limit, descending=False, page=None)
+        with pytest.raises(BadRequestError, match="limit"):
+            query.buckets(Question(series, 0, 1, CUT, ("avg",)), limit, None, descending=False)
     with pytest.raises(BadRequestError, match="page"):
         query.readings(series, 0, 1, 1, descending=False, page="next")
-    with pytest.raises(BadRequestError, match="avg"):
-        query.aggregate(series, 0, S, S, ("median",))
-    with pytest.raises(BadRequestError, match="larger bucket"):
-        query.aggregate(series, 0, NOW, S, ("avg",))
-    with pytest.raises(BadRequestError, match="1 ms"):
-        query.aggregate(series, 0, S, 1, ("avg",))
+    with pytest.raises(BadRequestError, match="page"):
+        query.buckets(Question(series, 0, 1, CUT, ("avg",)), 1, "next", descending=False)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ Place: `hub.gateway.rest`. What touches the store runs in a thread.
 
 import asyncio
 import time
+from dataclasses import fields
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
 from device_sdk.reading import Value
-from hub.errors import BadRequestError
 from hub.gateway.endpoint import (
     Answer,
     Call,
@@ -27,14 +27,18 @@ from hub.gateway.endpoint import (
     wait_for_store,
 )  # fmt: skip
 from hub.gateway.export import export_response
-from hub.query import MAX_LIMIT, iso_time, parse_duration, time_range
+from hub.grid import MAX_ZONE_CHARS
+from hub.history import AGG_HELP, BUCKET_FUNCTIONS, FILL_HELP, MAX_POINTS, POINT_FUNCTIONS, USUAL_LIMIT, History
+from hub.query import MAX_LIMIT, iso_time, time_range
 from hub.roles import Verb
-from hub.store.base import AGGREGATES
 
 Received = Annotated[
     bool, Field(description="Also say when the hub received each reading: exact, or up to a second too early.")
 ]
 Raw = Annotated[bool, Field(description="Values as they are stored, without the channel's scale and offset.")]
+
+
+_ASKED = {field.name for field in fields(History)} - {"descending"}
 
 
 class LatestQuery(Matching):
@@ -51,10 +55,34 @@ class ReadingsQuery(Question):
     last: Duration = None
     start: When = Field(default=None, alias="from")
     end: When = Field(default=None, alias="to")
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="Rows of one answer (about).")] = 1000
+    at: Annotated[
+        str | None,
+        Field(max_length=64, description="A time: instead of a range, the last reading of each series by then."),
+    ] = None
+    lookback: Annotated[
+        str | None, Field(max_length=32, description="How much older than `at`; any age if absent.")
+    ] = None
+    bucket: Annotated[
+        str | None, Field(max_length=32, description="A number with ms, s, m, h, d or w, or a whole one of mo or y.")
+    ] = None
+    tz: Annotated[
+        str | None, Field(max_length=MAX_ZONE_CHARS, description="Zone of `bucket`, e.g. Europe/Brussels; else UTC.")
+    ] = None
+    points: Annotated[
+        int | None, Field(ge=1, le=MAX_POINTS, description="Instead of `bucket`: cut the range into as many, at most.")
+    ] = None
+    agg: Annotated[
+        str | None,
+        Field(max_length=200, description=f"{AGG_HELP} Else {BUCKET_FUNCTIONS}, of points {POINT_FUNCTIONS}."),
+    ] = None
+    fill: Annotated[str | None, Field(max_length=32, description=FILL_HELP)] = None
+    limit: Annotated[
+        int | None,
+        Field(
+            ge=1, le=MAX_LIMIT, description=f"Rows of one answer (about). Else {USUAL_LIMIT}, of buckets {MAX_LIMIT}."
+        ),
+    ] = None
     order: Literal["asc", "desc"] = "asc"
-    bucket: Duration = None
-    agg: Annotated[str, Field(max_length=100, description=f"With `bucket`: some of {', '.join(AGGREGATES)}.")] = "avg"
     page: Annotated[str | None, Field(max_length=40, description="`next` of the answer before.")] = None
     received: Received = False
     raw: Raw = False
@@ -122,28 +150,11 @@ async def list_latest(call: Call, query: LatestQuery) -> JsonObject:
 
 
 async def list_readings(call: Call, query: ReadingsQuery) -> JsonObject:
-    """Give history: raw rows page by page, or aggregates in buckets."""
+    """Give history: raw rows or aggregates in buckets, page by page, or the readings of one moment."""
     series = call.series(query.match)
-    start_ns, end_ns = time_range(query.start, query.end, query.last, time.time_ns())
-    if query.received and query.bucket is not None:
-        raise BadRequestError("received is of single readings: leave out bucket, or received")
+    asked = History(**query.model_dump(include=_ASKED), descending=query.order == "desc")
     await wait_for_store(call.hub)
-    if query.bucket is None:
-        answer = await asyncio.to_thread(
-            call.hub.query.readings, series, start_ns, end_ns, query.limit,
-            descending=query.order == "desc", page=query.page, received=query.received,
-            raw=query.raw,
-        )  # fmt: skip
-    else:
-        # Without an end the range would reach to the end of time, and no bucket be small enough.
-        newest_ns = max((time_ns for _, time_ns, _ in call.hub.query.latest(series)), default=start_ns)
-        functions = [name.strip() for name in query.agg.split(",")]
-        answer = await asyncio.to_thread(
-            call.hub.query.aggregate, series, start_ns, max(min(end_ns, newest_ns + 1), start_ns),
-            parse_duration(query.bucket), functions, raw=query.raw,
-        )  # fmt: skip
-        if query.order == "desc":
-            answer.rows.reverse()
+    answer = await asyncio.to_thread(asked.answer, call.hub.query, series, time.time_ns())
     return {
         "series": [{"device": s.device, "channel": s.channel, **unit_object(s)} for s in answer.series],
         "columns": list(answer.columns),

@@ -21,7 +21,8 @@ def test_parameters_have_the_names_clients_use() -> None:
     rotate = DOCUMENT["paths"]["/v1/devices/{device}/rotate"]["post"]["parameters"]
 
     assert readings == {
-        "match", "last", "from", "to", "limit", "order", "bucket", "agg", "page", "received", "raw",
+        "match", "last", "from", "to", "at", "lookback", "limit", "order", "bucket", "tz", "points", "agg", "fill",
+        "page", "received", "raw",
     }  # fmt: skip
     assert rotate == [{"name": "device", "in": "path", "required": True, "schema": {"type": "string"}}]
 
