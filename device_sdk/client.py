@@ -41,6 +41,7 @@ PAGE_ROWS = 10_000
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 # People look at watchers: come back within seconds, also when the hub was away for long.
 MAX_WAIT_S = 5.0
+_BUCKET_FUNCTIONS = ("avg", "min", "max", "count")
 _SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
 
 Time = datetime | int | str
@@ -210,31 +211,53 @@ class Client:
         last: str | None = None,
         start: Time | None = None,
         end: Time | None = None,
+        at: Time | None = None,
+        lookback: str | None = None,
         bucket: str | None = None,
-        aggregates: Sequence[str] = ("avg", "min", "max", "count"),
+        tz: str | None = None,
+        points: int | None = None,
+        agg: str | Sequence[str] | None = None,
+        fill: str | float | None = None,
+        limit: int | None = None,
+        order: str = "asc",
     ) -> Rows:
         """Return stored readings ordered by time, all of them: pages are fetched until there is no more.
 
         Args:
             match: patterns over ``device/channel``; none = everything.
             last: ``1h``, ``15m``, ``7d``: alone, or ``start``/``end`` (start ≤ time < end).
-            bucket: ``10s``, ``1m``: aggregates instead of readings, in buckets aligned to the epoch.
+            at: instead of a range: the last reading of each series by then, not older than ``lookback``.
+            bucket: ``10s``, ``1h``, ``1d``, ``1w``, ``1mo``: aggregates instead of readings.
+            tz: whose days and hours the buckets are, e.g. ``Europe/Brussels``; None = UTC.
+            points: instead of ``bucket``: the range in at most so many, for a chart; with exact least and greatest.
+            agg: min, max, mean, count, sum, first, last, std, rate, increase, integral, integral_h, twa.
+            fill: what stands in buckets without a reading: ``null``, ``previous``, ``linear`` or a number; None leaves
+                them out.
+            limit: rows at most; None = all.
+            order: ``asc`` or ``desc``: newest first.
 
         Raises:
             MisuseError: the hub refuses the request; the message says why.
             AuthenticationError: no or a wrong credential.
             ConnectionLostError: no hub answers.
         """
-        parameters: dict[str, object] = {"match": list(match) or ["**"], "last": last, "limit": PAGE_ROWS}
-        parameters |= {"from": _time_text(start), "to": _time_text(end), "bucket": bucket}
-        if bucket is not None:
-            parameters["agg"] = ",".join(aggregates)
+        if limit is not None and limit < 1:
+            raise MisuseError(f"limit {limit}: use 1 or more, or None for all rows")
+        if agg is None and bucket is not None:
+            agg = _BUCKET_FUNCTIONS
+        parameters: dict[str, object] = {
+            "match": list(match) or ["**"], "last": last, "from": _time_text(start), "to": _time_text(end),
+            "at": _time_text(at), "lookback": lookback, "bucket": bucket, "tz": tz, "points": points,
+            "agg": agg if agg is None or isinstance(agg, str) else ",".join(agg), "fill": fill, "order": order,
+        }  # fmt: skip
+        if at is None and points is None:
+            parameters["limit"] = PAGE_ROWS if limit is None else min(limit, PAGE_ROWS)
         rows: list[tuple[Value | None, ...]] = []
         while True:
             answer = self.get("/v1/readings", **parameters)
             rows += self._rows(answer)
-            if answer.get("next") is None:
-                return Rows(("device", "channel", "unit", "time_ns", *answer["columns"][2:]), rows)
+            if answer.get("next") is None or (limit is not None and len(rows) >= limit):
+                return Rows(("device", "channel", "unit", "time_ns", *answer["columns"][2:]), rows[:limit])
             parameters["page"] = answer["next"]
 
     def devices(self) -> list[dict[str, Any]]:

@@ -91,8 +91,10 @@ class History:
             raise BadRequestError("agg and fill are of buckets: add bucket or points, or leave them out")
         if self.received and is_cut:
             raise BadRequestError("received is of single readings: leave out bucket and points, or received")
-        if self.points is not None and (self.page is not None or not 1 <= self.points <= MAX_POINTS):
-            raise BadRequestError(f"points {self.points}: use 1 to {MAX_POINTS}, about as many as pixels, without page")
+        if self.points is not None and not 1 <= self.points <= MAX_POINTS:
+            raise BadRequestError(f"points {self.points}: use 1 to {MAX_POINTS}, about as many as pixels")
+        if self.points is not None and (self.page is not None or self.limit is not None):
+            raise BadRequestError("points come in one answer: leave out page and limit")
 
     def _functions(self) -> list[str]:
         usual = BUCKET_FUNCTIONS if self.points is None else POINT_FUNCTIONS

@@ -38,8 +38,15 @@ def query(
     last: Last = None,
     start: From = None,
     to: To = None,
-    bucket: Annotated[str | None, typer.Option(help="One row for each 10s, 1m, 1h … of a channel.")] = None,
-    agg: Annotated[str, typer.Option(help="Of each bucket: avg,min,max,count,sum,first,last.")] = "avg,min,max,count",
+    bucket: Annotated[str | None, typer.Option(help="One row for each 10s, 1h, 1d, 1w, 1mo … of a channel.")] = None,
+    tz: Annotated[str | None, typer.Option(help="Whose days and hours: Europe/Brussels …; else UTC.")] = None,
+    agg: Annotated[
+        str,
+        typer.Option(help="Of each: min,max,mean,count,sum,first,last,std,rate,increase,integral,integral_h,twa."),
+    ] = "avg,min,max,count",
+    fill: Annotated[
+        str | None, typer.Option(help="What stands in empty buckets: null, previous, linear or a number.")
+    ] = None,
     raw: Raw = False,
     limit: Annotated[int, typer.Option(min=1, help="At most about this many rows.")] = 1000,
     url: options.Url = options.DEFAULT_URL,
@@ -53,7 +60,7 @@ def query(
         last = "1h"
     parameters = {
         "match": pattern or ["**"], "last": last, "from": start, "to": to, "limit": str(limit),
-        "bucket": bucket, "agg": agg if bucket else None, "raw": "true" if raw else None,
+        "bucket": bucket, "tz": tz, "agg": agg if bucket else None, "fill": fill, "raw": "true" if raw else None,
     }  # fmt: skip
     rows: list[dict[str, Any]] = []
     columns: list[str] = []

@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -93,9 +94,53 @@ def test_query_with_buckets_gives_a_column_per_aggregate() -> None:
         return 200, {"series": series, "columns": ["time_ns", "series", "avg", "max"], "rows": [["60", 0, 1.5, 2]]}
 
     with rest(answer) as url:
-        rows = Client(url).query("d/x", start=T0, end="2026-11-22T00:00:00Z", bucket="1m", aggregates=("avg", "max"))
+        rows = Client(url).query("d/x", start=T0, end="2026-11-22T00:00:00Z", bucket="1m", agg=("avg", "max"))
 
     assert rows[0] == {"device": "d", "channel": "x", "unit": None, "time_ns": 60, "avg": 1.5, "max": 2}
+
+
+def test_query_passes_what_is_asked_and_nothing_else() -> None:
+    """Each parameter has the hub's name; what comes in one answer has no limit of pages."""
+    asked: list[dict[str, list[str]]] = []
+
+    def answer(path: str, query: dict[str, list[str]], authorization: str | None) -> Answer:
+        asked.append({name: value for name, value in query.items() if name not in ("match", "order")})
+        return 200, {"series": [], "columns": ["time_ns", "series", "value"], "rows": [], "next": None}
+
+    with rest(answer) as url:
+        client = Client(url)
+        client.query(last="7d", bucket="1d", tz="Europe/Brussels", agg="mean", fill="previous")
+        client.query(last="7d", bucket="1h", fill=0)
+        client.query(last="7d", points=800)
+        client.query(at=datetime(2026, 11, 22, tzinfo=UTC), lookback="1h")
+        with pytest.raises(MisuseError, match="limit 0"):
+            client.query(limit=0)
+
+    assert asked == [
+        {"last": ["7d"], "bucket": ["1d"], "tz": ["Europe/Brussels"], "agg": ["mean"], "fill": ["previous"],
+         "limit": ["10000"]},
+        {"last": ["7d"], "bucket": ["1h"], "agg": ["avg,min,max,count"], "fill": ["0"], "limit": ["10000"]},
+        {"last": ["7d"], "points": ["800"]},
+        {"at": ["1795305600000000000"], "lookback": ["1h"]},
+    ]  # fmt: skip
+
+
+def test_query_stops_at_its_limit() -> None:
+    """A page may hold more than was asked for; the answer does not, and no page is fetched in vain."""
+    series = [{"device": "d", "channel": "x", "unit": None}]
+    asked: list[dict[str, list[str]]] = []
+
+    def answer(path: str, query: dict[str, list[str]], authorization: str | None) -> Answer:
+        asked.append(query)
+        rows = [[str(T0 + len(asked) * 2 + i), 0, 1.5] for i in range(2)]
+        return 200, {"series": series, "columns": ["time_ns", "series", "value"], "rows": rows, "next": "1"}
+
+    with rest(answer) as url:
+        rows = Client(url).query("d/x", limit=3, order="desc")
+
+    assert len(rows) == 3
+    assert len(asked) == 2
+    assert (asked[0]["limit"], asked[0]["order"]) == (["3"], ["desc"])
 
 
 def test_large_integers_come_back_whole_and_text_stays_text() -> None:

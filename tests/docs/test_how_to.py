@@ -1,13 +1,17 @@
 """The commands of how-to pages run as printed."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from device_sdk import Device
+from hub.auth import Identities
 from tests.docs.test_readme import commands
 from tests.support.hub_process import ROOT, HubProcess, free_port
 
@@ -46,3 +50,43 @@ def test_commands_about_certificates_run(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         fingerprint = "".join(re.findall(r"\b[0-9a-f]{64}\b", done.stdout)[-1:]) or fingerprint
+
+
+@pytest.mark.slow
+def test_questions_about_history_run(tmp_path: Path) -> None:
+    """Commands and program answer from a house with a meter that was reset, and with numbers that are right."""
+    page = (ROOT / "docs" / "how-to" / "query-history.md").read_text(encoding="utf-8")
+    told = commands(page)
+    assert len(told) == 3
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    hour_ns = 3600 * 10**9
+    now_ns = time.time_ns()
+    with HubProcess(tmp_path / "hub-data") as hub:
+        identities = Identities(hub.data / "identities.sqlite3")
+        token = identities.add_device("house")
+        identities.close()
+        with Device("house", hub.ws_url, token=token, spool=":memory:") as device:
+            # A kilowatt for 24 hours, and a meter of Wh that counts it and is reset once.
+            for at in range(25):
+                time_ns = now_ns + (at - 25) * hour_ns
+                device.record(power=1000.0, energy=at * 1000 if at < 12 else (at - 12) * 1000, time=time_ns)
+            device.flush(20)
+        environment = {**os.environ, "HUB_URL": hub.url, "PYTHONPATH": str(ROOT)}
+        for command in told:
+            line = command.replace("hub", f"{sys.executable} -m hub", 1)
+            done = subprocess.run(
+                f"{line} --json", shell=True, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environment
+            )
+            assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+            rows = json.loads(done.stdout)
+            assert rows, command
+            if "increase" in command:
+                assert sum(row["increase"] for row in rows) == 23_000
+            if "integral_h" in command:
+                assert sum(row["integral_h"] for row in rows) == pytest.approx(24_000)
+        code = program.replace("http://127.0.0.1:8000", hub.url) + "print(len(then), len(newest))"
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == "2 3", done.stdout

@@ -110,7 +110,8 @@ def test_a_moment_has_the_last_reading_by_then(ask: Ask) -> None:
         ({"bucket": "1d", "tz": "Mars/Olympus", "start": str(T0 + 1000 * S)}, "no time zone"),
         ({"points": 0}, "points 0: use 1 to"),
         ({"points": MAX_POINTS + 1}, "use 1 to"),
-        ({"points": 5, "page": "1"}, "without page"),
+        ({"points": 5, "page": "1"}, "leave out page"),
+        ({"points": 5, "limit": 10}, "leave out page and limit"),
     ],
     ids=str,
 )
