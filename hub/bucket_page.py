@@ -72,8 +72,11 @@ class BucketPages:
             low, high = (low, self._upto(edge_ns)) if descending else (self._upto(edge_ns), high)
         most = max(MAX_ANSWER_BUCKETS // max(len(self._ids), 1), 1)
         width = min(-(-limit // max(len(self._ids), 1)), most)
+        found: Rows | None = None
         while low < high and len(rows) < limit:
-            low, high = self._without_nothing(low, high, width, descending)
+            if found == []:
+                # After empty buckets there may be many more: looking for a reading costs more where readings are.
+                low, high = self._without_nothing(low, high, descending)
             first, end = (max(high - width, low), high) if descending else (low, min(low + width, high))
             found = self._rows(first, end) if first < end else []
             rows += reversed(found) if descending else found
@@ -92,9 +95,9 @@ class BucketPages:
         count = self._grid.count
         return count if edge_ns >= self._grid.edge(count) else self._grid.number(edge_ns)
 
-    def _without_nothing(self, low: int, high: int, width: int, descending: bool) -> tuple[int, int]:
-        """Leave out the empty buckets that come next, if there may be many and none has anything to say."""
-        if high - low <= width or self._of.fill is not None or self._is_on_a_line(high if descending else low):
+    def _without_nothing(self, low: int, high: int, descending: bool) -> tuple[int, int]:
+        """Leave out the empty buckets that come next, if none has anything to say."""
+        if self._of.fill is not None or self._is_on_a_line(high if descending else low):
             return low, high
         start_ns, end_ns = self._span(low, high)
         rows = self._store.read(self._ids, start_ns, end_ns, 1, descending=descending)
