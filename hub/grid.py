@@ -154,7 +154,8 @@ def _zone(tz: str) -> ZoneInfo:
         return ZoneInfo(tz)
     except (KeyError, ValueError, OSError) as error:
         raise BadRequestError(
-            f"tz {tz[:40]!r} is no time zone that this hub knows: use a name such as Europe/Brussels or UTC"
+            f"tz {tz[:40]!r} is no time zone that this hub knows: use a name such as Europe/Brussels or UTC; "
+            "names come from the hub's system, on Debian its package tzdata"
         ) from error
 
 

@@ -43,6 +43,18 @@ def test_query_in_buckets(run: Run, where: list[object], recorded: str) -> None:
     assert [(row["min"], row["max"], row["count"]) for row in rows] == [(20.0, 24.0, 5), (25.0, 29.0, 5)]
 
 
+def test_query_in_local_days_with_fill(run: Run, where: list[object], recorded: str) -> None:
+    """Kathmandu's days begin at 18:15 UTC; the one before has no reading, and is shown."""
+    rows = run(
+        "query", f"{recorded}/temperature", "--from", "2026-11-22T00:00:00+05:45", "--to", "2026-11-24T00:00:00+05:45",
+        "--bucket", "1d", "--tz", "Asia/Kathmandu", "--agg", "mean,std,count", "--fill", "null", "--json", *where,
+    ).json  # fmt: skip
+
+    assert [row["time"] for row in rows] == ["2026-11-21 18:15:00Z", "2026-11-22 18:15:00Z"]
+    assert [(row["mean"], row["count"]) for row in rows] == [(None, 0), (24.5, 10)]
+    assert rows[1]["std"] == pytest.approx(3.0276503540974917)
+
+
 def test_limit_says_that_there_is_more(run: Run, where: list[object], recorded: str) -> None:
     """A cut listing is never silent."""
     outcome = run("query", f"{recorded}/temperature", "--from", T0, "--limit", 3, *where)

@@ -86,6 +86,62 @@ async def test_readings_in_buckets(admin: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("question", "columns", "rows"),
+    [
+        pytest.param(
+            {"from": "2026-11-22T00:00:00+05:45", "bucket": "1d", "tz": "Asia/Kathmandu", "agg": "max,integral"},
+            ["max", "integral"],
+            # 20.5 to 31.5 in a second, then to 22.5 in a minute. 19:33 UTC is the next day in Kathmandu.
+            [["1795371300000000000", 0, 31.5, 1646.0]],
+            id="local days",
+        ),
+        pytest.param(
+            {"from": "2026-11-22T19:33:00Z", "to": "2026-11-22T19:36:00Z", "bucket": "1m", "agg": "count,mean",
+             "fill": "null", "order": "desc"},
+            ["count", "mean"],
+            [["1795376100000000000", 0, 0, None], ["1795376040000000000", 0, 1, 22.5],
+             ["1795375980000000000", 0, 2, 26.0]],
+            id="filled, newest first",
+        ),
+        pytest.param(
+            {"from": "2026-11-22T19:33:00Z", "to": "2026-11-22T19:35:00Z", "points": "2"},
+            ["min", "max", "first", "last"],
+            [["1795375980000000000", 0, 20.5, 31.5, 20.5, 31.5], ["1795376040000000000", 0, 22.5, 22.5, 22.5, 22.5]],
+            id="points",
+        ),
+        pytest.param(
+            {"at": "2026-11-22T19:34:00Z"}, ["value"], [["1795376001000000000", 0, 31.5]], id="at a moment",
+        ),
+        pytest.param({"at": "2026-11-22T19:34:00Z", "lookback": "30s"}, ["value"], [], id="nothing as new"),
+    ],
+)  # fmt: skip
+async def test_readings_as_people_ask_for_them(
+    admin: httpx.AsyncClient, question: dict[str, str], columns: list[str], rows: list[list[object]]
+) -> None:
+    """Each parameter reaches its meaning; what there is none of is null."""
+    answer = await get(admin, "/v1/readings", match="pump-2/temperature", **question)
+
+    assert answer["columns"] == ["time_ns", "series", *columns]
+    assert answer["rows"] == rows
+    assert answer["next"] is None
+
+
+@pytest.mark.asyncio
+async def test_buckets_are_paged_without_gap_or_double(admin: httpx.AsyncClient) -> None:
+    """Following `next` gives every bucket once, in order."""
+    question = {"match": "pump-2", "bucket": "1s", "agg": "last", "limit": 1, "from": str(T0)}
+    answer = await get(admin, "/v1/readings", **question)
+    rows, pages = answer["rows"], 1
+    while answer["next"] is not None:
+        answer = await get(admin, "/v1/readings", **question, page=answer["next"])
+        rows, pages = rows + answer["rows"], pages + 1
+
+    assert rows == [[str(T0), 1, 20.5], [str(T0), 0, str(2**60)], [str(T0 + S), 1, 31.5], [str(T0 + 61 * S), 1, 22.5]]
+    assert pages > 2
+
+
+@pytest.mark.asyncio
 async def test_history_waits_for_the_store_and_says_when_it_is_behind(hub: HubParts, admin: httpx.AsyncClient) -> None:
     """History never silently leaves out what was acked before the question."""
     hub.streams.head += 1
