@@ -4,7 +4,7 @@ Owns: what `AGGREGATES` and `PARTS` mean, said plainly; `store.buckets` computes
 after `store.base`. Pure, and without numpy. Memory: one page of rows and the buckets of the answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from device_sdk.reading import Value
@@ -64,13 +64,17 @@ def aggregate_rows(
     *,
     origin_ns: int = 0,
     max_buckets: int = MAX_ANSWER_BUCKETS,
+    is_one_by_one: bool = False,
 ) -> list[Bucket]:
-    """Answer `Store.aggregate` from pages of `Store.read`."""
+    """Answer `Store.aggregate` from pages of `Store.read`.
+
+    Args:
+        is_one_by_one: read series by series: where asking costs less than putting the rows of all in order.
+    """
     check_aggregate(functions, step_ns)
     found: dict[tuple[int, int], Accumulator] = {}
-    limit = max(_PAGE_ROWS, 4 * len(series))
-    while page := store.read(series, start_ns, end_ns, limit):
-        for row in page:
+    for group in [[number] for number in sorted(set(series))] if is_one_by_one else [series]:
+        for row in _rows(store, group, start_ns, end_ns):
             value = number_of(row.value)
             if value is None:
                 continue
@@ -81,13 +85,19 @@ def aggregate_rows(
                 continue
             found[key] = Accumulator(row.time_ns, value)
             check_buckets(len(found), max_buckets)
-        if len(page) < limit:
-            break
-        start_ns = page[-1].time_ns + 1
     return [
         Bucket(number, origin_ns + bucket * step_ns, found[bucket, number].values(functions))
         for bucket, number in sorted(found)
     ]
+
+
+def _rows(store: Reads, series: Sequence[int], start_ns: int, end_ns: int) -> Iterator[Row]:
+    limit = max(_PAGE_ROWS, 4 * len(series))
+    while page := store.read(series, start_ns, end_ns, limit):
+        yield from page
+        if len(page) < limit:
+            return
+        start_ns = page[-1].time_ns + 1
 
 
 def number_of(value: Value) -> float | int | None:

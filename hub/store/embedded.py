@@ -211,8 +211,9 @@ class EmbeddedStore:
         check_aggregate(functions, step_ns)
         if not _EXPRESSIONS.keys() >= set(functions):
             return aggregate_rows(
-                self, series, start_ns, end_ns, step_ns, functions, origin_ns=origin_ns, max_buckets=self._max_buckets
-            )
+                self, series, start_ns, end_ns, step_ns, functions, origin_ns=origin_ns, max_buckets=self._max_buckets,
+                is_one_by_one=True,
+            )  # fmt: skip
         columns = ", ".join(f"{_EXPRESSIONS[f]} AS c{i}" for i, f in enumerate(functions))
         answers = ", ".join(_value_at(f"c{i}") if f in ("first", "last") else f"c{i}" for i, f in enumerate(functions))
         # SQLite divides towards zero; before 1970 the quotient is one less. The origin is not taken off the time, for

@@ -32,8 +32,10 @@ def test_rows_give_what_the_oracle_defines(readings: list[tuple[str, int, Value]
     question = ([1, 2], -15 * S, 18 * S, step * S, (*AGGREGATES, *PARTS))
 
     found = aggregate_rows(store, *question, origin_ns=origin * S)
+    one_by_one = aggregate_rows(store, *question, origin_ns=origin * S, is_one_by_one=True)
     expected = store.aggregate(*question, origin_ns=origin * S)
 
+    assert one_by_one == found
     assert [bucket[:2] for bucket in found] == [bucket[:2] for bucket in expected]
     for bucket, known in zip(found, expected, strict=True):
         assert bucket.values == pytest.approx(known.values, rel=1e-9, abs=1e-6)
