@@ -36,6 +36,8 @@ _DOORS = {
     "segno": {"hub.cli.qr"},
     "numpy": {"hub.store"},
     "pcodec": {"hub.store.chunk"},
+    "influxdb_client": {"hub.store.influx"},
+    "aiohttp": {"hub.store.influx"},
     "sqlite3": {
         "hub.auth",
         "hub.backup",

@@ -1,0 +1,122 @@
+"""What a store on a server makes of faults: nothing is lost, nothing counts twice, one bad line is one bad line."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from device_sdk.reading import Value
+from hub.errors import StoreError
+from hub.model import Frame
+from hub.store.base import Row, SeriesCounters
+from hub.store.remote import RemoteStore
+from hub.store.sidecar import Sidecar
+from tests.support.frames import T0, FrameMaker, numbered
+from tests.support.memory_engine import MemoryEngine
+
+S = 10**9
+
+
+class World:
+    """A store whose process may die, and its server."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "remote.sqlite3"
+        self.engine = MemoryEngine()
+        self.maker = FrameMaker()
+        self.store = RemoteStore(self.engine, Sidecar(self._path))
+
+    def restart(self) -> None:
+        """Begin again with what is on the disk."""
+        self.store.close()
+        self.engine.is_down = self.engine.dies_after = False
+        self.store = RemoteStore(self.engine, Sidecar(self._path))
+
+    def frame(self, *readings: tuple[int, Value], channel: str = "t") -> Frame:
+        """Return a frame of (seconds, value)."""
+        return self.maker.batch("pump", [(channel, T0 + at * S, value) for at, value in readings])
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """An empty one."""
+    world = World(tmp_path)
+    yield world
+    world.store.close()
+
+
+def test_server_that_is_away_takes_nothing(world: World) -> None:
+    """The same write again is right; newest values are known without the server."""
+    first, second = numbered([world.frame((0, 1.0)), world.frame((1, 2.0))])
+    world.store.write([first])
+    world.engine.is_down = True
+    with pytest.raises(StoreError, match="refused"):
+        world.store.write([second])
+
+    world.restart()
+
+    assert (world.store.applied, world.store.latest([1])) == (1, [Row(1, T0, 1.0)])
+    world.store.write([first, second])
+    assert world.store.counters([1]) == [SeriesCounters(1, 2, 0, 2)]
+
+
+@pytest.mark.parametrize("slices", [[4], [1, 3], [2, 1, 1]])
+def test_write_whose_answer_was_lost_counts_once(world: World, slices: list[int]) -> None:
+    """The server has it, and here nobody knows: after a restart it is written again, in whatever slices, and nothing of
+    it is taken for a correction of itself; true corrections still are."""
+    frames = numbered(
+        [
+            world.frame((0, 1.0), (10, 2.0)),
+            world.frame((20, 3.0), (5, 4.0)),
+            world.frame((6, 5.0), (10, 6.0), (20, 7.0)),
+            world.frame((30, 8.0), (30, 9.0), (6, 10.0)),
+        ]
+    )
+    world.engine.dies_after = True
+    with pytest.raises(StoreError):
+        world.store.write(frames)
+    world.restart()
+    at = 0
+    for size in slices:
+        world.store.write(frames[at : at + size])
+        at += size
+
+    assert world.store.counters([1]) == [SeriesCounters(1, 10, 4, 6, 0, 4)]
+    assert [row.value for row in world.store.read([1], 0, 2**62, 99)] == [1.0, 4.0, 10.0, 6.0, 7.0, 9.0]
+
+
+def test_poison_is_one_reading(world: World) -> None:
+    """It is found among the others, kept with the reason, and never in the way again."""
+    world.engine.poison = {13.0}
+    world.store.write(numbered([world.frame(*((n, float(n)) for n in range(20))), world.frame((0, 1), channel="n")]))
+
+    (refused,) = world.store.refusals()
+    assert (refused.series, refused.time_ns, refused.value) == (1, T0 + 13 * S, 13.0)
+    assert "cannot take 13.0" in refused.reason
+    assert world.store.counters([1, 2]) == [SeriesCounters(1, 20, 0, 19, 1), SeriesCounters(2, 1, 0, 1)]
+    assert world.store.statistics().rows == 20
+
+
+def test_refused_reading_is_not_the_newest(world: World) -> None:
+    """What is not stored is not shown."""
+    world.store.write(numbered([world.frame((0, 1.0))]))
+    world.engine.poison = {2.0}
+    world.store.write(numbered([world.frame((1, 2.0))], 2))
+
+    assert world.store.latest([1]) == [Row(1, T0, 1.0)]
+
+
+def test_late_readings_far_apart_fetch_little(world: World) -> None:
+    """Looking one up a year ago does not fetch the year."""
+    asked: list[tuple[int, int]] = []
+    read = world.engine.read
+
+    def watched(names: object, start_ns: int, end_ns: int, limit: int, *, descending: bool = False) -> object:
+        asked.append((start_ns, end_ns))
+        return read(names, start_ns, end_ns, limit, descending=descending)  # type: ignore[arg-type]
+
+    world.engine.read = watched  # type: ignore[method-assign, assignment]
+    world.store.write(numbered([world.frame((10**7, 1.0))]))
+    world.store.write(numbered([world.frame((5, 1.0), (6, 1.0), (9 * 10**6, 1.0))], 2))
+
+    assert asked == [(T0 + 5 * S, T0 + 6 * S + 1), (T0 + 9 * 10**6 * S, T0 + 9 * 10**6 * S + 1)]
