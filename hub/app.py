@@ -136,7 +136,8 @@ class Hub:
         self.journal = files.enter_context(closing(SqliteJournal(data / "journal.sqlite3")))
         begun = self.journal.begun(time.time_ns() - NEW_STREAMS_NS)
         self.streams = Streams(self.journal.runs(), self.journal.head, self._find_marks, begun)
-        store = await asyncio.to_thread(open_as, data / "readings.sqlite3", self.config.store)
+        token = self.config.store_token.get_secret_value()
+        store = await asyncio.to_thread(open_as, data / "readings.sqlite3", self.config.store, token=token)
         self.store = files.enter_context(closing(store))
         self.registry = Registry(
             self.journal.series(), ids_from=self.store.largest_series() + 1, described=self.metadata.channel

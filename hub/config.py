@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import ByteSize, Field, ValidationError, model_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -54,9 +54,12 @@ class Config(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level that is logged."
     )
-    store: Literal["columns", "rows"] | None = Field(
+    store: Annotated[str, Field(pattern=r"^(columns|rows|influxdb\+https?://.+)$")] | None = Field(
         default=None,
-        description="How readings are kept: rows, or columns (smaller; no way back). By default as before.",
+        description="Where readings are: rows, columns (smaller; no way back), influxdb+http://HOST:8086/DATABASE.",
+    )
+    store_token: SecretStr = Field(
+        default=SecretStr(""), description="Token of the store's server, or USER:PASSWORD; by $HUB_STORE_TOKEN."
     )
     journal_hours: Annotated[float, Field(ge=0)] = Field(
         default=24.0, description="Hours the journal keeps frames for watchers to resume from."

@@ -34,7 +34,9 @@ def serve(
     log_level: Annotated[str | None, typer.Option(help="Least level that is logged.")] = None,
     store: Annotated[
         str | None,
-        typer.Option(help="How readings are kept: rows, or columns (smaller; no way back). By default as before."),
+        typer.Option(
+            help="Where readings are: rows, columns (smaller; no way back), influxdb+http://HOST:8086/DATABASE."
+        ),
     ] = None,
     journal_hours: Annotated[
         float | None, typer.Option(help="Hours the journal keeps frames for watchers to resume from.")

@@ -1,8 +1,8 @@
 """Which store a data folder has, and opening it.
 
-Owns: the kind of a file, and what a hub opens that was told to keep columns or rows. Place: above the stores, used by
-`app` and by the command line on the files of a hub. Columns and their migration are imported by those who use them:
-numpy costs a hub of rows 15 MB and 80 ms.
+Owns: the kind of a file, and what a hub opens that was told to keep columns or rows, or where its server is. Place:
+above the stores, used by `app` and by the command line on the files of a hub. Columns, their migration and servers are
+imported by those who use them: numpy costs a hub of rows 15 MB and 80 ms.
 """
 
 import logging
@@ -13,13 +13,17 @@ from typing import Literal
 from hub.database import ReadPool
 from hub.errors import StoreError
 from hub.renewal import is_replaced
-from hub.store import embedded
+from hub.store import embedded, sidecar
 from hub.store.base import Store
 from hub.store.embedded import EmbeddedStore
+from hub.store.remote import RemoteStore
+from hub.store.sidecar import Sidecar
 
 _log = logging.getLogger("hub.store.opening")
 
-Kind = Literal["columns", "rows"]
+Kind = Literal["columns", "rows", "remote"]
+# How each server's address begins.
+SCHEMES = ("influxdb+http://", "influxdb+https://")
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -40,27 +44,41 @@ def kind_of(path: Path) -> Kind | None:
         pool.close()
     if not version:
         return None
+    if version >= sidecar.SCHEMA_VERSION:
+        return "remote"
     return "columns" if version > embedded.SCHEMA_VERSION else "rows"
 
 
 def open_store(path: Path) -> Store:
-    """Open a store as it is, a new one as rows; raises as the store does."""
-    return _open(path, kind_of(path) or "rows")
+    """Open a store as it is, a new one as rows; raises as the store does, and when its readings are on a server."""
+    found = kind_of(path)
+    if found == "remote":
+        raise StoreError(
+            f"the readings of {path} are on a server: start the hub with --store and its address, and ask the hub"
+        )
+    return _open(path, found or "rows")
 
 
-def open_as(path: Path, kind: Kind | None) -> Store:
+def open_as(path: Path, kind: str | None, *, token: str = "") -> Store:
     """Open the store of a hub; rows become columns if that is what is wanted, and stay if there is no room for both.
 
     Args:
-        kind: None: as the file is.
+        kind: ``rows``, ``columns`` or a server's address; None: as the file is.
+        token: for a server.
 
     Raises:
         StoreError: rows are wanted and there are columns; the columns are finished and cannot take their place, which
-            the next start tries again; or as the store does.
+            the next start tries again; a server is wanted and there are readings, or the other way round; or as the
+            store does.
+        ConfigError: the address cannot be one, or what speaks to such a server is not installed.
     """
     if kind is None:
         return open_store(path)
     found = kind_of(path)
+    if kind.startswith(SCHEMES):
+        return _open_remote(path, kind, token, found)
+    if found == "remote":
+        return open_store(path)
     if found == "columns" and kind == "rows":
         raise StoreError(f"{path} holds column chunks, which do not become rows again: start without --store rows")
     if found == "rows" and kind == "columns":
@@ -73,7 +91,23 @@ def open_as(path: Path, kind: Kind | None) -> Store:
                 raise StoreError(f"{path} became columns, which cannot take its name: {error}; start again") from error
             _log.error("readings stay rows reason=%s; tried again at the next start", error)
             kind = "rows"
-    return _open(path, kind)
+    return _open(path, "columns" if kind == "columns" else "rows")
+
+
+def _open_remote(path: Path, address: str, token: str, found: Kind | None) -> Store:
+    if found not in (None, "remote"):
+        raise StoreError(
+            f"{path} holds readings, which do not move to a server: give the hub another data folder, or start it "
+            "without --store"
+        )
+    from hub.store.influx import InfluxEngine, parse_address
+
+    engine = InfluxEngine(parse_address(address), token)
+    try:
+        return RemoteStore(engine, Sidecar(path))
+    except BaseException:
+        engine.close()
+        raise
 
 
 def _open(path: Path, kind: Kind) -> Store:

@@ -1,6 +1,7 @@
 """What a hub keeps of a store whose readings are on another server: position, ledger, names, newest values.
 
-Owns: the file ``remote.sqlite3``. Place: after `store.base`, used by `store.remote`. Must not: know a server.
+Owns: ``readings.sqlite3`` where readings are elsewhere. Place: after `store.base`, used by `store.remote`. Must not:
+know a server.
 
 A write is on the server first and then here, in one transaction: after a crash between the two the same frames are
 written again, which changes nothing there. Whether a reading replaced an older one is asked of the server before it is
@@ -22,7 +23,8 @@ from hub.database import FULL, NORMAL, is_disk_failure, open_database, transacti
 from hub.errors import DiskFailedError, StoreError
 from hub.store.line_protocol import SeriesName
 
-SCHEMA_VERSION = 1
+# A file of plain rows, which has the same name, says 1 and more, one of column chunks 100 and more.
+SCHEMA_VERSION = 1000
 _SCHEMA = """
 CREATE TABLE progress(id INTEGER PRIMARY KEY CHECK(id = 1), applied INTEGER NOT NULL, known_upto INTEGER NOT NULL);
 INSERT INTO progress VALUES (1, 0, 0);

@@ -123,3 +123,20 @@ def test_lan_needs_tls_or_a_word(tmp_path: Path, host: str) -> None:
 def test_loopback_hosts(host: str) -> None:
     """All names of this machine count as loopback."""
     assert is_loopback(host)
+
+
+def test_token_of_the_store_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes by the environment, and nothing that prints settings prints it."""
+    monkeypatch.setenv("HUB_STORE_TOKEN", "s3cret")
+    monkeypatch.setenv("HUB_STORE", "influxdb+http://127.0.0.1:8086/hub")
+
+    config = load_config({}).config
+
+    assert config.store_token.get_secret_value() == "s3cret"
+    assert "s3cret" not in f"{config!r} {config.model_dump_json()}"
+
+
+def test_store_is_one_of_those_there_are() -> None:
+    """Anything else is refused, with the setting's name."""
+    with pytest.raises(ConfigError, match="store"):
+        load_config({"store": "postgres"})

@@ -69,6 +69,7 @@ class World:
         groups: name of a device process → names of its devices.
         hub_mutant, job: faults of the programs, and how devices record (`Job`; who and where is filled in).
         data, spool: where the hub's data and the devices' spools lie instead.
+        options: of the hub's command line.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class World:
         job: dict[str, Any] | None = None,
         data: Path | None = None,
         spool: Path | None = None,
+        options: tuple[str, ...] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.ledger = folder / "ledger"
@@ -91,7 +93,7 @@ class World:
         data = data or folder / "data"
         data.mkdir(exist_ok=True)
         program = ("-m", "tests.support.mutants", hub_mutant) if hub_mutant else ("-m", "hub")
-        self.hub = HubProcess(data, program=program)
+        self.hub = HubProcess(data, *options, program=program)
         self.hub.log = folder / "hub.log"
         job = job or {}
         if hub_mutant or job.get("mutant"):

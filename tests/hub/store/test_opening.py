@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hub.errors import StoreError
+from hub.errors import ConfigError, StoreError
 from hub.store.base import Store
 from hub.store.columns import ColumnStore
 from hub.store.embedded import EmbeddedStore
@@ -56,9 +56,31 @@ def test_hub_that_says_nothing_keeps_what_there_is(tmp_path: Path, make: Callabl
     assert (kind_of(tmp_path / FILE), kind_of(tmp_path / "new")) == (kind, "rows")
 
 
-def test_hub_of_rows_does_not_load_numpy() -> None:
+def test_hub_of_rows_does_not_load_what_others_need() -> None:
     """Its memory and the time of its import are for those who keep columns."""
-    program = "import sys, hub.app, hub.store.opening; print('numpy' in sys.modules)"
+    names = "['aiohttp', 'influxdb_client', 'numpy', 'pyarrow']"
+    program = f"import sys, hub.app, hub.store.opening; print([n for n in {names} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
-    assert done.stdout == "False\n"
+    assert done.stdout == "[]\n"
+
+
+ADDRESS = "influxdb+http://127.0.0.1:1/hub"
+
+
+def test_folder_and_server_belong_together(tmp_path: Path) -> None:
+    """What was begun on a server goes on there, and opens while it is away; what was begun here stays here."""
+    open_as(tmp_path / "remote", ADDRESS, token="x").close()
+    EmbeddedStore(tmp_path / "rows").close()
+
+    assert kind_of(tmp_path / "remote") == "remote"
+    with closing(open_as(tmp_path / "remote", ADDRESS)) as store:
+        assert (store.applied, store.latest([1])) == (0, [])
+    for kind in (None, "rows", "columns"):
+        with pytest.raises(StoreError, match="are on a server"):
+            open_as(tmp_path / "remote", kind)
+    with pytest.raises(StoreError, match="do not move to a server"):
+        open_as(tmp_path / "rows", ADDRESS)
+    with pytest.raises(ConfigError, match="HUB_STORE_TOKEN"):
+        open_as(tmp_path / "new", "influxdb+http://user:secret@h/hub")
+    assert not (tmp_path / "new").exists()
