@@ -121,6 +121,8 @@ class ChildBook:
         self.owners: dict[tuple[str, str], str] = {}
         self.noted: dict[tuple[str, str, str], Child] = {}
         self.forgotten: set[tuple[str, str, str]] = set()
+        # What has a row or is about to: the rest needs none removed, or names invented while the disk is full pile up.
+        self.kept: set[tuple[str, str, str]] = set()
         self.welcomed: list[Child] = []
         self.is_held = False
 
@@ -162,9 +164,13 @@ class ChildBook:
             children: in the order in which they were last seen.
         """
         self.gateways = {(namespace, name): Gateway(of) for namespace, name, of in rules}
-        self.owners = {}
+        self.owners, self.kept = {}, set()
         for child in children:
+            self.kept.add(child.key)
             self._enter(self._gateway_of(child), child)
+        if not self.is_held:
+            # Of a write that failed: there is no row after all. While one goes on it may still be undone.
+            self.forgotten &= self.kept
         for namespace, gateway, device in self.forgotten:
             known = self.gateways.get((namespace, gateway))
             if known is not None and device in known.pending:
@@ -174,6 +180,11 @@ class ChildBook:
             before = known.children.get(child.device)
             if before is None or before.state is ChildState.PENDING:
                 self._enter(known, child)
+
+    def writing(self) -> tuple[dict[tuple[str, str, str], Child], set[tuple[str, str, str]]]:
+        """Return what is to be written now, ``noted`` and ``forgotten``; `written` is told when it is durable."""
+        self.kept |= self.noted.keys()
+        return dict(self.noted), set(self.forgotten)
 
     def written(self, noted: dict[tuple[str, str, str], Child], forgotten: set[tuple[str, str, str]]) -> None:
         """Forget notes that are durable; what was noted since stays."""
@@ -216,7 +227,8 @@ class ChildBook:
         child = known.children.pop(device)
         del known.pending[device]
         self.noted.pop(child.key, None)
-        self.forgotten.add(child.key)
+        if child.key in self.kept:
+            self.forgotten.add(child.key)
 
     def _enter(self, known: Gateway, child: Child) -> None:
         before = known.children.get(child.device)

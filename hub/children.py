@@ -267,12 +267,14 @@ class Children:
     def _changing(self) -> Iterator[sqlite3.Connection]:
         """One durable transaction: what is noted first, then the caller's; afterwards the book is as the file."""
         with self._lock, self._translated():
-            noted, forgotten, is_done = {}, set(), False
+            noted: dict[tuple[str, str, str], Child] = {}
+            forgotten: set[tuple[str, str, str]] = set()
+            is_done = False
             try:
                 with transaction(self._database, self._path):
                     with self._book_lock:
                         self._book.is_held = True
-                        noted, forgotten = dict(self._book.noted), set(self._book.forgotten)
+                        noted, forgotten = self._book.writing()
                     self._write(noted, forgotten)
                     self._load()
                     yield self._database

@@ -127,7 +127,7 @@ def test_longest_unheard_is_forgotten_of_too_many() -> None:
     gateway = busy.gateways["default", "barn"]
     assert len(gateway.pending) == len(gateway.children) == len(busy.noted) == MAX_PENDING
     assert "barn-1" in gateway.pending
-    assert ("default", "barn", "barn-x0") in busy.forgotten
+    assert "barn-x0" not in gateway.children
     assert "barn-x0" not in gateway.children
 
 
@@ -179,3 +179,20 @@ def test_forgotten_one_stays_forgotten_over_a_look_at_the_file() -> None:
     assert "barn-x0" not in busy.gateways["default", "barn"].children
     busy.replace([], [child("barn-x0", ChildState.ACCEPTED)])
     assert busy.is_accepted("default", "barn", "barn-x0")
+
+
+def test_names_invented_while_nothing_is_written_take_no_memory() -> None:
+    """A row that was never written needs none removed; one on its way to the disk does."""
+    busy = book()
+    for number in range(3 * MAX_PENDING):
+        verdict(busy, replace(BARN, device=f"barn-a{number}"))
+    invented = set(busy.forgotten)
+
+    busy.writing()
+    for number in range(3 * MAX_PENDING):
+        verdict(busy, replace(BARN, device=f"barn-b{number}"))
+
+    assert invented == set()
+    assert len(busy.noted) == len(busy.forgotten) == MAX_PENDING
+    busy.replace([], [])
+    assert busy.forgotten == set(), "the write failed"
