@@ -6,6 +6,7 @@
  */
 
 import { element, setText } from "./dom.js";
+import { exactJson, exactNumber, InexactError } from "./exact.js";
 import { jsonText } from "./orders.js";
 
 /** The second click of a double click, and a finger that shakes, come within this. */
@@ -29,6 +30,7 @@ export class CommandForm {
     /** @type {Map<string, Field>} */
     this._fields = new Map();
     this._isBusy = false;
+    this._turn = 0;
     this._choice = element("select");
     this._doc = element("p", { class: "why" });
     this._body = element("div", { class: "fields" });
@@ -64,6 +66,13 @@ export class CommandForm {
     if (same < 0) this._build();
   }
 
+  /** Be another device's form: what was sent for the one before goes its way, and keeps nobody waiting. */
+  reset() {
+    this._turn++;
+    this._setBusy(false);
+    this.offer([]);
+  }
+
   _setTimes() {
     const isQueued = this._queue.checked;
     for (const [at, option] of [...this._time.options].entries()) option.disabled = at >= QUEUED_ONLY && !isQueued;
@@ -82,13 +91,14 @@ export class CommandForm {
     if (this._isBusy || !kind) return;
     const args = this._read();
     if (!args) return;
+    const turn = ++this._turn;
     this._setBusy(true);
     const time = this._time.value;
     const when = this._queue.checked ? { queue: true, expires: time } : { timeout: time };
     try {
       await Promise.all([this._send({ name: kind.name, args, ...when }), new Promise((done) => window.setTimeout(done, REST_MS))]);
     } finally {
-      this._setBusy(false);
+      if (turn === this._turn) this._setBusy(false);
     }
   }
 
@@ -146,16 +156,9 @@ function inputOf({ type, required = false, nullable = false, default: standard }
   input.required = required && !nullable && type !== "str";
   const read = () => {
     if (input.value === "") return required ? (nullable ? null : "") : undefined;
-    return isNumber ? numberOf(input.value) : type === "str" ? input.value : structureOf(input.value, type);
+    return isNumber ? exactNumber(input.value) : type === "str" ? input.value : structureOf(input.value, type);
   };
   return { input, read };
-}
-
-/** @param {string} text */
-function numberOf(text) {
-  const value = Number(text);
-  if (Number.isInteger(value) && !Number.isSafeInteger(value)) throw new Error("A browser cannot hold this number exactly; use: hub command");
-  return value;
 }
 
 /** @param {string} text @param {string} type */
@@ -163,9 +166,9 @@ function structureOf(text, type) {
   const example = type === "list" ? '[1, "two"]' : '{"speed": 3}';
   let value;
   try {
-    value = JSON.parse(text);
-  } catch {
-    throw new Error(`Write JSON, such as ${example}`);
+    value = exactJson(text);
+  } catch (error) {
+    throw error instanceof InexactError ? error : new Error(`Write JSON, such as ${example}`);
   }
   if (value === null || typeof value !== "object" || Array.isArray(value) !== (type === "list")) throw new Error(`Write a ${type}, such as ${example}`);
   return value;

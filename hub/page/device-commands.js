@@ -37,7 +37,7 @@ export class DeviceCommands {
     this._told = "";
     this._section.hidden = true;
     this._say("", "");
-    this._form.offer([]);
+    this._form.reset();
     byId("control-recent").replaceChildren();
   }
 

@@ -8,6 +8,7 @@
 import { fetchState, HttpError, patchDesired } from "./api.js";
 import { fromEpoch } from "./clock.js";
 import { byId, element, setText } from "./dom.js";
+import { exactJson, InexactError } from "./exact.js";
 import { clockText, dayText } from "./format.js";
 import { jsonText } from "./orders.js";
 
@@ -135,7 +136,11 @@ export class DeviceState {
     const key = this._key.value.trim();
     const path = key === this._path.join(".") ? this._path : key.split(".");
     if (path.some((part) => !part)) return this._say("Name the key, such as fan.speed", "crit");
-    this._change(path, readText(this._value.value), this._base ?? this._shown?.desired.version ?? 0);
+    try {
+      this._change(path, readText(this._value.value), this._base ?? this._shown?.desired.version ?? 0);
+    } catch (error) {
+      this._say(error instanceof Error ? error.message : "wrong", "crit");
+    }
   }
 
   /** @param {string[]} path @param {unknown} value null removes it @param {number} version */
@@ -210,16 +215,27 @@ function leavesOf(value, path) {
   return isBranch ? Object.entries(value).flatMap(([key, inner]) => leavesOf(inner, [...path, key])) : [[path, value]];
 }
 
-/** @param {string} text @returns {unknown} JSON where it is some, else the words themselves */
+/** @param {string} text @returns {unknown} JSON where it is some, else the words themselves @throws {InexactError} */
 function readText(text) {
   try {
-    return JSON.parse(text);
-  } catch {
+    return exactJson(text);
+  } catch (error) {
+    if (error instanceof InexactError) throw error;
     return text;
   }
 }
 
 /** @param {unknown} value @returns {string} what `readText` reads as this */
 function writtenText(value) {
-  return typeof value === "string" && readText(value) === value ? value : JSON.stringify(value);
+  return typeof value === "string" && isWords(value) ? value : JSON.stringify(value);
+}
+
+/** @param {string} text @returns {boolean} whether it is no JSON */
+function isWords(text) {
+  try {
+    JSON.parse(text);
+  } catch {
+    return true;
+  }
+  return false;
 }

@@ -143,6 +143,42 @@ def test_a_double_click_and_a_lost_answer_are_one_command(
     assert len(fan.calls) == before + 1
 
 
+def test_a_command_under_way_does_not_keep_the_next_device_waiting(
+    open_tab: OpenTab, fan: Fan, operator: dict[str, Any], world: World
+) -> None:
+    """Its answer may be half a minute away; the form of another device takes a press at once, for that device alone."""
+    with Fan(world, "fan-4", world.enrol("fan-4")["fan-4"]) as other:
+        page = control(open_tab, expect_errors=True, **operator)
+        filled(page, 4)
+
+        def lose_the_first_device(route: Route) -> None:
+            is_lost = (route.request.post_data_json or {})["match"] == "fan-1"
+            route.abort() if is_lost else route.continue_()
+
+        page.route("**/v1/commands", lose_the_first_device)
+        page.get_by_role("button", name="Send").click()
+        expect(page.get_by_role("button", name="Send")).to_have_attribute("aria-disabled", "true")
+        page.evaluate("location.hash = '#device=fan-4'")
+        filled(page, 7)
+        page.get_by_role("button", name="Send").click()
+
+        expect(page.locator("#control-said")).to_contain_text("● fan done")
+        assert [call["speed"] for call in other.calls] == [7]
+
+
+def test_number_that_a_browser_cannot_hold_is_not_sent_as_another(
+    open_tab: OpenTab, fan: Fan, operator: dict[str, Any]
+) -> None:
+    """9007199254740993 would become …992, and 1e400 nothing at all: both are refused with the way out."""
+    page = control(open_tab, **operator)
+    for text in ("9007199254740993", '{"a": [1e400]}'):
+        page.locator("#desired-key").fill("serial")
+        page.locator("#desired-value").fill(text)
+        page.locator("#desired-form").get_by_role("button").first.click()
+        expect(page.locator("#desired-said")).to_contain_text("hub state set")
+    assert page.locator("#state-rows").get_by_text("serial").count() == 0
+
+
 def test_offline_devices_are_waited_for_only_when_ticked(
     open_tab: OpenTab, fan: Fan, world: World, operator: dict[str, Any]
 ) -> None:
