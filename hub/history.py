@@ -20,6 +20,8 @@ from hub.query import MAX_LIMIT, Answer, Query, parse_duration, parse_time, time
 USUAL_LIMIT = 1000
 # Wider than any screen has pixels.
 MAX_POINTS = 10_000
+# Clocks of devices are a little ahead of the hub's; one that is years ahead must not stretch everybody's chart.
+AHEAD_NS = 60 * 10**9
 # A line through first, least, greatest and last of each pixel looks as if all readings were drawn.
 POINT_FUNCTIONS = "min,max,first,last"
 BUCKET_FUNCTIONS = "avg"
@@ -112,7 +114,7 @@ class History:
         if not is_whole:
             end_ns = min(end_ns, past_ns)
         elif self.end is None:
-            end_ns = max(now_ns, past_ns)
+            end_ns = max(now_ns, min(past_ns, now_ns + AHEAD_NS))
         if self.points is not None and not self._has_start:
             oldest_ns = query.oldest_ns(series, start_ns, end_ns)
             start_ns = end_ns if oldest_ns is None else oldest_ns

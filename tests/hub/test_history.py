@@ -54,6 +54,23 @@ def test_buckets_end_with_the_newest_reading_unless_they_are_filled(ask: Ask) ->
     assert ask("b", start=str(T0 + 90 * S), bucket="20s").rows == []
 
 
+def test_a_clock_that_is_far_ahead_stretches_no_chart() -> None:
+    """What is a little ahead of now is in; what is years ahead is in no answer that ends now."""
+    store, maker = MemoryStore(), FrameMaker()
+    ahead = [("x", NOW + at * S, 1.0) for at in (-10, 30, 10**8)]
+    store.write(numbered([maker.batch("a", ahead)]))
+    query = Query(Registry(maker.all_series()), store)
+    series = query.series("default", [])
+
+    chart = History(last="60s", points=6, agg="count").answer(query, series, NOW)
+    filled = History(last="60s", bucket="20s", agg="count", fill="null").answer(query, series, NOW)
+    plain = History(last="60s", bucket="20s", agg="count").answer(query, series, NOW)
+
+    assert (times(chart), [row[2] for row in chart.rows]) == ([80, 120], [1, 1])
+    assert [row[2] for row in filled.rows] == [0, 0, 1, 0, 1, 0]
+    assert sum(int(str(row[2])) for row in plain.rows) == 3
+
+
 def test_buckets_are_paged(ask: Ask) -> None:
     """``next`` begins where the page ended; ``avg`` is asked for unless something else is."""
     first = ask("a", bucket="3s", limit=2)

@@ -193,6 +193,12 @@ async def test_watching_shows_what_is_granted_and_no_more(fleet: Fleet, namespac
     socket.leave()
 
 
+_FURTHER = (
+    "/v1/export?format=ndjson", "/v1/readings?bucket=1h&agg=last&from=0", "/v1/readings?at=now",
+    "/v1/readings?points=5", "/v1/readings?bucket=1d&tz=UTC&from=0&agg=integral,last",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("match", SCOPES)
 @pytest.mark.parametrize("namespace", NAMESPACES)
 async def test_rest_shows_what_is_granted_and_no_more(fleet: Fleet, namespace: str, match: str) -> None:
@@ -203,7 +209,7 @@ async def test_rest_shows_what_is_granted_and_no_more(fleet: Fleet, namespace: s
     paths = [path.replace("{device}", device) for path in paths for device in (OWN, OTHERS)]
     for role in (Role.WATCHER, Role.ADMIN):
         async with http_client(make_app(hub), token=asker(hub, namespace, match, role)) as client:
-            for path in dict.fromkeys([*paths, "/v1/export?format=ndjson", "/v1/readings?bucket=1h&agg=last&from=0"]):
+            for path in dict.fromkeys([*paths, *_FURTHER]):
                 response = await client.get(path)
 
                 told = (role, path, response.status_code, response.text[:2000])
