@@ -105,12 +105,12 @@ def finish(
     """Yield the buckets of one series that have anything to say, in order.
 
     Args:
-        edges: where each bucket begins, and where the last one ends.
+        edges: where each bucket begins, and where the last one ends; only lines need them.
         found: what the store gave of those that hold readings, by where they begin; has all of `needs`.
     """
     lines = _lines(edges, found, around) if not DRAWS_LINES.isdisjoint(functions) else {}
     before = around.before
-    for start_ns in edges[:-1]:
+    for start_ns in sorted({*found, *lines}):
         parts = found.get(start_ns)
         line = lines.get(start_ns)
         if parts is not None:
@@ -118,7 +118,7 @@ def finish(
             yield Finished(start_ns, True, tuple(_DEFINITIONS[name](of) for name in functions))
             if "last_ns" in parts:
                 before = Point(int(parts["last_ns"]), parts["last"])
-        elif line is not None:
+        else:
             of = _Bucket({}, before, line, around)
             yield Finished(start_ns, False, tuple(_of_empty(name, of) for name in functions))
 

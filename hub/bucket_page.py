@@ -123,10 +123,10 @@ class BucketPages:
             functions = [PLAIN[name] for name in self._of.functions]
             found = self._asked(self._ids, first, end, functions)
             return [(bucket.start_ns, self._index[bucket.series], *bucket.values) for bucket in found]
-        edges = self._grid.edges(first, end)
         before = self._before[1] if self._before[0] == first else None
         series = self._finished(self._ids, first, end, before)
         if self._of.fill is not None:
+            edges = self._grid.edges(first, end)
             series = {number: self._filled(number, done, edges) for number, done in series.items()}
         rows = [(done.start_ns, number, done.values) for number, found in series.items() for done in found]
         rows.sort(key=lambda row: row[:2])
@@ -146,7 +146,8 @@ class BucketPages:
         for bucket in self._asked(ids, first, end, self._needs):
             parts = dict(zip(self._needs, bucket.values, strict=True))
             by_series[bucket.series][bucket.start_ns] = parts
-        edges = self._grid.edges(first, end)
+        # Of half a million buckets that are nearly all empty only lines need to know them all.
+        edges = self._grid.edges(first, end) if self._draws_lines else ()
         start_ns, end_ns = self._span(first, end)
         after: _Around = {}
         if self._looks_back:

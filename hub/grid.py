@@ -256,17 +256,18 @@ def _joined(stretches: list[_Stretch], step_ns: int) -> Iterator[_Stretch]:
 def _changes(zone: ZoneInfo, year: int) -> tuple[tuple[int, int], ...]:
     """Return (s since 1970, new offset) of each change in a UTC year; two within one day and back are not seen."""
     found = []
-    before = _year_begins(year)
-    while before < _year_begins(year + 1):
-        day_end = before + _DAY_S
-        new = _offset_s(zone, day_end)
-        if new != _offset_s(zone, before):
-            low, high = before, day_end
-            while high - low > 1:
-                middle = (low + high) // 2
-                low, high = (low, middle) if _offset_s(zone, middle) == new else (middle, high)
-            found.append((high, new))
-        before = day_end
+    begin = _year_begins(year)
+    known = _offset_s(zone, begin)
+    for low in range(begin, _year_begins(year + 1), _DAY_S):
+        high = low + _DAY_S
+        new = _offset_s(zone, high)
+        if new == known:
+            continue
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if _offset_s(zone, middle) == new else (middle, high)
+        found.append((high, new))
+        known = new
     return tuple(found)
 
 

@@ -12,7 +12,7 @@ from hub.aggregate import FUNCTIONS, check_functions
 from hub.bucket_page import Cut, Question
 from hub.errors import BadRequestError
 from hub.fill import FILLS, parse_fill
-from hub.grid import even_grid, grid_of
+from hub.grid import MAX_STEP_NS, even_grid, grid_of
 from hub.model import Series
 from hub.query import MAX_LIMIT, Answer, Query, parse_duration, parse_time, time_range
 
@@ -127,7 +127,8 @@ class History:
                     f"{self.points} points of {series} series: an answer holds {MAX_LIMIT} rows; "
                     "use fewer points, or ask for fewer series at a time"
                 )
-            return partial(even_grid, start_ns, max(-(-(end_ns - start_ns) // self.points), 1))
+            # One point of all time is two: a step has 64 bits.
+            return partial(even_grid, start_ns, min(max(-(-(end_ns - start_ns) // self.points), 1), MAX_STEP_NS))
         cut = partial(grid_of, str(self.bucket), self.tz)
         # So that a mistake is told where there is nothing to cut, too.
         cut(start_ns, start_ns + 1)

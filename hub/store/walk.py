@@ -102,6 +102,8 @@ class Walk:
     ) -> Iterator[ChunkRow]:
         """Yield the rows of the chunks that may hold anything of the range; ``are_decoded``: nearly all of them."""
         low, high = max(start_ns, _INT_MIN), min(end_ns - 1, _INT_MAX)
+        if low > high:
+            return
         # The first may begin before the range.
         begin = "coalesce((SELECT max(t0) FROM chunk WHERE series = ?1 AND t0 <= ?2), ?2)"
         at_once = _FIRST

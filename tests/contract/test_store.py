@@ -213,6 +213,16 @@ def test_fewer_than_limit_means_no_more(store: Store) -> None:
         assert len(store.read([1, 2], *FOREVER, limit)) >= limit
 
 
+@pytest.mark.parametrize("edge", [-(2**63), 0, 2**63 - 1])
+def test_an_empty_range_is_empty_at_the_ends_of_time_too(store: Store, edge: int) -> None:
+    """A page that begins where time ends has nothing, either way."""
+    fill(store, (0, 1.0))
+
+    assert store.read([1], edge, edge, 5) == []
+    assert store.read([1], edge, edge, 5, descending=True) == []
+    assert store.aggregate([1], edge, edge, 10, ["count"]) == []
+
+
 def test_aggregate_all_functions(store: Store) -> None:
     """Each function over each bucket; buckets are aligned to the epoch, ordered by (start, series)."""
     start = T0 // 10 * 10

@@ -172,6 +172,10 @@ async def test_export_streams_every_reading(admin: httpx.AsyncClient) -> None:
         ({"last": "99999999999999w"}, 200),
         ({"page": "9999999999999999999"}, 200),
         ({"bucket": "9999999999999999w"}, 400),
+        ({"from": "0001-01-01T00:00:00Z", "to": "9999-12-31T00:00:00Z", "points": "1"}, 200),
+        ({"from": "0001-01-01T00:00:00Z", "to": "9999-12-31T00:00:00Z", "bucket": "292y", "fill": "linear"}, 200),
+        ({"at": "9999-12-31T00:00:00Z", "lookback": "99999999999999w"}, 200),
+        ({"order": "desc", "page": "-9223372036854775808"}, 200),
     ],
 )
 async def test_numbers_beyond_64_bits_are_answered(
