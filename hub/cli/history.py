@@ -156,7 +156,8 @@ def _show_audit(answer: dict[str, Any]) -> None:
         ("rejected", [{**r, "why": r["explanation"], "last": output.show_time(r["last_ns"])}
                       for r in answer["rejections"]],
          ["device", "channel", "count", "reason", "why", "last"]),
-        ("series", answer["series"], ["device", "channel", "accepted", "superseded", "erased", "late", "rows"]),
+        ("series", answer["series"],
+         ["device", "channel", "accepted", "superseded", "erased", "expired", "late", "rows"]),
     ):  # fmt: skip
         if rows:
             typer.echo(f"\n{title}")

@@ -157,6 +157,7 @@ function storedOf(device, { series }) {
   const parts = [`${countText(device.accepted, "reading")} accepted`];
   if (device.superseded) parts.push(`${device.superseded.toLocaleString()} corrected`);
   if (device.erased) parts.push(`${device.erased.toLocaleString()} erased`);
+  if (device.expired) parts.push(`${device.expired.toLocaleString()} expired, their sums kept`);
   if (device.in_flight) parts.push(`${device.in_flight.toLocaleString()} on their way`);
   if (device.late) parts.push(`${device.late.toLocaleString()} came late`);
   return group("In the store", [entry(countText(device.rows, "row"), parts.join(" · "), countText(series.length, "series", "series"))], 0);

@@ -11,7 +11,7 @@ Log row, in the machine's byte order: u8 version | u32 series | u32 floats | u32
 import struct
 import zlib
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -19,6 +19,7 @@ from device_sdk.reading import Value
 from hub.errors import StoreError
 from hub.model import LATE_TOLERANCE_NS, Frame
 from hub.store.chunk import Codec, decode_values, encode_values, to_objects
+from hub.store.rollup import Overdue
 
 _VERSION = 1
 _HEAD = struct.Struct("=BIII")
@@ -45,16 +46,20 @@ class Piece:
 class Arrivals:
     """Collects the frames of one write.
 
-    ``newest``: the greatest time of each series in it, earlier writes included.
+    ``newest``: the greatest time of each series in it, earlier writes included. ``overdue``: those that come when
+    their time was dropped; they are in no piece.
 
     Args:
         known: the greatest time of a series before this write, None when it has no reading.
+        raw_from: series → from when its readings are there, of those of which some were dropped.
     """
 
-    def __init__(self, known: Callable[[int], int | None]) -> None:
+    def __init__(self, known: Callable[[int], int | None], raw_from: Mapping[int, int] | None = None) -> None:
         self.pieces: dict[int, Piece] = {}
         self.newest: dict[int, int] = {}
+        self.overdue: dict[int, Overdue] = {}
         self._known = known
+        self._raw_from = raw_from or {}
 
     def add(self, frame: Frame) -> None:
         """Take the readings of the next frame."""
@@ -69,14 +74,20 @@ class Arrivals:
                 first_ns, last_ns = t0 + min(dt) * tick, t0 + max(dt) * tick
                 times = [t0 + d * tick for d in dt]
             late = self._late(series, times, first_ns, last_ns)
+            values: Sequence[Value] = column.values
+            if first_ns < self._raw_from.get(series, first_ns):
+                times, values = self._without_overdue(series, times, values, late)
+                if not times:
+                    continue
+                first_ns, late = min(times), 0
             received = array("I", (second,)) * len(times)
             piece = self.pieces.get(series)
             if piece is None:
-                self.pieces[series] = Piece(array("q", times), received, list(column.values), first_ns, last_ns, late)
+                self.pieces[series] = Piece(array("q", times), received, list(values), first_ns, last_ns, late)
                 continue
             piece.times.extend(times)
             piece.received.extend(received)
-            piece.values.extend(column.values)
+            piece.values.extend(values)
             piece.oldest_ns, piece.newest_ns = min(piece.oldest_ns, first_ns), max(piece.newest_ns, last_ns)
             piece.late += late
 
@@ -85,6 +96,22 @@ class Arrivals:
         for piece in self.pieces.values():
             piece.values = _typed(piece.values)
         return self.pieces
+
+    def _without_overdue(
+        self, series: int, times: Sequence[int], values: Sequence[Value], late: int
+    ) -> tuple[list[int], list[Value]]:
+        """Set aside what comes when its time was dropped; return the rest. All that is late is counted with it."""
+        raw_from_ns = self._raw_from[series]
+        overdue = self.overdue.setdefault(series, Overdue([]))
+        overdue.late += late
+        rest: tuple[list[int], list[Value]] = ([], [])
+        for time_ns, value in zip(times, values, strict=True):
+            if time_ns < raw_from_ns:
+                overdue.readings.append((time_ns, value))
+            else:
+                rest[0].append(time_ns)
+                rest[1].append(value)
+        return rest
 
     def _late(self, series: int, times: Sequence[int], first_ns: int, last_ns: int) -> int:
         """Return how many readings are late, and take the newest."""

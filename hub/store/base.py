@@ -8,7 +8,7 @@ same instant again is a correction, the last one (by offset) wins.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from device_sdk.reading import Value
 from hub.model import Frame
@@ -41,9 +41,11 @@ class Bucket(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SeriesCounters:
-    """The second ledger: accepted − superseded − erased = rows, where rows are counted, not computed.
+    """The second ledger: accepted − superseded − erased − expired = rows, where rows are counted, not computed.
 
-    ``late``: accepted readings that were older than the newest of the series when their frame came.
+    ``late``: accepted readings that were older than the newest of the series when their frame came. ``expired``: those
+    that were dropped, of which the rollups hold sums; ``merged``: of them, those that came when others of their time
+    had been dropped already, and went to the sums at once.
     """
 
     series: int
@@ -52,6 +54,8 @@ class SeriesCounters:
     rows: int
     erased: int = 0
     late: int = 0
+    expired: int = 0
+    merged: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,3 +161,27 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Close all handles; safe to call twice."""
+
+
+@runtime_checkable
+class RetainingStore(Store, Protocol):
+    """A store that drops readings when they are old and keeps their sums; engines of others do that themselves.
+
+    `aggregate` answers from sums and readings together, as before the readings were dropped, where sums can: the
+    functions ``avg``, ``count``, ``sum``, ``min``, ``max``, ``last``, in buckets and from an origin of whole minutes. A
+    minute of dropped readings counts in the range in which it begins. Everything else that needs dropped readings is
+    a `BadRequestError`. A reading that comes when those of its time are dropped goes to the sums; one that was there
+    before cannot be told from it, so a correction counts as one more.
+    """
+
+    def drop_before(self, series: Sequence[int], before_ns: int) -> int:
+        """Drop the oldest readings of the series, a slice in one transaction; return how many: 0 when none is left.
+
+        Their sums are written in the same transaction. The newest reading of a series always stays.
+
+        Args:
+            before_ns: readings before the whole hour in which this is are dropped.
+        """
+
+    def raw_from(self, series: Sequence[int]) -> dict[int, int]:
+        """Return series → from when its readings are there, of those of which some were dropped."""

@@ -5,13 +5,15 @@ after `store.base`, used by `store.embedded`, which owns tables and transactions
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 from device_sdk.reading import Value
 from hub.database import insert_rows
 from hub.model import LATE_TOLERANCE_NS, Frame
+from hub.store.rollup import Overdue
+from hub.store.rollup_table import merge_overdue
 
 # Receive times are kept to this: a series that comes faster writes one a second, which costs a write nothing to speak
 # of; one in each row cost 13 % of a write's time and 10 of 29 bytes.
@@ -27,15 +29,26 @@ class Batch:
     A reading later than all of its series is new: it is inserted without a look-up. The others ("older") may
     supersede a stored one, or one of this batch that came before them; so they are written after the new ones,
     and among themselves the last wins. Only among those can a reading be late, so counting them costs the others
-    nothing.
+    nothing. Those of a time that was dropped go to the sums of that time.
+
+    Args:
+        raw_from: series → from when its readings are there, of those of which some were dropped.
     """
 
-    def __init__(self, connection: sqlite3.Connection, newest: dict[int, int], opened: dict[int, int]) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        newest: dict[int, int],
+        opened: dict[int, int],
+        raw_from: Mapping[int, int] | None = None,
+    ) -> None:
         self.newest: dict[int, int] = {}
         self.opened: dict[int, int] = {}
         self._connection = connection
         self._known_newest = newest
         self._known_opened = opened
+        self._raw_from = raw_from or {}
+        self._overdue: dict[int, Overdue] = {}
         self._new: dict[int, tuple[list[int], list[Any]]] = {}
         self._receipts: list[int] = []
         self._older: dict[tuple[int, int], tuple[Any, int]] = {}
@@ -49,8 +62,14 @@ class Batch:
         for series_column in frame.columns:
             series, column = series_column.series.id, series_column.column
             times = [t0 + dt * tick for dt in column.dt]
-            values = _to_sql(column.values)
+            plain: Sequence[Value] = column.values
+            raw_from_ns = self._raw_from.get(series)
+            if raw_from_ns is not None and min(times) < raw_from_ns:
+                times, plain = self._without_overdue(series, times, plain, raw_from_ns)
+            values = _to_sql(plain)
             self._accepted[series] = self._accepted.get(series, 0) + len(times)
+            if not times:
+                continue
             newest = self._newest_of(series)
             if (newest is None or times[0] > newest) and _ascends(times):
                 kept = self._new.setdefault(series, ([], []))
@@ -82,6 +101,26 @@ class Batch:
             """ON CONFLICT DO UPDATE SET accepted = accepted + excluded.accepted,
             superseded = superseded + excluded.superseded, late = late + excluded.late""",
         )  # fmt: skip
+        # Behind the counters: there is a row for each of these series.
+        merge_overdue(self._connection, self._overdue)
+
+    def _without_overdue(
+        self, series: int, times: list[int], values: Sequence[Value], raw_from_ns: int
+    ) -> tuple[list[int], list[Value]]:
+        """Set aside what comes when its time is dropped; return the rest."""
+        overdue = self._overdue.setdefault(series, Overdue([]))
+        newest = self._newest_of(series)
+        assert newest is not None, "the newest reading of a series is never dropped"
+        edge = newest - LATE_TOLERANCE_NS
+        rest: tuple[list[int], list[Value]] = ([], [])
+        for time_ns, value in zip(times, values, strict=True):
+            if time_ns < raw_from_ns:
+                overdue.readings.append((time_ns, value))
+                overdue.late += time_ns < edge
+            else:
+                rest[0].append(time_ns)
+                rest[1].append(value)
+        return rest
 
     def _add_older(self, series: int, times: list[int], values: Sequence[Any], received_ns: int) -> None:
         for time_ns, value in zip(times, values, strict=True):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hub.store.accumulator import area_between, rise_between
 from hub.store.base import PARTS, Bucket
 from hub.store.chunk import Kind, Readings, Times, Values, numbers_of, to_objects
+from hub.store.rollup import MINUTE_NS, Sums
 from hub.store.sealing import ChunkRow, from_sql
 
 _WITHOUT_FIRST = (Kind.FLOAT, Kind.INT, Kind.BOOL)
@@ -118,6 +119,13 @@ class Buckets:
         known[6] = bucket[6]
         if self._has_times:
             known[8] = bucket[8]
+
+
+def minutes_of(run: Readings) -> list[Sums]:
+    """Return the sums of readings by minute."""
+    buckets = Buckets(0, MINUTE_NS, ("count", "sum", "min", "max", "last_ns", "last"))
+    buckets.add_run(run)
+    return [Sums(bucket.start_ns, *bucket.values) for bucket in buckets.answer()]  # type: ignore[arg-type]
 
 
 def _inner(times: Times, numbers: Values, begins: NDArray[np.intp]) -> tuple[NDArray[np.float64], ...]:

@@ -18,6 +18,7 @@ checkpoint. That is enough, because ``applied`` is in the transaction of the rea
 together, and the journal is read again from there.
 """
 
+import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -31,13 +32,24 @@ from hub.model import Frame
 from hub.renewal import mark_suspect
 from hub.store import sealing
 from hub.store.arrivals import Arrivals, decode, encode
+from hub.store.buckets import minutes_of
 from hub.store.chunk import refuse_foreign
 from hub.store.head import Heads
 from hub.store.merge import FULL
+from hub.store.rollup_table import (
+    DROPPED_AT_ONCE,
+    UPGRADE,
+    add_minutes,
+    delete_blocks,
+    merge_overdue,
+    note_dropped,
+    raw_from,
+)
 from hub.store.sealing import Sealing, Unsealed, delete_oldest
 
-# A file of plain rows, which has the same name, says 1 or 2.
-SCHEMA_VERSION = 100
+# A file of plain rows, which has the same name, says 1 to 3.
+SCHEMA_VERSION = 101
+_UPGRADES = {100: UPGRADE}
 SCHEMA = f"""
 {sealing.SCHEMA};
 CREATE TABLE pending(id INTEGER PRIMARY KEY, body BLOB NOT NULL);
@@ -86,7 +98,7 @@ class ColumnFile:
         self._chunk_readings = chunk_readings
         self._clock = clock
         self._connection = open_database(
-            path, SCHEMA, SCHEMA_VERSION, synchronous=NORMAL, error=StoreError, max_bytes=max_bytes
+            path, SCHEMA, SCHEMA_VERSION, synchronous=NORMAL, error=StoreError, max_bytes=max_bytes, upgrades=_UPGRADES
         )
         self._connection.execute(f"PRAGMA wal_autocheckpoint={_BACKSTOP_PAGES}")
         self._unchecked_bytes = 0
@@ -101,9 +113,12 @@ class ColumnFile:
         self._failed: DiskFailedError | None = None
         # Newest time of each series written since start.
         self._newest: dict[int, int] = {}
+        # From when readings of a series are there, of which some were dropped.
+        self._raw_from: dict[int, int] = {}
         self.applied: int
         try:
             self.applied, self._version = self._connection.execute("SELECT applied, version FROM progress").fetchone()
+            self._raw_from = raw_from(self._connection)
             # The newest part tells who wrote last: before anything is taken that could not be sealed.
             for (body,) in self._connection.execute("SELECT body FROM part ORDER BY id DESC LIMIT 1"):
                 refuse_foreign(body)
@@ -160,12 +175,37 @@ class ColumnFile:
     def erase(self, series: int) -> int:
         """Seal a series and delete its chunks, in slices between which writes go on; return how many readings."""
         erased = 0
+        # The sums first: they are of a series that has readings.
+        while self._erase_rollups(series):
+            pass
         with self._write_lock:
             if self._heads.get(series) is not None:
                 self._seal([series])
         while slice_of := self._erase_slice(series):
             erased += slice_of
         return erased
+
+    def drop(self, series: Sequence[int], border_ns: int) -> int:
+        """Drop readings before a time, a slice in one transaction with their sums; return how many, 0 when none is."""
+        due = self._droppable(series, border_ns)
+        if not due:
+            return 0
+        with self._write_lock:
+            unsealed = [number for number in due if self._is_unsealed(number, border_ns)][:SEALED_AT_ONCE]
+            if unsealed:
+                self._seal(unsealed)
+                due = unsealed
+            dropped = 0
+            with self._transaction("cannot drop readings"):
+                work = Sealing(self._connection, self._version, self._chunk_readings)
+                for number in due:
+                    dropped += self._drop_oldest(work, number, border_ns, DROPPED_AT_ONCE - dropped)
+                    if dropped >= DROPPED_AT_ONCE:
+                        break
+                work.write()
+            self._raw_from.update(raw_from(self._connection, due))
+            self._written(work.bytes)
+        return dropped
 
     @contextmanager
     def snapshot(self, look: Callable[[Heads], Seen]) -> Iterator[tuple[sqlite3.Connection, Seen]]:
@@ -198,7 +238,7 @@ class ColumnFile:
             return [look(self._heads)] if version == self._version else []
 
     def _log_frames(self, frames: Sequence[Frame]) -> None:
-        arrivals = Arrivals(self._known_newest)
+        arrivals = Arrivals(self._known_newest, self._raw_from)
         for frame in frames:
             arrivals.add(frame)
         pieces = arrivals.finish()
@@ -213,6 +253,7 @@ class ColumnFile:
         with self._transaction("a write failed and was undone", applied=frames[-1].offset, show=show):
             if body:
                 self._connection.execute("INSERT INTO pending VALUES (?, ?)", (row, body))
+            merge_overdue(self._connection, arrivals.overdue)
         if body:
             self._pending[row] = len(body) + _ROW_BYTES
             self._pending_bytes += len(body) + _ROW_BYTES
@@ -251,6 +292,51 @@ class ColumnFile:
         while self._pending and (row := next(iter(self._pending))) < first:
             self._pending_bytes -= self._pending.pop(row)
         self._written(work.bytes)
+
+    def _droppable(self, series: Sequence[int], border_ns: int) -> list[int]:
+        """Return those of the series that have readings before a time, and one that is newer than those."""
+
+        def oldest(heads: Heads) -> dict[int, tuple[int, int]]:
+            found = ((number, heads.get(number)) for number in series)
+            return {number: (head.oldest_ns, head.newest_ns) for number, head in found if head is not None}
+
+        with self.snapshot(oldest) as (connection, spans):
+            for number, t0, t1 in connection.execute(
+                """SELECT s.value, (SELECT min(t0) FROM chunk WHERE series = s.value),
+                (SELECT t1 FROM chunk WHERE series = s.value ORDER BY t0 DESC LIMIT 1) FROM json_each(?) s""",
+                (json.dumps(list(series)),),
+            ).fetchall():
+                if t0 is not None:
+                    known = spans.get(number, (t0, t1))
+                    spans[number] = (min(t0, known[0]), max(t1, known[1]))
+        return [number for number in series if number in spans and spans[number][0] < min(border_ns, spans[number][1])]
+
+    def _is_unsealed(self, series: int, border_ns: int) -> bool:
+        head = self._heads.get(series)
+        return head is not None and head.oldest_ns < border_ns
+
+    def _drop_oldest(self, work: Sealing, series: int, border_ns: int, most: int) -> int:
+        """Drop chunks of about ``most`` readings before a time, but not the newest reading; return how many."""
+        newest_ns = self._known_newest(series)
+        if newest_ns is None or self._is_unsealed(series, border_ns):
+            return 0
+        edge_ns = min(border_ns, newest_ns)
+        dropped = work.drop(series, edge_ns, most)
+        count = 0
+        for readings in dropped:
+            add_minutes(self._connection, series, minutes_of(readings))
+            count += len(readings.times)
+        if count:
+            from_ns = edge_ns if count < most else int(dropped[-1].times[-1]) + 1
+            note_dropped(self._connection, series, count, from_ns)
+        return count
+
+    def _erase_rollups(self, series: int) -> bool:
+        with self._write_lock:
+            with self._transaction("cannot erase"):
+                deleted = delete_blocks(self._connection, series)
+            self._raw_from.pop(series, None)
+            return deleted > 0
 
     def _erase_slice(self, series: int) -> int:
         with self._write_lock:

@@ -21,6 +21,8 @@ from hub.store.chunk import Readings
 from hub.store.column_file import MAX_PENDING_BYTES, ColumnFile
 from hub.store.head import Heads
 from hub.store.merge import FULL
+from hub.store.rollup import NEEDED
+from hub.store.rollup_table import add_dropped, drop_border, dropped_in, raw_from
 from hub.store.sealing import COLUMNS, ChunkRow, Parts, from_sql
 from hub.store.walk import Walk
 
@@ -172,13 +174,19 @@ class ColumnStore:
         numbers = sorted(set(series))
         found: list[Bucket] = []
         with self._file.snapshot(_in_range(numbers, start_ns, end_ns)) as (connection, unsealed):
+            dropped = dropped_in(connection, numbers, start_ns, step_ns, origin_ns, functions)
+            asked = NEEDED if dropped else functions
             walk = Walk(connection, _readings(unsealed))
             for number in numbers:
-                buckets = Buckets(number, step_ns, functions, origin_ns=origin_ns)
+                buckets = Buckets(number, step_ns, asked, origin_ns=origin_ns)
                 for run in walk.runs(number, start_ns, end_ns, is_enough=buckets.is_enough):
                     buckets.add_chunk(run) if isinstance(run, ChunkRow) else buckets.add_run(run)
                     check_buckets(len(found) + len(buckets), self._max_buckets)
                 found += buckets.answer()
+            if dropped:
+                return add_dropped(
+                    connection, found, dropped, start_ns, end_ns, step_ns, origin_ns, functions, self._max_buckets
+                )
         found.sort(key=_by_start)
         return found
 
@@ -201,7 +209,7 @@ class ColumnStore:
                 row[0]: SeriesCounters(*row)
                 for row in connection.execute(
                     f"""SELECT series, accepted, superseded,
-                    (SELECT coalesce(sum(n), 0) FROM chunk k WHERE k.series = c.series), erased, late
+                    (SELECT coalesce(sum(n), 0) FROM chunk k WHERE k.series = c.series), erased, late, expired, merged
                     FROM counter c WHERE series IN {_IDS}""",  # noqa: S608
                     (json.dumps(numbers),),
                 )
@@ -224,6 +232,15 @@ class ColumnStore:
         writes at most.
         """
         return sum(self._file.erase(number) for number in series)
+
+    def drop_before(self, series: Sequence[int], before_ns: int) -> int:
+        """Drop the oldest readings, a slice in one transaction with their sums; see `RetainingStore.drop_before`."""
+        return self._file.drop(series, drop_border(before_ns))
+
+    def raw_from(self, series: Sequence[int]) -> dict[int, int]:
+        """Return series → from when its readings are there, of those of which some were dropped."""
+        with self._file.snapshot(lambda _: None) as (connection, _):
+            return raw_from(connection, series)
 
     def statistics(self) -> StoreStatistics:
         """Return the figures of now; ``bytes`` are the file's pages in use."""
@@ -267,6 +284,8 @@ def _with_waiting(known: SeriesCounters | None, number: int, waiting: _Waiting, 
         base.rows + gained,
         base.erased,
         base.late + waiting.late,
+        base.expired,
+        base.merged,
     )
 
 

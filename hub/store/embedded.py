@@ -21,6 +21,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from heapq import merge
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,22 @@ from hub.renewal import mark_suspect
 from hub.store.accumulator import MAX_ANSWER_BUCKETS, aggregate_rows, check_aggregate, check_buckets
 from hub.store.base import Bucket, Row, SeriesCounters, StoreAccount, StoreStatistics
 from hub.store.batch import TRUE, Batch
+from hub.store.rollup import NEEDED, by_minute
+from hub.store.rollup_table import (
+    COUNTER_COLUMNS,
+    DROPPED_AT_ONCE,
+    UPGRADE,
+    add_dropped,
+    add_minutes,
+    delete_blocks,
+    drop_border,
+    dropped_in,
+    note_dropped,
+    raw_from,
+)
+from hub.store.rollup_table import SCHEMA as ROLLUPS
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _RECEIPTS = """
 CREATE TABLE receipt(series INTEGER NOT NULL, time_ns INTEGER NOT NULL, received_ns INTEGER NOT NULL,
     PRIMARY KEY(series, time_ns)) WITHOUT ROWID;
@@ -44,12 +59,14 @@ _SCHEMA = f"""
 CREATE TABLE reading(series INTEGER NOT NULL, time_ns INTEGER NOT NULL, value NOT NULL,
     PRIMARY KEY(series, time_ns)) WITHOUT ROWID;
 CREATE TABLE counter(series INTEGER PRIMARY KEY, accepted INTEGER NOT NULL DEFAULT 0,
-    superseded INTEGER NOT NULL DEFAULT 0, erased INTEGER NOT NULL DEFAULT 0, late INTEGER NOT NULL DEFAULT 0);
+    superseded INTEGER NOT NULL DEFAULT 0, erased INTEGER NOT NULL DEFAULT 0, late INTEGER NOT NULL DEFAULT 0,
+    {COUNTER_COLUMNS});
 CREATE TABLE progress(id INTEGER PRIMARY KEY CHECK(id = 1), applied INTEGER NOT NULL);
 INSERT INTO progress VALUES (1, 0);
-{_RECEIPTS}
+{_RECEIPTS};
+{ROLLUPS}
 """  # noqa: S608
-_UPGRADES = {1: f"ALTER TABLE counter ADD COLUMN late INTEGER NOT NULL DEFAULT 0; {_RECEIPTS}"}
+_UPGRADES = {1: f"ALTER TABLE counter ADD COLUMN late INTEGER NOT NULL DEFAULT 0; {_RECEIPTS}", 2: UPGRADE}
 _RECEIVED = """coalesce(
     (SELECT o.received_ns FROM older_receipt o WHERE o.series = reading.series AND o.time_ns = reading.time_ns),
     (SELECT p.received_ns FROM receipt p WHERE p.series = reading.series AND p.time_ns <= reading.time_ns
@@ -91,19 +108,21 @@ class EmbeddedStore:
     def __init__(
         self, path: str | Path, *, max_bytes: int | None = None, max_buckets: int = MAX_ANSWER_BUCKETS
     ) -> None:
-        self._path = Path(path)
+        self.path = Path(path)
         self._max_buckets = max_buckets
         self._connection = open_database(
-            self._path, _SCHEMA, SCHEMA_VERSION, synchronous=NORMAL, error=StoreError, max_bytes=max_bytes,
+            self.path, _SCHEMA, SCHEMA_VERSION, synchronous=NORMAL, error=StoreError, max_bytes=max_bytes,
             upgrades=_UPGRADES,
         )  # fmt: skip
-        self._readers = ReadPool(self._path)
+        self._readers = ReadPool(self.path)
         self._write_lock = threading.Lock()
         self._failed: DiskFailedError | None = None
         # Newest time of each series written since start: a later reading is certainly new and needs no look-up.
         self._newest: dict[int, int] = {}
         # Receive time of the newest receipt of each series written since start.
         self._opened: dict[int, int] = {}
+        # From when readings of a series are there, of which some were dropped.
+        self._raw_from = raw_from(self._connection)
         self.applied: int = self._connection.execute("SELECT applied FROM progress").fetchone()[0]
 
     def write(self, frames: Sequence[Frame]) -> None:
@@ -118,20 +137,12 @@ class EmbeddedStore:
             fresh = [frame for frame in frames if frame.offset > self.applied]
             if not fresh:
                 return
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                batch = Batch(self._connection, self._newest, self._opened)
+            with self._transaction("a write failed and was undone"):
+                batch = Batch(self._connection, self._newest, self._opened, self._raw_from)
                 for frame in fresh:
                     batch.add(frame)
                 batch.write()
                 self._connection.execute("UPDATE progress SET applied = ?", (fresh[-1].offset,))
-                self._connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                self._roll_back()
-                raise self._failure("a write failed and was undone", error) from error
-            except Exception:
-                self._roll_back()
-                raise
             self._newest.update(batch.newest)
             self._opened.update(batch.opened)
             self.applied = fresh[-1].offset
@@ -143,14 +154,10 @@ class EmbeddedStore:
             try:
                 # One commit with FULL fsyncs the whole write-ahead log, earlier commits included.
                 self._connection.execute("PRAGMA synchronous=FULL")
-                self._connection.execute("BEGIN IMMEDIATE")
-                # Written twice, for SQLite leaves a page alone that would not change, and then fsyncs nothing.
-                self._connection.execute("UPDATE progress SET applied = -1")
-                self._connection.execute("UPDATE progress SET applied = ?", (self.applied,))
-                self._connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                self._roll_back()
-                raise self._failure("cannot make it durable", error) from error
+                with self._transaction("cannot make it durable"):
+                    # Written twice, for SQLite leaves a page alone that would not change, and then fsyncs nothing.
+                    self._connection.execute("UPDATE progress SET applied = -1")
+                    self._connection.execute("UPDATE progress SET applied = ?", (self.applied,))
             finally:
                 self._connection.execute("PRAGMA synchronous=NORMAL")
             return self.applied
@@ -210,10 +217,37 @@ class EmbeddedStore:
         """Return buckets by (start, series); see `Store.aggregate`."""
         check_aggregate(functions, step_ns)
         if not _EXPRESSIONS.keys() >= set(functions):
-            return aggregate_rows(
-                self, series, start_ns, end_ns, step_ns, functions, origin_ns=origin_ns, max_buckets=self._max_buckets,
-                is_one_by_one=True,
-            )  # fmt: skip
+            return self._aggregate_rows(series, start_ns, end_ns, step_ns, functions, origin_ns)
+        with self._readers.connection() as connection:
+            dropped = dropped_in(connection, series, start_ns, step_ns, origin_ns, functions)
+            asked = NEEDED if dropped else functions
+            found = self._raw_buckets(connection, series, start_ns, end_ns, step_ns, asked, origin_ns)
+            if not dropped:
+                return found
+            return add_dropped(
+                connection, found, dropped, start_ns, end_ns, step_ns, origin_ns, functions, self._max_buckets
+            )
+
+    def _aggregate_rows(
+        self, series: Sequence[int], start_ns: int, end_ns: int, step_ns: int, functions: Sequence[str], origin_ns: int
+    ) -> list[Bucket]:
+        def check() -> None:
+            with self._readers.connection() as connection:
+                dropped_in(connection, series, start_ns, step_ns, origin_ns, functions)
+
+        check()
+        found = aggregate_rows(
+            self, series, start_ns, end_ns, step_ns, functions, origin_ns=origin_ns, max_buckets=self._max_buckets,
+            is_one_by_one=True,
+        )  # fmt: skip
+        # Each page is of its own state: what was dropped meanwhile is missing.
+        check()
+        return found
+
+    def _raw_buckets(
+        self, connection: sqlite3.Connection, series: Sequence[int], start_ns: int, end_ns: int, step_ns: int,
+        functions: Sequence[str], origin_ns: int,
+    ) -> list[Bucket]:  # fmt: skip
         columns = ", ".join(f"{_EXPRESSIONS[f]} AS c{i}" for i, f in enumerate(functions))
         answers = ", ".join(_value_at(f"c{i}") if f in ("first", "last") else f"c{i}" for i, f in enumerate(functions))
         # SQLite divides towards zero; before 1970 the quotient is one less. The origin is not taken off the time, for
@@ -229,8 +263,7 @@ class EmbeddedStore:
                 GROUP BY series, bucket) AS b
             ORDER BY bucket, series LIMIT ?5"""  # noqa: S608
         values = (json.dumps(list(series)), start_ns, end_ns, step_ns, self._max_buckets + 1)
-        with self._readers.connection() as connection:
-            found = connection.execute(statement, values).fetchall()
+        found = connection.execute(statement, values).fetchall()
         check_buckets(len(found), self._max_buckets)
         return [Bucket(row[0], shift_ns + row[1] * step_ns, row[2:]) for row in found]
 
@@ -250,7 +283,7 @@ class EmbeddedStore:
             applied = connection.execute("SELECT applied FROM progress").fetchone()[0]
             rows = connection.execute(
                 f"""SELECT series, accepted, superseded,
-                (SELECT count(*) FROM reading r WHERE r.series = c.series), erased, late
+                (SELECT count(*) FROM reading r WHERE r.series = c.series), erased, late, expired, merged
                 FROM counter c WHERE series IN {_IDS} ORDER BY series""",  # noqa: S608
                 (json.dumps(list(series)),),
             )
@@ -265,14 +298,40 @@ class EmbeddedStore:
         """Delete all rows of the series, in slices between which writes go on; return how many."""
         erased = 0
         for number in series:
+            # The sums first: they are of a series that has readings.
+            while self._erase_rollups(number):
+                pass
             while rows := self._erase_slice(number):
                 erased += rows
         return erased
 
+    def drop_before(self, series: Sequence[int], before_ns: int) -> int:
+        """Drop the oldest readings, a slice in one transaction with their sums; see `RetainingStore.drop_before`."""
+        border_ns = drop_border(before_ns)
+        due = self._due(series, border_ns)
+        if not due:
+            return 0
+        with self._write_lock:
+            left = DROPPED_AT_ONCE
+            with self._transaction("cannot drop readings"):
+                for number in due:
+                    left -= self._drop_oldest(number, border_ns, left)
+                    if left <= 0:
+                        break
+            self._raw_from.update(raw_from(self._connection, due))
+        return DROPPED_AT_ONCE - left
+
+    def raw_from(self, series: Sequence[int]) -> dict[int, int]:
+        """Return series → from when its readings are there, of those of which some were dropped."""
+        with self._readers.connection() as connection:
+            return raw_from(connection, series)
+
     def statistics(self) -> StoreStatistics:
         """Return the figures of now; ``bytes`` are the file's pages in use."""
         with self._readers.connection() as connection:
-            rows = connection.execute("SELECT coalesce(sum(accepted - superseded - erased), 0) FROM counter").fetchone()
+            rows = connection.execute(
+                "SELECT coalesce(sum(accepted - superseded - erased - expired), 0) FROM counter"
+            ).fetchone()
             return StoreStatistics(self.applied, rows[0], used_bytes(connection))
 
     def close(self) -> None:
@@ -288,25 +347,61 @@ class EmbeddedStore:
     def _failure(self, what: str, error: sqlite3.Error) -> StoreError:
         """Return what the caller shall raise; after a failed fsync another one may lie, so nothing more is written."""
         if not is_disk_failure(error):
-            return StoreError(f"{self._path}: {what}: {error}")
-        mark_suspect(self._path)
-        self._failed = DiskFailedError(f"{self._path}: {what}: {error}; start the hub again")
+            return StoreError(f"{self.path}: {what}: {error}")
+        mark_suspect(self.path)
+        self._failed = DiskFailedError(f"{self.path}: {what}: {error}; start the hub again")
         return self._failed
+
+    def _erase_rollups(self, series: int) -> bool:
+        with self._write_lock:
+            with self._transaction("cannot erase"):
+                deleted = delete_blocks(self._connection, series)
+            self._raw_from.pop(series, None)
+            return deleted > 0
 
     def _erase_slice(self, series: int) -> int:
         with self._write_lock:
-            self._check_usable()
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
+            with self._transaction("cannot erase"):
                 deleted = self._delete_oldest(series)
                 self._connection.execute("UPDATE counter SET erased = erased + ? WHERE series = ?", (deleted, series))
-                self._connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                self._roll_back()
-                raise self._failure("cannot erase", error) from error
             self._newest.pop(series, None)
             self._opened.pop(series, None)
             return deleted
+
+    def _due(self, series: Sequence[int], border_ns: int) -> list[int]:
+        """Return those of the series that have readings to drop; one that is alone is the newest."""
+        with self._readers.connection() as connection:
+            rows = connection.execute(
+                """SELECT s.value FROM json_each(?1) s
+                WHERE (SELECT min(time_ns) FROM reading WHERE series = s.value) <
+                    min(?2, (SELECT max(time_ns) FROM reading WHERE series = s.value))""",
+                (json.dumps(list(series)), border_ns),
+            )
+            return [number for (number,) in rows]
+
+    def _drop_oldest(self, series: int, border_ns: int, most: int) -> int:
+        """Drop at most ``most`` readings before a time, but not the newest; return how many."""
+        (edge_ns,) = self._connection.execute(
+            "SELECT min(max(time_ns), ?2) FROM reading WHERE series = ?1", (series, border_ns)
+        ).fetchone()
+        rows = self._connection.execute(
+            "SELECT time_ns, value FROM reading WHERE series = ? AND time_ns < ? ORDER BY time_ns LIMIT ?",
+            (series, edge_ns, most),
+        ).fetchall()
+        if not rows:
+            return 0
+        add_minutes(self._connection, series, by_minute((time_ns, _plain(value)) for time_ns, value in rows))
+        from_ns = edge_ns if len(rows) < most else rows[-1][0] + 1
+        self._connection.execute("DELETE FROM reading WHERE series = ? AND time_ns < ?", (series, from_ns))
+        self._connection.execute("DELETE FROM older_receipt WHERE series = ? AND time_ns < ?", (series, from_ns))
+        # The last one before is that of the readings that follow.
+        self._connection.execute(
+            """DELETE FROM receipt WHERE series = ?1 AND time_ns <
+            (SELECT max(time_ns) FROM receipt WHERE series = ?1 AND time_ns <= ?2)""",
+            (series, from_ns),
+        )
+        note_dropped(self._connection, series, len(rows), from_ns)
+        return len(rows)
 
     def _delete_oldest(self, series: int) -> int:
         """Delete the oldest rows of a series, at most a slice; once there are none, its receipts too."""
@@ -321,11 +416,26 @@ class EmbeddedStore:
         self._connection.execute("DELETE FROM older_receipt WHERE series = ? AND time_ns <= ?", upto)
         return self._connection.execute("DELETE FROM reading WHERE series = ? AND time_ns <= ?", upto).rowcount
 
+    @contextmanager
+    def _transaction(self, what: str) -> Iterator[None]:
+        """Run a block in one transaction; the caller holds the lock."""
+        self._check_usable()
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            raise self._failure(what, error) from error
+        except Exception:
+            self._roll_back()
+            raise
+
     def _roll_back(self) -> None:
         try:
             roll_back(self._connection)
         except sqlite3.Error as error:
-            raise StoreError(f"{self._path}: a rollback failed: {error}") from error
+            raise StoreError(f"{self.path}: a rollback failed: {error}") from error
 
 
 class _Walk:
@@ -368,7 +478,11 @@ def _by_time(row: Row) -> tuple[int, int]:
 
 def _rows(rows: Iterable[tuple[Any, ...]]) -> Iterator[Row]:
     for series, time_ns, value, *received_ns in rows:
-        yield Row(series, time_ns, value == TRUE if type(value) is bytes else value, *received_ns)
+        yield Row(series, time_ns, _plain(value), *received_ns)
+
+
+def _plain(value: Any) -> Any:
+    return value == TRUE if type(value) is bytes else value
 
 
 def _value_at(column: str) -> str:

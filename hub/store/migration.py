@@ -27,6 +27,7 @@ from hub.store.arrivals import to_second
 from hub.store.base import Row
 from hub.store.chunk import Readings, to_values
 from hub.store.embedded import EmbeddedStore
+from hub.store.rollup_table import COUNTERS
 from hub.store.sealing import Sealing, Unsealed
 
 _log = logging.getLogger("hub.store.migration")
@@ -78,17 +79,18 @@ def _copy(rows: EmbeddedStore, target: sqlite3.Connection, on_page: Callable[[],
         if done * 10 // max(total, 1) > before * 10 // max(total, 1):
             _log.info("readings become column chunks percent=%d", done * 100 // total)
     copied = dict(target.execute("SELECT series, sum(n) FROM chunk GROUP BY series").fetchall())
+    # The sums, and what the counters say of them, as they are: the same tables.
+    target.execute("ATTACH ? AS rows", (str(rows.path),))
     target.execute("BEGIN IMMEDIATE")
     target.execute("DELETE FROM counter")
     for c in account.series:
         if copied.get(c.series, 0) != c.rows:
             raise StoreError(f"series {c.series}: {copied.get(c.series, 0)} of {c.rows} readings were copied")
-        target.execute(
-            "INSERT INTO counter(series, accepted, superseded, erased, late) VALUES (?, ?, ?, ?, ?)",
-            (c.series, c.accepted, c.superseded, c.erased, c.late),
-        )
+    target.execute(f"INSERT INTO counter({COUNTERS}) SELECT {COUNTERS} FROM rows.counter")  # noqa: S608
+    target.execute("INSERT INTO rollup SELECT * FROM rows.rollup")
     target.execute("UPDATE progress SET applied = ?", (account.applied,))
     target.execute("COMMIT")
+    target.execute("DETACH rows")
 
 
 def _copy_group(

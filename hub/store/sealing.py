@@ -32,21 +32,24 @@ from hub.store.chunk import (
     encode_values,
     summarise,
 )
-from hub.store.merge import DAY_NS, FULL, NOTHING, Extent, by_day, cut, land, merged, ordered
+from hub.store.merge import DAY_NS, FULL, NOTHING, Extent, by_day, cut, land, merged, ordered, within
+from hub.store.rollup_table import COUNTER_COLUMNS
+from hub.store.rollup_table import SCHEMA as ROLLUPS
 
 _log = logging.getLogger("hub.store.sealing")
 
 # A bool in SQLite: one byte, so that it is no int.
 FALSE, TRUE = b"\x00", b"\x01"
-SCHEMA = """
+SCHEMA = f"""
 CREATE TABLE part(id INTEGER PRIMARY KEY, refs INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE TABLE chunk(series INTEGER NOT NULL, t0 INTEGER NOT NULL, t1 INTEGER NOT NULL, n INTEGER NOT NULL,
     kind INTEGER NOT NULL, vmin, vmax, vsum, vlast, axis INTEGER NOT NULL, body INTEGER NOT NULL,
     PRIMARY KEY(series, t0)) WITHOUT ROWID;
 CREATE TABLE counter(series INTEGER PRIMARY KEY, accepted INTEGER NOT NULL DEFAULT 0,
     superseded INTEGER NOT NULL DEFAULT 0, erased INTEGER NOT NULL DEFAULT 0, late INTEGER NOT NULL DEFAULT 0,
-    sealed INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE damaged(series INTEGER NOT NULL, t0 INTEGER NOT NULL, n INTEGER NOT NULL, axis BLOB, body BLOB)
+    sealed INTEGER NOT NULL DEFAULT 0, {COUNTER_COLUMNS});
+CREATE TABLE damaged(series INTEGER NOT NULL, t0 INTEGER NOT NULL, n INTEGER NOT NULL, axis BLOB, body BLOB);
+{ROLLUPS}
 """
 COLUMNS = "series, t0, t1, n, kind, vmin, vmax, vsum, vlast, axis, body"
 _CHUNK_FIELDS = 11
@@ -182,6 +185,30 @@ class Sealing:
             """ON CONFLICT DO UPDATE SET accepted = accepted + excluded.accepted, late = late + excluded.late,
             superseded = superseded + excluded.superseded, sealed = excluded.sealed""",
         )  # fmt: skip
+
+    def drop(self, series: int, edge_ns: int, most: int) -> list[Readings]:
+        """Take the oldest chunks before a time out, and of the last one what is before it; return what they held.
+
+        Args:
+            most: chunks are taken until they have so many readings.
+        """
+        dropped: list[Readings] = []
+        left = most
+        for found in self._connection.execute(
+            f"SELECT {COLUMNS} FROM chunk WHERE series = ? AND t0 < ? ORDER BY t0",  # noqa: S608
+            (series, edge_ns),
+        ):
+            row = ChunkRow(*found)
+            readings = self._take_out(row)
+            rest = within(readings, edge_ns, 2**63)
+            if len(rest.times):
+                self._add_chunk(series, rest)
+                readings = within(readings, -(2**63), edge_ns)
+            dropped.append(readings)
+            left -= row.n
+            if left <= 0:
+                break
+        return dropped
 
     def _add_day(self, series: int, readings: Readings) -> int:
         """Return how many readings there are more than before."""

@@ -12,6 +12,8 @@ from hub.errors import BadRequestError
 from hub.model import LATE_TOLERANCE_NS, Frame
 from hub.store.base import AGGREGATES, PARTS, Bucket, Row, SeriesCounters, StoreAccount, StoreStatistics
 
+MINUTE_NS, HOUR_NS = 60 * 10**9, 3600 * 10**9
+
 
 class MemoryStore:
     """A `Store` in memory; nothing survives `close`."""
@@ -24,6 +26,11 @@ class MemoryStore:
         self._erased: dict[int, int] = {}
         self._late: dict[int, int] = {}
         self._received: dict[tuple[int, int], int] = {}
+        # What was dropped is all still here: (time, series, value), as it came.
+        self.dropped: list[tuple[int, int, Value]] = []
+        self._raw_from: dict[int, int] = {}
+        self._expired: dict[int, int] = {}
+        self._merged: dict[int, int] = {}
         # Kept beside the rows: to look it up for each frame would cost a sort of them all.
         self._newest: dict[int, int] = {}
 
@@ -36,6 +43,9 @@ class MemoryStore:
             for series, time_ns, value in frame.rows():
                 if time_ns < newest.get(series.id, time_ns) - LATE_TOLERANCE_NS:
                     self._late[series.id] = self._late.get(series.id, 0) + 1
+                if time_ns < self._raw_from.get(series.id, time_ns):
+                    self._merge(series.id, time_ns, value)
+                    continue
                 self._received[(time_ns, series.id)] = frame.received_ns
                 self._newest[series.id] = max(time_ns, self._newest.get(series.id, time_ns))
                 self._accepted[series.id] = self._accepted.get(series.id, 0) + 1
@@ -90,8 +100,17 @@ class MemoryStore:
         if not functions or step_ns < 1 or any(f not in (*AGGREGATES, *PARTS) for f in functions):
             raise BadRequestError("unknown aggregate or step")
         buckets: dict[tuple[int, int], list[tuple[int, int | float]]] = {}
-        for number, time_ns, value, _ in self._rows(series):
-            if start_ns <= time_ns < end_ns and not isinstance(value, str):
+        if any(start_ns < since for since in self.raw_from(series).values()):
+            beyond = set(functions) - {"avg", "count", "sum", "min", "max", "last"}
+            if beyond or step_ns % MINUTE_NS or origin_ns % MINUTE_NS:
+                raise BadRequestError("dropped readings are kept by the minute")
+        rows = [row[:3] for row in self._rows(series) if start_ns <= row.time_ns < end_ns]
+        for time_ns, number, value in self.dropped:
+            # A minute counts where it begins.
+            if number in series and start_ns <= time_ns // MINUTE_NS * MINUTE_NS < end_ns:
+                rows.append((number, time_ns, value))
+        for number, time_ns, value in sorted(rows, key=lambda row: row[1]):
+            if not isinstance(value, str):
                 plain = int(value) if isinstance(value, bool) else value
                 start = (time_ns - origin_ns) // step_ns * step_ns + origin_ns
                 buckets.setdefault((start, number), []).append((time_ns, plain))
@@ -116,6 +135,8 @@ class MemoryStore:
                 len(self._rows([s])),
                 self._erased.get(s, 0),
                 self._late.get(s, 0),
+                self._expired.get(s, 0),
+                self._merged.get(s, 0),
             )
             for s in sorted(series)
             if s in self._accepted
@@ -136,7 +157,30 @@ class MemoryStore:
             del self._values[(row.time_ns, row.series)]
             self._erased[row.series] = self._erased.get(row.series, 0) + 1
             self._newest.pop(row.series, None)
+        self.dropped = [one for one in self.dropped if one[1] not in series]
+        for number in series:
+            self._raw_from.pop(number, None)
         return len(gone)
+
+    def drop_before(self, series: Sequence[int], before_ns: int) -> int:
+        """Drop all readings before the hour, but not the newest."""
+        border_ns = before_ns // HOUR_NS * HOUR_NS
+        count = 0
+        for number in series:
+            rows = self._rows([number])
+            edge_ns = min(border_ns, rows[-1].time_ns) if rows else border_ns
+            gone = [row for row in rows if row.time_ns < edge_ns]
+            for row in gone:
+                self.dropped.append((row.time_ns, number, self._values.pop((row.time_ns, number))))
+            if gone:
+                self._raw_from[number] = edge_ns
+                self._expired[number] = self._expired.get(number, 0) + len(gone)
+            count += len(gone)
+        return count
+
+    def raw_from(self, series: Sequence[int]) -> dict[int, int]:
+        """Return from when the readings of series are there."""
+        return {number: self._raw_from[number] for number in series if number in self._raw_from}
 
     def statistics(self) -> StoreStatistics:
         """Return the figures of now."""
@@ -145,6 +189,12 @@ class MemoryStore:
     def close(self) -> None:
         """Forget everything."""
         self._values.clear()
+
+    def _merge(self, series: int, time_ns: int, value: Value) -> None:
+        self._accepted[series] += 1
+        self._expired[series] = self._expired.get(series, 0) + 1
+        self._merged[series] = self._merged.get(series, 0) + (not isinstance(value, str))
+        self.dropped.append((time_ns, series, value))
 
     def _rows(self, series: Sequence[int]) -> list[Row]:
         """Return every row of the series, ordered by (time, series)."""

@@ -45,6 +45,7 @@ class DeviceAudit(Answer):
     in_flight: int | None
     superseded: int
     erased: int
+    expired: int
     late: int
     rows: int
 
@@ -98,13 +99,18 @@ class RejectionAudit(Answer):
 
 
 class SeriesAudit(Answer):
-    """The second ledger: accepted − superseded − erased = rows; ``late``: came behind a newer one."""
+    """The second ledger: accepted − superseded − erased − expired = rows; ``late``: came behind a newer one.
+
+    ``expired``: dropped when they were old, their sums are kept; ``merged``: of them, those that came only then.
+    """
 
     device: str
     channel: str
     accepted: int
     superseded: int
     erased: int
+    expired: int
+    merged: int
     late: int
     rows: int
     balanced: bool

@@ -10,7 +10,8 @@ from hub.store.embedded import EmbeddedStore
 from tests.support.frames import T0, FrameMaker
 
 STATEMENTS = """CREATE TABLE reading(series, time_ns, value, PRIMARY KEY(series, time_ns));
-CREATE TABLE counter(series INTEGER PRIMARY KEY, accepted, superseded, erased DEFAULT 0, late);
+CREATE TABLE counter(series INTEGER PRIMARY KEY, accepted, superseded, erased DEFAULT 0, late,
+    expired DEFAULT 0, merged DEFAULT 0, raw_from_ns);
 CREATE TABLE receipt(series, time_ns, received_ns, PRIMARY KEY(series, time_ns));
 CREATE TABLE older_receipt(series, time_ns, received_ns, PRIMARY KEY(series, time_ns));"""
 

@@ -275,7 +275,7 @@ def test_failed_sealing_is_tried_again(tmp_path: Path) -> None:
     """On a full disk what was written stays where it is, and is answered; the next write with space seals it."""
     maker = FrameMaker()
     frames = numbered(maker.many(2, 8, 256))
-    with closing(ColumnStore(tmp_path / FILE, max_bytes=116 * 1024)) as store:
+    with closing(ColumnStore(tmp_path / FILE, max_bytes=124 * 1024)) as store:
         for frame in frames[:-2]:
             store.write([frame])
         with pytest.raises(StoreError, match="sealing failed"):

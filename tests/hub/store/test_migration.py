@@ -12,7 +12,7 @@ import pytest
 from device_sdk.reading import Value
 from hub.errors import StoreError
 from hub.renewal import renew_if_suspect
-from hub.store.base import Store
+from hub.store.base import RetainingStore, Store
 from hub.store.columns import ColumnStore
 from hub.store.embedded import EmbeddedStore
 from hub.store.migration import migrate
@@ -25,7 +25,7 @@ S = 10**9
 
 
 def fill(store: Store) -> FrameMaker:
-    """Write two days of readings of every type, late, doubled and erased ones; the last series is empty again."""
+    """Write two days of readings of every type, late, doubled, erased, dropped; the last series is empty again."""
     maker = FrameMaker()
     values: list[Value] = [1.5, -0.0, 7.25]
     for n in range(20):
@@ -37,6 +37,9 @@ def fill(store: Store) -> FrameMaker:
         late = [("t", times[3] - 5 * S, 9.0), ("gone", times[0], 1.0)]
         store.write(numbered([maker.batch("pump", late, received_ns=T0 + n * 8640 * S + 60 * S)], n * 2 + 2))
     store.erase([4])
+    assert isinstance(store, RetainingStore)
+    while store.drop_before(SERIES, T0 + 7200 * S):
+        pass
     return maker
 
 
@@ -45,7 +48,10 @@ def answers(store: Store) -> list[object]:
     rows = [row for page in store.dump(SERIES, 0, 2**62, received=True) for row in page]
     # Receive times are exact or up to a second too early in both: compared to the second.
     plain = [(r.series, r.time_ns, repr(r.value), (r.received_ns or 0) // S) for r in rows]
-    return [store.applied, store.counters(SERIES), store.latest(SERIES), store.largest_series(), plain]
+    assert isinstance(store, RetainingStore)
+    hours = store.aggregate(SERIES, 0, 2**62, 3600 * S, ["count", "min", "max", "last"])
+    ledger = [store.applied, store.counters(SERIES), store.raw_from(SERIES), store.largest_series()]
+    return [*ledger, store.latest(SERIES), hours, plain]
 
 
 def test_rows_become_columns(tmp_path: Path) -> None:
@@ -189,7 +195,7 @@ def test_migration_that_lacks_readings_is_refused(tmp_path: Path) -> None:
         with closing(sqlite3.connect(tmp_path / f"{FILE}-columns")) as connection, connection:
             connection.execute("DELETE FROM chunk WHERE series = 2")
 
-    with pytest.raises(StoreError, match="series 2: 0 of 800"):
+    with pytest.raises(StoreError, match="series 2: 0 of 760"):
         migrate(tmp_path / FILE, on_page=lose)
     assert os.listdir(tmp_path) == [FILE]
     assert kind_of(tmp_path / FILE) == "rows"

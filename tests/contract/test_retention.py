@@ -1,0 +1,210 @@
+"""What every store that drops old readings must answer alike: before and after a drop, late and resent ones."""
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_sdk.reading import Value
+from hub.errors import BadRequestError
+from hub.store.base import PARTS, Bucket, RetainingStore, Row, SeriesCounters
+from hub.store.columns import ColumnStore
+from hub.store.embedded import EmbeddedStore
+from hub.store.rollup_table import DROPPED_AT_ONCE
+from tests.support.frames import T0, FrameMaker, numbered
+from tests.support.memory_store import MemoryStore
+
+S = 10**9
+MINUTE, HOUR = 60 * S, 3600 * S
+FOREVER = (-(2**62), 2**62)
+SAID = ("count", "sum", "min", "max", "last", "avg")
+BEGIN = T0 // HOUR * HOUR
+
+ENGINES: dict[str, Callable[[Path], RetainingStore]] = {
+    "columns": lambda path: ColumnStore(path / "readings.sqlite3", chunk_readings=64),
+    "embedded": lambda path: EmbeddedStore(path / "readings.sqlite3"),
+    "memory": lambda _: MemoryStore(),
+}
+
+
+@pytest.fixture(params=list(ENGINES))
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RetainingStore]:
+    """An empty store of each engine."""
+    store = ENGINES[request.param](tmp_path)
+    yield store
+    store.close()
+
+
+def fill(store: RetainingStore, maker: FrameMaker, *readings: tuple[int, Value], channel: str = "t") -> None:
+    """Write (seconds behind a whole hour, value) of one channel as one frame."""
+    frame = maker.batch("pump", [(channel, BEGIN + at * S, value) for at, value in readings])
+    store.write(numbered([frame], store.applied + 1))
+
+
+def drop(store: RetainingStore, hours: int, series: list[int] | None = None) -> int:
+    """Drop all before an hour; return how many."""
+    dropped = 0
+    while slice_of := store.drop_before(series or [1, 2], BEGIN + hours * HOUR):
+        dropped += slice_of
+    return dropped
+
+
+def close_to(buckets: list[Bucket]) -> list[tuple[int, int, Any]]:
+    """Return buckets that equal the same but for the rounding of sums."""
+    return [(b.series, b.start_ns, pytest.approx(b.values, rel=1e-12)) for b in buckets]
+
+
+@pytest.mark.parametrize("step", [MINUTE, 5 * MINUTE, 45 * MINUTE, HOUR, 24 * HOUR])
+@pytest.mark.parametrize("origin", [0, 7 * MINUTE, -HOUR])
+def test_buckets_are_as_before_the_drop(store: RetainingStore, step: int, origin: int) -> None:
+    """Whatever was dropped, buckets of whole minutes say the same: of part of a day, and of buckets in both."""
+    maker, source = FrameMaker(), random.Random(step)
+    choices: list[Value] = [0.1, -7.3, 2.9e-3, 5, True, "x"]
+    for channel in ("t", "n"):
+        values: list[tuple[int, Value]] = [
+            (7 * n, source.choice([source.uniform(-9, 9), 5, True, "x"])) for n in range(1500)
+        ]
+        fill(store, maker, *values, channel=channel)
+    ranges = [FOREVER, (BEGIN + 17 * MINUTE, BEGIN + 2 * HOUR + MINUTE)]
+    before = [store.aggregate([1, 2], *r, step, SAID, origin_ns=origin) for r in ranges]
+
+    for hours in (1, 2, 3):
+        drop(store, hours)
+
+        after = [store.aggregate([1, 2], *r, step, SAID, origin_ns=origin) for r in ranges]
+        assert after == [close_to(found) for found in before]
+    assert store.aggregate([1], *FOREVER, 48 * HOUR, ["count"])[0].values < (1500,)
+    assert len(store.read([1, 2], *FOREVER, 10**5)) == 2
+
+
+def test_readings_go_by_whole_hours(store: RetainingStore) -> None:
+    """Dropped is what is before the hour of the time given, the ledger balances, and what stays is as it was."""
+    maker = FrameMaker()
+    fill(store, maker, *((n * 600, float(n)) for n in range(20)))
+
+    assert store.drop_before([1], BEGIN + HOUR - 1) == 0
+    assert drop(store, 2, [1]) == 12
+
+    assert store.counters([1]) == [SeriesCounters(1, 20, 0, 8, expired=12)]
+    assert store.read([1], *FOREVER, 99) == [Row(1, BEGIN + n * 600 * S, float(n)) for n in range(12, 20)]
+    assert store.raw_from([1, 2]) == {1: BEGIN + 2 * HOUR}
+    assert store.statistics().rows == 8
+    assert drop(store, 2, [1]) == 0
+
+
+def test_the_newest_reading_stays(store: RetainingStore) -> None:
+    """A series that is silent for longer than its readings are kept still says what it said last."""
+    maker = FrameMaker()
+    fill(store, maker, (0, 1.0), (5, 2.0), (9, 3.0))
+
+    assert drop(store, 1000, [1]) == 2
+
+    assert store.latest([1]) == [Row(1, BEGIN + 9 * S, 3.0)]
+    assert store.raw_from([1]) == {1: BEGIN + 9 * S}
+    assert store.aggregate([1], *FOREVER, MINUTE, SAID) == [Bucket(1, BEGIN, (3, 6.0, 1.0, 3.0, 3.0, 2.0))]
+
+
+def test_a_late_reading_is_merged_once(store: RetainingStore) -> None:
+    """What comes when its time was dropped is in the sums once, however often its frame is written; and counted."""
+    maker = FrameMaker()
+    fill(store, maker, (0, 1.0), (61, 2.0), (7300, 3.0))
+    drop(store, 2, [1])
+    late = maker.batch("pump", [("t", BEGIN + at * S, v) for at, v in [(30, 9.0), (59, -1), (7200, 4.0), (7400, 5.0)]])
+
+    for _ in range(3):
+        store.write(numbered([late], 2))
+
+    assert store.aggregate([1], *FOREVER, MINUTE, ["count", "sum", "min", "max", "last"]) == [
+        Bucket(1, BEGIN, (3, 9.0, -1, 9.0, -1)),
+        Bucket(1, BEGIN + MINUTE, (1, 2.0, 2.0, 2.0, 2.0)),
+        Bucket(1, BEGIN + 120 * MINUTE, (1, 4.0, 4.0, 4.0, 4.0)),
+        Bucket(1, BEGIN + 121 * MINUTE, (1, 3.0, 3.0, 3.0, 3.0)),
+        Bucket(1, BEGIN + 123 * MINUTE, (1, 5.0, 5.0, 5.0, 5.0)),
+    ]
+    assert store.aggregate([1], *FOREVER, HOUR, ["count"])[0] == Bucket(1, BEGIN, (4,))
+    assert store.counters([1]) == [SeriesCounters(1, 7, 0, 3, late=3, expired=4, merged=2)]
+
+
+def test_late_text_expires_at_once(store: RetainingStore) -> None:
+    """Text has no sums: one that comes when its time was dropped is counted, not kept."""
+    maker = FrameMaker()
+    fill(store, maker, (0, "a"), (5, "b"), (7300, "c"))
+    drop(store, 2, [1])
+
+    fill(store, maker, (3, "z"))
+
+    assert store.counters([1]) == [SeriesCounters(1, 4, 0, 1, late=1, expired=3)]
+    assert store.aggregate([1], *FOREVER, HOUR, ["count"]) == []
+
+
+@pytest.mark.parametrize(
+    ("step", "origin", "functions"),
+    [
+        pytest.param(S, 0, ["avg"], id="finer"),
+        pytest.param(90 * S, 0, ["avg"], id="no whole minutes"),
+        pytest.param(HOUR, 30 * S, ["avg"], id="origin inside a minute"),
+        pytest.param(HOUR, 0, ["avg", "first"], id="first"),
+        *(pytest.param(HOUR, 0, [name], id=name) for name in PARTS),
+    ],
+)
+def test_what_sums_cannot_say_is_refused(store: RetainingStore, step: int, origin: int, functions: list[str]) -> None:
+    """A question that needs dropped readings is an error, and answered from where they are there."""
+    maker = FrameMaker()
+    fill(store, maker, *((n * 600, float(n)) for n in range(20)))
+    drop(store, 2, [1])
+
+    with pytest.raises(BadRequestError):
+        store.aggregate([1], BEGIN, 2**62, step, functions, origin_ns=origin)
+
+    assert store.aggregate([1], BEGIN + 2 * HOUR, 2**62, step, functions, origin_ns=origin)
+
+
+def test_a_minute_counts_where_it_begins(store: RetainingStore) -> None:
+    """Ranges that follow each other give each dropped minute once, wherever they meet."""
+    maker = FrameMaker()
+    fill(store, maker, *((n * 10, 1) for n in range(1000)))
+    drop(store, 2, [1])
+    for border in (BEGIN + 90 * S, BEGIN + 3601 * S, BEGIN + 7199 * S, BEGIN + 7200 * S, BEGIN + 7300 * S):
+        halves = (FOREVER[0], border), (border, FOREVER[1])
+
+        found = [sum(b.values[0] for b in store.aggregate([1], *half, HOUR, ["count"])) for half in halves]
+
+        assert sum(found) == 1000
+
+
+def test_erasing_takes_the_sums_too(store: RetainingStore) -> None:
+    """After an erase there is neither reading nor sum, the ledger balances, and the series begins anew."""
+    maker = FrameMaker()
+    fill(store, maker, *((n * 600, float(n)) for n in range(20)))
+    drop(store, 2, [1])
+
+    assert store.erase([1]) == 8
+
+    assert store.aggregate([1], *FOREVER, HOUR, ["count"]) == []
+    assert store.raw_from([1]) == {}
+    assert store.counters([1]) == [SeriesCounters(1, 20, 0, 0, erased=8, expired=12)]
+    fill(store, maker, (0, 5.0))
+    assert store.aggregate([1], *FOREVER, S, ["first"]) == [Bucket(1, BEGIN, (5.0,))]
+
+
+@pytest.mark.parametrize("engine", ["columns", "embedded"])
+def test_drops_in_slices_between_which_writes_go_on(tmp_path: Path, engine: str) -> None:
+    """One call drops about `DROPPED_AT_ONCE`; a restart and a write in between change nothing of the sums."""
+    store, maker = ENGINES[engine](tmp_path), FrameMaker()
+    for n in range(4):
+        fill(store, maker, *((n * 4000 + i, 1.0) for i in range(4000)))
+    before = store.aggregate([1], *FOREVER, HOUR, SAID)
+    slices = []
+    while dropped := store.drop_before([1], BEGIN + 4 * HOUR):
+        slices.append(dropped)
+        assert store.aggregate([1], *FOREVER, HOUR, SAID) == before
+        (counters,) = store.counters([1])
+        assert (counters.expired, counters.rows) == (sum(slices), 16_000 - sum(slices))
+        store.close()
+        store = ENGINES[engine](tmp_path)
+
+    assert sum(slices) == 4 * 3600
+    assert max(slices) < DROPPED_AT_ONCE + 128
+    store.close()
