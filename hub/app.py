@@ -48,11 +48,13 @@ from hub.passwords import Passwords
 from hub.query import Query
 from hub.renewal import renew_if_suspect
 from hub.replay import Replays
+from hub.retention import Policies, Retention
 from hub.revocations import CERTIFICATES, Revocations
 from hub.roles import Identity, Role, Verb
 from hub.rollout import Rollout
 from hub.session import DeviceSession
 from hub.sign_in import SignIn
+from hub.store.base import RetainingStore
 from hub.store.consumer import StoreConsumer
 from hub.store.opening import open_as
 from hub.streams import NEW_STREAMS_NS, Streams
@@ -107,6 +109,8 @@ class Hub:
         self._tasks = [loop.create_task(self._watch_identities(), name="hub identities")]
         self._tasks.append(loop.create_task(self._watch_metadata(), name="hub metadata"))
         self._tasks.append(loop.create_task(self._trim(), name="hub trim"))
+        if self.retention is not None:
+            self._tasks.append(loop.create_task(self.retention.run(), name="hub retention"))
         self._tasks.append(loop.create_task(self._write_refusals(), name="hub refusals"))
         self._tasks.append(loop.create_task(self.system_feed.run(), name="hub system feed"))
         self._tasks.append(loop.create_task(self.commands.run(), name="hub commands"))
@@ -143,6 +147,7 @@ class Hub:
             self.journal.series(), ids_from=self.store.largest_series() + 1, described=self.metadata.channel
         )
         self.journal.find_series = self.registry.by_key.get
+        self.retention = self._retention()
         self._replay()
         loop = asyncio.get_running_loop()
 
@@ -165,6 +170,16 @@ class Hub:
         self.live = Live(self.journal, self.registry.by_id.values(), loop, newest=self.registry.latest)
         self.query = Query(self.registry, self.store)
         self.replays = Replays(self.streams, self.registry, self.journal, self.submit, time.time_ns)
+
+    def _retention(self) -> Retention | None:
+        """Return what drops old readings: not of a store whose engine does so itself."""
+        if not isinstance(self.store, RetainingStore):
+            return None
+        keeps_all = self.store.keeps_all
+        if keeps_all and self.config.keep_raw is None:
+            _log.warning("readings are kept for ever: this folder is of a hub that dropped none; set keep_raw to drop")
+        policies = Policies(self.config, keeps_all=keeps_all)
+        return Retention(self.store, policies, lambda: list(self.registry.by_id.values()))
 
     def pause(self, seconds: float) -> None:
         """Sleep in a thread; raise `BackupError` as soon as the hub stops, which must not wait for a long copy."""

@@ -7,12 +7,22 @@ Must not: be imported by ``hub --help`` (pydantic-settings costs 170 ms).
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import ByteSize, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -25,6 +35,52 @@ from hub.errors import ConfigError
 
 ENV_PREFIX = "HUB_"
 DEFAULT_FILE = Path("hub.toml")
+FOR_EVER, _ONE_WORD = "for ever", "for-ever"
+_HOURS = {"h": 1, "d": 24, "w": 7 * 24, "y": 365 * 24}
+
+
+def age_ns(age: str) -> int | None:
+    """Return nanoseconds of ``12h``, ``30d``, ``8w``, ``5y`` (of 365 days); None of ``for ever``.
+
+    Raises:
+        ValueError: anything else, or less than an hour.
+    """
+    if age == FOR_EVER:
+        return None
+    match = re.fullmatch(r"([0-9]{1,6})([hdwy])", age)
+    if match is None or not int(match[1]):
+        raise ValueError(f"use a whole number with h, d, w or y, e.g. 30d, or {FOR_EVER!r}")
+    return int(match[1]) * _HOURS[match[2]] * 3600 * 10**9
+
+
+def _check_age(age: str) -> str:
+    age_ns(age)
+    return age
+
+
+Age = Annotated[str, AfterValidator(_check_age)]
+
+
+class Policy(BaseModel):
+    """How long readings of some series are kept, and their sums."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    match: Annotated[str, Field(min_length=1)]
+    raw: Age
+    rollups: Age = FOR_EVER
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, given: object) -> object:
+        """Take the words of a flag, ``lab-*/vibration 7d 5y``, for the table of a file."""
+        if not isinstance(given, str):
+            return given
+        match, _, rest = given.replace(FOR_EVER, _ONE_WORD).partition(" ")
+        ages = [word.replace(_ONE_WORD, FOR_EVER) for word in rest.split()]
+        if len(ages) not in (1, 2):
+            raise ValueError("use PATTERN RAW [ROLLUPS], e.g. 'lab-*/vibration 7d 5y'")
+        return {"match": match, **dict(zip(("raw", "rollups"), ages, strict=False))}
 
 
 class Config(BaseSettings):
@@ -60,6 +116,17 @@ class Config(BaseSettings):
     )
     store_token: SecretStr = Field(
         default=SecretStr(""), description="Token of the store's server, or USER:PASSWORD; by $HUB_STORE_TOKEN."
+    )
+    keep_raw: Age | None = Field(
+        default=None,
+        description="Age up to which single readings are kept, e.g. 30d or 'for ever'; by default 30d in new folders.",
+    )
+    keep_rollups: Age = Field(
+        default="for ever", description="How long sums of dropped readings by minute and hour are kept, e.g. 5y."
+    )
+    retention: list[Policy] = Field(
+        default=[],
+        description="Other times for some series: 'PATTERN RAW [ROLLUPS]'; the first that matches counts.",
     )
     journal_hours: Annotated[float, Field(ge=0)] = Field(
         default=24.0, description="Hours the journal keeps frames for watchers to resume from."

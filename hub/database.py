@@ -32,6 +32,9 @@ _IDLE_READERS = 8
 # event loop waits up to the switch interval (5 ms) at *every* row; beyond 512 rows the speed no longer grows.
 _ROWS_PER_STATEMENT = 512
 
+# Free pages given back at a time: each may be a page moved from the end of the file; some 10 ms.
+_GIVEN_BACK_PAGES = 512
+
 FULL, NORMAL = 2, 1
 # Extended codes keep their kind in the lowest byte.
 _IOERR = 10
@@ -177,6 +180,23 @@ def used_bytes(connection: sqlite3.Connection) -> int:
         - connection.execute("PRAGMA freelist_count").fetchone()[0]
     )
     return int(pages * connection.execute("PRAGMA page_size").fetchone()[0])
+
+
+def give_back(connection: sqlite3.Connection, keep_bytes: int) -> int:
+    """Give some free pages back to the file system, outside of transactions; return how many bytes.
+
+    Args:
+        keep_bytes: so many free bytes stay, for what is written next.
+    """
+    page_size = connection.execute("PRAGMA page_size").fetchone()[0]
+    free = connection.execute("PRAGMA freelist_count").fetchone()[0]
+    pages = min(free - keep_bytes // page_size, _GIVEN_BACK_PAGES)
+    if pages <= 0:
+        return 0
+    # Not `execute`: of that the first page is freed when its first row is fetched, and no other.
+    connection.executescript(f"PRAGMA incremental_vacuum({pages})")
+    left = connection.execute("PRAGMA freelist_count").fetchone()[0]
+    return int((free - left) * page_size)
 
 
 def is_disk_full(error: sqlite3.Error) -> bool:

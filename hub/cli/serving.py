@@ -38,6 +38,19 @@ def serve(
             help="Where readings are: rows, columns (smaller; no way back), influxdb+http://HOST:8086/DATABASE."
         ),
     ] = None,
+    keep_raw: Annotated[
+        str | None,
+        typer.Option(
+            help="Age up to which single readings are kept, e.g. 30d or 'for ever'; by default 30d in new folders."
+        ),
+    ] = None,
+    keep_rollups: Annotated[
+        str | None, typer.Option(help="How long sums of dropped readings by minute and hour are kept, e.g. 5y.")
+    ] = None,
+    retention: Annotated[
+        list[str] | None,
+        typer.Option(help="Other times for some series: 'PATTERN RAW [ROLLUPS]'; the first that matches counts."),
+    ] = None,
     journal_hours: Annotated[
         float | None, typer.Option(help="Hours the journal keeps frames for watchers to resume from.")
     ] = None,
@@ -49,7 +62,8 @@ def serve(
     flags: dict[str, object] = {
         "data": data, "host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key,
         "tls_client_ca": tls_client_ca, "insecure_lan": insecure_lan, "announce": announce, "demo": demo,
-        "log_level": log_level, "store": store, "journal_hours": journal_hours, "journal_bytes": journal_bytes,
+        "log_level": log_level, "store": store, "keep_raw": keep_raw, "keep_rollups": keep_rollups,
+        "retention": retention or None, "journal_hours": journal_hours, "journal_bytes": journal_bytes,
     }  # fmt: skip
     loaded = load_config(flags, config).config
 

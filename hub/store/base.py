@@ -183,5 +183,15 @@ class RetainingStore(Store, Protocol):
             before_ns: readings before the whole hour in which this is are dropped.
         """
 
+    def drop_rollups_before(self, series: Sequence[int], before_ns: int) -> int:
+        """Delete sums of thirty days that end before a time, some in one transaction; return 0 when none is left."""
+
+    def give_back(self, keep_bytes: int) -> int:
+        """Give free space back to the disk, a slice; return how many bytes: 0 when no more than ``keep_bytes`` is."""
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether an older hub made the store, which kept everything: it goes on until somebody says otherwise."""
+
     def raw_from(self, series: Sequence[int]) -> dict[int, int]:
         """Return series → from when its readings are there, of those of which some were dropped."""

@@ -174,3 +174,8 @@ def _to_sql(values: Sequence[Value]) -> Sequence[Any]:
     if bool not in set(map(type, values)):
         return values
     return [(TRUE if v else FALSE) if isinstance(v, bool) else v for v in values]
+
+
+def plain_value(value: Any) -> Any:
+    """Return a value that SQLite kept."""
+    return value == TRUE if type(value) is bytes else value

@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from hub.database import NORMAL, ReadPool, is_disk_failure, open_database, roll_back
+from hub.database import NORMAL, ReadPool, give_back, is_disk_failure, open_database, roll_back
 from hub.errors import DiskFailedError, StoreError
 from hub.model import Frame
 from hub.renewal import mark_suspect
@@ -38,9 +38,11 @@ from hub.store.head import Heads
 from hub.store.merge import FULL
 from hub.store.rollup_table import (
     DROPPED_AT_ONCE,
+    KEEPS_ALL,
     UPGRADE,
     add_minutes,
     delete_blocks,
+    delete_old_blocks,
     merge_overdue,
     note_dropped,
     raw_from,
@@ -53,8 +55,9 @@ _UPGRADES = {100: UPGRADE}
 SCHEMA = f"""
 {sealing.SCHEMA};
 CREATE TABLE pending(id INTEGER PRIMARY KEY, body BLOB NOT NULL);
-CREATE TABLE progress(id INTEGER PRIMARY KEY CHECK(id = 1), applied INTEGER NOT NULL, version INTEGER NOT NULL);
-INSERT INTO progress VALUES (1, 0, 0)
+CREATE TABLE progress(id INTEGER PRIMARY KEY CHECK(id = 1), applied INTEGER NOT NULL, version INTEGER NOT NULL,
+    {KEEPS_ALL});
+INSERT INTO progress(id, applied, version) VALUES (1, 0, 0)
 """  # noqa: S608
 # Readings wait no longer for their chunk: so erasure is complete, and a start quick.
 MAX_AGE_S = 600.0
@@ -206,6 +209,20 @@ class ColumnFile:
             self._raw_from.update(raw_from(self._connection, due))
             self._written(work.bytes)
         return dropped
+
+    def drop_rollups(self, series: Sequence[int], before_ns: int) -> int:
+        """Delete some of the sums that end before a time; return how many blocks."""
+        with self._write_lock, self._transaction("cannot drop sums"):
+            return delete_old_blocks(self._connection, series, before_ns)
+
+    def give_back(self, keep_bytes: int) -> int:
+        """Give some free pages back to the disk; return how many bytes."""
+        with self._write_lock:
+            self._check_usable()
+            try:
+                return give_back(self._connection, keep_bytes)
+            except sqlite3.Error as error:
+                raise self._failure("cannot give back space", error) from error
 
     @contextmanager
     def snapshot(self, look: Callable[[Heads], Seen]) -> Iterator[tuple[sqlite3.Connection, Seen]]:

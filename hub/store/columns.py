@@ -22,7 +22,7 @@ from hub.store.column_file import MAX_PENDING_BYTES, ColumnFile
 from hub.store.head import Heads
 from hub.store.merge import FULL
 from hub.store.rollup import NEEDED
-from hub.store.rollup_table import add_dropped, drop_border, dropped_in, raw_from
+from hub.store.rollup_table import add_dropped, drop_border, dropped_in, keeps_all, raw_from
 from hub.store.sealing import COLUMNS, ChunkRow, Parts, from_sql
 from hub.store.walk import Walk
 
@@ -236,6 +236,20 @@ class ColumnStore:
     def drop_before(self, series: Sequence[int], before_ns: int) -> int:
         """Drop the oldest readings, a slice in one transaction with their sums; see `RetainingStore.drop_before`."""
         return self._file.drop(series, drop_border(before_ns))
+
+    def drop_rollups_before(self, series: Sequence[int], before_ns: int) -> int:
+        """Delete some of the sums that end before a time; see `RetainingStore.drop_rollups_before`."""
+        return self._file.drop_rollups(series, before_ns)
+
+    def give_back(self, keep_bytes: int) -> int:
+        """Give free pages back to the disk; see `RetainingStore.give_back`."""
+        return self._file.give_back(keep_bytes)
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether an older hub made the file, which dropped nothing."""
+        with self._file.snapshot(lambda _: None) as (connection, _):
+            return keeps_all(connection)
 
     def raw_from(self, series: Sequence[int]) -> dict[int, int]:
         """Return series → from when its readings are there, of those of which some were dropped."""

@@ -26,27 +26,29 @@ from heapq import merge
 from pathlib import Path
 from typing import Any
 
-from hub.database import NORMAL, ReadPool, is_disk_failure, open_database, roll_back, used_bytes
+from hub.database import NORMAL, ReadPool, give_back, is_disk_failure, open_database, roll_back, used_bytes
 from hub.errors import DiskFailedError, StoreError
 from hub.model import Frame
 from hub.renewal import mark_suspect
 from hub.store.accumulator import MAX_ANSWER_BUCKETS, aggregate_rows, check_aggregate, check_buckets
 from hub.store.base import Bucket, Row, SeriesCounters, StoreAccount, StoreStatistics
-from hub.store.batch import TRUE, Batch
-from hub.store.rollup import NEEDED, by_minute
+from hub.store.batch import Batch, plain_value
+from hub.store.rollup import NEEDED
 from hub.store.rollup_table import (
     COUNTER_COLUMNS,
     DROPPED_AT_ONCE,
+    KEEPS_ALL,
     UPGRADE,
     add_dropped,
-    add_minutes,
     delete_blocks,
+    delete_old_blocks,
     drop_border,
     dropped_in,
-    note_dropped,
+    keeps_all,
     raw_from,
 )
 from hub.store.rollup_table import SCHEMA as ROLLUPS
+from hub.store.row_removal import drop_oldest, droppable, erase_oldest
 
 SCHEMA_VERSION = 3
 _RECEIPTS = """
@@ -61,8 +63,8 @@ CREATE TABLE reading(series INTEGER NOT NULL, time_ns INTEGER NOT NULL, value NO
 CREATE TABLE counter(series INTEGER PRIMARY KEY, accepted INTEGER NOT NULL DEFAULT 0,
     superseded INTEGER NOT NULL DEFAULT 0, erased INTEGER NOT NULL DEFAULT 0, late INTEGER NOT NULL DEFAULT 0,
     {COUNTER_COLUMNS});
-CREATE TABLE progress(id INTEGER PRIMARY KEY CHECK(id = 1), applied INTEGER NOT NULL);
-INSERT INTO progress VALUES (1, 0);
+CREATE TABLE progress(id INTEGER PRIMARY KEY CHECK(id = 1), applied INTEGER NOT NULL, {KEEPS_ALL});
+INSERT INTO progress(id, applied) VALUES (1, 0);
 {_RECEIPTS};
 {ROLLUPS}
 """  # noqa: S608
@@ -75,7 +77,6 @@ _RECEIVED = """coalesce(
 _DUMP_ROWS = 10_000
 # Rows that a read takes from one series at a time at least; fewer make many small statements.
 _LEAST_ROWS = 16
-_ERASE_ROWS = 20_000
 
 _NUMBER = "CASE typeof(value) WHEN 'blob' THEN value = x'01' ELSE value END"
 _IDS = "(SELECT value FROM json_each(?1))"
@@ -308,18 +309,39 @@ class EmbeddedStore:
     def drop_before(self, series: Sequence[int], before_ns: int) -> int:
         """Drop the oldest readings, a slice in one transaction with their sums; see `RetainingStore.drop_before`."""
         border_ns = drop_border(before_ns)
-        due = self._due(series, border_ns)
+        with self._readers.connection() as connection:
+            due = droppable(connection, series, border_ns)
         if not due:
             return 0
         with self._write_lock:
             left = DROPPED_AT_ONCE
             with self._transaction("cannot drop readings"):
                 for number in due:
-                    left -= self._drop_oldest(number, border_ns, left)
+                    left -= drop_oldest(self._connection, number, border_ns, left)
                     if left <= 0:
                         break
             self._raw_from.update(raw_from(self._connection, due))
         return DROPPED_AT_ONCE - left
+
+    def drop_rollups_before(self, series: Sequence[int], before_ns: int) -> int:
+        """Delete some of the sums that end before a time; see `RetainingStore.drop_rollups_before`."""
+        with self._write_lock, self._transaction("cannot drop sums"):
+            return delete_old_blocks(self._connection, series, before_ns)
+
+    def give_back(self, keep_bytes: int) -> int:
+        """Give free pages back to the disk; see `RetainingStore.give_back`."""
+        with self._write_lock:
+            self._check_usable()
+            try:
+                return give_back(self._connection, keep_bytes)
+            except sqlite3.Error as error:
+                raise self._failure("cannot give back space", error) from error
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether an older hub made the file, which dropped nothing."""
+        with self._readers.connection() as connection:
+            return keeps_all(connection)
 
     def raw_from(self, series: Sequence[int]) -> dict[int, int]:
         """Return series → from when its readings are there, of those of which some were dropped."""
@@ -362,59 +384,10 @@ class EmbeddedStore:
     def _erase_slice(self, series: int) -> int:
         with self._write_lock:
             with self._transaction("cannot erase"):
-                deleted = self._delete_oldest(series)
-                self._connection.execute("UPDATE counter SET erased = erased + ? WHERE series = ?", (deleted, series))
+                deleted = erase_oldest(self._connection, series)
             self._newest.pop(series, None)
             self._opened.pop(series, None)
             return deleted
-
-    def _due(self, series: Sequence[int], border_ns: int) -> list[int]:
-        """Return those of the series that have readings to drop; one that is alone is the newest."""
-        with self._readers.connection() as connection:
-            rows = connection.execute(
-                """SELECT s.value FROM json_each(?1) s
-                WHERE (SELECT min(time_ns) FROM reading WHERE series = s.value) <
-                    min(?2, (SELECT max(time_ns) FROM reading WHERE series = s.value))""",
-                (json.dumps(list(series)), border_ns),
-            )
-            return [number for (number,) in rows]
-
-    def _drop_oldest(self, series: int, border_ns: int, most: int) -> int:
-        """Drop at most ``most`` readings before a time, but not the newest; return how many."""
-        (edge_ns,) = self._connection.execute(
-            "SELECT min(max(time_ns), ?2) FROM reading WHERE series = ?1", (series, border_ns)
-        ).fetchone()
-        rows = self._connection.execute(
-            "SELECT time_ns, value FROM reading WHERE series = ? AND time_ns < ? ORDER BY time_ns LIMIT ?",
-            (series, edge_ns, most),
-        ).fetchall()
-        if not rows:
-            return 0
-        add_minutes(self._connection, series, by_minute((time_ns, _plain(value)) for time_ns, value in rows))
-        from_ns = edge_ns if len(rows) < most else rows[-1][0] + 1
-        self._connection.execute("DELETE FROM reading WHERE series = ? AND time_ns < ?", (series, from_ns))
-        self._connection.execute("DELETE FROM older_receipt WHERE series = ? AND time_ns < ?", (series, from_ns))
-        # The last one before is that of the readings that follow.
-        self._connection.execute(
-            """DELETE FROM receipt WHERE series = ?1 AND time_ns <
-            (SELECT max(time_ns) FROM receipt WHERE series = ?1 AND time_ns <= ?2)""",
-            (series, from_ns),
-        )
-        note_dropped(self._connection, series, len(rows), from_ns)
-        return len(rows)
-
-    def _delete_oldest(self, series: int) -> int:
-        """Delete the oldest rows of a series, at most a slice; once there are none, its receipts too."""
-        last_ns: int | None = self._connection.execute(
-            """SELECT max(time_ns) FROM (SELECT time_ns FROM reading WHERE series = ? ORDER BY time_ns LIMIT ?)""",
-            (series, _ERASE_ROWS),
-        ).fetchone()[0]
-        if last_ns is None:
-            self._connection.execute("DELETE FROM receipt WHERE series = ?", (series,))
-            return 0
-        upto = (series, last_ns)
-        self._connection.execute("DELETE FROM older_receipt WHERE series = ? AND time_ns <= ?", upto)
-        return self._connection.execute("DELETE FROM reading WHERE series = ? AND time_ns <= ?", upto).rowcount
 
     @contextmanager
     def _transaction(self, what: str) -> Iterator[None]:
@@ -478,11 +451,7 @@ def _by_time(row: Row) -> tuple[int, int]:
 
 def _rows(rows: Iterable[tuple[Any, ...]]) -> Iterator[Row]:
     for series, time_ns, value, *received_ns in rows:
-        yield Row(series, time_ns, _plain(value), *received_ns)
-
-
-def _plain(value: Any) -> Any:
-    return value == TRUE if type(value) is bytes else value
+        yield Row(series, time_ns, plain_value(value), *received_ns)
 
 
 def _value_at(column: str) -> str:

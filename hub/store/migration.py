@@ -88,7 +88,8 @@ def _copy(rows: EmbeddedStore, target: sqlite3.Connection, on_page: Callable[[],
             raise StoreError(f"series {c.series}: {copied.get(c.series, 0)} of {c.rows} readings were copied")
     target.execute(f"INSERT INTO counter({COUNTERS}) SELECT {COUNTERS} FROM rows.counter")  # noqa: S608
     target.execute("INSERT INTO rollup SELECT * FROM rows.rollup")
-    target.execute("UPDATE progress SET applied = ?", (account.applied,))
+    keeps_all = "(SELECT keeps_all FROM rows.progress)"
+    target.execute(f"UPDATE progress SET applied = ?, keeps_all = {keeps_all}", (account.applied,))  # noqa: S608
     target.execute("COMMIT")
     target.execute("DETACH rows")
 

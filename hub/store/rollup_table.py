@@ -31,6 +31,8 @@ from hub.store.rollup import (
 # ``raw_from_ns``: readings from this time on are there, those before it were dropped; null: none was. ``merged``: of
 # ``expired``, those that came when others of their time were dropped already.
 COUNTER_COLUMNS = """expired INTEGER NOT NULL DEFAULT 0, merged INTEGER NOT NULL DEFAULT 0, raw_from_ns INTEGER"""
+# Of ``progress``. A file that an older hub made says 1: that hub promised to keep everything.
+KEEPS_ALL = "keeps_all INTEGER NOT NULL DEFAULT 0"
 # Of the ledger, in the files of both stores.
 COUNTERS = "series, accepted, superseded, erased, late, expired, merged, raw_from_ns"
 SCHEMA = """
@@ -41,11 +43,12 @@ UPGRADE = f"""
 ALTER TABLE counter ADD COLUMN expired INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE counter ADD COLUMN merged INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE counter ADD COLUMN raw_from_ns INTEGER;
+ALTER TABLE progress ADD COLUMN keeps_all INTEGER NOT NULL DEFAULT 1;
 {SCHEMA}
 """
 # Readings that one transaction drops at most, about: 50 ms, in which no write is taken.
 DROPPED_AT_ONCE = 5000
-# Blocks of one series that one transaction deletes: about 2 MB.
+# Blocks that one transaction deletes: about 2 MB.
 _BLOCKS_AT_ONCE = 256
 
 
@@ -176,6 +179,27 @@ def delete_blocks(connection: sqlite3.Connection, series: int) -> int:
     if deleted < _BLOCKS_AT_ONCE:
         connection.execute("UPDATE counter SET raw_from_ns = NULL WHERE series = ?", (series,))
     return deleted
+
+
+def delete_old_blocks(connection: sqlite3.Connection, series: Sequence[int], before_ns: int) -> int:
+    """Delete some blocks of series that end before a time; return how many.
+
+    Hours and minutes go together, thirty days at once: a question for hours asks minutes at its ends.
+    """
+    border_ns = before_ns // SPANS[HOUR_NS] * SPANS[HOUR_NS]
+    return connection.execute(
+        """DELETE FROM rollup WHERE rowid IN (SELECT r.rowid FROM json_each(?) s CROSS JOIN rollup r
+        ON r.series = s.value AND (r.step_ns = ? AND r.block < ? OR r.step_ns = ? AND r.block < ?) LIMIT ?)""",
+        (
+            json.dumps(list(series)), MINUTE_NS, border_ns // SPANS[MINUTE_NS], HOUR_NS, border_ns // SPANS[HOUR_NS],
+            _BLOCKS_AT_ONCE,
+        ),
+    ).rowcount  # fmt: skip
+
+
+def keeps_all(connection: sqlite3.Connection) -> bool:
+    """Tell whether an older hub made the file, which dropped nothing."""
+    return bool(connection.execute("SELECT keeps_all FROM progress").fetchone()[0])
 
 
 def _block(connection: sqlite3.Connection, series: int, step_ns: int, block: int) -> list[Sums]:

@@ -22,6 +22,7 @@ from hub.journal.sqlite import SqliteJournal
 from hub.metadata import Edit, Metadata
 from hub.model import SeriesKey, StreamKey
 from hub.renewal import mark_suspect
+from hub.retention import Ages
 from hub.roles import Role
 from hub.session import DeviceSession
 from hub.store.columns import ColumnStore
@@ -154,6 +155,25 @@ async def test_hub_turns_rows_into_columns(tmp_path: Path) -> None:
         assert hub.registry.latest[series].value == 2.5
         assert [row.value for row in hub.store.read([series], 0, 2**62, 10)] == [1.5, 2.5]
         assert hub.store.applied == hub.journal.head
+
+
+async def test_a_folder_of_an_older_hub_is_kept_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its hub dropped nothing: so does this one, and says so, until it is told how long; a new folder has 30 days."""
+    async with Hub(Config(data=tmp_path / "new", port=0)) as hub:
+        assert hub.retention is not None
+        assert hub.retention.policies.default == Ages(30 * 86_400 * 10**9, None)
+    EmbeddedStore(tmp_path / "readings.sqlite3").close()
+    with closing(sqlite3.connect(tmp_path / "readings.sqlite3")) as connection, connection:
+        connection.execute("UPDATE progress SET keeps_all = 1")
+
+    async with Hub(Config(data=tmp_path, port=0)) as hub:
+        assert hub.retention is not None
+        assert hub.retention.policies.default == Ages(None, None)
+
+    assert "readings are kept for ever" in caplog.text
+    async with Hub(Config(data=tmp_path, port=0, keep_raw="1d")) as hub:
+        assert hub.retention is not None
+        assert hub.retention.policies.default == Ages(86_400 * 10**9, None)
 
 
 async def test_goodbye_spreads_the_return(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hub.config import Config, is_loopback, load_config
+from hub.config import Config, age_ns, is_loopback, load_config
 from hub.errors import ConfigError
 
 
@@ -140,3 +140,41 @@ def test_store_is_one_of_those_there_are() -> None:
     """Anything else is refused, with the setting's name."""
     with pytest.raises(ConfigError, match="store"):
         load_config({"store": "postgres"})
+
+
+@pytest.mark.parametrize(
+    ("text", "hours"),
+    [("1h", 1), ("36h", 36), ("30d", 720), ("2w", 336), ("5y", 43_800), ("for ever", None)],
+)
+def test_ages_are_words(text: str, hours: int | None) -> None:
+    """Hours, days, weeks, years of 365 days; "for ever" has none."""
+    assert age_ns(text) == (None if hours is None else hours * 3600 * 10**9)
+
+
+@pytest.mark.parametrize("text", ["30", "0d", "1.5d", "-1d", "10m", "ever", "", "30 d"])
+def test_a_wrong_age_says_how_to_be_right(text: str) -> None:
+    """It is refused with an example."""
+    with pytest.raises(ConfigError, match=r"keep_raw = .*from --keep-raw.*e.g. 30d, or 'for ever'"):
+        load_config({"keep_raw": text})
+
+
+def test_policies_are_tables_or_words(tmp_path: Path) -> None:
+    """A table in the file and the words of a flag say the same; a flag takes the place of all tables."""
+    tables = ['match = "lab-*/vibration"\nraw = "7d"\nrollups = "5y"', 'match = "*"\nraw = "for ever"']
+    (tmp_path / "hub.toml").write_text("".join(f"[[retention]]\n{table}\n" for table in tables))
+    words = ["lab-*/vibration 7d 5y", "* for ever"]
+
+    in_file = load_config({}).config.retention
+
+    assert in_file == load_config({"retention": words}).config.retention
+    assert [(p.match, p.raw, p.rollups) for p in in_file] == [
+        ("lab-*/vibration", "7d", "5y"),
+        ("*", "for ever", "for ever"),
+    ]
+
+
+@pytest.mark.parametrize("policy", ["lab-*", "a 1d 2d 3d", "a 1x", {"match": "a"}, {"match": "a", "raw": "1d", "x": 1}])
+def test_a_wrong_policy_is_refused(policy: object) -> None:
+    """Whatever is wrong with it, the setting is named."""
+    with pytest.raises(ConfigError, match="retention"):
+        load_config({"retention": [policy]})

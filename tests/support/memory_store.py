@@ -178,6 +178,22 @@ class MemoryStore:
             count += len(gone)
         return count
 
+    def drop_rollups_before(self, series: Sequence[int], before_ns: int) -> int:
+        """Forget sums of thirty days."""
+        border_ns = before_ns // (720 * HOUR_NS) * 720 * HOUR_NS
+        kept = [one for one in self.dropped if one[1] not in series or one[0] >= border_ns]
+        gone, self.dropped = len(self.dropped) - len(kept), kept
+        return gone
+
+    def give_back(self, keep_bytes: int) -> int:
+        """There is nothing to give back."""
+        return 0
+
+    @property
+    def keeps_all(self) -> bool:
+        """It is new."""
+        return False
+
     def raw_from(self, series: Sequence[int]) -> dict[int, int]:
         """Return from when the readings of series are there."""
         return {number: self._raw_from[number] for number in series if number in self._raw_from}

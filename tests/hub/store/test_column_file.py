@@ -189,6 +189,26 @@ def test_kill_at_any_statement(tmp_path: Path) -> None:
     assert len(copies) > 100
 
 
+def test_a_file_of_schema_100_is_brought_up_to_date(tmp_path: Path) -> None:
+    """Its chunks and counters stay, it keeps all, and its readings can be dropped."""
+    maker = FrameMaker()
+    with closing(ColumnStore(tmp_path / FILE)) as store:
+        store.write(numbered([maker.batch("pump", [("t", T0 + i * 600 * 10**9, float(i)) for i in range(20)])]))
+        store.seal()
+        expected = store.counters([1])
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as connection:
+        for column in ("expired", "merged", "raw_from_ns"):
+            connection.execute(f"ALTER TABLE counter DROP COLUMN {column}")
+        connection.execute("ALTER TABLE progress DROP COLUMN keeps_all")
+        connection.execute("DROP TABLE rollup")
+        connection.execute("PRAGMA user_version=100")
+
+    with closing(ColumnStore(tmp_path / FILE)) as store:
+        assert store.counters([1]) == expected
+        assert store.keeps_all
+        assert store.drop_before([1], T0 + 7200 * 10**9) > 0
+
+
 def test_kill_at_any_statement_of_an_erasure(tmp_path: Path) -> None:
     """Half erased is whole as well: the ledger balances, and erasing again finishes it."""
     copies: list[Path] = []

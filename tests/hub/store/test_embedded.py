@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,35 @@ def test_file_of_schema_1_is_brought_up_to_date(tmp_path: Path) -> None:
 
     assert store.counters([1]) == [SeriesCounters(1, 6, 0, 6)]
     assert [row.received_ns for row in store.read([1], 0, 2**62, 10, received=True)] == [*[None] * 5, T0]
+    assert store.keeps_all
+    assert store.drop_before([1], T0 + 3600 * 10**9) == 5
     store.close()
+
+
+def test_a_new_file_was_promised_nothing(tmp_path: Path) -> None:
+    """Only one that an older hub made says that it keeps all."""
+    for _ in range(2):
+        with closing(EmbeddedStore(tmp_path / FILE)) as store:
+            assert not store.keeps_all
+
+
+def test_space_is_given_back_in_slices(tmp_path: Path) -> None:
+    """Of what was dropped the file keeps what it is told to, and the rest is the disk's again."""
+    maker = FrameMaker()
+    with closing(EmbeddedStore(tmp_path / FILE)) as store:
+        store.write(numbered([maker.batch("pump", [("t", T0 + i, float(i)) for i in range(5000)]) for _ in range(40)]))
+        store.erase([1])
+        store.sync()
+        store.write(numbered(maker.many(1, 40, 5000), 41))
+        size = store.statistics().bytes
+        store.erase([1, 2])
+        given_back = []
+        while slice_of := store.give_back(100_000):
+            given_back.append(slice_of)
+
+    assert len(given_back) > 1
+    assert sum(given_back) > size - 200_000
+    assert (tmp_path / FILE).stat().st_size < 300_000
 
 
 def test_failed_write_undoes_all(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""Plain rows that go, dropped or erased, inside the caller's transaction: rows, receipts, counters.
+
+Owns: what a slice takes. Place: after `store.batch` and `store.rollup_table`, used by `store.embedded`, which owns
+tables and transactions.
+"""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+
+from hub.store.batch import plain_value
+from hub.store.rollup import by_minute
+from hub.store.rollup_table import add_minutes, note_dropped
+
+_ERASE_ROWS = 20_000
+
+
+def droppable(connection: sqlite3.Connection, series: Sequence[int], border_ns: int) -> list[int]:
+    """Return those of the series that have readings before a time; one that is alone is the newest, which stays."""
+    rows = connection.execute(
+        """SELECT s.value FROM json_each(?1) s
+        WHERE (SELECT min(time_ns) FROM reading WHERE series = s.value) <
+            min(?2, (SELECT max(time_ns) FROM reading WHERE series = s.value))""",
+        (json.dumps(list(series)), border_ns),
+    )
+    return [number for (number,) in rows]
+
+
+def drop_oldest(connection: sqlite3.Connection, series: int, border_ns: int, most: int) -> int:
+    """Drop at most ``most`` readings before a time, but not the newest, and add their sums; return how many."""
+    (edge_ns,) = connection.execute(
+        "SELECT min(max(time_ns), ?2) FROM reading WHERE series = ?1", (series, border_ns)
+    ).fetchone()
+    rows = connection.execute(
+        "SELECT time_ns, value FROM reading WHERE series = ? AND time_ns < ? ORDER BY time_ns LIMIT ?",
+        (series, edge_ns, most),
+    ).fetchall()
+    if not rows:
+        return 0
+    add_minutes(connection, series, by_minute((time_ns, plain_value(value)) for time_ns, value in rows))
+    from_ns = edge_ns if len(rows) < most else rows[-1][0] + 1
+    connection.execute("DELETE FROM reading WHERE series = ? AND time_ns < ?", (series, from_ns))
+    connection.execute("DELETE FROM older_receipt WHERE series = ? AND time_ns < ?", (series, from_ns))
+    # The last one before is that of the readings that follow.
+    connection.execute(
+        """DELETE FROM receipt WHERE series = ?1 AND time_ns <
+        (SELECT max(time_ns) FROM receipt WHERE series = ?1 AND time_ns <= ?2)""",
+        (series, from_ns),
+    )
+    note_dropped(connection, series, len(rows), from_ns)
+    return len(rows)
+
+
+def erase_oldest(connection: sqlite3.Connection, series: int) -> int:
+    """Erase the oldest rows of a series, at most a slice; once there are none, its receipts too; return how many."""
+    last_ns: int | None = connection.execute(
+        """SELECT max(time_ns) FROM (SELECT time_ns FROM reading WHERE series = ? ORDER BY time_ns LIMIT ?)""",
+        (series, _ERASE_ROWS),
+    ).fetchone()[0]
+    if last_ns is None:
+        connection.execute("DELETE FROM receipt WHERE series = ?", (series,))
+        return 0
+    upto = (series, last_ns)
+    connection.execute("DELETE FROM older_receipt WHERE series = ? AND time_ns <= ?", upto)
+    deleted = connection.execute("DELETE FROM reading WHERE series = ? AND time_ns <= ?", upto).rowcount
+    connection.execute("UPDATE counter SET erased = erased + ? WHERE series = ?", (deleted, series))
+    return deleted
