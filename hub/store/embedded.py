@@ -20,7 +20,7 @@ journal keeps every frame above what `sync` returned.
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from heapq import merge
 from pathlib import Path
@@ -101,13 +101,19 @@ class EmbeddedStore:
         path: the file; made when absent, its directory must exist.
         max_bytes: the file may not grow beyond (then writes fail); None = the disk decides.
         max_buckets: of one answer of `aggregate`.
+        trace: told each statement of the writer before it runs; for tests of kills between them.
 
     Raises:
         StoreError: the file cannot be opened, is damaged or of a newer hub.
     """
 
     def __init__(
-        self, path: str | Path, *, max_bytes: int | None = None, max_buckets: int = MAX_ANSWER_BUCKETS
+        self,
+        path: str | Path,
+        *,
+        max_bytes: int | None = None,
+        max_buckets: int = MAX_ANSWER_BUCKETS,
+        trace: Callable[[str], None] | None = None,
     ) -> None:
         self.path = Path(path)
         self._max_buckets = max_buckets
@@ -115,6 +121,7 @@ class EmbeddedStore:
             self.path, _SCHEMA, SCHEMA_VERSION, synchronous=NORMAL, error=StoreError, max_bytes=max_bytes,
             upgrades=_UPGRADES,
         )  # fmt: skip
+        self._connection.set_trace_callback(trace)
         self._readers = ReadPool(self.path)
         self._write_lock = threading.Lock()
         self._failed: DiskFailedError | None = None

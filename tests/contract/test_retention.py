@@ -1,7 +1,9 @@
 """What every store that drops old readings must answer alike: before and after a drop, late and resent ones."""
 
 import random
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,11 @@ MINUTE, HOUR = 60 * S, 3600 * S
 FOREVER = (-(2**62), 2**62)
 SAID = ("count", "sum", "min", "max", "last", "avg")
 BEGIN = T0 // HOUR * HOUR
+FILE = "readings.sqlite3"
 
 ENGINES: dict[str, Callable[[Path], RetainingStore]] = {
-    "columns": lambda path: ColumnStore(path / "readings.sqlite3", chunk_readings=64),
-    "embedded": lambda path: EmbeddedStore(path / "readings.sqlite3"),
+    "columns": lambda path: ColumnStore(path / FILE, chunk_readings=64),
+    "embedded": lambda path: EmbeddedStore(path / FILE),
     "memory": lambda _: MemoryStore(),
 }
 
@@ -206,3 +209,59 @@ def test_drops_in_slices_between_which_writes_go_on(tmp_path: Path, engine: str)
     assert sum(slices) == 4 * 3600
     assert max(slices) < DROPPED_AT_ONCE + 128
     store.close()
+
+
+def numbers_in(store: RetainingStore) -> int:
+    """Return how many readings there are, in rows and in sums; both ways to add them must say the same."""
+    minutes = sum(int(b.values[0]) for b in store.aggregate([1, 2], *FOREVER, MINUTE, ["count"]))
+    hours = sum(int(b.values[0]) for b in store.aggregate([1, 2], *FOREVER, HOUR, ["count"]))
+    assert minutes == hours
+    return minutes
+
+
+TRACED: dict[str, Callable[[Path, Callable[[str], None]], RetainingStore]] = {
+    "columns": lambda path, trace: ColumnStore(path / FILE, chunk_readings=8, trace=trace),
+    "embedded": lambda path, trace: EmbeddedStore(path / FILE, trace=trace),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["columns", "embedded"])
+def test_kill_at_any_statement_loses_and_doubles_nothing(tmp_path: Path, engine: str) -> None:
+    """Drops, late readings and erasures, cut between any two statements: each reading is a row or in the sums, once."""
+    copies: list[tuple[Path, int, bool]] = []
+    frames = [
+        FrameMaker().batch("pump", [(c, BEGIN + at * 300 * S, float(at)) for at in times for c in "tn"])
+        for times in (range(20), range(20, 40), (-1, 41), (2, 45), range(50, 60))
+    ]
+    written, is_erasing = 0, False
+
+    def copy(_: str) -> None:
+        folder = tmp_path / f"copy-{len(copies)}"
+        folder.mkdir()
+        for suffix in ("", "-wal", "-shm"):
+            shutil.copyfile(tmp_path / (FILE + suffix), folder / (FILE + suffix))
+        copies.append((folder, written, is_erasing))
+
+    with closing(TRACED[engine](tmp_path, copy)) as store:
+        for number, frame in enumerate(numbered(frames), 1):
+            written = number
+            store.write([frame])
+            drop(store, number - 1)
+        is_erasing = True
+        store.erase([1, 2])
+
+    assert len(copies) > 100
+    for folder, count, may_be_half in copies:
+        with closing(ENGINES[engine](folder)) as store:
+            assert store.applied in (count - 1, count)
+            store.write(numbered(frames)[:count])
+            if not may_be_half:
+                assert numbers_in(store) == sum(frame.readings for frame in frames[:count])
+                drop(store, len(frames))
+                assert numbers_in(store) == sum(frame.readings for frame in frames[:count])
+            store.erase([1, 2])
+            assert numbers_in(store) == 0
+            for c in store.counters([1, 2]):
+                assert c.accepted - c.superseded - c.erased - c.expired == c.rows == 0
+        shutil.rmtree(folder)
