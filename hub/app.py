@@ -29,6 +29,7 @@ from hub.commands import Commands
 from hub.config import Config
 from hub.desired import States
 from hub.devices import Registry
+from hub.disk_budget import DiskBudget
 from hub.downlink import Downlink
 from hub.errors import DiskFailedError, ExpiredError, ForbiddenError, HubError, UnauthenticatedError
 from hub.gateway.access import identify
@@ -43,7 +44,7 @@ from hub.journal.sqlite import SqliteJournal
 from hub.journal.writer import JournalWriter
 from hub.live.rooms import RECONNECTS_PER_S, Live
 from hub.metadata import Metadata
-from hub.model import Frame, Mark, StreamKey
+from hub.model import Frame, Mark, Series, StreamKey
 from hub.passwords import Passwords
 from hub.query import Query
 from hub.renewal import renew_if_suspect
@@ -111,6 +112,8 @@ class Hub:
         self._tasks.append(loop.create_task(self._trim(), name="hub trim"))
         if self.retention is not None:
             self._tasks.append(loop.create_task(self.retention.run(), name="hub retention"))
+        if self.disk_budget is not None:
+            self._tasks.append(loop.create_task(self.disk_budget.run(), name="hub disk budget"))
         self._tasks.append(loop.create_task(self._write_refusals(), name="hub refusals"))
         self._tasks.append(loop.create_task(self.system_feed.run(), name="hub system feed"))
         self._tasks.append(loop.create_task(self.commands.run(), name="hub commands"))
@@ -147,7 +150,7 @@ class Hub:
             self.journal.series(), ids_from=self.store.largest_series() + 1, described=self.metadata.channel
         )
         self.journal.find_series = self.registry.by_key.get
-        self.retention = self._retention()
+        self.retention, self.disk_budget = await asyncio.to_thread(self._aging)
         self._replay()
         loop = asyncio.get_running_loop()
 
@@ -171,15 +174,24 @@ class Hub:
         self.query = Query(self.registry, self.store)
         self.replays = Replays(self.streams, self.registry, self.journal, self.submit, time.time_ns)
 
-    def _retention(self) -> Retention | None:
-        """Return what drops old readings: not of a store whose engine does so itself."""
+    def _aging(self) -> tuple[Retention | None, DiskBudget | None]:
+        """Return what drops old readings, and what too many: not of a store whose engine does so itself."""
         if not isinstance(self.store, RetainingStore):
-            return None
+            return None, None
         keeps_all = self.store.keeps_all
         if keeps_all and self.config.keep_raw is None:
             _log.warning("readings are kept for ever: this folder is of a hub that dropped none; set keep_raw to drop")
         policies = Policies(self.config, keeps_all=keeps_all)
-        return Retention(self.store, policies, lambda: list(self.registry.by_id.values()))
+        journal = self.journal
+        budget = DiskBudget(self.store, lambda: journal.statistics().bytes, self._all_series, self.config.disk_budget)
+        return Retention(self.store, policies, self._all_series), budget
+
+    def _all_series(self) -> list[Series]:
+        return list(self.registry.by_id.values())
+
+    def can_take(self) -> bool:
+        """Tell whether devices may send; else they are told ``slow`` and keep what they have."""
+        return not self.writer.is_full and not (self.disk_budget is not None and self.disk_budget.is_full)
 
     def pause(self, seconds: float) -> None:
         """Sleep in a thread; raise `BackupError` as soon as the hub stops, which must not wait for a long copy."""
@@ -241,7 +253,7 @@ class Hub:
         begin = partial(self._begin, request.address, identity.namespace)
         is_gateway = identity.role is Role.GATEWAY
         session = ChildSessions(identity, self.children, begin) if is_gateway else begin(identity.name)
-        socket = DeviceSocket(session, self.submit, lambda: not self.writer.is_full, self._socket_closed)
+        socket = DeviceSocket(session, self.submit, self.can_take, self._socket_closed)
         if isinstance(session, ChildSessions):
             self.gateways.enter(socket, session)
         self._sockets.add(socket)
@@ -409,7 +421,7 @@ class Hub:
         while True:
             try:
                 await asyncio.to_thread(
-                    self.journal.trim_expired, time.time_ns(), self.config.journal_hours, self.config.journal_bytes
+                    self.journal.trim_expired, time.time_ns(), self.config.journal_hours, self.config.journal_limit
                 )
             except Exception:  # the outer edge of this task: trimming must go on, whatever one trim met
                 _log.exception("journal trim failed; tried again in %d s", TRIM_EVERY_S)

@@ -36,6 +36,8 @@ from hub.errors import ConfigError
 ENV_PREFIX = "HUB_"
 DEFAULT_FILE = Path("hub.toml")
 FOR_EVER, _ONE_WORD = "for ever", "for-ever"
+# A hub with two devices and its empty files is at a tenth of it.
+LEAST_BUDGET = 16 * 1024**2
 _HOURS = {"h": 1, "d": 24, "w": 7 * 24, "y": 365 * 24}
 
 
@@ -128,6 +130,10 @@ class Config(BaseSettings):
         default=[],
         description="Other times for some series: 'PATTERN RAW [ROLLUPS]'; the first that matches counts.",
     )
+    disk_budget: Annotated[ByteSize, Field(ge=LEAST_BUDGET)] | None = Field(
+        default=None,
+        description="Bytes that journal and readings may take, e.g. 20GB; beyond it the oldest readings go early.",
+    )
     journal_hours: Annotated[float, Field(ge=0)] = Field(
         default=24.0, description="Hours the journal keeps frames for watchers to resume from."
     )
@@ -151,6 +157,13 @@ class Config(BaseSettings):
     def is_loopback(self) -> bool:
         """Tell whether only this machine can reach the port."""
         return is_loopback(self.host)
+
+    @property
+    def journal_limit(self) -> int:
+        """Bytes that the journal keeps: of a disk budget no more than half."""
+        if self.disk_budget is None:
+            return self.journal_bytes
+        return min(self.journal_bytes, self.disk_budget // 2)
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

@@ -41,13 +41,12 @@ class Ages(NamedTuple):
 
 @dataclass(slots=True)
 class RetentionStatistics:
-    """What was dropped since the start: readings, blocks of sums, bytes given back; when the last pass ended (ns)."""
+    """What was done since the start: readings and blocks of sums dropped, bytes given back, passes."""
 
     dropped: int = 0
     rollups_dropped: int = 0
     given_back_bytes: int = 0
     passes: int = 0
-    last_error: str = ""
 
 
 class Policies:
@@ -102,24 +101,8 @@ class Retention:
         self._now_ns = now_ns
 
     async def run(self) -> None:
-        """Drop what is due, again and again, until cancelled; a slice that has begun is then finished.
-
-        The first time not at once: a start has other things to do, and whoever sees a wrong setting can stop.
-        """
-        while True:
-            await asyncio.sleep(EVERY_S)
-            try:
-                slices, is_over = self.slices(), False
-                while not is_over:
-                    is_over = await asyncio.to_thread(next, slices, None) is None
-                    await asyncio.sleep(PAUSE_S)
-                self.figures.last_error = ""
-            except HubError as error:
-                level = logging.DEBUG if self.figures.last_error == str(error) else logging.ERROR
-                _log.log(level, "readings not dropped reason=%s; tried again in %d s", error, EVERY_S)
-                self.figures.last_error = str(error)
-            except Exception:  # the outer edge of this task: it must go on, whatever one pass met
-                _log.exception("readings not dropped; tried again in %d s", EVERY_S)
+        """Drop what is due, again and again, until cancelled."""
+        await repeat(self.slices, EVERY_S, "readings not dropped")
 
     def slices(self) -> Iterator[int]:
         """Do one pass, a slice at each step, in any thread, one at a time; yield what each slice did."""
@@ -150,3 +133,29 @@ class Retention:
             if ages.raw_ns is not None or ages.rollups_ns is not None:
                 for at in range(0, len(numbers), _SERIES_AT_ONCE):
                     yield ages, numbers[at : at + _SERIES_AT_ONCE]
+
+
+async def repeat(begin: Callable[[], Iterator[int]], every_s: float, failed: str) -> None:
+    """Do a pass of slices each ``every_s``, until cancelled; a slice that has begun is then finished in its thread.
+
+    The first time not at once: a start has other things to do, and whoever sees a wrong setting can stop.
+
+    Args:
+        begin: a pass; each step of it is done in a thread.
+        failed: what to say when one could not be done; the next one tries again.
+    """
+    told = ""
+    while True:
+        await asyncio.sleep(every_s)
+        try:
+            slices, is_over = begin(), False
+            while not is_over:
+                is_over = await asyncio.to_thread(next, slices, None) is None
+                await asyncio.sleep(PAUSE_S)
+            told = ""
+        except HubError as error:
+            # The first of a series in full; the following ones are the same trouble going on.
+            _log.log(logging.DEBUG if told == str(error) else logging.ERROR, "%s reason=%s", failed, error)
+            told = str(error)
+        except Exception:  # the outer edge of a task: it must go on, whatever one pass met
+            _log.exception(failed)

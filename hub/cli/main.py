@@ -26,6 +26,7 @@ from hub.cli import (
     serving,
     simulation,
     state,
+    status,
     tls,
     tokens,
     users,
@@ -60,6 +61,7 @@ app.command("watch")(live.watch)
 app.command("query")(history.query)
 app.command("export")(history.export)
 app.command("audit")(history.audit)
+app.command("status")(status.status)
 app.add_typer(quarantine.app, name="quarantine")
 app.command("backup")(backup.backup)
 app.add_typer(simulation.app, name="simulate")

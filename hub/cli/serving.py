@@ -51,6 +51,12 @@ def serve(
         list[str] | None,
         typer.Option(help="Other times for some series: 'PATTERN RAW [ROLLUPS]'; the first that matches counts."),
     ] = None,
+    disk_budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Bytes that journal and readings may take, e.g. 20GB; beyond it the oldest readings go early."
+        ),
+    ] = None,
     journal_hours: Annotated[
         float | None, typer.Option(help="Hours the journal keeps frames for watchers to resume from.")
     ] = None,
@@ -63,7 +69,8 @@ def serve(
         "data": data, "host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key,
         "tls_client_ca": tls_client_ca, "insecure_lan": insecure_lan, "announce": announce, "demo": demo,
         "log_level": log_level, "store": store, "keep_raw": keep_raw, "keep_rollups": keep_rollups,
-        "retention": retention or None, "journal_hours": journal_hours, "journal_bytes": journal_bytes,
+        "retention": retention or None, "disk_budget": disk_budget, "journal_hours": journal_hours,
+        "journal_bytes": journal_bytes,
     }  # fmt: skip
     loaded = load_config(flags, config).config
 

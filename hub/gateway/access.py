@@ -18,6 +18,7 @@ from hub.change_log import ChangeLog
 from hub.children import Children
 from hub.commands import Commands
 from hub.devices import Registry
+from hub.disk_budget import DiskBudget
 from hub.gateway.attempts import Attempts
 from hub.gateway.origin import is_loopback_address, is_loopback_host, is_same_origin
 from hub.journal.base import Journal
@@ -25,6 +26,7 @@ from hub.live.rooms import Live
 from hub.metadata import Metadata
 from hub.query import Query
 from hub.replay import Replays
+from hub.retention import Retention
 from hub.revocations import Revocations
 from hub.roles import LOCAL, Identity, Role
 from hub.rollout import Rollout
@@ -103,6 +105,10 @@ class Parts(Protocol):
     @property
     def commands(self) -> Commands: ...
     def describe(self) -> None: ...
+    @property
+    def retention(self) -> Retention | None: ...
+    @property
+    def disk_budget(self) -> DiskBudget | None: ...
     @property
     def claim_attempts(self) -> Attempts: ...
     @property

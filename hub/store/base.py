@@ -189,6 +189,12 @@ class RetainingStore(Store, Protocol):
     def give_back(self, keep_bytes: int) -> int:
         """Give free space back to the disk, a slice; return how many bytes: 0 when no more than ``keep_bytes`` is."""
 
+    def oldest(self, series: Sequence[int]) -> int | None:
+        """Return the time of the oldest reading of some series that may be dropped: not the newest of its series."""
+
+    def used_bytes(self) -> int:
+        """Return how much of its files is in use; cheap."""
+
     @property
     def keeps_all(self) -> bool:
         """Whether an older hub made the store, which kept everything: it goes on until somebody says otherwise."""

@@ -190,7 +190,7 @@ class ColumnFile:
 
     def drop(self, series: Sequence[int], border_ns: int) -> int:
         """Drop readings before a time, a slice in one transaction with their sums; return how many, 0 when none is."""
-        due = self._droppable(series, border_ns)
+        due = [number for number, (first, last) in self.spans(series).items() if first < min(border_ns, last)]
         if not due:
             return 0
         with self._write_lock:
@@ -310,14 +310,14 @@ class ColumnFile:
             self._pending_bytes -= self._pending.pop(row)
         self._written(work.bytes)
 
-    def _droppable(self, series: Sequence[int], border_ns: int) -> list[int]:
-        """Return those of the series that have readings before a time, and one that is newer than those."""
+    def spans(self, series: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """Return series → the times of its oldest and its newest reading, of those that have one."""
 
-        def oldest(heads: Heads) -> dict[int, tuple[int, int]]:
+        def look(heads: Heads) -> dict[int, tuple[int, int]]:
             found = ((number, heads.get(number)) for number in series)
             return {number: (head.oldest_ns, head.newest_ns) for number, head in found if head is not None}
 
-        with self.snapshot(oldest) as (connection, spans):
+        with self.snapshot(look) as (connection, spans):
             for number, t0, t1 in connection.execute(
                 """SELECT s.value, (SELECT min(t0) FROM chunk WHERE series = s.value),
                 (SELECT t1 FROM chunk WHERE series = s.value ORDER BY t0 DESC LIMIT 1) FROM json_each(?) s""",
@@ -326,7 +326,7 @@ class ColumnFile:
                 if t0 is not None:
                     known = spans.get(number, (t0, t1))
                     spans[number] = (min(t0, known[0]), max(t1, known[1]))
-        return [number for number in series if number in spans and spans[number][0] < min(border_ns, spans[number][1])]
+        return spans
 
     def _is_unsealed(self, series: int, border_ns: int) -> bool:
         head = self._heads.get(series)

@@ -245,6 +245,15 @@ class ColumnStore:
         """Give free pages back to the disk; see `RetainingStore.give_back`."""
         return self._file.give_back(keep_bytes)
 
+    def oldest(self, series: Sequence[int]) -> int | None:
+        """Return the time of the oldest reading that may be dropped."""
+        return min((first for first, last in self._file.spans(series).values() if first < last), default=None)
+
+    def used_bytes(self) -> int:
+        """Return the bytes of pages in use."""
+        with self._file.snapshot(lambda _: None) as (connection, _):
+            return used_bytes(connection)
+
     @property
     def keeps_all(self) -> bool:
         """Whether an older hub made the file, which dropped nothing."""

@@ -48,7 +48,7 @@ from hub.store.rollup_table import (
     raw_from,
 )
 from hub.store.rollup_table import SCHEMA as ROLLUPS
-from hub.store.row_removal import drop_oldest, droppable, erase_oldest
+from hub.store.row_removal import drop_oldest, droppable, erase_oldest, oldest
 
 SCHEMA_VERSION = 3
 _RECEIPTS = """
@@ -343,6 +343,16 @@ class EmbeddedStore:
                 return give_back(self._connection, keep_bytes)
             except sqlite3.Error as error:
                 raise self._failure("cannot give back space", error) from error
+
+    def oldest(self, series: Sequence[int]) -> int | None:
+        """Return the time of the oldest reading that may be dropped."""
+        with self._readers.connection() as connection:
+            return oldest(connection, series)
+
+    def used_bytes(self) -> int:
+        """Return the bytes of pages in use."""
+        with self._readers.connection() as connection:
+            return used_bytes(connection)
 
     @property
     def keeps_all(self) -> bool:

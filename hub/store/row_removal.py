@@ -26,6 +26,17 @@ def droppable(connection: sqlite3.Connection, series: Sequence[int], border_ns: 
     return [number for (number,) in rows]
 
 
+def oldest(connection: sqlite3.Connection, series: Sequence[int]) -> int | None:
+    """Return the time of the oldest reading of the series that is not the newest of its own."""
+    found: int | None = connection.execute(
+        """SELECT min(first) FROM (SELECT (SELECT min(time_ns) FROM reading WHERE series = s.value) AS first,
+            (SELECT max(time_ns) FROM reading WHERE series = s.value) AS last FROM json_each(?) s)
+        WHERE first < last""",
+        (json.dumps(list(series)),),
+    ).fetchone()[0]
+    return found
+
+
 def drop_oldest(connection: sqlite3.Connection, series: int, border_ns: int, most: int) -> int:
     """Drop at most ``most`` readings before a time, but not the newest, and add their sums; return how many."""
     (edge_ns,) = connection.execute(

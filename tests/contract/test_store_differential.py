@@ -122,6 +122,7 @@ def compare(store: RetainingStore, oracle: MemoryStore) -> None:
     assert exact(store.latest(SERIES)) == exact(oracle.latest(SERIES))
     assert store.statistics().rows == oracle.statistics().rows
     assert store.raw_from(SERIES) == oracle.raw_from(SERIES)
+    assert store.oldest(SERIES) == oracle.oldest(SERIES)
     for start, end in (forever, (BORDER - 3 * S, BORDER + 2 * S), (BORDER + 1, BORDER + 1), (0, BORDER)):
         for descending in (False, True):
             for series in (SERIES, SERIES[:1]):

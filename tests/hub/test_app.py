@@ -176,6 +176,18 @@ async def test_a_folder_of_an_older_hub_is_kept_whole(tmp_path: Path, caplog: py
         assert hub.retention.policies.default == Ages(86_400 * 10**9, None)
 
 
+async def test_devices_wait_while_the_disk_budget_is_exceeded(tmp_path: Path) -> None:
+    """Nothing is left to drop: they are told, and go on when there is room."""
+    async with Hub(Config(data=tmp_path, port=0, disk_budget=64 * 1024**2)) as hub:  # type: ignore[arg-type]
+        assert hub.disk_budget is not None
+        assert hub.config.journal_limit == 32 * 1024**2
+        assert hub.can_take()
+
+        hub.disk_budget.is_full = True
+
+        assert not hub.can_take()
+
+
 async def test_goodbye_spreads_the_return(tmp_path: Path) -> None:
     """Every connection is told its own moment to come back."""
     async with Hub(Config(data=tmp_path / "data")) as hub:

@@ -20,17 +20,20 @@ from hub.auth import Identities
 from hub.change_log import CHANGES, ChangeLog
 from hub.children import CHILDREN, Children
 from hub.commands import Commands
+from hub.config import Config
 from hub.desired import States
 from hub.devices import Registry
+from hub.disk_budget import DiskBudget
 from hub.downlink import Downlink
 from hub.gateway.attempts import Attempts
 from hub.journal.sqlite import SqliteJournal
 from hub.live.rooms import Live
 from hub.metadata import Metadata
-from hub.model import Frame, StreamKey
+from hub.model import Frame, Series, StreamKey
 from hub.passwords import Passwords
 from hub.query import Query
 from hub.replay import Replays
+from hub.retention import Policies, Retention
 from hub.revocations import CERTIFICATES, Revocations
 from hub.rollout import Rollout
 from hub.session import DeviceSession
@@ -97,6 +100,8 @@ class HubParts:
         self.registry = Registry(self.journal.series(), described=self.metadata.channel)
         self.streams = Streams(self.journal.runs(), self.journal.head, self.journal.find_marks)
         self.store = EmbeddedStore(folder / "readings.sqlite3")
+        self.retention = Retention(self.store, Policies(Config()), self.all_series)
+        self.disk_budget = DiskBudget(self.store, lambda: self.journal.statistics().bytes, self.all_series, None)
         self.consumer = StoreInStep()
         self.query = Query(self.registry, self.store)
         self.replays = Replays(self.streams, self.registry, self.journal, self.store_frames, time.time_ns)
@@ -148,6 +153,10 @@ class HubParts:
     def next_seq(self, session: DeviceSession) -> int:
         """The number of the session's next frame."""
         return self.streams.get(self._keys[id(session)]).mark.stored + 1
+
+    def all_series(self) -> list[Series]:
+        """Return every series."""
+        return list(self.registry.by_id.values())
 
     def describe(self) -> None:
         """Bring what people set to the registry and to watchers."""

@@ -189,6 +189,14 @@ class MemoryStore:
         """There is nothing to give back."""
         return 0
 
+    def oldest(self, series: Sequence[int]) -> int | None:
+        """Return the time of the oldest reading that may be dropped."""
+        return min((row.time_ns for number in series for row in self._rows([number])[:-1]), default=None)
+
+    def used_bytes(self) -> int:
+        """It takes none."""
+        return 0
+
     @property
     def keeps_all(self) -> bool:
         """It is new."""

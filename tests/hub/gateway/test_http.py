@@ -197,6 +197,7 @@ async def test_another_namespace_has_its_own_everything(two_namespaces: HubParts
     assert {e.path for e, a in zip(ENDPOINTS, answers, strict=True) if a.status_code == 403} == {
         "/v1/backup",
         "/v1/claim",
+        "/v1/status",
     }
 
 

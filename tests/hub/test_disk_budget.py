@@ -1,0 +1,106 @@
+"""`hub.disk_budget`: the oldest readings go when there is too much, and devices wait when nothing is left to go."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from hub.disk_budget import LEAST_RAW_NS, DiskBudget
+from hub.store.columns import ColumnStore
+from hub.store.embedded import EmbeddedStore
+from tests.support.frames import T0, FrameMaker, numbered
+
+S = 10**9
+HOUR_NS = 3600 * S
+BEGIN = T0 // HOUR_NS * HOUR_NS
+HOURS = 10
+
+
+class Rig:
+    """A store with ten hours of two series, a reading a second, as if of now; ``share`` of what it takes is allowed."""
+
+    def __init__(self, store: EmbeddedStore | ColumnStore, share: float) -> None:
+        self.store = store
+        self.maker = FrameMaker()
+        for hour in range(HOURS):
+            times = range(BEGIN + hour * HOUR_NS, BEGIN + (hour + 1) * HOUR_NS, S)
+            frame = self.maker.batch("pump", [(c, t, (t // S * 7919 % 1000) / 8) for t in times for c in "tn"])
+            store.write(numbered([frame], store.applied + 1))
+        if isinstance(store, ColumnStore):
+            # What waits is in the log, which no drop makes smaller.
+            store.seal()
+        self.limit_bytes = int(store.used_bytes() * share)
+        self.journal_bytes = 0
+        self.now_ns = BEGIN + HOURS * HOUR_NS
+        self.now_s = 0.0
+        self.budget = DiskBudget(
+            store, lambda: self.journal_bytes, self.maker.all_series, self.limit_bytes,
+            now_ns=lambda: self.now_ns, clock=lambda: self.now_s,
+        )  # fmt: skip
+
+    def look(self) -> int:
+        """Look once; return from which hour on there are readings."""
+        for _ in self.budget.slices():
+            pass
+        (first,) = self.store.read([1], 0, 2**62, 1)[:1]
+        return (first.time_ns - BEGIN) // HOUR_NS
+
+
+@pytest.fixture(params=[EmbeddedStore, ColumnStore])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EmbeddedStore | ColumnStore]:
+    """Each store that drops readings."""
+    with closing(request.param(tmp_path / "readings.sqlite3")) as store:
+        yield store
+
+
+def test_within_the_budget_nothing_goes(store: EmbeddedStore | ColumnStore) -> None:
+    """Whatever the readings' age."""
+    assert Rig(store, 1.0).look() == 0
+
+
+def test_the_oldest_hours_go_first(store: EmbeddedStore | ColumnStore) -> None:
+    """As many as must, of all series, with their sums kept and counted; then it is within its budget."""
+    rig = Rig(store, 0.75)
+
+    first = rig.look()
+
+    assert 2 <= first <= 6
+    assert rig.budget.dropped_early == first * 3600 * 2
+    assert store.used_bytes() <= rig.limit_bytes
+    assert not rig.budget.is_full
+    (everything,) = store.aggregate([1], 0, 2**62, 2**62 // HOUR_NS * HOUR_NS, ["count"])
+    assert everything.values == (HOURS * 3600,)
+    assert rig.look() == first
+
+
+def test_devices_wait_when_nothing_is_left_to_go(store: EmbeddedStore | ColumnStore) -> None:
+    """The last hour stays; once there is room, or the readings are old enough to go, devices go on."""
+    rig = Rig(store, 1.5)
+    rig.journal_bytes = rig.limit_bytes
+
+    assert rig.look() == HOURS - LEAST_RAW_NS // HOUR_NS
+    assert rig.budget.is_full
+
+    rig.journal_bytes = 0
+    rig.look()
+    assert not rig.budget.is_full
+
+
+def test_sizing_says_how_long_it_goes_well(store: EmbeddedStore | ColumnStore) -> None:
+    """Bytes a reading, readings a day as since the start, days until the budget; nothing that is not known yet."""
+    rig = Rig(store, 2.0)
+    begun = rig.budget.sizing(0)
+    rig.now_s = 864.0
+    rig.journal_bytes = 1000
+    frame = rig.maker.batch("pump", [("t", rig.now_ns + n * S, 1.0) for n in range(500)])
+    store.write(numbered([frame], store.applied + 1))
+
+    found = rig.budget.sizing(dropped=0)
+
+    assert (begun.readings_per_day, begun.days_left) == (None, None)
+    assert found.readings_per_day == 50_000
+    assert found.bytes_per_reading == found.store_bytes / found.readings
+    assert found.days_left is not None
+    assert found.days_left > 0
+    assert (found.budget_bytes, found.journal_bytes, found.readings) == (rig.limit_bytes, 1000, HOURS * 7200 + 500)
