@@ -75,7 +75,7 @@ def load_map(path: Path, header: Sequence[str]) -> CsvMap:
     if not isinstance(entries, list) or not entries:
         raise MapError(f"{path}: no [[column]]; each needs name, device and channel")
     columns = tuple(_column(path, number, entry) for number, entry in enumerate(entries, 1))
-    time = table.get("time", _time_header(header))
+    time = table.get("time") or _time_header(header)
     return check_map(CsvMap(str(time), columns), header)
 
 

@@ -42,6 +42,13 @@ def test_map_names_devices_channels_units(tmp_path: Path) -> None:
     assert csv_map.devices == ["kitchen"]
 
 
+def test_map_may_name_a_time_that_nobody_would_guess(tmp_path: Path) -> None:
+    """The header is searched only when the map says nothing."""
+    text = GOOD.replace('"date"', '"when"')
+
+    assert load_map(write(tmp_path, text), ["when", "T1", "door"]).time == "when"
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
