@@ -39,6 +39,7 @@ from hub.gateway.device_socket import DeviceSocket
 from hub.gateway.gateways import Gateways
 from hub.gateway.watch_socket import WatchSocket
 from hub.gateway.websocket import Accept, Refuse, UpgradeRequest
+from hub.importing.intake import Imports
 from hub.incident import Incident
 from hub.journal.sqlite import SqliteJournal
 from hub.journal.writer import JournalWriter
@@ -172,7 +173,12 @@ class Hub:
         self.downlink.listen(self.rollout)
         self.live = Live(self.journal, self.registry.by_id.values(), loop, newest=self.registry.latest)
         self.query = Query(self.registry, self.store)
+        self._build_intakes()
+
+    def _build_intakes(self) -> None:
+        """Build what gives frames to the journal that no device sends now."""
         self.replays = Replays(self.streams, self.registry, self.journal, self.submit, time.time_ns)
+        self.imports = Imports(self.streams, self.registry, self.submit, lambda: not self.writer.is_full, time.time_ns)
 
     def _aging(self) -> tuple[Retention | None, DiskBudget | None]:
         """Return what drops old readings, and what too many: not of a store whose engine does so itself."""
@@ -323,12 +329,14 @@ class Hub:
         self.live.publish(frames)
         self.consumer.wake(frames)
         self.replays.committed(frames)
+        self.imports.committed(frames)
 
     def _refused(self, frames: Sequence[Frame]) -> None:
         self.registry.forget_arriving()
         for session in self.streams.refused(frames):
             session.flush()
         self.replays.refused(frames)
+        self.imports.refused(frames)
 
     def _disk_failed(self, error: Exception) -> None:
         """A file cannot be trusted any more: take nothing, say so, stop; `hub.server` starts again if that helps."""
@@ -336,6 +344,7 @@ class Hub:
             self.failed = error
             _log.error("hub failed reason=%s; it stops", error)
             self.replays.failed(error)
+            self.imports.failed(error)
             self.on_failed()
 
     def _replay(self) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from device_sdk.columns import Column
-from device_sdk.reading import Channel, Value, ValueType, is_channel_name
+from device_sdk.reading import INT_MAX, Channel, Value, ValueType, is_channel_name
 from device_sdk.wire import MAX_CHANNELS
 from hub.description import NO_CHANNEL_DESCRIPTION, ChannelDescription
 from hub.model import LATE_TOLERANCE_NS, Frame, Series, SeriesKey
@@ -179,14 +179,19 @@ class Registry:
             state.last_time_ns = max(state.last_time_ns, time_ns)
 
     def mark_late(self, frames: Sequence[Frame]) -> None:
-        """Mark the late readings of frames on their way to the journal; call in the order of their offsets."""
+        """Mark the late readings of frames on their way to the journal; call in the order of their offsets.
+
+        All of an import are: it is history, whatever was known of the series before.
+        """
         for frame in frames:
             late = []
             for at, series_column in enumerate(frame.columns):
                 series, times = series_column.series.id, series_column.column.dt
                 newest = self._newest_arriving(series)
                 last_ns = frame.t0 + max(times) * frame.tick
-                if newest is not None:
+                if frame.key.is_import:
+                    late.append((at, INT_MAX))
+                elif newest is not None:
                     before_ns = newest - LATE_TOLERANCE_NS
                     if frame.t0 + min(times) * frame.tick < before_ns:
                         late.append((at, before_ns))
@@ -207,6 +212,10 @@ class Registry:
                 newest = max(newest, self._newest(frame, series_column.series.id, series_column.column))
             if frame.columns:
                 state = self.device(frame.key.namespace, frame.key.device)
+                if frame.key.is_import:
+                    # Nothing was heard of the device itself: neither its presence nor its clock.
+                    state.last_time_ns = max(state.last_time_ns, newest)
+                    continue
                 state.heard(frame.received_ns, frame.readings, newest)
                 state.late += late_count(frame) if frame.late else 0
 

@@ -18,6 +18,8 @@ from hub.description import NO_CHANNEL_DESCRIPTION, ChannelDescription, Scaling
 # A reading is late when it is older by more than this than the newest of its series that came in earlier frames.
 # Not zero: threads of a device may swap two readings, and a clock that is being set steps back by milliseconds.
 LATE_TOLERANCE_NS = 10_000_000
+# How the name of an import's stream begins. Devices name theirs with 16 hex digits alone, so none can be taken for one.
+IMPORT_PREFIX = "import-"
 # What a decoded frame takes in memory beside its body, by tracemalloc (`tests/hub/live/test_ring.py`):
 # the object and its numbers; a column's objects and lists; a reading's value, time and two list slots.
 _FRAME_BYTES, _COLUMN_BYTES, _READING_BYTES = 590, 200, 72
@@ -128,11 +130,16 @@ class Series:
 
 
 class StreamKey(NamedTuple):
-    """The identity of a stream; ``stream`` is 16 hex digits."""
+    """The identity of a stream; ``stream`` is 16 hex digits, of an import `IMPORT_PREFIX` and 32."""
 
     namespace: str
     device: str
     stream: str
+
+    @property
+    def is_import(self) -> bool:
+        """Whether it carries history from a file, which no device sends now."""
+        return self.stream.startswith(IMPORT_PREFIX)
 
 
 @dataclass(frozen=True, slots=True)

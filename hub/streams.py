@@ -249,7 +249,7 @@ class Streams:
     def _forget_birth(self, state: StreamState) -> None:
         """Take back that a stream began, when nothing of it was stored."""
         key = state.mark.key
-        if state.accepted or key.stream == wire.HUB_STREAM:
+        if state.accepted or key.stream == wire.HUB_STREAM or key.is_import:
             return
         device = (key.namespace, key.device)
         if born := self._births.get(device):

@@ -229,7 +229,12 @@ def parse_message(data: bytes, is_text: bool) -> Hello | Schema | Gap | Bye | Re
 
 
 def check_batch(
-    batch: Batch, body: bytes, find: Callable[[str], Series | None], *, has_all_channels: bool = False
+    batch: Batch,
+    body: bytes,
+    find: Callable[[str], Series | None],
+    *,
+    has_all_channels: bool = False,
+    most_named: int = MAX_REJECTIONS_NAMED,
 ) -> Checked:
     """Check every reading of a batch against its series.
 
@@ -238,6 +243,7 @@ def check_batch(
         body: the bytes as received.
         find: channel name → its declared series, or None.
         has_all_channels: the device has as many channels as it may; a further one is refused for that.
+        most_named: at most so many refused readings are named, all are counted.
 
     Returns:
         Accepted columns in order. ``retyped`` names series whose type this batch settled: declared without one,
@@ -264,7 +270,7 @@ def check_batch(
         if failed:
             refused += len(failed)
             reasons.update(failed.values())
-            room = MAX_REJECTIONS_NAMED - len(bad)
+            room = most_named - len(bad)
             bad += [Rejection(batch.seq, column.channel[:128], i, r) for i, r in sorted(failed.items())[:room]]
     # Readers tell JSON from binary by the first byte; space in front of an object is legal JSON.
     body = _body_of(batch, good) if refused else body.lstrip(_SPACE)

@@ -18,6 +18,7 @@ from hub.cli import (
     devices,
     discovering,
     history,
+    importing,
     live,
     log,
     metadata,
@@ -60,6 +61,7 @@ app.add_typer(state.app, name="state")
 app.command("watch")(live.watch)
 app.command("query")(history.query)
 app.command("export")(history.export)
+app.command("import")(importing.import_history)
 app.command("audit")(history.audit)
 app.command("status")(status.status)
 app.add_typer(quarantine.app, name="quarantine")

@@ -21,6 +21,7 @@ from hub.devices import Registry
 from hub.disk_budget import DiskBudget
 from hub.gateway.attempts import Attempts
 from hub.gateway.origin import is_loopback_address, is_loopback_host, is_same_origin
+from hub.importing.intake import Imports
 from hub.journal.base import Journal
 from hub.live.rooms import Live
 from hub.metadata import Metadata
@@ -100,6 +101,8 @@ class Parts(Protocol):
     def query(self) -> Query: ...
     @property
     def replays(self) -> Replays: ...
+    @property
+    def imports(self) -> Imports: ...
     @property
     def metadata(self) -> Metadata: ...
     @property

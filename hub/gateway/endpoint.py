@@ -145,7 +145,8 @@ class Endpoint:
 
     ``verb`` None = open to all. ``whole``: the caller's scope must hold for the whole namespace, because the answer
     is not of single devices. ``takes`` is read from the query, or for POST and PATCH from the JSON body. ``media``
-    names an answer that is not JSON.
+    names an answer that is not JSON. ``is_part``: one of the many requests of a change that another one has named; the
+    log of changes has it only when it fails.
     """
 
     method: Literal["GET", "POST", "PATCH", "DELETE"]
@@ -158,6 +159,7 @@ class Endpoint:
     status: int = 200
     whole: bool = False
     media: tuple[str, ...] = field(default=())
+    is_part: bool = False
 
     @property
     def is_change(self) -> bool:

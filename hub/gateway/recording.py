@@ -52,7 +52,7 @@ class Record:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._endpoint.is_change:
+        if not self._endpoint.is_change or (self._endpoint.is_part and error is None):
             return
         if isinstance(error, UnauthenticatedError):
             # Written where the credential was looked at.

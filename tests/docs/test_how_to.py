@@ -12,6 +12,7 @@ import pytest
 
 from device_sdk import Device
 from hub.auth import Identities
+from hub.roles import Role
 from tests.docs.test_readme import commands
 from tests.support.hub_process import ROOT, HubProcess, free_port
 
@@ -90,3 +91,22 @@ def test_questions_about_history_run(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines()[-1] == "2 3", done.stdout
+
+
+@pytest.mark.slow
+def test_commands_that_import_history_run(tmp_path: Path) -> None:
+    """In the order of the page, against a hub with its files in ./hub-data, with the answers that the page shows."""
+    page = (ROOT / "docs" / "how-to" / "import-history.md").read_text(encoding="utf-8")
+    with HubProcess(tmp_path / "hub-data") as hub:
+        identities = Identities(hub.data / "identities.sqlite3")
+        _, token = identities.add_token(Role.ADMIN)
+        identities.close()
+        environment = {**os.environ, "HUB_URL": hub.url, "HUB_TOKEN": token, "PYTHONPATH": str(ROOT)}
+        for command in commands(page):
+            line = re.sub(r"^hub ", f"{sys.executable} -m hub ", command)
+            done = subprocess.run(
+                line, shell=True, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environment
+            )
+            told = done.stdout + done.stderr
+            assert done.returncode == 0, f"{command}: {told}"
+            assert told.strip() in page, command

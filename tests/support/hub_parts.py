@@ -26,6 +26,7 @@ from hub.devices import Registry
 from hub.disk_budget import DiskBudget
 from hub.downlink import Downlink
 from hub.gateway.attempts import Attempts
+from hub.importing.intake import Imports
 from hub.journal.sqlite import SqliteJournal
 from hub.live.rooms import Live
 from hub.metadata import Metadata
@@ -105,6 +106,7 @@ class HubParts:
         self.consumer = StoreInStep()
         self.query = Query(self.registry, self.store)
         self.replays = Replays(self.streams, self.registry, self.journal, self.store_frames, time.time_ns)
+        self.imports = Imports(self.streams, self.registry, self.store_frames, lambda: True, time.time_ns)
         self.live = Live(self.journal, (), NeverScheduler(), newest=self.registry.latest)
         self.claim_attempts = Attempts()
         self.rollout = Rollout(States(folder / "states.sqlite3"), self.downlink)
@@ -149,6 +151,7 @@ class HubParts:
         if not self.consumer.is_behind:
             self.store.write(frames)
         self.replays.committed(frames)
+        self.imports.committed(frames)
 
     def next_seq(self, session: DeviceSession) -> int:
         """The number of the session's next frame."""

@@ -49,6 +49,8 @@ BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
     "/v1/tokens": lambda _: {"role": "watcher"},
     "/v1/gateways/{gateway}/children/{device}": lambda _: {"state": "accepted"},
     "/v1/gateways/{gateway}": lambda _: {"quota": 3},
+    "/v1/imports": lambda _: {"name": "old.csv", "id": "ab" * 16},
+    "/v1/imports/{id}/frames": lambda device: {"frames": [{"device": device, "body": ""}]},
     "/v1/users": lambda _: {"name": "anna", "role": "watcher"},
     "/v1/users/{user}": lambda _: {"role": "watcher"},
     "/v1/users/{user}/password": lambda _: {"password": "ten letters"},

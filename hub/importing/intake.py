@@ -1,0 +1,186 @@
+"""The hub's side of an import: frames of a file are validated, numbered and journaled as those of devices are.
+
+Owns: which frames of an import are taken, and who waits for their commit. Place: above `streams`, `validate` and the
+journal's writer, below the gateway. Lives on the event loop. Must not: know files, or who may import for which device.
+
+Theory of operation. Of each device that a file names, the import has a stream of its own, named after the file's
+content. Its frames are numbered from 1 as a device numbers its own, and the mark of it, which commits with them, says
+what is stored: a frame that comes again is answered and dropped, and whoever sends the file again finds out where to go
+on. So nothing of an import has to be kept but a mark for each file and device, and that is in no memory for long.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from device_sdk.columns import Batch
+from device_sdk.errors import Reason
+from device_sdk.reading import Channel
+from device_sdk.wire import MAX_CHANNELS, MAX_FRAME_BYTES, MAX_FRAME_READINGS, Rejection
+from hub.devices import Registry
+from hub.errors import BadRequestError, ConflictError, DiskFullError, UnavailableError
+from hub.model import IMPORT_PREFIX, Frame, Kind, Mark, StreamKey
+from hub.streams import Streams, StreamState
+from hub.validate import MalformedError, check_batch, parse_message
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One frame of a file: a batch as its device would have sent it, and what is known of its channels."""
+
+    device: str
+    body: bytes
+    channels: Sequence[Channel] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was stored of a device's stream before a request."""
+
+    stored: int
+    chain: bytes
+    accepted: int
+    rejected: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a request: by device what was stored before it, and every reading refused now."""
+
+    found: dict[str, Found]
+    refused: list[tuple[str, Rejection]]
+
+
+class Imports:
+    """Takes frames of imports.
+
+    Args:
+        submit: hands frames to the journal's writer, never waits.
+        can_accept: False while the writer's queue is full.
+        clock: wall time in ns.
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        registry: Registry,
+        submit: Callable[[list[Frame]], None],
+        can_accept: Callable[[], bool],
+        clock: Callable[[], int],
+    ) -> None:
+        self._streams = streams
+        self._registry = registry
+        self._submit = submit
+        self._can_accept = can_accept
+        self._clock = clock
+        self._waiting: dict[tuple[StreamKey, int], asyncio.Future[None]] = {}
+
+    async def take(self, namespace: str, id_: str, frames: Sequence[Sent]) -> Taken:
+        """Store what is new of these frames; return when that is durable.
+
+        May be cancelled; what was taken by then is stored. A frame that another request has just sent is waited for.
+
+        Args:
+            id_: of the import, 32 hex digits.
+
+        Raises:
+            BadRequestError: a body is no batch; nothing of the request is stored.
+            ConflictError: a frame is not its stream's next one; those before it are stored.
+            UnavailableError, DiskFullError, JournalError: the rest is not stored; send all of it again.
+        """
+        batches = [_batch(sent.body) for sent in frames]
+        taken = Taken({}, [])
+        futures: list[asyncio.Future[None]] = []
+        try:
+            for sent, batch in zip(frames, batches, strict=True):
+                future = self._take(StreamKey(namespace, sent.device, IMPORT_PREFIX + id_), sent, batch, taken)
+                if future is not None:
+                    futures.append(future)
+                # Between two frames devices are heard: their acks wait for one frame at most, not for the request.
+                await asyncio.sleep(0)
+        finally:
+            outcomes = await asyncio.gather(*futures, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return taken
+
+    def committed(self, frames: Sequence[Frame]) -> None:
+        """Answer those whose frames are durable now."""
+        if self._waiting:
+            for future in self._taken(frames):
+                future.set_result(None)
+
+    def refused(self, frames: Sequence[Frame]) -> None:
+        """Answer those whose frames the full disk refused."""
+        for future in self._taken(frames):
+            future.set_exception(DiskFullError("the hub's disk is full: free space; the import goes on by itself"))
+
+    def failed(self, error: Exception) -> None:
+        """Answer all: the journal takes nothing more."""
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            if not future.done():
+                future.set_exception(error)
+
+    def _take(self, key: StreamKey, sent: Sent, batch: Batch, taken: Taken) -> "asyncio.Future[None] | None":
+        """Take one frame, or find that it was; return what tells when it is durable, None when it is."""
+        state = self._streams.get(key)
+        if key.device not in taken.found:
+            taken.found[key.device] = _found(state.mark)
+        if batch.seq <= state.mark.stored:
+            self._streams.release(state)
+            return None
+        if batch.seq <= state.accepted:
+            return self._waiting.get((key, batch.seq)) or self._wait(key, batch.seq)
+        expected = state.accepted + 1
+        if batch.seq != expected or not self._can_accept():
+            self._streams.release(state)
+            if batch.seq != expected:
+                raise ConflictError(f"{key.device}: got frame {batch.seq} of {key.stream}, expected {expected}")
+            raise UnavailableError("more waits for the hub's disk than it takes: try again")
+        frame = self._accept(state, sent, batch)
+        taken.refused.extend((key.device, rejection) for rejection in frame.rejected)
+        future = self._wait(key, frame.seq)
+        self._submit([frame])
+        return future
+
+    def _accept(self, state: StreamState, sent: Sent, batch: Batch) -> Frame:
+        key = state.mark.key
+        self._registry.declare(key.namespace, key.device, sent.channels)
+        channels = self._registry.device(key.namespace, key.device).channels
+        checked = check_batch(
+            batch, sent.body, channels.get, has_all_channels=len(channels) >= MAX_CHANNELS,
+            most_named=MAX_FRAME_READINGS,
+        )  # fmt: skip
+        for series in checked.retyped:
+            self._registry.changed(series)
+        return state.accept(
+            batch.seq, sent.body, self._clock(), Kind.BATCH, body=checked.body, t0=batch.t0, tick=batch.tick,
+            columns=checked.columns, readings=checked.readings, rejected=checked.rejected,
+            rejected_count=checked.rejected_count, reason=checked.reason,
+        )  # fmt: skip
+
+    def _wait(self, key: StreamKey, seq: int) -> "asyncio.Future[None]":
+        future = self._waiting[(key, seq)] = asyncio.get_running_loop().create_future()
+        return future
+
+    def _taken(self, frames: Sequence[Frame]) -> list["asyncio.Future[None]"]:
+        found = [self._waiting.pop((f.key, f.seq), None) for f in frames if f.key.is_import]
+        return [future for future in found if future is not None and not future.done()]
+
+
+def _found(mark: Mark) -> Found:
+    return Found(mark.stored, mark.last_chain, mark.accepted, mark.rejected)
+
+
+def _batch(body: bytes) -> Batch:
+    if len(body) > MAX_FRAME_BYTES:
+        raise BadRequestError(f"a frame of {len(body)} bytes: the limit is {MAX_FRAME_BYTES}")
+    try:
+        message = parse_message(body, body[:1] == b"{")
+    except MalformedError as error:
+        raise BadRequestError(f"{Reason.MALFORMED}: {error}") from error
+    if not isinstance(message, Batch):
+        raise BadRequestError(f"a {type(message).__name__.lower()} holds no readings: an import takes batches")
+    return message

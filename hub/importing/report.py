@@ -1,0 +1,47 @@
+"""What became of a file: readings read, stored, there already, refused.
+
+Owns: the counts and the refused lines. Place: after `row`. Pure but for the file of refusals.
+"""
+
+import csv
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from hub.csv_cell import defused
+from hub.importing.row import Refused
+
+# Shown; the others are counted, and in the file of refusals if one was asked for.
+MOST_SHOWN = 20
+REFUSED_COLUMNS = ("line", "reason", "text")
+
+
+@dataclass(slots=True)
+class Report:
+    """The counts of one file.
+
+    ``read = stored + already + refused`` at the end; ``blank`` are places without a reading. ``already``: stored by an
+    earlier run; ``refused_before``: those that an earlier run, or an answer that was lost, could have named.
+    """
+
+    read: int = 0
+    stored: int = 0
+    already: int = 0
+    refused: int = 0
+    refused_before: int = 0
+    blank: int = 0
+    shown: list[Refused] = field(default_factory=list)
+    _out: TextIO | None = None
+
+    def write_to(self, file: TextIO) -> None:
+        """Write every refused line to a CSV file as well."""
+        self._out = file
+        csv.writer(file, lineterminator="\n").writerow(REFUSED_COLUMNS)
+
+    def refuse(self, refused: Refused) -> None:
+        """Count what is refused, and keep it while there is room."""
+        self.refused += 1
+        if len(self.shown) < MOST_SHOWN:
+            self.shown.append(refused)
+        if self._out is not None:
+            row = (refused.line, defused(refused.reason), defused(refused.text))
+            csv.writer(self._out, lineterminator="\n").writerow(row)

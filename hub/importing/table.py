@@ -1,0 +1,166 @@
+"""Tables of history: rows of cells, from CSV files, as readings.
+
+Owns: the layouts a table may have, and how text becomes a value. Place: after `lines`. Pure but for what it reads.
+
+*Long*: each row is one reading, with columns for device, channel, time and value; what ``hub export`` writes is one.
+*Wide*: each row is one instant, each further column a channel, of one device or of the device that a column names.
+"""
+
+import csv
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from device_sdk.reading import Value
+from hub.importing.lines import Lines
+from hub.importing.row import Item, Items, Refused, RowError, checked, quoted
+
+ParseTime = Callable[[str], int]
+ParseValue = Callable[[str], Value | None]
+
+# What `hub.gateway.export` writes; `received` may follow.
+EXPORTED = ("device", "channel", "time", "time_unix_ms", "value", "unit")
+_BLANK = frozenset({"", "na", "n/a", "nan", "null", "none", "-"})
+_INT = re.compile(r"0|-?[1-9][0-9]*")
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelColumn:
+    """One column of a wide table; ``device`` None: of the device that the row names."""
+
+    at: int
+    device: str | None
+    channel: str
+    unit: str | None
+    parse: ParseValue
+
+
+@dataclass(frozen=True, slots=True)
+class Wide:
+    """One instant a row."""
+
+    time_at: int
+    columns: tuple[ChannelColumn, ...]
+    device_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Long:
+    """One reading a row; ``unit_at`` None: without a unit."""
+
+    device_at: int
+    channel_at: int
+    time_at: int
+    value_at: int
+    unit_at: int | None
+    parse: ParseValue
+
+
+Layout = Wide | Long
+
+
+def exported_layout(header: Sequence[str]) -> Long | None:
+    """Return the layout of a file that a hub has exported, None when it is another."""
+    if tuple(header[: len(EXPORTED)]) != EXPORTED:
+        return None
+    return Long(0, 1, 2, 4, 5, exact_value)
+
+
+def read_csv(lines: Lines, layout: Layout, parse_time: ParseTime, width: int, delimiter: str = ",") -> Items:
+    """Yield what stands in a CSV file behind its header.
+
+    Args:
+        lines: behind the header already.
+        parse_time: raises ValueError for what is no time.
+        width: cells of the header; a row must have as many.
+    """
+    for record in _records(lines, delimiter, width):
+        if isinstance(record, Refused):
+            yield record
+        else:
+            line, cells = record
+            if isinstance(layout, Long):
+                yield _long_item(line, cells, layout, parse_time)
+            else:
+                yield from _wide_items(line, cells, layout, parse_time)
+
+
+def exact_value(text: str) -> Value | None:
+    """Return the value that ``hub export`` wrote so: what no number or switch is written like is text."""
+    if text in ("true", "false"):
+        return text == "true"
+    if _INT.fullmatch(text):
+        return int(text)
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return number if math.isfinite(number) and repr(number) == text else text
+
+
+def plain_value(text: str) -> Value | None:
+    """Return what a person would take a cell for: nothing, a number (a float), true or false, else text."""
+    text = text.strip()
+    word = text.lower()
+    if word in _BLANK:
+        return None
+    if word in ("true", "false"):
+        return word == "true"
+    try:
+        # Python reads 1_000 as a number; a table that holds that means something else.
+        return text if "_" in text else float(text)
+    except ValueError:
+        return text
+
+
+def _records(lines: Lines, delimiter: str, width: int) -> Iterator[tuple[int, list[str]] | Refused]:
+    """Yield the rows; one that cannot be right costs its first line only, also when a quote in it is never closed."""
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        lines.mark()
+        first = lines.number + 1
+        try:
+            cells, why = next(reader), ""
+        except StopIteration:
+            return
+        except csv.Error as error:
+            cells, why = [], str(error)
+        faults = lines.take_faults()
+        span = len(lines.taken)
+        if faults and span == 1:
+            yield from faults
+        elif cells and len(cells) == width and not faults:
+            yield first, cells
+        elif cells or why:
+            text = lines.taken[0]
+            lines.give_back(span - 1)
+            yield Refused(first, why or f"{len(cells)} cells; the header has {width}", quoted(text))
+
+
+def _long_item(line: int, cells: list[str], layout: Long, parse_time: ParseTime) -> Item:
+    try:
+        unit = None if layout.unit_at is None else cells[layout.unit_at]
+        return checked(
+            line, cells[layout.device_at].strip(), cells[layout.channel_at].strip(), parse_time(cells[layout.time_at]),
+            layout.parse(cells[layout.value_at]), unit,
+        )  # fmt: skip
+    except ValueError as error:
+        return Refused(line, str(error), quoted(",".join(cells)))
+
+
+def _wide_items(line: int, cells: list[str], layout: Wide, parse_time: ParseTime) -> Items:
+    try:
+        time_ns = parse_time(cells[layout.time_at])
+    except ValueError as error:
+        yield Refused(line, str(error), quoted(",".join(cells)))
+        return
+    own = "" if layout.device_at is None else cells[layout.device_at].strip()
+    for column in layout.columns:
+        try:
+            value = column.parse(cells[column.at])
+            yield checked(line, column.device or own, column.channel, time_ns, value, column.unit)
+        except RowError as error:
+            yield Refused(line, f"{column.channel}: {error}", quoted(cells[column.at]))
+        except ValueError as error:
+            yield Refused(line, f"{column.channel}: a value that cannot be read: {error}", quoted(cells[column.at]))
