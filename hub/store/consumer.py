@@ -91,7 +91,7 @@ class StoreConsumer:
         self._queue: deque[Frame] = deque()
         self._queued_bytes = 0
         self._head = journal.head
-        self._position = store.applied
+        self._position = self._applied = store.applied
         self._waiters: list[_Waiter] = []
         self._is_stopping = False
         self._errors = self._expired = 0
@@ -108,7 +108,7 @@ class StoreConsumer:
                 self._position, self._head,
             )  # fmt: skip
             self._store.rewind(self._head)
-            self._position = self._head
+            self._position = self._applied = self._head
         # From now on the journal keeps what the store has not seen.
         self._journal.set_checkpoint(CONSUMER, self._position)
         self._thread.start()
@@ -206,12 +206,24 @@ class StoreConsumer:
             return not self._is_stopping
 
     def _step(self) -> None:
+        self._follow()
         frames = self._next_frames()
         if frames:
             self._store.write(frames)
+            self._applied = frames[-1].offset
             self._advance(frames[-1].offset)
         if self._clock() - self._checkpointed_at >= self._checkpoint_s:
             self._checkpoint()
+            self._follow()
+
+    def _follow(self) -> None:
+        """Go back with a store that lost what it had not made durable; the journal still has it."""
+        applied = self._store.applied
+        if applied < self._applied:
+            _log.warning("store fell back applied=%d from=%d: reading the journal again", applied, self._position)
+            with self._condition:
+                self._position = min(self._position, applied)
+        self._applied = applied
 
     def _next_frames(self) -> list[Frame]:
         """Return the next slice: from the queue when it is at hand there, else from the journal."""

@@ -218,3 +218,17 @@ async def test_journal_older_than_the_store_goes_on(line: Line, caplog: pytest.L
     assert await consumer.applied(2, WAIT_S)
     assert line.store.statistics().rows == 2
     assert "store ahead of journal applied=50 head=1" in caplog.text
+
+
+async def test_store_that_fell_back_is_followed(line: Line) -> None:
+    """A store whose server lost what was not durable yet gets it again from the journal, and what is new after it."""
+    line.commit(*[line.one(i) for i in range(6)])
+    consumer = line.consumer()
+    consumer.start()
+    assert await consumer.applied(6, WAIT_S)
+
+    line.store.rewind(2)
+    consumer.wake(line.commit(line.one(6)))
+
+    assert await consumer.applied(7, WAIT_S)
+    assert [offset for write in line.store.writes for offset in write][6:] == [3, 4, 5, 6, 7]
