@@ -25,6 +25,7 @@ _TESTED_IN = {
     "hub.store.buckets": "tests/contract/test_store.py",
     "hub.store.columns": "tests/contract/test_store.py",
     "hub.store.embedded": "tests/contract/test_store.py",
+    "hub.store.victoria_reader": "tests/contract/test_store_victoria.py",
     "hub.store.walk": "tests/contract/test_store.py",
 }
 # What a package as a whole must not load, or must not let in and show, belongs to no module of it.

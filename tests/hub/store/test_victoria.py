@@ -1,0 +1,237 @@
+"""A server that forgets what it acknowledged, or is away, costs no reading and counts none twice.
+
+What every store does is in `tests/contract/test_store_victoria.py`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hub.errors import StoreError
+from hub.model import Frame
+from hub.store.base import Row, SeriesCounters
+from hub.store.victoria import HOLD_S, VictoriaStore
+from tests.support.fake_victoria import FakeVictoria
+from tests.support.frames import T0, FrameMaker, numbered
+
+FOREVER = (-(2**62), 2**62)
+MS = 10**6
+
+
+class Place:
+    """A server, a file and a clock, and the store on them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.server = FakeVictoria()
+        self.now_s = 100.0
+        self._path = folder / "victoria.sqlite3"
+        self.store = self.open()
+
+    def open(self) -> VictoriaStore:
+        """Open the store, as a hub does that starts."""
+        self.store = VictoriaStore(self._path, self.server, clock=lambda: self.now_s)
+        return self.store
+
+    def rows(self) -> list[tuple[int, object]]:
+        """Return (ms since T0, value) of all readings of series 1."""
+        return [((row.time_ns - T0) // MS, row.value) for row in self.store.read([1], *FOREVER, 10**6)]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """An empty store."""
+    place = Place(tmp_path)
+    yield place
+    place.store.close()
+
+
+def frames(*values: float, first: int = 1, maker: FrameMaker | None = None) -> list[Frame]:
+    """Return a frame for each value, one reading each, a millisecond apart."""
+    maker = maker or FrameMaker()
+    made = [maker.one("pump", value, T0 + (first + at) * MS) for at, value in enumerate(values)]
+    return numbered(made, first)
+
+
+def test_frames_are_kept_only_when_the_server_had_time(place: Place) -> None:
+    """The journal may forget a frame `HOLD_S` after its acknowledgement, not before."""
+    place.store.write(frames(1.0, 2.0))
+    place.now_s += 5
+    place.store.write(frames(1.0, 2.0, 3.0))
+
+    place.now_s = 100 + HOLD_S - 0.1
+    assert place.store.sync() == 0
+    place.now_s = 100 + HOLD_S
+    assert place.store.sync() == 2
+    place.now_s += 5
+    assert place.store.sync() == 3
+
+
+def test_restarted_server_gets_again_what_it_lost(place: Place) -> None:
+    """After its restart the store falls back to what was kept; sent again, all is there once, and counted once."""
+    all_frames = frames(1.0, 2.0, 3.0, 4.0)
+    place.store.write(all_frames[:1])
+    place.now_s += HOLD_S
+    assert place.store.sync() == 1
+    place.store.write(all_frames[:3])
+    place.server.restart(lost=1)
+    place.store.write(all_frames)
+
+    assert place.store.sync() == 1
+    assert place.store.applied == 1
+    place.store.write(all_frames)
+
+    assert place.rows() == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
+    assert place.store.counters([1]) == [SeriesCounters(1, 4, 0, 4)]
+    place.now_s += HOLD_S
+    assert place.store.sync() == 4
+
+
+def test_restart_within_the_same_second_is_seen(place: Place) -> None:
+    """A server that stored fewer lines than it had is another one, whatever its start time says."""
+    place.store.write(frames(1.0, 2.0))
+    place.store.sync()
+    place.server.restart(lost=1)
+    place.server.started -= 1
+
+    place.now_s += HOLD_S
+
+    assert place.store.sync() == 0
+
+
+def test_restarted_hub_sends_again_what_may_be_lost(place: Place) -> None:
+    """A hub that starts cannot know what the server went through: it begins at what was kept, and counts once."""
+    some = frames(1.0, 2.0, 3.0)
+    place.store.write(some)
+    place.store.close()
+    place.server.restart(lost=1)
+
+    place.open()
+
+    assert place.store.applied == 0
+    place.store.write(some)
+    assert place.rows() == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    assert place.store.counters([1]) == [SeriesCounters(1, 3, 0, 3)]
+
+
+def test_server_away(place: Place) -> None:
+    """While it does not answer a write fails and can be repeated, newest values are told, and a hub can start."""
+    place.server.is_down = True
+    with pytest.raises(StoreError):
+        place.store.write(frames(1.0))
+    with pytest.raises(StoreError):
+        place.store.sync()
+    assert place.store.latest([1]) == []
+    place.store.close()
+    place.open()
+
+    place.server.is_down = False
+    place.store.write(frames(1.0))
+
+    assert place.store.latest([1]) == [Row(1, T0 + MS, 1.0)]
+    assert place.store.counters([1]) == [SeriesCounters(1, 1, 0, 1)]
+
+
+def test_corrections_win_also_when_sent_again(place: Place) -> None:
+    """Whatever of two values the server keeps, and in whatever groups they are sent again, the last one stands."""
+    maker = FrameMaker()
+    made = [maker.one("pump", float(value), T0 + at * MS) for value, at in enumerate([0, 1, 2] * 5)]
+    numbered(made)
+    for group in (made[:2], made[2:7], made[7:]):
+        place.store.write(group)
+    for lost in (2, 1, 2):
+        place.server.restart(lost)
+        place.store.sync()
+        for frame in made[:9]:
+            place.store.write([frame])
+        place.store.write(made)
+
+    assert place.rows() == [(0, 12.0), (1, 13.0), (2, 14.0)]
+    assert place.store.counters([1]) == [SeriesCounters(1, 15, 12, 3)]
+
+
+def test_a_reading_that_only_the_file_has_is_not_doubled(place: Place) -> None:
+    """A number that corrected a text stays where the text was, also when it is sent again."""
+    maker = FrameMaker()
+    made = numbered([maker.one("pump", "on", T0), maker.one("pump", 5, T0)])
+    place.store.write(made[:1])
+    place.store.write(made)
+    place.server.restart(lost=0)
+    place.store.sync()
+    place.store.write(made)
+
+    assert place.rows() == [(0, 5)]
+    assert place.store.counters([1]) == [SeriesCounters(1, 2, 1, 1)]
+
+
+def test_erased_readings_stay_away(place: Place) -> None:
+    """A server that forgot the erasure, and readings that are sent again, bring nothing of it back."""
+    maker = FrameMaker()
+    some = frames(1.0, 2.0, maker=maker)
+    place.store.write(some)
+    assert place.store.erase([1]) == 2
+    later = frames(3.0, first=3, maker=maker)
+    place.store.write(later)
+    place.server.restart(lost=1)
+    place.store.sync()
+    assert place.store.applied == 0
+    place.store.write(some + later)
+
+    assert place.rows() == [(3, 3.0)]
+    assert place.store.counters([1]) == [SeriesCounters(1, 3, 0, 1, 2)]
+
+
+def test_erasure_that_the_server_did_not_hear_is_said_again(place: Place) -> None:
+    """An erase that failed at the server is finished before anything is written there."""
+    place.store.write(frames(1.0))
+    place.store.read([1], *FOREVER, 1)
+    place.server.fails_to_delete = True
+    with pytest.raises(StoreError):
+        place.store.erase([1])
+    place.server.fails_to_delete = False
+
+    with pytest.raises(StoreError, match="comes first"):
+        place.store.write(frames(1.0, 2.0))
+    assert place.store.applied == 0
+    place.store.write(frames(1.0, 2.0))
+
+    assert place.store.counters([1]) == [SeriesCounters(1, 2, 0, 1, 1)]
+
+
+def test_server_that_would_double(place: Place) -> None:
+    """A server without deduplication is not written to; the error names the flag."""
+    place.server.flags = ""
+
+    with pytest.raises(StoreError, match=r"dedup\.minScrapeInterval=1ms"):
+        place.store.write(frames(1.0))
+
+    assert place.server.posts == []
+
+
+def test_lines_left_out_are_said(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    """Lines that the server refused or ignored, which it acknowledged, are an error in the log."""
+    place.store.write(frames(1.0))
+    place.server.refused = 3
+
+    place.store.sync()
+
+    assert "server left lines out refused=3" in caplog.text
+
+
+def test_rounded_readings_are_counted(place: Place) -> None:
+    """Readings with more digits than the server keeps are counted by series."""
+    place.store.write(frames(0.1 + 0.2, 21.5, 1 / 3))
+
+    assert place.store.rounded([1]) == {1: 2}
+    assert place.store.revisions([1, 2]) == [(3, 0, 0, 0), (0, 0, 0, 0)]
+
+
+def test_large_writes_are_cut(place: Place) -> None:
+    """A write of many readings is several requests."""
+    maker = FrameMaker()
+    frame = maker.batch("pump", [("t", T0 + at * MS, float(at)) for at in range(12_000)])
+
+    place.store.write(numbered([frame]))
+
+    assert [body.count("\n") for body in place.server.posts] == [5_000, 5_000, 2_000]
+    assert len(place.rows()) == 12_000

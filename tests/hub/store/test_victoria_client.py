@@ -1,0 +1,109 @@
+"""HTTP to a server: connections are kept, a broken one is replaced, what goes wrong is an error of the store."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from hub.errors import ConfigError, StoreError
+from hub.store.victoria_client import VictoriaClient
+
+
+class Answering(ThreadingHTTPServer):
+    """Answers by the path; ``seen``: (connection's port, path, body, authorization) of each request."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.seen: list[tuple[int, str, bytes, str | None]] = []
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
+
+    def _answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        assert isinstance(self.server, Answering)
+        self.server.seen.append((self.client_address[1], self.path, body, self.headers.get("Authorization")))
+        self.send_response(503 if self.path.endswith("/busy") else 200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+        # As a server does that let an idle connection go, without saying so before.
+        self.close_connection = self.path.endswith("/closing")
+
+
+@pytest.fixture
+def server() -> Iterator[Answering]:
+    """A server on loopback."""
+    with Answering() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def client(server: Answering) -> Iterator[VictoriaClient]:
+    """A client of it, with a name and below a path."""
+    client = VictoriaClient(f"victoriametrics+http://me:s%20t@127.0.0.1:{server.server_port}/vm/")
+    yield client
+    client.close()
+
+
+def test_requests(server: Answering, client: VictoriaClient) -> None:
+    """One connection carries them all; forms are encoded; who asks is said each time."""
+    assert client.get("/metrics") == b"ok"
+    assert client.ask("/q", {"match[]": "{a}"}) == b"ok"
+    assert client.post("/w", b"x y 1\n") == b"ok"
+
+    assert [one[1:3] for one in server.seen] == [
+        ("/vm/metrics", b""), ("/vm/q", b"match%5B%5D=%7Ba%7D"), ("/vm/w", b"x y 1\n"),
+    ]  # fmt: skip
+    assert len({one[0] for one in server.seen}) == 1
+    assert {one[3] for one in server.seen} == {"Basic bWU6cyB0"}
+
+
+def test_closed_connection_is_replaced(server: Answering, client: VictoriaClient) -> None:
+    """A connection that the server closed while it was idle costs no request."""
+    client.get("/closing")
+
+    assert client.get("/metrics") == b"ok"
+    assert len({one[0] for one in server.seen}) == 2
+
+
+def test_refusal(client: VictoriaClient) -> None:
+    """An answer that is no success is an error that says what was asked and answered."""
+    with pytest.raises(StoreError, match="answered 503 to /busy: ok"):
+        client.get("/busy")
+
+
+def test_nobody_answers(server: Answering) -> None:
+    """A server that is not there is an error of the store; it names no password."""
+    client = VictoriaClient("victoriametrics+http://me:secret@127.0.0.1:1")
+
+    with pytest.raises(StoreError, match="does not answer") as caught:
+        client.get("/metrics")
+
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://x:8428", "victoriametrics+http://", "victoriametrics+http://x:y", "victoriametrics+http://x?a=b"]
+)
+def test_url_that_cannot_be_read(url: str) -> None:
+    """A URL that names no server is refused at once, with one that does."""
+    with pytest.raises(ConfigError, match="victoriametrics\\+http://host:8428"):
+        VictoriaClient(url)

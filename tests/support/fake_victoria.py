@@ -1,0 +1,139 @@
+"""A VictoriaMetrics in memory, as unfriendly as the real one: what it acknowledged it may forget, and of two values of
+one instant it keeps the one that suits it.
+
+Owns: `FakeVictoria`, which passes the same contract suite as the real one does.
+"""
+
+import json
+import random
+import re
+from collections.abc import Mapping
+
+from hub.errors import StoreError
+
+_LINE = re.compile(r"hub,hub=(?P<hub>[0-9a-f]+),series=(?P<series>\d+),.* value=(?P<value>\S+) (?P<ms>\d+)")
+_SELECTOR = re.compile(r'\{__name__="hub_value",hub="(?P<hub>[0-9a-f]+)",series=~"(?P<series>[0-9|]+)"\}')
+_COUNT = re.compile(r"count_over_time\((?P<selector>.*)\[(?P<window>\d+)ms\]\)")
+# What the real one keeps of a number.
+_DIGITS, _LEAST = 12, 1e-300
+
+_Point = tuple[str, int, int]
+
+
+class FakeVictoria:
+    """A `Server`.
+
+    ``is_down``: no request is answered. ``fails_to_delete``: nothing is deleted. ``refused``: lines that it left out,
+    as it says. ``started``: what it says of its start. ``posts``: bodies that were acknowledged.
+    """
+
+    def __init__(self) -> None:
+        self.is_down = self.fails_to_delete = False
+        self.refused = self.started = 0
+        self.flags = '-dedup.minScrapeInterval="1ms"'
+        self.posts: list[str] = []
+        self._source = random.Random(1)
+        self._lines = 0
+        self._points: dict[_Point, float] = {}
+        self._unseen: list[tuple[_Point, float]] = []
+        # Before each write what there was, so that a restart can forget it.
+        self._before: list[dict[_Point, float]] = []
+
+    def restart(self, lost: int) -> None:
+        """Start anew without the last ``lost`` writes."""
+        self._flush()
+        if lost:
+            self._points = self._before[-lost]
+            del self._before[-lost:]
+        self.started += 1
+        self._lines = 0
+
+    def get(self, path: str) -> bytes:
+        """Answer figures and flags; make writes visible."""
+        self._check()
+        match path:
+            case "/metrics":
+                return (
+                    f"vm_app_start_timestamp {self.started}\n"
+                    f'vm_rows_inserted_total{{type="influx"}} {self._lines}\n'
+                    f'vm_rows_invalid_total{{type="influx"}} {self.refused}\n'
+                ).encode()
+            case "/flags":
+                return self.flags.encode()
+        assert path == "/internal/force_flush"
+        self._flush()
+        return b"OK"
+
+    def ask(self, path: str, form: Mapping[str, str]) -> bytes:
+        """Answer an export or a count, or delete."""
+        self._check()
+        if path == "/api/v1/query":
+            match = _COUNT.fullmatch(form["query"])
+            assert match is not None, form
+            last = _ms(form["time"])
+            first = last - int(match["window"]) + 1
+            assert first > 0, "the real one finds nothing then"
+            found = self._find(match["selector"], first, last)
+            result = [{"metric": {"series": str(s)}, "value": [0, str(len(p))]} for s, p in found.items()]
+            return json.dumps({"data": {"result": result}}).encode()
+        if path == "/api/v1/export":
+            found = self._find(form["match[]"], _ms(form["start"]), _ms(form["end"]))
+            lines = [
+                {"metric": {"series": str(s)}, "values": list(p.values()), "timestamps": list(p)}
+                for s, p in found.items()
+            ]
+            return "\n".join(map(json.dumps, lines)).encode()
+        assert path == "/api/v1/admin/tsdb/delete_series"
+        if self.fails_to_delete:
+            raise StoreError("fake: not deleted")
+        self._flush()
+        for number, points in self._find(form["match[]"], 0, 2**62).items():
+            for ms in points:
+                del self._points[self._hub_of(form["match[]"]), number, ms]
+        return b""
+
+    def post(self, path: str, body: bytes) -> bytes:
+        """Take lines."""
+        self._check()
+        assert path == "/api/v2/write?precision=ms"
+        self._flush()
+        self._before.append(dict(self._points))
+        self.posts.append(body.decode())
+        for text in body.decode().splitlines():
+            match = _LINE.fullmatch(text)
+            assert match is not None, text
+            self._unseen.append(((match["hub"], int(match["series"]), int(match["ms"])), float(match["value"])))
+            self._lines += 1
+        return b""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def _check(self) -> None:
+        if self.is_down:
+            raise StoreError("fake: down")
+
+    def _flush(self) -> None:
+        for key, value in self._unseen:
+            if key not in self._points or self._source.random() < 0.5:
+                self._points[key] = float(f"{value:.{_DIGITS}g}") if abs(value) > _LEAST else 0.0
+        self._unseen.clear()
+
+    def _find(self, selector: str, first: int, last: int) -> dict[int, dict[int, float]]:
+        match = _SELECTOR.fullmatch(selector)
+        assert match is not None, selector
+        wanted = set(map(int, match["series"].split("|")))
+        found: dict[int, dict[int, float]] = {}
+        for (hub, number, ms), value in sorted(self._points.items()):
+            if hub == match["hub"] and number in wanted and first <= ms <= last:
+                found.setdefault(number, {})[ms] = value
+        return found
+
+    def _hub_of(self, selector: str) -> str:
+        match = _SELECTOR.fullmatch(selector)
+        assert match is not None, selector
+        return match["hub"]
+
+
+def _ms(seconds: str) -> int:
+    return round(float(seconds) * 1000)
