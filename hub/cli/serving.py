@@ -35,7 +35,8 @@ def serve(
     store: Annotated[
         str | None,
         typer.Option(
-            help="Where readings are: rows, columns (smaller; no way back), influxdb+http://HOST:8086/DATABASE."
+            help="Where readings are: rows, columns (smaller; no way back), or a server: "
+            "influxdb+http://HOST:8086/DATABASE, victoriametrics+http://HOST:8428."
         ),
     ] = None,
     keep_raw: Annotated[

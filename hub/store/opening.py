@@ -8,12 +8,12 @@ imported by those who use them: numpy costs a hub of rows 15 MB and 80 ms.
 import logging
 import sqlite3
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from hub.database import ReadPool
 from hub.errors import StoreError
 from hub.renewal import is_replaced
-from hub.store import embedded, sidecar
+from hub.store import embedded, sidecar, victoria_file
 from hub.store.base import Store
 from hub.store.embedded import EmbeddedStore
 from hub.store.remote import RemoteStore
@@ -21,9 +21,10 @@ from hub.store.sidecar import Sidecar
 
 _log = logging.getLogger("hub.store.opening")
 
-Kind = Literal["columns", "rows", "remote"]
+Kind = Literal["columns", "rows", "remote", "victoriametrics"]
 # How each server's address begins.
-SCHEMES = ("influxdb+http://", "influxdb+https://")
+SCHEMES = ("influxdb+http://", "influxdb+https://", "victoriametrics+http://", "victoriametrics+https://")
+_VICTORIA: Final = "victoriametrics"
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -44,6 +45,8 @@ def kind_of(path: Path) -> Kind | None:
         pool.close()
     if not version:
         return None
+    if version >= victoria_file.SCHEMA_VERSION:
+        return _VICTORIA
     if version >= sidecar.SCHEMA_VERSION:
         return "remote"
     return "columns" if version > embedded.SCHEMA_VERSION else "rows"
@@ -52,7 +55,7 @@ def kind_of(path: Path) -> Kind | None:
 def open_store(path: Path) -> Store:
     """Open a store as it is, a new one as rows; raises as the store does, and when its readings are on a server."""
     found = kind_of(path)
-    if found == "remote":
+    if found in ("remote", _VICTORIA):
         raise StoreError(
             f"the readings of {path} are on a server: start the hub with --store and its address, and ask the hub"
         )
@@ -77,7 +80,7 @@ def open_as(path: Path, kind: str | None, *, token: str = "") -> Store:
     found = kind_of(path)
     if kind.startswith(SCHEMES):
         return _open_remote(path, kind, token, found)
-    if found == "remote":
+    if found in ("remote", _VICTORIA):
         return open_store(path)
     if found == "columns" and kind == "rows":
         raise StoreError(f"{path} holds column chunks, which do not become rows again: start without --store rows")
@@ -95,11 +98,17 @@ def open_as(path: Path, kind: str | None, *, token: str = "") -> Store:
 
 
 def _open_remote(path: Path, address: str, token: str, found: Kind | None) -> Store:
-    if found not in (None, "remote"):
+    is_victoria = address.startswith(_VICTORIA)
+    if found not in (None, _VICTORIA if is_victoria else "remote"):
         raise StoreError(
-            f"{path} holds readings, which do not move to a server: give the hub another data folder, or start it "
-            "without --store"
+            f"{path} holds readings, which do not move to a server, or to another one: give the hub another data "
+            "folder, or start it as before"
         )
+    if is_victoria:
+        from hub.store.victoria import VictoriaStore
+        from hub.store.victoria_client import VictoriaClient
+
+        return VictoriaStore(path, VictoriaClient(address, token))
     from hub.store.influx import InfluxEngine, parse_address
 
     engine = InfluxEngine(parse_address(address), token)

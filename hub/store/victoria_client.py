@@ -9,7 +9,7 @@ import http.client
 import threading
 from collections.abc import Callable, Mapping
 from typing import Protocol
-from urllib.parse import SplitResult, unquote, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from hub.errors import ConfigError, StoreError
 
@@ -17,6 +17,7 @@ _SCHEMES: dict[str, Callable[..., http.client.HTTPConnection]] = {
     "victoriametrics+http": http.client.HTTPConnection,
     "victoriametrics+https": http.client.HTTPSConnection,
 }
+_ADDRESS = "the store's address: use victoriametrics+http://HOST:8428, and $HUB_STORE_TOKEN for a password"
 # An answer of minutes is a server that cannot be used; the server's own limit of a query is 30 s.
 _TIMEOUT_S = 40.0
 # Connections that wait for use; more are closed when they come back.
@@ -42,25 +43,28 @@ class Server(Protocol):
 
 
 class VictoriaClient:
-    """Requests to the server of a URL such as ``victoriametrics+http://host:8428``.
+    """Requests to the server of an address such as ``victoriametrics+http://host:8428``.
+
+    Args:
+        token: what the server or the proxy before it asks for: ``USER:PASSWORD``, or a bearer token; empty: nothing.
 
     Raises:
-        ConfigError: the URL cannot be read.
+        ConfigError: the address cannot be read, or holds a password.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = _TIMEOUT_S) -> None:
-        parts = urlsplit(url)
+    def __init__(self, address: str, token: str = "", *, timeout_s: float = _TIMEOUT_S) -> None:
+        parts = urlsplit(address)
         self.name = f"{parts.scheme}://{parts.hostname}"
         try:
             self._make = _SCHEMES[parts.scheme]
             self._port = parts.port
         except (KeyError, ValueError) as error:
-            raise ConfigError("the store's URL: use victoriametrics+http://host:8428") from error
-        if not parts.hostname or parts.query or parts.fragment:
-            raise ConfigError("the store's URL: use victoriametrics+http://host:8428")
+            raise ConfigError(_ADDRESS) from error
+        if not parts.hostname or parts.username is not None or parts.query or parts.fragment:
+            raise ConfigError(_ADDRESS)
         self._host = parts.hostname
         self._path = parts.path.rstrip("/")
-        self._headers = _authorization(parts)
+        self._headers = _authorization(token)
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._idle: list[http.client.HTTPConnection] = []
@@ -131,8 +135,9 @@ class VictoriaClient:
         connection.close()
 
 
-def _authorization(parts: SplitResult) -> dict[str, str]:
-    if parts.username is None:
+def _authorization(token: str) -> dict[str, str]:
+    if not token:
         return {}
-    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+    if ":" in token:
+        return {"Authorization": f"Basic {base64.b64encode(token.encode()).decode()}"}
+    return {"Authorization": f"Bearer {token}"}

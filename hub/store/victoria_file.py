@@ -1,9 +1,10 @@
 """The file beside a VictoriaMetrics: the ledger, how far the server is, and readings that it cannot hold.
 
-Owns: the file ``victoria.sqlite3``. Place: below `store.victoria`. Must not: know the network.
+Owns: ``readings.sqlite3`` where readings are in VictoriaMetrics. Place: below `store.victoria`. Must not: know the
+network.
 
 ``sent``: the last frame that was counted here and handed to the server. ``kept``: the last that the server has on its
-disk for certain; above it frames are sent again after a restart, uncounted. A reading in ``beside`` stands for its
+disk for certain, the ``applied`` of a backup; above it frames are sent again after a restart, uncounted. A reading in ``beside`` stands for its
 millisecond, whatever the server says; ``is_alone``: the server has none there.
 """
 
@@ -13,7 +14,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from hub.errors import StoreError
 from hub.store.base import Row
 from hub.store.batch import FALSE, TRUE
 
-SCHEMA_VERSION = 1
+# A file of plain rows, which has the same name, says 1 and more, one of column chunks 100, another server's 1000.
+SCHEMA_VERSION = 2000
 _SCHEMA = """
-CREATE TABLE state(id INTEGER PRIMARY KEY CHECK(id = 1), hub TEXT NOT NULL, sent INTEGER NOT NULL,
-    kept INTEGER NOT NULL);
+CREATE TABLE progress(id INTEGER PRIMARY KEY CHECK(id = 1), hub TEXT NOT NULL, sent INTEGER NOT NULL,
+    applied INTEGER NOT NULL);
 CREATE TABLE series(series INTEGER PRIMARY KEY, kind INTEGER NOT NULL, accepted INTEGER NOT NULL,
     superseded INTEGER NOT NULL, erased INTEGER NOT NULL, late INTEGER NOT NULL, rounded INTEGER NOT NULL,
     erased_at INTEGER NOT NULL, oldest_ms INTEGER, newest_ns INTEGER, newest_value);
@@ -83,13 +85,13 @@ class VictoriaFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection = open_database(path, _SCHEMA, SCHEMA_VERSION, synchronous=NORMAL, error=StoreError)
-        self._connection.execute("INSERT OR IGNORE INTO state VALUES (1, ?, 0, 0)", (secrets.token_hex(8),))
+        self._connection.execute("INSERT OR IGNORE INTO progress VALUES (1, ?, 0, 0)", (secrets.token_hex(8),))
         self._readers = ReadPool(path)
         self._lock = threading.Lock()
         self.hub: str
         self.sent: int
         self.kept: int
-        self.hub, self.sent, self.kept = self._connection.execute("SELECT hub, sent, kept FROM state").fetchone()
+        self.hub, self.sent, self.kept = self._connection.execute("SELECT hub, sent, applied FROM progress").fetchone()
 
     def commit(self, sent: int, ledgers: Sequence[Ledger], beside: Sequence[Beside]) -> None:
         """Count frames up to ``sent`` in one transaction."""
@@ -100,19 +102,19 @@ class VictoriaFile:
         with self._transaction() as connection:
             insert_rows(connection, "INSERT OR REPLACE INTO series", 11, fields)
             insert_rows(connection, "INSERT OR REPLACE INTO beside", 4, rows)
-            connection.execute("UPDATE state SET sent = ?", (sent,))
+            connection.execute("UPDATE progress SET sent = ?", (sent,))
         self.sent = sent
 
     def keep(self, kept: int) -> None:
         """Note that the server has every frame up to ``kept`` on its disk."""
         with self._transaction() as connection:
-            connection.execute("UPDATE state SET kept = ?", (kept,))
+            connection.execute("UPDATE progress SET applied = ?", (kept,))
         self.kept = kept
 
     def rewind(self, offset: int) -> None:
         """Count frames again from ``offset`` on, which are other frames now."""
         with self._transaction() as connection:
-            connection.execute("UPDATE state SET sent = ?1, kept = min(kept, ?1)", (offset,))
+            connection.execute("UPDATE progress SET sent = ?1, applied = min(applied, ?1)", (offset,))
             connection.execute("UPDATE series SET erased_at = min(erased_at, ?)", (offset,))
         self.sent, self.kept = offset, min(self.kept, offset)
 
@@ -145,12 +147,12 @@ class VictoriaFile:
     def account(self, series: Sequence[int]) -> tuple[int, dict[int, Ledger]]:
         """Return ``sent`` and the ledgers of that moment."""
         with self._readers.connection() as connection:
-            sent: int = connection.execute("SELECT sent FROM state").fetchone()[0]
+            sent: int = connection.execute("SELECT sent FROM progress").fetchone()[0]
             rows = connection.execute(
                 f"SELECT * FROM series WHERE series IN {_IDS} ORDER BY series",  # noqa: S608
                 (json.dumps(list(series)),),
             )
-            return sent, {row[0]: Ledger(*row[:10], newest_value=_from_sql(row[10])) for row in rows}
+            return sent, {row[0]: _ledger(*row) for row in rows}
 
     def beside(self, series: Sequence[int], first_ms: int, last_ms: int) -> Iterator[Beside]:
         """Yield what is kept here with first <= time <= last."""
@@ -214,6 +216,10 @@ class VictoriaFile:
                     yield self._connection
             except sqlite3.Error as error:
                 raise StoreError(f"{self._path}: a write failed and was undone: {error}") from error
+
+
+def _ledger(*fields: Any) -> Ledger:
+    return replace(Ledger(*fields), newest_value=_from_sql(fields[-1]))
 
 
 def _ledger_fields(ledger: Ledger) -> tuple[Any, ...]:

@@ -30,7 +30,7 @@ class VictoriaMetrics:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
-    def url(self) -> str:
+    def address(self) -> str:
         """What `--store` is told."""
         return f"victoriametrics+http://127.0.0.1:{self.port}"
 

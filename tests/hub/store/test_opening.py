@@ -84,3 +84,24 @@ def test_folder_and_server_belong_together(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="HUB_STORE_TOKEN"):
         open_as(tmp_path / "new", "influxdb+http://user:secret@h/hub")
     assert not (tmp_path / "new").exists()
+
+
+VICTORIA = "victoriametrics+http://127.0.0.1:1"
+
+
+def test_folder_belongs_to_one_kind_of_server(tmp_path: Path) -> None:
+    """A folder begun with VictoriaMetrics goes on there while it is away, and not on another server or here."""
+    open_as(tmp_path / "victoria", VICTORIA).close()
+    open_as(tmp_path / "influx", ADDRESS, token="x").close()
+
+    assert kind_of(tmp_path / "victoria") == "victoriametrics"
+    with closing(open_as(tmp_path / "victoria", VICTORIA)) as store:
+        assert (store.applied, store.latest([1])) == (0, [])
+    with pytest.raises(StoreError, match="are on a server"):
+        open_as(tmp_path / "victoria", None)
+    for folder, address in (("victoria", ADDRESS), ("influx", VICTORIA)):
+        with pytest.raises(StoreError, match="or to another one"):
+            open_as(tmp_path / folder, address)
+    with pytest.raises(ConfigError, match="HUB_STORE_TOKEN"):
+        open_as(tmp_path / "new", "victoriametrics+http://user:secret@h")
+    assert not (tmp_path / "new").exists()

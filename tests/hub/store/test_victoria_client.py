@@ -57,8 +57,8 @@ def server() -> Iterator[Answering]:
 
 @pytest.fixture
 def client(server: Answering) -> Iterator[VictoriaClient]:
-    """A client of it, with a name and below a path."""
-    client = VictoriaClient(f"victoriametrics+http://me:s%20t@127.0.0.1:{server.server_port}/vm/")
+    """A client of it, with a password and below a path."""
+    client = VictoriaClient(f"victoriametrics+http://127.0.0.1:{server.server_port}/vm/", "me:s t")
     yield client
     client.close()
 
@@ -92,7 +92,7 @@ def test_refusal(client: VictoriaClient) -> None:
 
 def test_nobody_answers(server: Answering) -> None:
     """A server that is not there is an error of the store; it names no password."""
-    client = VictoriaClient("victoriametrics+http://me:secret@127.0.0.1:1")
+    client = VictoriaClient("victoriametrics+http://127.0.0.1:1", "secret")
 
     with pytest.raises(StoreError, match="does not answer") as caught:
         client.get("/metrics")
@@ -101,9 +101,15 @@ def test_nobody_answers(server: Answering) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://x:8428", "victoriametrics+http://", "victoriametrics+http://x:y", "victoriametrics+http://x?a=b"]
+    "rest",
+    ["", "x:y", "x?a=b", "me:secret@x"],
 )
-def test_url_that_cannot_be_read(url: str) -> None:
-    """A URL that names no server is refused at once, with one that does."""
-    with pytest.raises(ConfigError, match="victoriametrics\\+http://host:8428"):
-        VictoriaClient(url)
+def test_address_that_cannot_be_read(rest: str) -> None:
+    """What names no server, or a password, is refused at once, with an address that does; the password is not told."""
+    with pytest.raises(ConfigError, match=r"victoriametrics\+http://HOST:8428") as caught:
+        VictoriaClient(f"victoriametrics+http://{rest}")
+
+    assert "secret" not in str(caught.value)
+    with pytest.raises(ConfigError):
+        VictoriaClient("http://x:8428")
+    assert VictoriaClient("victoriametrics+https://x", "abc")._headers == {"Authorization": "Bearer abc"}

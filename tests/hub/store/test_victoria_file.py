@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from device_sdk.reading import Value
 from hub.errors import StoreError
 from hub.store.base import Row
 from hub.store.victoria_file import Beside, Ledger, VictoriaFile
@@ -26,9 +27,8 @@ def file(path: Path) -> Iterator[VictoriaFile]:
 
 def test_everything_outlives_a_restart(path: Path, file: VictoriaFile) -> None:
     """Position, name, ledgers with a value of each type, and readings beside are the same afterwards."""
-    ledgers = [
-        Ledger(number, 2, 5, 1, 0, 1, 3, 0, 7, 9_000_000, value) for number, value in enumerate([1, 1.0, True, "on"], 1)
-    ]
+    values: list[Value] = [1, 1.0, True, "on"]
+    ledgers = [Ledger(number, 2, 5, 1, 0, 1, 3, 0, 7, 9_000_000, value) for number, value in enumerate(values, 1)]
     file.commit(12, ledgers, [Beside(1, 7, 2**60, False), Beside(1, 8, "x", True)])
     file.keep(9)
     file.close()
