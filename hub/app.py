@@ -56,7 +56,7 @@ from hub.roles import Identity, Role, Verb
 from hub.rollout import Rollout
 from hub.session import DeviceSession
 from hub.sign_in import SignIn
-from hub.store.base import RetainingStore
+from hub.store.base import RetainingStore, Store
 from hub.store.consumer import StoreConsumer
 from hub.store.opening import open_as
 from hub.streams import NEW_STREAMS_NS, Streams
@@ -144,9 +144,7 @@ class Hub:
         self.journal = files.enter_context(closing(SqliteJournal(data / "journal.sqlite3")))
         begun = self.journal.begun(time.time_ns() - NEW_STREAMS_NS)
         self.streams = Streams(self.journal.runs(), self.journal.head, self._find_marks, begun)
-        token = self.config.store_token.get_secret_value()
-        store = await asyncio.to_thread(open_as, data / "readings.sqlite3", self.config.store, token=token)
-        self.store = files.enter_context(closing(store))
+        self.store = files.enter_context(closing(await asyncio.to_thread(self._open_store, data)))
         self.registry = Registry(
             self.journal.series(), ids_from=self.store.largest_series() + 1, described=self.metadata.channel
         )
@@ -174,6 +172,9 @@ class Hub:
         self.live = Live(self.journal, self.registry.by_id.values(), loop, newest=self.registry.latest)
         self.query = Query(self.registry, self.store)
         self._build_intakes()
+
+    def _open_store(self, data: Path) -> Store:
+        return open_as(data / READINGS, self.config.store, token=self.config.store_token.get_secret_value())
 
     def _build_intakes(self) -> None:
         """Build what gives frames to the journal that no device sends now."""

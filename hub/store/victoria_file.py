@@ -4,8 +4,8 @@ Owns: ``readings.sqlite3`` where readings are in VictoriaMetrics. Place: below `
 network.
 
 ``sent``: the last frame that was counted here and handed to the server. ``kept``: the last that the server has on its
-disk for certain, the ``applied`` of a backup; above it frames are sent again after a restart, uncounted. A reading in ``beside`` stands for its
-millisecond, whatever the server says; ``is_alone``: the server has none there.
+disk for certain, the ``applied`` of a backup; above it frames are sent again after a restart, uncounted. A reading in
+``beside`` stands for its millisecond, whatever the server says; ``is_alone``: the server has none there.
 """
 
 import json
