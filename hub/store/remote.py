@@ -145,7 +145,7 @@ class RemoteStore:
 
         When they were received is not kept.
         """
-        entries = self._named(series)
+        entries = self._named(series) if start_ns < end_ns else []
         at_once = max(limit // max(len(entries), 1) + 1, _LEAST_ROWS)
         first = self._engine.read([e.name for e in entries], start_ns, end_ns, at_once, descending=descending)
         sources = [
@@ -173,7 +173,7 @@ class RemoteStore:
     ) -> list[Bucket]:
         """Return buckets by (start, series): by the server where it says the same as we do, from pages of rows else."""
         check_aggregate(functions, step_ns)
-        entries = self._named(series)
+        entries = self._named(series) if start_ns < end_ns else []
         if set(functions) - set(AGGREGATES) or any(entry.kinds != 1 << FLOAT for entry in entries):
             return aggregate_rows(
                 self, [entry.id for entry in entries], start_ns, end_ns, step_ns, functions, origin_ns=origin_ns,
