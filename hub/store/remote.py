@@ -7,10 +7,12 @@ Owns: what every such store does alike; an `Engine` is one server's way of being
 Theory of operation. A write sends the lines of some frames in one request and then notes the new position in the
 sidecar. The same frames again overwrite themselves. A line that the server refuses is found by halving the request; it
 is kept in the sidecar with what the server said, and the others are stored. Newest values are in the sidecar, so a hub
-starts while its server is away; history then answers an error that says so.
+starts while its server is away; history then answers an error that says so. Rows are counted between writes: while one
+is being repeated, the server may hold what the ledger does not know yet, and an account is an error.
 """
 
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from heapq import merge
 from itertools import islice
@@ -86,7 +88,9 @@ class RemoteStore:
         self._sidecar = sidecar
         self._max_buckets = max_buckets
         self._prefixes: dict[int, str] = {}
-        self._rows = 0
+        # Held by whoever changes the server's rows or compares them with the ledger.
+        self._lock = threading.Lock()
+        self._is_torn = False
 
     @property
     def applied(self) -> int:
@@ -99,19 +103,22 @@ class RemoteStore:
         Raises:
             StoreError: the server did not take them; the same call again is right.
         """
-        fresh = [frame for frame in frames if frame.offset > self.applied]
-        if not fresh:
-            return
-        batch = _Batch(self._sidecar)
-        for frame in fresh:
-            batch.add(frame)
-        upto = fresh[-1].offset
-        self._look_up(batch, upto)
-        lines = [line(self._prefix(batch.changed[key[0]]), key[1], value) for key, value in batch.values.items()]
-        refused = self._send(list(batch.values.items()), lines)
-        for one in refused:
-            batch.refuse(one)
-        self._sidecar.apply(upto, batch.changed, refused, batch.uncertain)
+        with self._lock:
+            self._end_erasures()
+            fresh = [frame for frame in frames if frame.offset > self.applied]
+            if not fresh:
+                return
+            batch = _Batch(self._sidecar)
+            for frame in fresh:
+                batch.add(frame)
+            upto = fresh[-1].offset
+            self._look_up(batch, upto)
+            lines = [line(self._prefix(batch.changed[key[0]]), key[1], value) for key, value in batch.values.items()]
+            self._is_torn = True
+            refused = self._send(list(batch.values.items()), lines)
+            batch.refuse(refused)
+            self._sidecar.apply(upto, batch.changed, refused, batch.uncertain)
+            self._is_torn = False
 
     def sync(self) -> int:
         """Return the offset up to which everything is durable here and on the server."""
@@ -119,7 +126,8 @@ class RemoteStore:
 
     def rewind(self, offset: int) -> None:
         """Set ``applied`` back to ``offset``."""
-        self._sidecar.rewind(offset)
+        with self._lock:
+            self._sidecar.rewind(offset)
 
     def refusals(self) -> list[Refused]:
         """Return the newest readings that the server refused, the last first."""
@@ -202,9 +210,15 @@ class RemoteStore:
         return self.account(series).series
 
     def account(self, series: Sequence[int]) -> StoreAccount:
-        """Return counters and the position they are of; while writes go on, the rows may be of a later one."""
-        applied, entries = self.applied, self._named(series)
-        counts = self._engine.count([entry.name for entry in entries])
+        """Return counters and the position they are of; waits for the write at hand.
+
+        Raises:
+            StoreError: the server does not answer, or a write that was cut off must be repeated first.
+        """
+        with self._lock:
+            self._check_whole()
+            applied, entries = self.applied, self._named(series)
+            counts = self._engine.count([entry.name for entry in entries])
         return StoreAccount(
             applied,
             [
@@ -213,20 +227,32 @@ class RemoteStore:
             ],
         )
 
+    def revisions(self, series: Sequence[int]) -> list[tuple[int, int, int, int]]:
+        """Return (accepted, superseded, erased, late) of each series, zeros where unknown; asks no server."""
+        entries = self._sidecar.entries
+        found = [entries.get(number) for number in series]
+        return [(0, 0, 0, 0) if e is None else (e.accepted, e.superseded, e.erased + e.refused, e.late) for e in found]
+
     def largest_series(self) -> int:
         """Return the largest series id that ever had a reading."""
         return max(self._sidecar.entries, default=0)
 
     def erase(self, series: Sequence[int]) -> int:
-        """Delete all rows of the series; return how many there were. Nothing may write to them meanwhile."""
+        """Delete all rows of the series, between writes; return how many there were.
+
+        Raises:
+            StoreError: the server does not answer; what was begun is ended before the next write.
+        """
         erased = 0
-        for entry in self._named(series):
-            (count,) = self._engine.count([entry.name])
-            self._engine.delete(entry.name)
-            gone = entry.copy()
-            gone.erased, gone.newest_ns, gone.newest = entry.erased + count, None, 0
-            self._sidecar.apply(self.applied, {gone.id: gone})
-            erased += count
+        with self._lock:
+            self._check_whole()
+            self._end_erasures()
+            for entry in self._named(series):
+                (count,) = self._engine.count([entry.name])
+                if count:
+                    self._sidecar.begin_erasure(entry.id, count)
+                    self._end_erasures()
+                    erased += count
         return erased
 
     def statistics(self) -> StoreStatistics:
@@ -238,6 +264,15 @@ class RemoteStore:
         """Close all handles; safe to call twice."""
         self._engine.close()
         self._sidecar.close()
+
+    def _check_whole(self) -> None:
+        if self._is_torn:
+            raise StoreError("the last write to the store's server was cut off and is being repeated; ask again")
+
+    def _end_erasures(self) -> None:
+        for number in list(self._sidecar.erasures):
+            self._engine.delete(self._sidecar.entries[number].name)
+            self._sidecar.end_erasure(number)
 
     def _named(self, series: Sequence[int]) -> list[Entry]:
         entries = self._sidecar.entries
@@ -257,7 +292,9 @@ class RemoteStore:
             unknown = sorted(time_ns for time_ns in times if time_ns not in known)
             there = self._existing(batch.changed[number].name, unknown)
             notes += [(number, time_ns, time_ns in there) for time_ns in unknown]
-            batch.changed[number].superseded += sum(known.values()) + len(there)
+            there |= {time_ns for time_ns, was_there in known.items() if was_there}
+            batch.changed[number].superseded += len(there)
+            batch.replaced |= {(number, time_ns) for time_ns in there}
         self._sidecar.note(upto, notes)
 
     def _existing(self, name: SeriesName, times: Sequence[int]) -> set[int]:
@@ -310,6 +347,7 @@ class _Batch:
         self.values: dict[tuple[int, int], Value] = {}
         self.changed: dict[int, Entry] = {}
         self.uncertain: dict[int, set[int]] = {}
+        self.replaced: set[tuple[int, int]] = set()
 
     def add(self, frame: Frame) -> None:
         """Take the readings of the next frame."""
@@ -319,13 +357,20 @@ class _Batch:
             for dt, value in zip(column.dt, column.values, strict=True):
                 self._add(entry, before_ns, frame.t0 + dt * frame.tick, value)
 
-    def refuse(self, one: Refused) -> None:
-        """Count a reading as refused."""
-        entry = self.changed[one.series]
-        entry.refused += 1
-        if entry.newest_ns == one.time_ns:
-            before = self._sidecar.entries.get(one.series)
+    def refuse(self, refused: Sequence[Refused]) -> None:
+        """Count readings as refused; none of them is the newest of its series."""
+        for one in refused:
+            key, entry = (one.series, one.time_ns), self.changed[one.series]
+            del self.values[key]
+            entry.refused += 1
+            # What it was to replace is still there.
+            entry.superseded -= key in self.replaced
+        for number in {one.series for one in refused}:
+            entry, before = self.changed[number], self._sidecar.entries.get(number)
             entry.newest_ns, entry.newest = (None, 0) if before is None else (before.newest_ns, before.newest)
+            for (of, time_ns), value in self.values.items():
+                if of == number and (entry.newest_ns is None or time_ns >= entry.newest_ns):
+                    entry.newest_ns, entry.newest = time_ns, value
 
     def _add(self, entry: Entry, before_ns: int | None, time_ns: int, value: Value) -> None:
         entry.accepted += 1

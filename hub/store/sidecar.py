@@ -5,7 +5,9 @@ know a server.
 
 A write is on the server first and then here, in one transaction: after a crash between the two the same frames are
 written again, which changes nothing there. Whether a reading replaced an older one is asked of the server before it is
-written, and noted here before, or the second time its own first time would be taken for the older one.
+written, and noted here before, or the second time its own first time would be taken for the older one. Such a note is
+fsynced, so that it holds at a power cut too; a position is not: it falls back together with the ledger. An erasure is
+noted with its number of rows before it begins, and ended later if need be.
 """
 
 import json
@@ -33,12 +35,14 @@ CREATE TABLE series(id INTEGER PRIMARY KEY, namespace TEXT NOT NULL, device TEXT
     erased INTEGER NOT NULL, late INTEGER NOT NULL, newest_ns INTEGER, newest NOT NULL);
 CREATE TABLE known(series INTEGER NOT NULL, time_ns INTEGER NOT NULL, was_there INTEGER NOT NULL,
     PRIMARY KEY(series, time_ns)) WITHOUT ROWID;
+CREATE TABLE erasure(series INTEGER PRIMARY KEY, rows INTEGER NOT NULL);
 CREATE TABLE refused(id INTEGER PRIMARY KEY AUTOINCREMENT, series INTEGER NOT NULL, time_ns INTEGER NOT NULL,
     value NOT NULL, reason TEXT NOT NULL)
 """
 # Readings that the server refused, the newest ones; beyond it they are counted alone. 10 MB with long texts.
 MAX_REFUSED = 10_000
 _MAX_REASON = 300
+_REPLACE = "INSERT OR REPLACE INTO series VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _TRUE, _FALSE = b"\x01", b"\x00"
 _NOTHING: Mapping[int, Iterable[int]] = MappingProxyType({})
 
@@ -92,6 +96,8 @@ class Sidecar:
         self.applied, self._known_upto = self._database.execute("SELECT applied, known_upto FROM progress").fetchone()
         rows = self._database.execute("SELECT * FROM series").fetchall()
         self.entries: Mapping[int, Entry] = {row[0]: _entry(*row) for row in rows}
+        #: Series whose deletion was begun, and how many rows they had then.
+        self.erasures: dict[int, int] = dict(self._database.execute("SELECT series, rows FROM erasure").fetchall())
 
     def known(self, series: int, times: Iterable[int]) -> dict[int, bool]:
         """Return of those times that were noted before an unfinished write whether a reading was there."""
@@ -108,7 +114,7 @@ class Sidecar:
         """Note (series, time, whether a reading was there) before the frames up to ``upto`` are written."""
         if not found:
             return
-        with self._changing() as database:
+        with self._changing(is_durable=True) as database:
             database.executemany("INSERT OR IGNORE INTO known VALUES (?, ?, ?)", found)
             database.execute("UPDATE progress SET known_upto = max(known_upto, ?)", (upto,))
         self._known_upto = max(self._known_upto, upto)
@@ -122,9 +128,7 @@ class Sidecar:
     ) -> None:
         """Take over what a write came to; the times that were ``looked_up`` for it have a reading now."""
         with self._changing() as database:
-            database.executemany(
-                "INSERT OR REPLACE INTO series VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_row, changed.values())
-            )
+            database.executemany(_REPLACE, map(_row, changed.values()))
             if refused:
                 database.executemany(
                     "INSERT INTO refused(series, time_ns, value, reason) VALUES (?, ?, ?, ?)",
@@ -145,6 +149,22 @@ class Sidecar:
         self.applied = applied
         self.entries = {**self.entries, **changed}
 
+    def begin_erasure(self, series: int, rows: int) -> None:
+        """Note how many rows a series has that is about to be deleted."""
+        with self._changing(is_durable=True) as database:
+            database.execute("INSERT OR REPLACE INTO erasure VALUES (?, ?)", (series, rows))
+        self.erasures[series] = rows
+
+    def end_erasure(self, series: int) -> None:
+        """Count the rows of a deleted series as erased; it begins anew."""
+        gone = self.entries[series].copy()
+        gone.erased, gone.newest_ns, gone.newest = gone.erased + self.erasures[series], None, 0
+        with self._changing() as database:
+            database.execute(_REPLACE, _row(gone))
+            database.execute("DELETE FROM erasure WHERE series = ?", (series,))
+        self.entries = {**self.entries, series: gone}
+        del self.erasures[series]
+
     def rewind(self, offset: int) -> None:
         """Set ``applied`` back."""
         with self._changing() as database:
@@ -161,14 +181,10 @@ class Sidecar:
 
     def sync(self) -> int:
         """Make it durable with one fsync; return ``applied``."""
-        with self._lock:
-            self._database.execute(f"PRAGMA synchronous={FULL}")
-        try:
-            with self._changing():
-                pass
-        finally:
-            with self._lock:
-                self._database.execute(f"PRAGMA synchronous={NORMAL}")
+        with self._changing(is_durable=True) as database:
+            # Written twice, for SQLite leaves a page alone that would not change, and then fsyncs nothing.
+            database.execute("UPDATE progress SET applied = -1")
+            database.execute("UPDATE progress SET applied = ?", (self.applied,))
         return self.applied
 
     def close(self) -> None:
@@ -177,15 +193,21 @@ class Sidecar:
             self._database.close()
 
     @contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
+    def _changing(self, *, is_durable: bool = False) -> Iterator[sqlite3.Connection]:
+        """Give one transaction; ``is_durable``: it and all before it are fsynced."""
         with self._lock:
             try:
+                if is_durable:
+                    self._database.execute(f"PRAGMA synchronous={FULL}")
                 with transaction(self._database, self._path):
                     yield self._database
             except sqlite3.Error as error:
                 if is_disk_failure(error):
                     raise DiskFailedError(f"{self._path}: {error}; start the hub again") from error
                 raise StoreError(f"{self._path}: a write failed and was undone: {error}") from error
+            finally:
+                if is_durable:
+                    self._database.execute(f"PRAGMA synchronous={NORMAL}")
 
 
 def _entry(number: int, namespace: str, device: str, channel: str, *rest: Any) -> Entry:

@@ -28,6 +28,8 @@ class Shim(BaseHTTPRequestHandler):
     """Hands each request to the server behind it; a write under its older name."""
 
     protocol_version = "HTTP/1.1"
+    # Head and body of an answer are two packets; the second would wait for the first one's acknowledgement.
+    disable_nagle_algorithm = True
     port = 0
 
     def do_POST(self) -> None:

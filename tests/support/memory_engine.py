@@ -17,13 +17,14 @@ _LINE = re.compile(r"reading,channel=(\S+),device=(\S+),namespace=(\S+) kind=(\d
 class MemoryEngine:
     """Keeps rows by series.
 
-    ``poison``: values it refuses; ``is_down``: nothing is taken; ``dies_after``: a write is, and its answer is lost.
+    ``poison``: values it refuses; ``is_down``: nothing is taken; ``dies_after``: a write is, and its answer is lost;
+    ``loses_deletes``: a deletion never arrives.
     """
 
     def __init__(self) -> None:
         self.rows: dict[SeriesName, dict[int, Value]] = {}
         self.poison: set[Value] = set()
-        self.is_down = self.dies_after = False
+        self.is_down = self.dies_after = self.loses_deletes = False
         self.writes = 0
 
     def write(self, lines: bytes) -> None:
@@ -62,6 +63,8 @@ class MemoryEngine:
 
     def delete(self, name: SeriesName) -> None:
         """Delete a series."""
+        if self.loses_deletes:
+            raise StoreError("connection reset")
         self._check()
         self.rows.pop(name, None)
 

@@ -15,6 +15,7 @@ from tests.support.frames import T0, FrameMaker, numbered
 from tests.support.memory_engine import MemoryEngine
 
 S = 10**9
+FOREVER = (-(2**62), 2**62)
 
 
 class World:
@@ -29,7 +30,7 @@ class World:
     def restart(self) -> None:
         """Begin again with what is on the disk."""
         self.store.close()
-        self.engine.is_down = self.engine.dies_after = False
+        self.engine.is_down = self.engine.dies_after = self.engine.loses_deletes = False
         self.store = RemoteStore(self.engine, Sidecar(self._path))
 
     def frame(self, *readings: tuple[int, Value], channel: str = "t") -> Frame:
@@ -120,3 +121,63 @@ def test_late_readings_far_apart_fetch_little(world: World) -> None:
     world.store.write(numbered([world.frame((5, 1.0), (6, 1.0), (9 * 10**6, 1.0))], 2))
 
     assert asked == [(T0 + 5 * S, T0 + 6 * S + 1), (T0 + 9 * 10**6 * S, T0 + 9 * 10**6 * S + 1)]
+
+
+def test_refused_correction_replaces_nothing(world: World) -> None:
+    """The older value stays, so it is not counted as superseded."""
+    world.store.write(numbered([world.frame((0, 1.0), (5, 3.0))]))
+    world.engine.poison = {2.0}
+    world.store.write(numbered([world.frame((0, 2.0))], 2))
+
+    assert world.store.counters([1]) == [SeriesCounters(1, 3, 0, 2, 1, 1)]
+    assert world.store.read([1], *FOREVER, 9)[0] == Row(1, T0, 1.0)
+
+
+def test_newest_beside_a_refused_one(world: World) -> None:
+    """Of the readings of a write the newest that is stored is the newest, and its instant again is a correction."""
+    world.engine.poison = {9.0}
+    world.store.write(numbered([world.frame((0, 1.0), (1, 2.0), (2, 9.0))]))
+    world.store.write(numbered([world.frame((1, 3.0))], 2))
+
+    assert world.store.latest([1]) == [Row(1, T0 + S, 3.0)]
+    assert world.store.counters([1]) == [SeriesCounters(1, 4, 1, 2, 1)]
+
+
+def test_account_waits_for_a_write_that_was_cut_off(world: World) -> None:
+    """The server may hold what the ledger does not know: to compare them would cry wolf."""
+    frames = numbered([world.frame((0, 1.0))])
+    world.engine.dies_after = True
+    with pytest.raises(StoreError):
+        world.store.write(frames)
+    world.engine.is_down = world.engine.dies_after = False
+
+    for question in (world.store.account, world.store.counters, world.store.erase):
+        with pytest.raises(StoreError, match="being repeated"):
+            question([1])
+    world.store.write(frames)
+    assert world.store.counters([1]) == [SeriesCounters(1, 1, 0, 1)]
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_erasure_that_was_cut_off_is_ended(world: World, is_deleted: bool) -> None:
+    """Its rows are counted once, whether the server had deleted them or not, before anything new is written."""
+    world.store.write(numbered([world.frame((0, 1.0), (1, 2.0))]))
+    world.engine.loses_deletes = True
+    with pytest.raises(StoreError):
+        world.store.erase([1])
+    if is_deleted:
+        world.engine.rows.clear()
+
+    world.restart()
+    world.store.write(numbered([world.frame((1, 5.0))], 2))
+
+    assert world.store.counters([1]) == [SeriesCounters(1, 3, 0, 1, 2)]
+    assert world.store.latest([1]) == [Row(1, T0 + S, 5.0)]
+
+
+def test_revisions_ask_no_server(world: World) -> None:
+    """They are of the ledger; a series that never was has zeros."""
+    world.store.write(numbered([world.frame((0, 1.0), (0, 2.0))]))
+    world.engine.is_down = True
+
+    assert world.store.revisions([9, 1]) == [(0, 0, 0, 0), (2, 1, 0, 0)]

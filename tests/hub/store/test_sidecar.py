@@ -47,3 +47,28 @@ def test_refused_readings_are_kept_and_bounded(tmp_path: Path) -> None:
 
     assert len(found) == sidecar.MAX_REFUSED
     assert (found[0].time_ns, found[0].value, len(found[0].reason)) == (sidecar.MAX_REFUSED + 4, True, 300)
+
+
+def test_sync_and_notes_write_a_commit_each_time(tmp_path: Path) -> None:
+    """Only a commit that writes a page is fsynced: `sync` makes one also when nothing has moved."""
+    with closing(Sidecar(tmp_path / "remote.sqlite3")) as kept:
+        log = tmp_path / "remote.sqlite3-wal"
+        sizes = [log.stat().st_size]
+        for _ in range(2):
+            assert kept.sync() == 0
+            sizes.append(log.stat().st_size)
+
+    assert sizes[0] < sizes[1] < sizes[2]
+
+
+def test_erasure_lives_until_it_is_ended(tmp_path: Path) -> None:
+    """Also in the next process; then its rows are counted, and the series has no newest reading."""
+    entry = Entry(7, NAME, kinds=2, accepted=5, erased=1, newest_ns=4, newest=1)
+    with closing(Sidecar(tmp_path / "remote.sqlite3")) as first:
+        first.apply(9, {7: entry})
+        first.begin_erasure(7, 4)
+    with closing(Sidecar(tmp_path / "remote.sqlite3")) as again:
+        assert again.erasures == {7: 4}
+        again.end_erasure(7)
+    with closing(Sidecar(tmp_path / "remote.sqlite3")) as last:
+        assert (last.erasures, last.entries[7].erased, last.entries[7].newest_ns) == ({}, 5, None)
