@@ -140,7 +140,6 @@ class Hub:
         self.sign_in = SignIn(self.users, files.enter_context(closing(Passwords())))
         self.downlink = Downlink()
         self.commands = files.enter_context(closing(Commands(data / "commands.sqlite3", self.downlink)))
-        states = files.enter_context(closing(States(data / "states.sqlite3")))
         self.journal = files.enter_context(closing(SqliteJournal(data / "journal.sqlite3")))
         begun = self.journal.begun(time.time_ns() - NEW_STREAMS_NS)
         self.streams = Streams(self.journal.runs(), self.journal.head, self._find_marks, begun)
@@ -167,7 +166,7 @@ class Hub:
             loop.call_soon_threadsafe(self.system_feed.wake)
 
         self.change_log.listen(entry_written)
-        self.rollout = Rollout(states, self.downlink)
+        self.rollout = Rollout(files.enter_context(closing(States(data / "states.sqlite3"))), self.downlink)
         self.downlink.listen(self.rollout)
         self.live = Live(self.journal, self.registry.by_id.values(), loop, newest=self.registry.latest)
         self.query = Query(self.registry, self.store)

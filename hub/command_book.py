@@ -68,6 +68,10 @@ class CommandBook:
             self._by_device.setdefault((order.namespace, device), {})[order.key] = None
         heapq.heappush(self._deadlines, (ends_at, order.key))
 
+    def waiting_for(self, namespace: str, device: str) -> list[Key]:
+        """Return the orders that a device has not answered, oldest first."""
+        return list(self._by_device.get((namespace, device), ()))
+
     def is_open(self, key: Key) -> bool:
         """Say whether a device has not answered yet."""
         return key in self._open

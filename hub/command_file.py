@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hub.command import OPEN, Order, Outcome, Result, State, Told
-from hub.database import FULL, insert_rows, open_database, transaction, used_bytes
+from hub.database import FULL, insert_rows, open_database, transaction, used_bytes, wipe
 from hub.errors import UnavailableError
 
 # Finished orders are kept for a week: long enough to ask on Monday what Friday's command did.
@@ -187,6 +187,27 @@ class CommandFile:
             database.executemany("DELETE FROM target WHERE command = ?", numbers)
             database.executemany("DELETE FROM command WHERE number = ?", numbers)
         return len(numbers) == _TRIM_ORDERS
+
+    def erase(self, namespace: str, device: str) -> int:
+        """Forget what was ordered of a device and what it answered and declared; return of how many orders.
+
+        An order to others stays, without this device. What the file no longer holds is no longer in its bytes.
+        """
+        with self._writing() as database:
+            numbers = database.execute(
+                """SELECT t.command FROM target t JOIN command c ON c.number = t.command
+                WHERE c.namespace = ? AND t.device = ?""",
+                (namespace, device),
+            ).fetchall()
+            database.executemany("DELETE FROM target WHERE command = ? AND device = ?", [(*n, device) for n in numbers])
+            database.executemany(
+                "DELETE FROM command WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM target WHERE command = ?1)",
+                numbers,
+            )
+            database.execute("DELETE FROM declared WHERE namespace = ? AND device = ?", (namespace, device))
+        with self._reading() as database:
+            wipe(database)
+        return len(numbers)
 
     def close(self) -> None:
         """Close the file; safe to call twice."""

@@ -159,6 +159,15 @@ class Commands:
         self._took(self._book.cancel(key, devices, self._clock()))
         await self._write()
 
+    async def erase(self, namespace: str, device: str) -> int:
+        """Cancel what waits for a device and forget all that was ordered of it; return how many orders."""
+        for key in self._book.waiting_for(namespace, device):
+            self._took(self._book.cancel(key, [device], self._clock()))
+        self._declarations.pop((namespace, device), None)
+        self._declared.pop((namespace, device), None)
+        await self._write()
+        return await asyncio.to_thread(self._file.erase, namespace, device)
+
     # --- devices ------------------------------------------------------------------------------------------
 
     def entered(self, namespace: str, device: str) -> None:

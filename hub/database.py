@@ -100,6 +100,8 @@ def _configure(
 ) -> None:
     # Must come before the first table: it cannot be changed later without rewriting the file.
     connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+    # What is deleted inside a page that stays is overwritten; pages that become free are not, see `wipe`.
+    connection.execute("PRAGMA secure_delete=FAST")
     mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
     connection.execute(f"PRAGMA synchronous={synchronous}")
     # macOS: without these an fsync does not reach the disk; elsewhere they do nothing.
@@ -197,6 +199,15 @@ def give_back(connection: sqlite3.Connection, keep_bytes: int) -> int:
     connection.executescript(f"PRAGMA incremental_vacuum({pages})")
     left = connection.execute("PRAGMA freelist_count").fetchone()[0]
     return int((free - left) * page_size)
+
+
+def wipe(connection: sqlite3.Connection) -> None:
+    """Take out of the file what was deleted, outside of transactions: free pages, and what the log still says.
+
+    While another process or a long question reads, the log keeps it until it is written over from its beginning.
+    """
+    connection.executescript("PRAGMA incremental_vacuum")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 
 def is_disk_full(error: sqlite3.Error) -> bool:

@@ -23,7 +23,7 @@ import orjson
 from device_sdk.errors import MisuseError
 from device_sdk.merge_patch import merged
 from device_sdk.wire import MAX_CONTROL_BYTES, Desired, Reported
-from hub.database import FULL, ReadPool, insert_rows, open_database, transaction
+from hub.database import FULL, ReadPool, insert_rows, open_database, transaction, wipe
 from hub.errors import BadRequestError, ConflictError, HubError, UnavailableError
 
 State = dict[str, Any]
@@ -256,6 +256,14 @@ class States:
                     wanted = twin.desired
                     found[namespace, twin.device] = Desired(wanted.version, orjson.loads(wanted.state), wanted.mark)
         return found
+
+    def erase(self, namespace: str, device: str) -> None:
+        """Forget a device's states and who changed them; what the file no longer holds is no longer in its bytes."""
+        with self._writing() as database:
+            for table in ("desired", "reported", "change"):
+                database.execute(f"DELETE FROM {table} WHERE namespace = ? AND device = ?", (namespace, device))  # noqa: S608
+        with self._lock, self._translated():
+            wipe(self._database)
 
     def close(self) -> None:
         """Close the file; safe to call twice."""

@@ -20,7 +20,7 @@ from typing import Any
 
 from device_sdk.errors import MisuseError
 from device_sdk.reading import ValueType, check_device_name, is_channel_name
-from hub.database import FULL, ReadPool, open_database, transaction
+from hub.database import FULL, ReadPool, open_database, transaction, wipe
 from hub.description import (
     CHANNEL_FIELDS,
     DEVICE_FIELDS,
@@ -233,6 +233,22 @@ class Metadata:
     def _forget_oldest(self, touched: Iterable[SeriesKey]) -> None:
         self._database.executemany(_FORGET, list(touched))
         self._database.execute("DELETE FROM change WHERE id <= (SELECT max(id) FROM change) - ?", (MAX_CHANGES,))
+
+    def erase(self, namespace: str, device: str) -> int:
+        """Forget all that people said of a device and its channels, and who said what when; return how many of them.
+
+        What the file no longer holds is no longer in its bytes.
+        """
+        of_device = "namespace = ? AND device = ?"
+        with self._lock, self._translated():
+            with transaction(self._database, self._path):
+                self._database.execute(f"DELETE FROM held WHERE {of_device}", (namespace, device))  # noqa: S608
+                self._database.execute(f"DELETE FROM change WHERE {of_device}", (namespace, device))  # noqa: S608
+            wipe(self._database)
+            gone = [key for key in self._held if key[:2] == (namespace, device)]
+            for key in gone:
+                self._take_in(key, {})
+        return len(gone)
 
     # --- what held ----------------------------------------------------------------------------------------
 

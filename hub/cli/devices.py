@@ -12,6 +12,8 @@ import typer
 from hub.cli import bulk, claims, options, output, qr
 from hub.cli.exit_code import CliError, ExitCode
 
+# Millions of readings of a fast device, in slices between which others write.
+_ERASE_S = 600.0
 app = typer.Typer(help="Enrol devices and manage their tokens.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="Device name: letters, digits, _ . - (at most 64).")]
@@ -105,6 +107,29 @@ def rm(
     else:
         options.open_client(url, token, ca).delete(f"/v1/devices/{name}")
     output.tell(f"{name} may not connect any more; its readings stay")
+
+
+@app.command("erase")
+def erase(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    url: options.Url = options.DEFAULT_URL,
+    token: options.Token = None,
+    ca: options.Ca = None,
+    as_json: options.Json = False,
+) -> None:
+    """Erase a device that was removed: readings, their sums, descriptions, states, commands. There is no way back."""
+    if not yes:
+        typer.confirm(f"Erase all that {name} ever sent, and what was said and ordered of it?", abort=True)
+    client = options.open_client(url, token, ca)
+    answer = client.post(f"/v1/devices/{name}/erase", {"confirm": name}, timeout_s=_ERASE_S)
+    if as_json:
+        output.show_json(answer)
+        return
+    output.tell(
+        f"{name}: {answer['readings']:,} readings erased; the journal forgets its frames within "
+        f"{answer['journal_hours']:g} hours"
+    )
 
 
 @app.command("rotate")

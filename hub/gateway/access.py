@@ -53,6 +53,10 @@ class Settings(Protocol):
         """The folder of the hub's files."""
 
     @property
+    def journal_hours(self) -> float:
+        """How long the journal keeps frames."""
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the port."""
 

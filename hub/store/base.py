@@ -154,7 +154,10 @@ class Store(Protocol):
         """Return the largest series id that ever had a reading; 0 when there is none."""
 
     def erase(self, series: Sequence[int]) -> int:
-        """Delete all rows of the series; return how many. They count as ``erased``."""
+        """Delete all rows of the series, and sums; return how many rows. They count as ``erased``.
+
+        An embedded store takes them out of the bytes of its files, too.
+        """
 
     def statistics(self) -> StoreStatistics:
         """Return the figures of now."""

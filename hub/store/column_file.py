@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from hub.database import NORMAL, ReadPool, give_back, is_disk_failure, open_database, roll_back
+from hub.database import NORMAL, ReadPool, give_back, is_disk_failure, open_database, roll_back, wipe
 from hub.errors import DiskFailedError, StoreError
 from hub.model import Frame
 from hub.renewal import mark_suspect
@@ -187,6 +187,17 @@ class ColumnFile:
         while slice_of := self._erase_slice(series):
             erased += slice_of
         return erased
+
+    def wipe(self) -> None:
+        """Take out of the file what was erased: all that waits is sealed, for a row of the log has many series'."""
+        self.seal()
+        while self.give_back(0):
+            pass
+        with self._write_lock:
+            try:
+                wipe(self._connection)
+            except sqlite3.Error as error:
+                raise self._failure("cannot take out what was erased", error) from error
 
     def drop(self, series: Sequence[int], border_ns: int) -> int:
         """Drop readings before a time, a slice in one transaction with their sums; return how many, 0 when none is."""

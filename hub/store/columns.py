@@ -226,12 +226,11 @@ class ColumnStore:
             return max(int(sealed), largest)
 
     def erase(self, series: Sequence[int]) -> int:
-        """Delete all readings of the series, in slices between which writes go on; return how many.
-
-        Their bytes are in the file's log until the readings that were written with them are sealed: ten minutes of
-        writes at most.
-        """
-        return sum(self._file.erase(number) for number in series)
+        """Delete all readings of the series, in slices between which writes go on; return how many."""
+        erased = sum(self._file.erase(number) for number in series)
+        if erased:
+            self._file.wipe()
+        return erased
 
     def drop_before(self, series: Sequence[int], before_ns: int) -> int:
         """Drop the oldest readings, a slice in one transaction with their sums; see `RetainingStore.drop_before`."""

@@ -26,7 +26,7 @@ from heapq import merge
 from pathlib import Path
 from typing import Any
 
-from hub.database import NORMAL, ReadPool, give_back, is_disk_failure, open_database, roll_back, used_bytes
+from hub.database import NORMAL, ReadPool, give_back, is_disk_failure, open_database, roll_back, used_bytes, wipe
 from hub.errors import DiskFailedError, StoreError
 from hub.model import Frame
 from hub.renewal import mark_suspect
@@ -311,6 +311,8 @@ class EmbeddedStore:
                 pass
             while rows := self._erase_slice(number):
                 erased += rows
+        if erased:
+            self._wipe()
         return erased
 
     def drop_before(self, series: Sequence[int], before_ns: int) -> int:
@@ -390,6 +392,15 @@ class EmbeddedStore:
         mark_suspect(self.path)
         self._failed = DiskFailedError(f"{self.path}: {what}: {error}; start the hub again")
         return self._failed
+
+    def _wipe(self) -> None:
+        while self.give_back(0):
+            pass
+        with self._write_lock:
+            try:
+                wipe(self._connection)
+            except sqlite3.Error as error:
+                raise self._failure("cannot take out what was erased", error) from error
 
     def _erase_rollups(self, series: int) -> bool:
         with self._write_lock:

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -188,6 +189,50 @@ def test_erasing_takes_the_sums_too(store: RetainingStore) -> None:
     assert store.counters([1]) == [SeriesCounters(1, 20, 0, 0, erased=8, expired=12)]
     fill(store, maker, (0, 5.0))
     assert store.aggregate([1], *FOREVER, S, ["first"]) == [Bucket(1, BEGIN, (5.0,))]
+
+
+@pytest.mark.parametrize("engine", ["columns", "embedded"])
+def test_no_byte_of_what_was_erased_is_left(tmp_path: Path, engine: str) -> None:
+    """In the file and its log: values, chunks, sums; dropped, corrected, waiting ones, between those of others."""
+    maker = FrameMaker()
+    with closing(ENGINES[engine](tmp_path)) as store:
+        for n in range(30):
+            times = [BEGIN + (n * 40 + i) * 60 * S for i in range(40)]
+            sent: list[tuple[str, int, Value]] = [(c, t, i * 1.25) for c in "tn" for i, t in enumerate(times)]
+            sent += [("text", t, f"diary-{n}-{i}") for i, t in enumerate(times)]
+            store.write(numbered([maker.batch("pump", sent)], store.applied + 1))
+            again = maker.batch("pump", [("text", times[3], f"diary-again-{n}"), ("t", times[4], 0.5)])
+            store.write(numbered([again], store.applied + 1))
+            if n == 20 and isinstance(store, ColumnStore):
+                store.seal()
+            drop(store, n // 3, [1, 3])
+        assert b"diary-" in contents(tmp_path)
+        theirs = blobs_of(tmp_path / FILE, 1)
+        assert theirs
+        kept = store.read([2], *FOREVER, 9999)
+
+        store.erase([1, 3])
+
+        left = contents(tmp_path)
+        assert b"diary-" not in left
+        assert not [blob for blob in theirs if blob in left]
+        assert store.read([2], *FOREVER, 9999) == kept
+
+
+def contents(folder: Path) -> bytes:
+    """Return every byte of the store's file and its log."""
+    return b"".join(path.read_bytes() for path in folder.glob(FILE + "*") if not path.name.endswith("-shm"))
+
+
+def blobs_of(path: Path, series: int) -> list[bytes]:
+    """Return the beginnings of what is kept of one series as blobs: its sums, and its chunks where there are any."""
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("SELECT body FROM rollup WHERE series = ?", (series,)).fetchall()
+        if connection.execute("PRAGMA user_version").fetchone()[0] >= 100:
+            found += connection.execute(
+                "SELECT p.body FROM chunk c JOIN part p ON p.id = c.body WHERE c.series = ?", (series,)
+            ).fetchall()
+    return [body[:48] for (body,) in found]
 
 
 @pytest.mark.parametrize("engine", ["columns", "embedded"])

@@ -149,3 +149,18 @@ def test_orders_of_a_device_are_found_newest_first(file: CommandFile) -> None:
     ]  # fmt: skip
     assert [o.id for o, _ in file.of_device("default", "fan-2", 1)] == ["k2"]
     assert [o.id for o, _ in file.of_device("default", "fan-1", 5, looked_through=2)] == ["k3"]
+
+
+def test_erasing_forgets_a_device_and_keeps_the_others(file: CommandFile, tmp_path: Path) -> None:
+    """Of an order to several the others' outcomes stay; one to nobody else goes, and so do their bytes."""
+    alone = Order("default", "k2", "diary", {"text": "my-secret"}, "fan-1", "ann", 5, 100, is_queued=True, size=12)
+    file.add(alone, [Result("fan-1", State.DONE, '"my-secret-answer"', "", 5, 6)])
+    file.record([], {("default", "fan-1"): '[{"name": "my-secret-command"}]'})
+
+    assert file.erase("default", "fan-1") == 2
+    assert file.erase("other", "fan-2") == 0
+
+    assert file.find("default", "k2") is None
+    assert states(file) == [State.QUEUED, State.REFUSED]
+    assert file.declared_by("default", ["fan-1"]) == {}
+    assert not any(b"my-secret" in path.read_bytes() for path in tmp_path.iterdir())

@@ -160,3 +160,16 @@ def test_another_file_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(StatesError):
         States(tmp_path / FILE)
+
+
+def test_erasing_forgets_a_device_to_the_last_byte(states: States, tmp_path: Path) -> None:
+    """What was wanted, what was reported, who changed it; other devices keep theirs."""
+    for text in ("my-secret", "my-secret-too"):
+        set_(states, {"text": text}, "fan-1")
+    set_(states, {"text": "others"}, "fan-2")
+
+    states.erase("default", "fan-1")
+
+    assert states.devices("default") == ["fan-2"]
+    assert states.history("default", "fan-1") == []
+    assert not any(b"my-secret" in path.read_bytes() for path in tmp_path.iterdir())

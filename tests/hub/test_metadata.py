@@ -208,3 +208,19 @@ def test_what_cannot_be_read_again_is_undone(metadata: Metadata, tmp_path: Path)
     assert metadata.fields(DEVICE) == {}
     with sqlite3.connect(tmp_path / FILE) as database:
         assert database.execute("SELECT count(*) FROM held").fetchone() == (0,)
+
+
+def test_erasing_forgets_a_device_to_the_last_byte(metadata: Metadata, tmp_path: Path) -> None:
+    """Device and channels, and who changed them; it is told as a change, and other devices keep theirs."""
+    for label in ("my-secret", "my-secret-too"):
+        metadata.change(Edit(SeriesKey("default", "fan-1", ""), {"label": label}), "ann")
+        metadata.change(Edit(SeriesKey("default", "fan-1", "t"), {"label": label}), "ann")
+    metadata.change(Edit(SeriesKey("default", "fan-2", ""), {"label": "others"}), "ann")
+    metadata.take_changes()
+
+    assert metadata.erase("default", "fan-1") == 2
+
+    assert metadata.subjects("default") == [SeriesKey("default", "fan-2", "")]
+    assert metadata.take_changes() == {SeriesKey("default", "fan-1", ""), SeriesKey("default", "fan-1", "t")}
+    assert metadata.history(SeriesKey("default", "fan-1", "")).changes == []
+    assert not any(b"my-secret" in path.read_bytes() for path in tmp_path.iterdir())

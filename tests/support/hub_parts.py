@@ -49,6 +49,7 @@ class FixedSettings:
     """How the hub listens."""
 
     data: Path = Path("no-such-folder")
+    journal_hours: float = 24.0
     is_loopback: bool = True
     is_tls: bool = False
 

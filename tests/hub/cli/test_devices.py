@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from device_sdk import Device
 from hub.auth import Identities
 from hub.cli.devices import clock_text
+from hub.roles import Role
 from tests.hub.cli.conftest import Run
 from tests.support.hub_process import HubProcess
 
@@ -79,3 +81,32 @@ def test_without_an_admin_it_is_refused(run: Run, hub: HubProcess, name: str) ->
 
     assert outcome.code == 4
     assert "hub tokens add --role admin" in outcome.err
+
+
+def test_no_byte_of_an_erased_device_is_left(run: Run, tmp_path: Path) -> None:
+    """In no file of the hub but the journal, which forgets by its own time: readings, label, state; a second time
+    there is nothing more to erase. Without --yes it asks."""
+    secret = "my-secret-diary"
+    with HubProcess(tmp_path / "data") as hub:
+        identities = Identities(hub.data / "identities.sqlite3")
+        admin, token = identities.add_token(Role.ADMIN)[1], identities.add_device("anna")
+        identities.close()
+        where = ["--url", hub.url, "--token", admin]
+        with Device("anna", hub.ws_url, token=token, spool=":memory:") as device:
+            for n in range(50):
+                device.record({"text": f"{secret}-{n}"})
+            device.flush(10)
+        hub.get("/v1/readings?match=anna&last=1h", token=admin)
+        assert run("metadata", "set", "anna", f"label={secret}", *where).code == 0
+        assert run("state", "set", "anna", f"text={secret}", *where).code == 0
+        assert secret.encode() in (hub.data / "metadata.sqlite3-wal").read_bytes()
+        refused = run("devices", "erase", "anna", "--yes", *where)
+        run("devices", "rm", "anna", *where)
+
+        erased = run("devices", "erase", "anna", "--yes", "--json", *where)
+        again = run("devices", "erase", "anna", "--yes", "--json", *where)
+
+        assert (refused.code, erased.code, again.code) == (6, 0, 0), (refused.err, erased.err)
+        assert (erased.json["readings"], again.json["readings"]) == (50, 0)
+        left = {path.name for path in hub.data.iterdir() if secret.encode() in path.read_bytes()}
+        assert left <= {"journal.sqlite3", "journal.sqlite3-wal"}

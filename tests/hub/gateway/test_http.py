@@ -39,6 +39,7 @@ BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
     "/v1/devices/{device}/channels/{channel}/metadata": lambda _: {"unit": "W"},
     "/v1/devices/{device}/rotate": lambda _: {"keep_s": 60},
     "/v1/devices/{device}/claim": lambda _: {"expires_s": 60},
+    "/v1/devices/{device}/erase": lambda device: {"confirm": device},
     "/v1/claims": lambda _: {"match": "mine-*", "quota": 1},
     "/v1/claim": lambda device: {"code": "c0.unknown", "device": device},
     "/v1/commands": lambda _: {"match": "*", "name": "fan"},

@@ -91,12 +91,10 @@ def test_space_is_given_back_in_slices(tmp_path: Path) -> None:
     """Of what was dropped the file keeps what it is told to, and the rest is the disk's again."""
     maker = FrameMaker()
     with closing(EmbeddedStore(tmp_path / FILE)) as store:
-        store.write(numbered([maker.batch("pump", [("t", T0 + i, float(i)) for i in range(5000)]) for _ in range(40)]))
-        store.erase([1])
-        store.sync()
-        store.write(numbered(maker.many(1, 40, 5000), 41))
+        store.write(numbered(maker.many(1, 40, 5000)))
         size = store.statistics().bytes
-        store.erase([1, 2])
+        while store.drop_before([1], T0 + 10**13):
+            pass
         given_back = []
         while slice_of := store.give_back(100_000):
             given_back.append(slice_of)
