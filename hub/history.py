@@ -5,7 +5,7 @@ line, which reads files too, ask the same here. Blocking, as `query`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from hub.aggregate import FUNCTIONS, check_functions
@@ -15,6 +15,7 @@ from hub.fill import FILLS, parse_fill
 from hub.grid import MAX_STEP_NS, even_grid, grid_of
 from hub.model import Series
 from hub.query import MAX_LIMIT, Answer, Query, parse_duration, parse_time, time_range
+from hub.store.rollup import MINUTE_NS
 
 # Rows of a page of readings unless asked otherwise: about 30 KiB.
 USUAL_LIMIT = 1000
@@ -24,6 +25,8 @@ MAX_POINTS = 10_000
 AHEAD_NS = 60 * 10**9
 # A line through first, least, greatest and last of each pixel looks as if all readings were drawn.
 POINT_FUNCTIONS = "min,max,first,last"
+# What the first was is not known of dropped readings.
+DROPPED_POINT_FUNCTIONS = "min,max,last"
 BUCKET_FUNCTIONS = "avg"
 
 
@@ -56,22 +59,30 @@ class History:
         self._check()
         if self.at is not None:
             lookback_ns = None if self.lookback is None else parse_duration(self.lookback)
-            return query.at(series, parse_time(self.at, now_ns), lookback_ns, received=self.received, raw=self.raw)
+            at_ns = parse_time(self.at, now_ns)
+            found = query.at(series, at_ns, lookback_ns, received=self.received, raw=self.raw)
+            return replace(found, raw_from_ns=query.raw_from_ns(series, at_ns))
         start_ns, end_ns = time_range(self.start, self.end, self.last, now_ns)
+        raw_from_ns = query.raw_from_ns(series, start_ns)
         if self.bucket is None and self.points is None:
-            return query.readings(
+            found = query.readings(
                 series, start_ns, end_ns, USUAL_LIMIT if self.limit is None else self.limit,
                 descending=self.descending, page=self.page, received=self.received, raw=self.raw,
             )  # fmt: skip
-        functions = self._functions()
+            return replace(found, raw_from_ns=raw_from_ns)
+        functions = self._functions(raw_from_ns is not None)
         fill = parse_fill(self.fill or "none")
         if fill is not None and not self._has_start:
             raise BadRequestError("fill needs where to begin: add last, or from")
         start_ns, end_ns = self._span(query, series, start_ns, end_ns, now_ns)
-        cut = self._cut(start_ns, end_ns, len(series))
+        is_dropped = query.raw_from_ns(series, start_ns) is not None
+        if is_dropped and self.points is not None:
+            start_ns = start_ns // MINUTE_NS * MINUTE_NS
+        cut = self._cut(start_ns, end_ns, len(series), MINUTE_NS if is_dropped else 1)
         question = Question(series, start_ns, end_ns, cut, functions, fill, self.raw)
         limit = MAX_LIMIT if self.limit is None else self.limit
-        return query.buckets(question, limit, self.page, descending=self.descending)
+        found = query.buckets(question, limit, self.page, descending=self.descending)
+        return replace(found, raw_from_ns=raw_from_ns)
 
     @property
     def _has_start(self) -> bool:
@@ -98,8 +109,10 @@ class History:
         if self.points is not None and (self.page is not None or self.limit is not None):
             raise BadRequestError("points come in one answer: leave out page and limit")
 
-    def _functions(self) -> list[str]:
-        usual = BUCKET_FUNCTIONS if self.points is None else POINT_FUNCTIONS
+    def _functions(self, is_dropped: bool) -> list[str]:
+        usual = BUCKET_FUNCTIONS
+        if self.points is not None:
+            usual = DROPPED_POINT_FUNCTIONS if is_dropped else POINT_FUNCTIONS
         functions = [name.strip() for name in (usual if self.agg is None else self.agg).split(",")]
         check_functions(functions)
         return functions
@@ -120,15 +133,16 @@ class History:
             start_ns = end_ns if oldest_ns is None else oldest_ns
         return start_ns, end_ns
 
-    def _cut(self, start_ns: int, end_ns: int, series: int) -> Cut:
+    def _cut(self, start_ns: int, end_ns: int, series: int, unit_ns: int) -> Cut:
         if self.points is not None:
             if self.points * series > MAX_LIMIT:
                 raise BadRequestError(
                     f"{self.points} points of {series} series: an answer holds {MAX_LIMIT} rows; "
                     "use fewer points, or ask for fewer series at a time"
                 )
-            # One point of all time is two: a step has 64 bits.
-            return partial(even_grid, start_ns, min(max(-(-(end_ns - start_ns) // self.points), 1), MAX_STEP_NS))
+            # Of dropped readings there are whole minutes. One point of all time is two: a step has 64 bits.
+            step_ns = max(-(-(end_ns - start_ns) // (self.points * unit_ns)), 1) * unit_ns
+            return partial(even_grid, start_ns, min(step_ns, MAX_STEP_NS // unit_ns * unit_ns))
         cut = partial(grid_of, str(self.bucket), self.tz)
         # So that a mistake is told where there is nothing to cut, too.
         cut(start_ns, start_ns + 1)

@@ -17,7 +17,7 @@ from hub.errors import BadRequestError
 from hub.grid import UNIT_NS
 from hub.live.patterns import PatternSet
 from hub.model import Series
-from hub.store.base import Row, Store
+from hub.store.base import RetainingStore, Row, Store
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 _FRACTION = re.compile(r"^(.*?[T ]\d\d:\d\d:\d\d)\.(\d{1,9})(.*)$")
@@ -30,13 +30,15 @@ _BEGIN_OF_TIME_NS, _END_OF_TIME_NS = -(2**63), 2**63 - 1
 class Answer:
     """Rows of several series: ``rows[i] = (time_ns, index into series, value…)``; ``next_page`` None at the end.
 
-    A column ``received_ns`` holds ints, or None where it is not known.
+    A column ``received_ns`` holds ints, or None where it is not known. ``raw_from_ns``: of the range asked for, single
+    readings before this were dropped (of some of the series); None: none was.
     """
 
     series: list[Series]
     columns: tuple[str, ...]
     rows: list[tuple[Value | None, ...]]
     next_page: str | None = None
+    raw_from_ns: int | None = None
 
 
 class Query:
@@ -143,6 +145,13 @@ class Query:
         # From files, beside no hub, nothing is known of the newest.
         times = times or [row.time_ns for row in self._store.latest([s.id for s in series])]
         return max(times, default=None)
+
+    def raw_from_ns(self, series: Sequence[Series], start_ns: int) -> int | None:
+        """Return from when single readings of all the series are there, if of a range from ``start_ns`` on not all."""
+        if not isinstance(self._store, RetainingStore):
+            return None
+        since = max(self._store.raw_from([s.id for s in series]).values(), default=start_ns)
+        return since if since > start_ns else None
 
     def oldest_ns(self, series: Sequence[Series], start_ns: int, end_ns: int) -> int | None:
         """Return the time of the oldest reading of any of the series in a range."""

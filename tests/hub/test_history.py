@@ -147,3 +147,29 @@ def test_points_of_too_many_series_are_refused() -> None:
 
     with pytest.raises(BadRequestError, match="10000 points of 11 series"):
         History(last="1h", points=10_000).answer(query, query.series("default", []), NOW)
+
+
+def test_points_of_dropped_time_are_of_whole_minutes() -> None:
+    """No more of them than were asked for, from sums and readings alike; the answer says from when readings are
+    there, and leaves out the first of each, which nobody knows."""
+    hour = 3600 * S
+    begin = T0 // hour * hour
+    store, maker = MemoryStore(), FrameMaker()
+    store.write(numbered([maker.batch("a", [("x", begin + n * 60 * S, float(n)) for n in range(600)])]))
+    query, now = Query(Registry(maker.all_series()), store), begin + 10 * hour
+    series = query.series("default", ["**"])
+    asked = History(start=str(begin + 30 * S), points=100)
+    before = asked.answer(query, series, now)
+    assert before.raw_from_ns is None
+
+    store.drop_before([1], begin + 5 * hour)
+    after = asked.answer(query, series, now)
+
+    assert after.columns == ("time_ns", "series", "min", "max", "last")
+    assert 80 <= len(after.rows) <= 100
+    assert {(int(str(row[0])) - begin) % (60 * S) for row in after.rows} == {0}
+    assert (after.rows[0][2], after.rows[-1][3]) == (0.0, 599.0)
+    assert after.raw_from_ns == begin + 5 * hour
+    assert History(start=str(begin)).answer(query, series, now).raw_from_ns == begin + 5 * hour
+    assert History(start=str(begin + 6 * hour), points=9).answer(query, series, now).columns == before.columns
+    assert History(at=str(begin + hour)).answer(query, series, now).raw_from_ns == begin + 5 * hour

@@ -129,12 +129,17 @@ class SeriesName(Answer):
 
 
 class Readings(Answer):
-    """Rows as ``columns`` names them; column ``series`` is an index into ``series``."""
+    """Rows as ``columns`` names them; column ``series`` is an index into ``series``.
+
+    ``raw_from_ns``: of the range asked for, single readings before this were dropped (of some of the series), and only
+    their sums are kept; null: none was.
+    """
 
     series: list[SeriesName]
     columns: list[str]
     rows: list[list[Value | None]]
     next: str | None
+    raw_from_ns: str | None
 
 
 async def list_latest(call: Call, query: LatestQuery) -> JsonObject:
@@ -160,6 +165,7 @@ async def list_readings(call: Call, query: ReadingsQuery) -> JsonObject:
         "columns": list(answer.columns),
         "rows": [[str(row[0]), row[1], *map(json_value, row[2:])] for row in answer.rows],
         "next": answer.next_page,
+        "raw_from_ns": None if answer.raw_from_ns is None else str(answer.raw_from_ns),
     }
 
 
