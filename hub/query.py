@@ -50,6 +50,7 @@ class Query:
     def __init__(self, registry: Registry, store: Store) -> None:
         self._registry = registry
         self._store = store
+        self._retaining = store if isinstance(store, RetainingStore) else None
 
     def series(self, namespace: str, match: Sequence[str], granted: Sequence[str] = ("**",)) -> list[Series]:
         """Return the series that match and are granted, in natural order.
@@ -148,9 +149,9 @@ class Query:
 
     def raw_from_ns(self, series: Sequence[Series], start_ns: int) -> int | None:
         """Return from when single readings of all the series are there, if of a range from ``start_ns`` on not all."""
-        if not isinstance(self._store, RetainingStore):
+        if self._retaining is None:
             return None
-        since = max(self._store.raw_from([s.id for s in series]).values(), default=start_ns)
+        since = max(self._retaining.raw_from([s.id for s in series]).values(), default=start_ns)
         return since if since > start_ns else None
 
     def oldest_ns(self, series: Sequence[Series], start_ns: int, end_ns: int) -> int | None:
