@@ -23,7 +23,7 @@ from pathlib import Path
 from device_sdk.reading import Value
 from hub.errors import StoreError
 from hub.model import LATE_TOLERANCE_NS, Frame, Series
-from hub.store.accumulator import MAX_ANSWER_BUCKETS, aggregate_rows
+from hub.store.accumulator import MAX_ANSWER_BUCKETS, aggregate_rows, check_aggregate
 from hub.store.base import Bucket, Row, SeriesCounters, StoreAccount, StoreStatistics
 from hub.store.victoria_client import Server
 from hub.store.victoria_file import Beside, Ledger, VictoriaFile
@@ -159,7 +159,13 @@ class VictoriaStore:
         *,
         origin_ns: int = 0,
     ) -> list[Bucket]:
-        """Return buckets by (start, series), computed here from the readings; see `Store.aggregate`."""
+        """Return buckets by (start, series): by the server where it can, else from rows; see `Store.aggregate`."""
+        check_aggregate(functions, step_ns)
+        found = self._reader.buckets(
+            series, start_ns, end_ns, step_ns, functions, origin_ns=origin_ns, max_buckets=MAX_ANSWER_BUCKETS
+        )
+        if found is not None:
+            return found
         return aggregate_rows(
             self, series, start_ns, end_ns, step_ns, functions, origin_ns=origin_ns, max_buckets=MAX_ANSWER_BUCKETS
         )

@@ -6,10 +6,13 @@ The server exports a range series by series and as a whole, however much it is. 
 each counted first: a window that holds too much is made smaller, one that holds little makes the next larger.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from operator import attrgetter
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter, itemgetter
+from typing import NamedTuple
 
-from hub.store.base import Row
+from hub.store.accumulator import check_buckets
+from hub.store.base import AGGREGATES, Bucket, Row
 from hub.store.victoria_client import Server
 from hub.store.victoria_file import Ledger, VictoriaFile
 from hub.store.victoria_wire import (
@@ -19,6 +22,8 @@ from hub.store.victoria_wire import (
     export_form,
     parse_counts,
     parse_export,
+    parse_ranges,
+    range_form,
     selectors,
     typed,
 )
@@ -27,8 +32,26 @@ _WINDOW_MS = 3_600_000
 _GROWTH = 8
 # Rows that one export may hold at least: about 4 MB in memory.
 _LEAST_ROWS = 20_000
-# Times of a series that are looked up together, at most this far apart.
+# Times that are looked up together are at most this far apart.
 _LOOKUP_MS = 600_000
+# Points of a series that the server gives in one answer: it refuses above 30,000.
+_POINTS_PER_QUERY = 10_000
+# Empty points cost the server as full ones: with more, rows are cheaper.
+_MOST_POINTS = 200_000
+_OF_THE_SERIES = frozenset({"min", "max", "first", "last"})
+_FLOAT = 2
+# Begin in ms, series.
+_Bucket = tuple[int, int]
+
+
+class _Part(NamedTuple):
+    """Buckets of one width; each begins so long before its end, also if less of it is in the range."""
+
+    ends: range
+    window_ms: int
+    begins_before_ms: int
+
+
 _by_time = attrgetter("time_ns", "series")
 
 
@@ -62,6 +85,56 @@ class VictoriaReader:
         border = next((i for i in range(limit, len(found)) if found[i].time_ns != found[i - 1].time_ns), len(found))
         return found[:border]
 
+    def buckets(
+        self,
+        series: Sequence[int],
+        start_ns: int,
+        end_ns: int,
+        step_ns: int,
+        functions: Sequence[str],
+        *,
+        origin_ns: int,
+        max_buckets: int,
+    ) -> list[Bucket] | None:
+        """Return buckets as the server aggregates them; None: it cannot.
+
+        It can where they begin at whole milliseconds and no reading in the range is kept beside.
+        """
+        if not set(functions).issubset(AGGREGATES) or step_ns % MS or origin_ns % MS:
+            return None
+        ledgers = {number: one for number, one in self._file.ledgers(series).items() if one.newest_ms is not None}
+        if not ledgers:
+            return []
+        start = max(-(-start_ns // MS), min(one.oldest_ms or 0 for one in ledgers.values()))
+        end = min(-(-end_ns // MS), max(one.newest_ms or 0 for one in ledgers.values()) + 1)
+        if start >= end:
+            return []
+        step = step_ns // MS
+        if start < FIRST_MS or (end - start) // step > _MOST_POINTS:
+            return None
+        if self._file.count_beside(list(ledgers), start, end - 1):
+            return None
+        self._flush()
+        found: dict[_Bucket, list[float | int]] = {}
+        for part in _parts(start, end, step, origin_ns // MS):
+            for function in functions:
+                for bucket, value in self._aggregated(ledgers, function, part):
+                    found.setdefault(bucket, []).append(value)
+                check_buckets(len(found), max_buckets)
+        return [Bucket(number, begin * MS, tuple(values)) for (begin, number), values in sorted(found.items())]
+
+    def _aggregated(
+        self, ledgers: Mapping[int, Ledger], function: str, part: "_Part"
+    ) -> Iterator[tuple[_Bucket, float | int]]:
+        for selector in selectors(self._file.hub, ledgers):
+            for at in range(0, len(part.ends), _POINTS_PER_QUERY):
+                some = part.ends[at : at + _POINTS_PER_QUERY]
+                form = range_form(selector, function, some[0], some[-1], part.window_ms)
+                for number, values in parse_ranges(self._server.ask("/api/v1/query_range", form)).items():
+                    is_whole = function == "count" or (function in _OF_THE_SERIES and ledgers[number].kind < _FLOAT)
+                    for end, value in values:
+                        yield (end - part.begins_before_ms, number), int(value) if is_whole else value
+
     def count(self, ledgers: Mapping[int, Ledger]) -> dict[int, int]:
         """Return series → rows, as they are now."""
         found = dict.fromkeys(ledgers, 0)
@@ -74,21 +147,30 @@ class VictoriaReader:
 
     def numbers(self, keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], float]:
         """Return (series, time in ms) → what the server has there, where it has something."""
-        wanted = set(keys)
+        # By time: neighbours are in one window.
+        wanted = sorted((time_ms, number) for number, time_ms in keys if time_ms >= FIRST_MS)
         found: dict[tuple[int, int], float] = {}
-        times = sorted({time_ms for _, time_ms in wanted if time_ms >= FIRST_MS})
         at = 0
-        while at < len(times):
-            end = at
-            while end + 1 < len(times) and times[end + 1] - times[at] <= _LOOKUP_MS:
-                end += 1
-            near = {number for number, time_ms in wanted if times[at] <= time_ms <= times[end]}
-            for number, some, numbers in self._export(near, times[at], times[end]):
-                found.update(
-                    ((number, ms), value) for ms, value in zip(some, numbers, strict=True) if (number, ms) in wanted
-                )
-            at = end + 1
+        while at < len(wanted):
+            end = bisect_right(wanted, wanted[at][0] + _LOOKUP_MS, key=itemgetter(0))
+            self._look_up(found, wanted[at:end])
+            at = end
         return found
+
+    def _look_up(self, found: dict[tuple[int, int], float], wanted: list[tuple[int, int]]) -> None:
+        """Add what the server has at the (time, series), without fetching much that lies between."""
+        first, last = wanted[0][0], wanted[-1][0]
+        series = sorted({number for _, number in wanted})
+        if first < last and sum(self._counts(series, first, last).values()) > _LEAST_ROWS:
+            half = len(wanted) // 2
+            self._look_up(found, wanted[:half])
+            self._look_up(found, wanted[half:])
+            return
+        keys = set(wanted)
+        for number, times, numbers in self._export(series, first, last):
+            found.update(
+                ((number, ms), value) for ms, value in zip(times, numbers, strict=True) if (ms, number) in keys
+            )
 
     def _fitting(
         self, ledgers: Mapping[int, Ledger], low: int, high: int, width: int, limit: int, descending: bool
@@ -141,3 +223,19 @@ class VictoriaReader:
             # Set first: what is written meanwhile sets it back.
             self.is_flushed = True
             self._server.get("/internal/force_flush")
+
+
+def _parts(start: int, end: int, step: int, origin: int) -> Iterator[_Part]:
+    """Yield the buckets of [start, end): the one cut at its begin, the whole ones, the one cut at its end."""
+    first = -((origin - start) // step) * step + origin
+    last = (end - origin) // step * step + origin
+    if first > last:
+        # All of it is inside one bucket.
+        yield _Part(range(end, end + 1), end - start, end - last)
+        return
+    if start < first:
+        yield _Part(range(first, first + 1), first - start, step)
+    if first < last:
+        yield _Part(range(first + step, last + 1, step), step, step)
+    if last < end:
+        yield _Part(range(end, end + 1), end - last, end - last)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from device_sdk.reading import Value
 from hub.errors import StoreError
 from hub.model import Series
+from hub.store.base import AGGREGATES
 
 MS = 10**6
 METRIC = "hub_value"
@@ -32,6 +33,8 @@ _EXACT_MAX = 2**53
 _DIGITS = 11
 # A query may be 16 KiB long; an id takes at most 20 digits.
 SERIES_PER_QUERY = 500
+# What the server says for each aggregate.
+_OVER_TIME = {name: f"{name}_over_time" for name in AGGREGATES}
 _ESCAPES = str.maketrans({"\\": "\\\\", " ": "\\ ", ",": "\\,", "=": "\\=", "\n": " ", "\r": " "})
 
 
@@ -116,6 +119,39 @@ def parse_counts(body: bytes) -> dict[int, int]:
         raise StoreError(f"the answer of VictoriaMetrics cannot be read: {error}") from error
 
 
+def range_form(selector: str, function: str, first_end_ms: int, last_end_ms: int, step_ms: int) -> dict[str, str]:
+    """Return the form of ``/api/v1/query_range`` that aggregates buckets of a step.
+
+    Args:
+        first_end_ms, last_end_ms: the first times that no longer belong to the first and to the last bucket.
+    """
+    # A window does not hold its beginning, but its end: the last millisecond of a bucket.
+    return {
+        "query": f"{_OVER_TIME[function]}({selector}[{step_ms}ms])",
+        "start": _seconds(first_end_ms - 1),
+        "end": _seconds(last_end_ms - 1),
+        "step": _seconds(step_ms),
+        # Else the server moves the buckets so that it can keep the answer.
+        "nocache": "1",
+    }
+
+
+def parse_ranges(body: bytes) -> dict[int, list[tuple[int, float]]]:
+    """Return series → (first time in ms that is no longer in the bucket, number) of its buckets.
+
+    Raises:
+        StoreError: it is no answer to a query.
+    """
+    try:
+        found = json.loads(body)["data"]["result"]
+        return {
+            int(one["metric"]["series"]): [(round(at * 1000) + 1, float(number)) for at, number in one["values"]]
+            for one in found
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"the answer of VictoriaMetrics cannot be read: {error}") from error
+
+
 def parse_metrics(body: bytes) -> ServerFigures:
     """Return what ``/metrics`` says.
 
@@ -144,6 +180,8 @@ def check_flags(body: bytes) -> None:
         raise StoreError(
             "start VictoriaMetrics with -dedup.minScrapeInterval=1ms: else a reading sent again is doubled"
         )
+    if flags.get("-search.latencyOffset") != '"0s"':
+        raise StoreError("start VictoriaMetrics with -search.latencyOffset=0s: else the newest buckets are wrong")
 
 
 def _sum(found: dict[str, str], family: str) -> int:

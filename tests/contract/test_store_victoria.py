@@ -202,6 +202,55 @@ def test_agrees_with_the_oracle(store: VictoriaStore, seed: int) -> None:
     assert descending == oracle.read(series, T0, T0 + 10**9, 10**6, descending=True)
 
 
+def test_corrections_amid_many_readings(store: VictoriaStore) -> None:
+    """A few corrections in a dense minute find what they correct, whatever lies between."""
+    fill(store, *((i * MS, float(i)) for i in range(25_000)))
+    maker = FrameMaker()
+    maker.find("pump", "t")
+    fill(store, (3 * MS, -1.0), (12_000 * MS, -2.0), (24_998 * MS, -3.0), maker=maker)
+
+    assert store.counters([1]) == [SeriesCounters(1, 25_003, 3, 25_000, late=2)]
+    found = store.read([1], T0, T0 + 10**12, 60_000)
+    assert [row.value for row in found if isinstance(row.value, float) and row.value < 0] == [-1.0, -2.0, -3.0]
+
+
+@pytest.mark.parametrize("kind", [float, int, bool])
+def test_buckets_of_the_server_are_those_of_rows(store: VictoriaStore, kind: type) -> None:
+    """Whole buckets, cut ones at both ends, gaps, an origin, each function: what the readings say, with their type."""
+    source, maker, oracle = random.Random(4), FrameMaker(), MemoryStore()
+    times = [*sorted(source.sample(range(60_000), 900)), 100_007, 200_000]
+    made = [maker.batch("pump", [(c, T0 + at * MS, kind(source.randrange(2, 90))) for at in times]) for c in "ab"]
+    numbered(made)
+    for each in (store, oracle):
+        each.write(made)
+
+    for start, end, step, origin in (
+        (*FOREVER, 1_000, 0),
+        (T0 + 1, T0 + 59_000 * MS, 1_000, 0),
+        (T0 + 1_500 * MS, T0 + 150_000 * MS, 7_000, T0 + 13 * MS),
+        (T0, T0 + 900 * MS, 1_000, 0),
+        (T0 + 100_007 * MS, T0 + 100_008 * MS, 1, 0),
+    ):
+        found = store.aggregate([1, 2], start, end, step * MS, AGGREGATES, origin_ns=origin)
+        expected = oracle.aggregate([1, 2], start, end, step * MS, AGGREGATES, origin_ns=origin)
+        assert [bucket[:2] for bucket in found] == [bucket[:2] for bucket in expected]
+        for one, other in zip(found, expected, strict=True):
+            assert one.values == pytest.approx(other.values, rel=1e-12)
+            assert list(map(type, one.values)) == list(map(type, other.values))
+
+
+def test_buckets_hold_what_is_kept_beside(store: VictoriaStore) -> None:
+    """A correction and a large int count, though the server does not have them."""
+    maker = fill(store, *((i * MS, i) for i in range(20)))
+    fill(store, (3 * MS, 100), (25 * MS, 2**60), maker=maker)
+
+    found = store.aggregate([1], *FOREVER, 10 * MS, ["max", "count"])
+
+    assert found == [
+        Bucket(1, T0, (100, 10)), Bucket(1, T0 + 10 * MS, (19, 10)), Bucket(1, T0 + 20 * MS, (2**60, 1)),
+    ]  # fmt: skip
+
+
 def _stretch(time_ns: int) -> int:
     return T0 + (time_ns - T0) * MS
 

@@ -7,13 +7,23 @@ Owns: `FakeVictoria`, which passes the same contract suite as the real one does.
 import json
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from hub.errors import StoreError
 
 _LINE = re.compile(r"hub,hub=(?P<hub>[0-9a-f]+),series=(?P<series>\d+),.* value=(?P<value>\S+) (?P<ms>\d+)")
 _SELECTOR = re.compile(r'\{__name__="hub_value",hub="(?P<hub>[0-9a-f]+)",series=~"(?P<series>[0-9|]+)"\}')
 _COUNT = re.compile(r"count_over_time\((?P<selector>.*)\[(?P<window>\d+)ms\]\)")
+_RANGE = re.compile(r"(?P<function>[a-z]+)_over_time\((?P<selector>.*)\[(?P<window>\d+)ms\]\)")
+_OVER_TIME: dict[str, Callable[[list[float]], float]] = {
+    "avg": lambda values: sum(values) / len(values),
+    "min": min,
+    "max": max,
+    "count": len,
+    "sum": sum,
+    "first": lambda values: values[0],
+    "last": lambda values: values[-1],
+}
 # What the real one keeps of a number.
 _DIGITS, _LEAST = 12, 1e-300
 
@@ -30,7 +40,7 @@ class FakeVictoria:
     def __init__(self) -> None:
         self.is_down = self.fails_to_delete = False
         self.refused = self.started = 0
-        self.flags = '-dedup.minScrapeInterval="1ms"'
+        self.flags = '-dedup.minScrapeInterval="1ms"\n-search.latencyOffset="0s"'
         self.posts: list[str] = []
         self._source = random.Random(1)
         self._lines = 0
@@ -76,6 +86,8 @@ class FakeVictoria:
             found = self._find(match["selector"], first, last)
             result = [{"metric": {"series": str(s)}, "value": [0, str(len(p))]} for s, p in found.items()]
             return json.dumps({"data": {"result": result}}).encode()
+        if path == "/api/v1/query_range":
+            return self._buckets(form)
         if path == "/api/v1/export":
             found = self._find(form["match[]"], _ms(form["start"]), _ms(form["end"]))
             lines = [
@@ -108,6 +120,21 @@ class FakeVictoria:
 
     def close(self) -> None:
         """Nothing to close."""
+
+    def _buckets(self, form: Mapping[str, str]) -> bytes:
+        match = _RANGE.fullmatch(form["query"])
+        assert match is not None, form
+        window, step, first = int(match["window"]), _ms(form["step"]), _ms(form["start"])
+        found = self._find(match["selector"], first - window + 1, _ms(form["end"]))
+        result = []
+        for number, points in found.items():
+            # At the end of its window, which does not hold its beginning.
+            windows: dict[int, list[float]] = {}
+            for ms, value in points.items():
+                windows.setdefault(first + -(-(ms - first) // step) * step, []).append(value)
+            values = [[at / 1000, str(_OVER_TIME[match["function"]](some))] for at, some in windows.items()]
+            result.append({"metric": {"series": str(number)}, "values": values})
+        return json.dumps({"data": {"result": result}}).encode()
 
     def _check(self) -> None:
         if self.is_down:

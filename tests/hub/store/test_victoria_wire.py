@@ -19,6 +19,8 @@ from hub.store.victoria_wire import (
     parse_counts,
     parse_export,
     parse_metrics,
+    parse_ranges,
+    range_form,
     selectors,
     typed,
 )
@@ -88,6 +90,15 @@ def test_ranges() -> None:
     assert count_form("{}", 1_500, 2_007) == {"query": "count_over_time({}[508ms])", "time": "2.007", "nocache": "1"}
 
 
+def test_buckets() -> None:
+    """A bucket is a window that ends at its last millisecond."""
+    assert range_form("{}", "min", 2_000, 4_000, 1_000) == {
+        "query": "min_over_time({}[1000ms])", "start": "1.999", "end": "3.999", "step": "1.000", "nocache": "1",
+    }  # fmt: skip
+    body = b'{"data":{"result":[{"metric":{"series":"2"},"values":[[1.999,"4.5"],[3.999,"7"]]}]}}'
+    assert parse_ranges(body) == {2: [(2_000, 4.5), (4_000, 7.0)]}
+
+
 def test_answers_are_read() -> None:
     """Exports, counts, figures."""
     export = b'{"metric":{"series":"2"},"values":[1.5,2],"timestamps":[7,8]}\n'
@@ -110,11 +121,19 @@ def test_other_answers_are_refused(body: bytes) -> None:
         parse_metrics(body)
 
 
-@pytest.mark.parametrize("flags", [b"", b'-dedup.minScrapeInterval="0s"', b'-dedup.minScrapeInterval="10s"'])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        b"",
+        b'-dedup.minScrapeInterval="0s"\n-search.latencyOffset="0s"',
+        b'-dedup.minScrapeInterval="10s"\n-search.latencyOffset="0s"',
+        b'-dedup.minScrapeInterval="1ms"\n-search.latencyOffset="30s"',
+    ],
+)
 def test_flags_that_double_or_lose(flags: bytes) -> None:
-    """Without deduplication a reading is kept twice; with a longer one readings are left out."""
-    check_flags(b'-x="y"\n-dedup.minScrapeInterval="1ms"\n')
-    with pytest.raises(StoreError, match="dedup"):
+    """Without deduplication a reading is kept twice, with a longer one some are left out; an offset spoils buckets."""
+    check_flags(b'-x="y"\n-dedup.minScrapeInterval="1ms"\n-search.latencyOffset="0s"\n')
+    with pytest.raises(StoreError, match="start VictoriaMetrics with"):
         check_flags(flags)
 
 
