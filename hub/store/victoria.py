@@ -126,11 +126,11 @@ class VictoriaStore:
             return self._file.kept
 
     def rewind(self, offset: int) -> None:
-        """Set ``applied`` back to ``offset``."""
+        """Set ``applied`` back to ``offset``, or to what is kept of it."""
         with self._lock:
             self._file.rewind(offset)
             self._waiting.clear()
-            self.applied = offset
+            self.applied = self._file.kept
 
     def latest(self, series: Sequence[int]) -> list[Row]:
         """Return the newest reading by event time of each series that has one; asks nothing of the server."""
@@ -225,9 +225,9 @@ class VictoriaStore:
             return sum(rows.values())
 
     def statistics(self) -> StoreStatistics:
-        """Return the figures of now; ``rows`` as counted, ``bytes`` of the file, for the server's disk is its own."""
+        """Return the figures of now: what is counted, and the bytes of the file, for the server's disk is its own."""
         rows, size = self._file.totals()
-        return StoreStatistics(self.applied, rows, size)
+        return StoreStatistics(self._file.sent, rows, size)
 
     def close(self) -> None:
         """Close all handles; safe to call twice."""

@@ -11,9 +11,11 @@ import pytest
 from hub.errors import StoreError
 from hub.model import Frame
 from hub.store.base import Row, SeriesCounters
+from hub.store.consumer import StoreConsumer
 from hub.store.victoria import HOLD_S, VictoriaStore
 from tests.support.fake_victoria import FakeVictoria
 from tests.support.frames import T0, FrameMaker, numbered
+from tests.support.memory_journal import MemoryJournal
 
 FOREVER = (-(2**62), 2**62)
 MS = 10**6
@@ -112,6 +114,25 @@ def test_restarted_hub_sends_again_what_may_be_lost(place: Place) -> None:
     place.store.write(some)
     assert place.rows() == [(1, 1.0), (2, 2.0), (3, 3.0)]
     assert place.store.counters([1]) == [SeriesCounters(1, 3, 0, 3)]
+
+
+def test_restored_journal(place: Place) -> None:
+    """A journal that was restored to less than was counted has other frames there, and they are counted, too."""
+    journal, maker = MemoryJournal(), FrameMaker()
+    journal.append([maker.one("pump", float(at), T0 + at * MS) for at in range(6)], maker.all_series())
+    place.store.write(journal.read(0, 10**6))
+    journal.restore(4, "00000002")
+    place.store.close()
+    consumer = StoreConsumer(place.open(), journal)
+    consumer.start()
+    consumer.stop()
+    journal.append([maker.one("pump", float(at), T0 + at * MS) for at in (10, 11, 12)], maker.all_series())
+
+    place.store.write(journal.read(place.store.applied, 10**6))
+
+    assert place.store.applied == 7
+    assert [row[0] for row in place.rows()] == [0, 1, 2, 3, 4, 5, 10, 11, 12]
+    assert place.store.counters([1]) == [SeriesCounters(1, 9, 0, 9)]
 
 
 def test_server_away(place: Place) -> None:
