@@ -1,6 +1,8 @@
 """What is kept beside a VictoriaMetrics outlives the hub, in whole transactions."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,15 @@ def test_everything_outlives_a_restart(path: Path, file: VictoriaFile) -> None:
     assert list(again.beside([1], 7, 8)) == [Beside(1, 7, 2**60, False), Beside(1, 8, "x", True)]
     assert (again.count_alone([1]), again.count_beside([1], 8, 9), again.largest_series()) == ({1: 1}, 1, 4)
     again.close()
+
+
+def test_backup_finds_its_position(path: Path, file: VictoriaFile) -> None:
+    """`hub.backup` reads of each store's file how far it is: here, what the server has for certain."""
+    file.commit(12, [], [])
+    file.keep(9)
+
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT applied FROM progress").fetchone() == (9,)
 
 
 def test_two_files_have_two_names(file: VictoriaFile, tmp_path: Path) -> None:
