@@ -112,10 +112,10 @@ class Config(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level that is logged."
     )
-    store: Annotated[str, Field(pattern=r"^(columns|rows|(influxdb|victoriametrics)\+https?://.+)$")] | None = Field(
+    store: Annotated[str, Field(pattern=r"^(columns|rows|(influxdb2?|victoriametrics)\+https?://.+)$")] | None = Field(
         default=None,
         description="Where readings are: rows, columns (smaller; no way back), or a server: "
-        "influxdb+http://HOST:8086/DATABASE, victoriametrics+http://HOST:8428.",
+        "influxdb+http://…, influxdb2+http://…, victoriametrics+http://…",
     )
     store_token: SecretStr = Field(
         default=SecretStr(""), description="Token of the store's server, or USER:PASSWORD; by $HUB_STORE_TOKEN."

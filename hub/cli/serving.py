@@ -36,7 +36,7 @@ def serve(
         str | None,
         typer.Option(
             help="Where readings are: rows, columns (smaller; no way back), or a server: "
-            "influxdb+http://HOST:8086/DATABASE, victoriametrics+http://HOST:8428."
+            "influxdb+http://…, influxdb2+http://…, victoriametrics+http://…"
         ),
     ] = None,
     keep_raw: Annotated[

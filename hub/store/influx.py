@@ -1,10 +1,10 @@
-"""InfluxDB as an engine: written to by its own client, asked in InfluxQL, which 1.x, 2.x and 3.x answer.
+"""InfluxDB as an engine: written to by its own client, asked in InfluxQL, which 1.x and 3.x answer.
 
 Owns: requests and answers. Place: after `store.remote`; ``influxdb_client`` and ``aiohttp`` (extra ``influxdb``) are
 imported when an engine is made. An event loop in a thread of its own carries the requests, because the client is
 asynchronous: its blocking twin has a queue without a bound and loses what is in it.
 
-Source: InfluxDB 1.8 documentation, "InfluxDB API reference", "InfluxQL"; 2.x documentation, "Query data with InfluxQL".
+Source: InfluxDB 1.8 documentation, "InfluxDB API reference", "InfluxQL". 2.x is asked in Flux (`store.flux`).
 """
 
 import asyncio
@@ -12,17 +12,17 @@ import json
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from hub.errors import ConfigError, StoreError
 from hub.store.line_protocol import BOOL, FIELDS, FLOAT, INT, MEASUREMENT, SeriesName
 from hub.store.remote import RefusedLinesError, Rows
 
-SCHEME = "influxdb"
+SCHEME, SCHEME_2 = "influxdb", "influxdb2"
 # For one request; the consumer tries again, a person sees the error.
 TIMEOUT_S = 30.0
 # Statements of one request: a URL-sized part of a fleet.
-_STATEMENTS = 100
+STATEMENTS = 100
 # What 64 bits hold but the server does not: it keeps the ends for itself.
 _FIRST_NS, _LAST_NS = -(2**63) + 2, 2**63 - 2
 _FUNCTIONS = {"avg": "mean"}
@@ -32,29 +32,41 @@ _Answer = TypeVar("_Answer")
 
 
 class Address(NamedTuple):
-    """Where the server is, and what of it is ours."""
+    """Where the server is, and what of it is ours; ``is_v2``: it speaks Flux, and ``database`` is a bucket."""
 
     url: str
     database: str
     organisation: str
+    is_v2: bool = False
 
 
 def parse_address(text: str) -> Address:
-    """Return the parts of ``influxdb+http://host:8086/DATABASE?org=ORG``.
+    """Return the parts of ``influxdb+http://host:8086/DATABASE`` or ``influxdb2+http://host:8086/BUCKET?org=ORG``.
 
     Raises:
         ConfigError: it is none; credentials in it, which would be seen in logs.
     """
     parts = urlsplit(text)
-    scheme = parts.scheme.removeprefix(f"{SCHEME}+")
-    database = parts.path.strip("/")
-    if scheme not in ("http", "https") or not parts.hostname or not database or "/" in database:
-        raise ConfigError(f"store {text!r}: use influxdb+http://HOST:8086/DATABASE, for 2.x with ?org=ORG")
+    version, _, scheme = parts.scheme.partition("+")
+    database = unquote(parts.path.strip("/"))
     if "@" in parts.netloc:
         raise ConfigError("store: leave user and password out of the address; put USER:PASSWORD, or a token, into "
                           "the environment variable HUB_STORE_TOKEN")  # fmt: skip
-    organisation = parse_qs(parts.query).get("org", ["-"])[0]
-    return Address(f"{scheme}://{parts.netloc}", database, organisation)
+    asked = parse_qs(parts.query)
+    organisation = asked.pop("org", ["-"])[0]
+    if (
+        (version not in (SCHEME, SCHEME_2) or scheme not in ("http", "https"))
+        or not (parts.hostname and database)
+        or "/" in database
+        or asked
+    ):
+        # The address is not repeated: whatever was put into it may be a secret.
+        raise ConfigError(
+            "store: use influxdb+http://HOST:8086/DATABASE, or for 2.x influxdb2+http://HOST:8086/BUCKET?org=ORG"
+        )
+    if version == SCHEME_2 and organisation == "-":
+        raise ConfigError("store: InfluxDB 2.x needs the organisation: influxdb2+http://HOST:8086/BUCKET?org=ORG")
+    return Address(f"{scheme}://{parts.netloc}", database, organisation, version == SCHEME_2)
 
 
 class InfluxEngine:
@@ -113,7 +125,7 @@ class InfluxEngine:
             f"ORDER BY time {order} LIMIT {limit}"
             for name in names
         )
-        return [[(row[0], _value(row)) for row in rows] for rows in found]
+        return [[(row[0], value_of(*row[1:])) for row in rows] for rows in found]
 
     def buckets(
         self, names: Sequence[SeriesName], start_ns: int, end_ns: int, step_ns: int, origin_ns: int,
@@ -164,22 +176,30 @@ class InfluxEngine:
         """Return the rows of each statement."""
         asked = list(statements)
         found: list[list[list[Any]]] = []
-        for begin in range(0, len(asked), _STATEMENTS):
-            found += self._run(self._query(asked[begin : begin + _STATEMENTS]))
+        for begin in range(0, len(asked), STATEMENTS):
+            found += self._run(self._query(asked[begin : begin + STATEMENTS]))
         return found
 
     async def _query(self, statements: Sequence[str]) -> list[list[list[Any]]]:
         form = {"db": self._address.database, "epoch": "ns", "q": ";".join(statements)}
-        async with self._session.post("/query", data=form) as answer:
-            text = await answer.text()
-            if answer.status >= 300:
-                raise StoreError(f"InfluxDB {answer.status}: {_said(text)}")
-        # Python's own: "-0" must stay negative, which only a hook sees.
-        results = json.loads(text, parse_int=_whole)["results"]
+        text = await self._post("/query", data=form)
+        try:
+            # Python's own: "-0" must stay negative, which only a hook sees.
+            results = list(json.loads(text, parse_int=_whole)["results"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise StoreError(f"{self._address.url} answers something else to a query: is this InfluxDB 1.x?") from error
         for result in results:
             if "error" in result:
                 raise StoreError(f"InfluxDB: {result['error']}")
         return [result["series"][0]["values"] if result.get("series") else [] for result in results]
+
+    async def _post(self, path: str, **request: Any) -> str:
+        async with self._session.post(path, **request) as answer:
+            # Texts of devices are UTF-8, whatever the server's header says of its answer.
+            text: str = await answer.text("utf-8")
+            if answer.status >= 300:
+                raise StoreError(f"InfluxDB {answer.status}: {_said(text)}")
+            return text
 
     def _run(self, work: Coroutine[Any, Any, _Answer]) -> _Answer:
         if self._loop.is_closed():
@@ -208,11 +228,11 @@ def _whole(digits: str) -> float | int:
     return -0.0 if digits == "-0" else int(digits)
 
 
-def _value(row: list[Any]) -> Any:
-    _, kind, value, *others = row
+def value_of(kind: int, number: Any, whole: Any, truth: Any, text: Any) -> Any:
+    """Return which of the fields of a row counts."""
     if kind == FLOAT:
-        return float(value)
-    return others[0] if kind == INT else others[1] if kind == BOOL else others[2]
+        return float(number)
+    return whole if kind == INT else truth if kind == BOOL else text
 
 
 def _said(text: str) -> str:

@@ -23,7 +23,10 @@ _log = logging.getLogger("hub.store.opening")
 
 Kind = Literal["columns", "rows", "remote", "victoriametrics"]
 # How each server's address begins.
-SCHEMES = ("influxdb+http://", "influxdb+https://", "victoriametrics+http://", "victoriametrics+https://")
+SCHEMES = (
+    "influxdb+http://", "influxdb+https://", "influxdb2+http://", "influxdb2+https://",
+    "victoriametrics+http://", "victoriametrics+https://",
+)  # fmt: skip
 _VICTORIA: Final = "victoriametrics"
 
 
@@ -109,9 +112,11 @@ def _open_remote(path: Path, address: str, token: str, found: Kind | None) -> St
         from hub.store.victoria_client import VictoriaClient
 
         return VictoriaStore(path, VictoriaClient(address, token))
+    from hub.store.flux import FluxEngine
     from hub.store.influx import InfluxEngine, parse_address
 
-    engine = InfluxEngine(parse_address(address), token)
+    where = parse_address(address)
+    engine = FluxEngine(where, token) if where.is_v2 else InfluxEngine(where, token)
     try:
         return RemoteStore(engine, Sidecar(path))
     except BaseException:

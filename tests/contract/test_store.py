@@ -1,5 +1,6 @@
 """What every `Store` must answer alike. One suite over all engines and the oracle."""
 
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -38,6 +39,8 @@ ENGINES: dict[str, Callable[[Path], Store]] = {
 # What only a store of our own keeps is when a reading was received, and the ends of 64 bits: tests of that ask for
 # `own_store`.
 REMOTE = [pytest.param("influx_store", id="influxdb", marks=pytest.mark.end_to_end)]
+if "INFLUXDB_V2_URL" in os.environ:
+    REMOTE.append(pytest.param("influx2_store", id="influxdb 2", marks=pytest.mark.end_to_end))
 
 
 @pytest.fixture(params=[*ENGINES, *REMOTE])

@@ -1,10 +1,7 @@
 """What is asked of InfluxDB, to the byte, and what is made of its answers; `tests/contract` asks real servers."""
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -12,61 +9,24 @@ from hub.errors import ConfigError, StoreError
 from hub.store.influx import Address, InfluxEngine, parse_address
 from hub.store.line_protocol import SeriesName
 from hub.store.remote import RefusedLinesError
+from tests.support.recorder import Recorder
 
 NAME = SeriesName("default", "pump-1", "t")
 TAGS = "channel='t' AND device='pump-1' AND namespace='default'"
 FIELDS = "kind, value, value_int, value_bool, value_str"
 
 
-class Recorder(ThreadingHTTPServer):
-    """Keeps each request and answers what it is told."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Recording)
-        self.requests: list[tuple[str, dict[str, str], str, bytes]] = []
-        self.answer: tuple[int, object] = (204, "")
-
-
-class Recording(BaseHTTPRequestHandler):
-    """One connection of it."""
-
-    server: Recorder
-
-    def do_POST(self) -> None:
-        """Keep the request, and answer."""
-        parts = urlsplit(self.path)
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        query = {key: value[0] for key, value in parse_qs(parts.query).items()}
-        self.server.requests.append((parts.path, query, self.headers.get("Authorization", ""), body))
-        status, answer = self.server.answer
-        said = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(said)))
-        self.end_headers()
-        self.wfile.write(said)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture
 def recorder() -> Iterator[Recorder]:
     """A server that records."""
-    server = Recorder()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with Recorder() as server:
+        yield server
 
 
 @pytest.fixture
 def engine(recorder: Recorder) -> Iterator[InfluxEngine]:
-    """An engine of version 2, with a token."""
-    address = parse_address(f"influxdb+http://127.0.0.1:{recorder.server_address[1]}/readings?org=farm")
+    """An engine with a token."""
+    address = parse_address(f"influxdb+{recorder.url}/readings?org=farm")
     engine = InfluxEngine(address, "s3cret", timeout_s=5)
     yield engine
     engine.close()
@@ -85,11 +45,16 @@ def test_address() -> None:
     """The scheme says how, the path which database, the query whose."""
     assert parse_address("influxdb+https://h:1/db?org=o") == Address("https://h:1", "db", "o")
     assert parse_address("influxdb+http://h/db") == Address("http://h", "db", "-")
+    assert parse_address("influxdb2+http://h/my%20bucket?org=o") == Address("http://h", "my bucket", "o", True)
 
 
 @pytest.mark.parametrize(
-    "text", ["influxdb+http://h:8086", "influxdb://h/db", "influxdb+http://h/a/b", "influxdb+http://u:p@h/db"]
-)
+    "text",
+    [
+        "influxdb+http://h:8086", "influxdb://h/db", "influxdb+http://h/a/b", "influxdb+http://u:p@h/db",
+        "influxdb2+http://h/bucket", "influxdb3+http://h/db", "influxdb+http://h/db?token=u:p",
+    ],
+)  # fmt: skip
 def test_address_that_cannot_be(text: str) -> None:
     """It says what to write instead, and shows no password."""
     with pytest.raises(ConfigError, match="store") as found:
@@ -184,6 +149,15 @@ def test_error_inside_an_answer_is_an_error(engine: InfluxEngine, recorder: Reco
     recorder.answer = (200, {"results": [{"error": "database not found: readings"}]})
 
     with pytest.raises(StoreError, match="database not found"):
+        engine.count([NAME])
+
+
+@pytest.mark.parametrize("said", ["<html>", "[]", "{}", '{"results":null}'])
+def test_answer_of_somebody_else_is_an_error(engine: InfluxEngine, recorder: Recorder, said: str) -> None:
+    """Of a proxy's page of success, too."""
+    recorder.answer = (200, said)
+
+    with pytest.raises(StoreError, match="is this InfluxDB"):
         engine.count([NAME])
 
 

@@ -13,6 +13,8 @@ from hub.store.base import Store
 from hub.store.columns import ColumnStore
 from hub.store.embedded import EmbeddedStore
 from hub.store.opening import Kind, kind_of, open_as, open_store
+from tests.support.frames import FrameMaker, numbered
+from tests.support.recorder import Recorder
 
 FILE = "readings.sqlite3"
 
@@ -84,6 +86,22 @@ def test_folder_and_server_belong_together(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="HUB_STORE_TOKEN"):
         open_as(tmp_path / "new", "influxdb+http://user:secret@h/hub")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(("scheme", "path"), [("influxdb", "/query"), ("influxdb2", "/api/v2/query")])
+def test_address_says_which_questions_a_server_understands(tmp_path: Path, scheme: str, path: str) -> None:
+    """InfluxQL to 1.x, Flux to 2.x, with the token."""
+    with Recorder() as recorder:
+        address = f"{scheme}+{recorder.url}/hub?org=farm"
+        with closing(open_as(tmp_path / "remote", address, token="s3cret")) as store:
+            store.write(numbered([FrameMaker().one("pump", 1.0)]))
+            recorder.answer = (503, "later")
+            with pytest.raises(StoreError, match="503: later"):
+                store.counters([1])
+
+    assert [(asked, token) for asked, _, token, _ in recorder.requests] == [
+        ("/api/v2/write", "Token s3cret"), (path, "Token s3cret")
+    ]  # fmt: skip
 
 
 VICTORIA = "victoriametrics+http://127.0.0.1:1"
