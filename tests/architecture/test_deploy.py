@@ -106,6 +106,30 @@ def test_compose_builds_the_containerfile(compose: dict[str, Any]) -> None:
     assert (context / build["dockerfile"]).is_file()
 
 
+def test_influxdb_is_pinned_and_keeps_its_secrets_outside() -> None:
+    """The image has a version, the port is this machine's, and no secret is in the file."""
+    service = yaml.safe_load((DEPLOY / "influxdb" / "compose.yaml").read_text(encoding="utf-8"))["services"]["influxdb"]
+
+    assert re.fullmatch(r"influxdb:2\.\d+", service["image"])
+    assert service["ports"] == ["127.0.0.1:8086:8086"]
+    secrets = [value for key, value in service["environment"].items() if re.search("TOKEN|PASSWORD", key)]
+    assert len(secrets) == 2
+    assert all(re.fullmatch(r"\$\{[A-Z_]+:\?.+\}", value) for value in secrets)
+
+
+def test_influxdb_workflow_runs_the_contract_suite() -> None:
+    """It gives the server and all that the suite's fixture asks the environment for, and names the same version."""
+    job = yaml.safe_load((DEPLOY / "influxdb" / "workflow.yaml").read_text(encoding="utf-8"))["jobs"]["contract"]
+    fixture = (DEPLOY.parent / "tests" / "contract" / "conftest.py").read_text(encoding="utf-8")
+    service, step = job["services"]["influxdb"], job["steps"][-1]
+
+    assert service["image"] in (DEPLOY / "influxdb" / "compose.yaml").read_text(encoding="utf-8")
+    assert 'for name in ("URL", "ORG", "TOKEN")' in fixture
+    assert set(step["env"]) == {"INFLUXDB_V2_URL", "INFLUXDB_V2_ORG", "INFLUXDB_V2_TOKEN"}
+    assert step["env"]["INFLUXDB_V2_TOKEN"] == service["env"]["DOCKER_INFLUXDB_INIT_ADMIN_TOKEN"]
+    assert "tests/contract" in step["run"]
+
+
 def test_readme_names_every_file() -> None:
     """deploy/README.md lists each file of the folder."""
     readme = (DEPLOY / "README.md").read_text(encoding="utf-8")

@@ -40,7 +40,7 @@ ENGINES: dict[str, Callable[[Path], Store]] = {
 # `own_store`.
 REMOTE = [pytest.param("influx_store", id="influxdb", marks=pytest.mark.end_to_end)]
 if "INFLUXDB_V2_URL" in os.environ:
-    REMOTE.append(pytest.param("influx2_store", id="influxdb 2", marks=pytest.mark.end_to_end))
+    REMOTE.append(pytest.param("influx2_store", id="influxdb2", marks=pytest.mark.end_to_end))
 
 
 @pytest.fixture(params=[*ENGINES, *REMOTE])
