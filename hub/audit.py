@@ -71,7 +71,7 @@ class DeviceBooks:
         return min(total, INT_MAX)
 
     def of_series(self, name: str) -> int:
-        """Return a counter's sum over the series: accepted, superseded, erased, expired, late, rows."""
+        """Return a counter's sum over the series: accepted, superseded, erased, expired, refused, late, rows."""
         return sum(getattr(counters, name) for _, counters in self.series)
 
 
@@ -130,7 +130,13 @@ def stream_finding(mark: Mark, losses: Iterable[Losses], are_gaps_whole: bool) -
 
 def is_balanced(counters: SeriesCounters) -> bool:
     """Return whether a series holds the rows that its ledger says."""
-    return counters.accepted - counters.superseded - counters.erased - counters.expired == counters.rows
+    return expected_rows(counters) == counters.rows
+
+
+def expected_rows(counters: SeriesCounters) -> int:
+    """Return how many rows a series must have by its ledger."""
+    gone = counters.superseded + counters.erased + counters.expired + counters.refused
+    return counters.accepted - gone
 
 
 def _compare(device: DeviceBooks, books: Books) -> None:
@@ -140,7 +146,7 @@ def _compare(device: DeviceBooks, books: Books) -> None:
     # Channels have no name here: an asker may see the device without seeing each of them.
     wrong = [counters for _, counters in device.series if not is_balanced(counters)]
     if wrong:
-        expected = sum(c.accepted - c.superseded - c.erased - c.expired for c in wrong)
+        expected = sum(map(expected_rows, wrong))
         findings.append(f"{expected:,} rows are expected of {len(wrong)} series, {sum(c.rows for c in wrong):,} stored")
     rejected, itemised = device.of_streams("rejected"), sum(r.count for r in device.rejections)
     if rejected != itemised and max(rejected, itemised) < INT_MAX:
@@ -225,7 +231,7 @@ def _device_object(device: DeviceBooks) -> JsonObject:
     totals = {name: device.of_streams(name) for name in ("accepted", "rejected", "dropped", "quarantined")}
     produced = min(totals["accepted"] + totals["rejected"] + totals["dropped"] - device.replayed, INT_MAX)
     totals["replayed"] = device.replayed
-    totals |= {name: device.of_series(name) for name in ("superseded", "erased", "expired", "late", "rows")}
+    totals |= {name: device.of_series(name) for name in ("superseded", "erased", "expired", "refused", "late", "rows")}
     return {
         "device": device.device, "balanced": device.balanced, "summary": summary(device), "findings": device.findings,
         "streams": len(device.marks), "produced": produced,
@@ -262,7 +268,8 @@ def _series_object(series: Series, counters: SeriesCounters) -> JsonObject:
     return {
         "device": series.device, "channel": series.channel, "accepted": counters.accepted,
         "superseded": counters.superseded, "erased": counters.erased, "expired": counters.expired,
-        "merged": counters.merged, "late": counters.late, "rows": counters.rows, "balanced": is_balanced(counters),
+        "refused": counters.refused, "merged": counters.merged, "late": counters.late, "rows": counters.rows,
+        "balanced": is_balanced(counters),
     }  # fmt: skip
 
 

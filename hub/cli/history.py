@@ -157,7 +157,7 @@ def _show_audit(answer: dict[str, Any]) -> None:
                       for r in answer["rejections"]],
          ["device", "channel", "count", "reason", "why", "last"]),
         ("series", answer["series"],
-         ["device", "channel", "accepted", "superseded", "erased", "expired", "late", "rows"]),
+         ["device", "channel", "accepted", "superseded", "erased", "expired", "refused", "late", "rows"]),
     ):  # fmt: skip
         if rows:
             typer.echo(f"\n{title}")

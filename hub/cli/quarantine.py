@@ -40,6 +40,24 @@ def ls(
     output.show_rows(rows, columns, as_json=as_json, empty="nothing is in quarantine")
 
 
+@app.command("refused")
+def refused(
+    device: Device = None,
+    url: options.Url = options.DEFAULT_URL,
+    token: options.Token = None,
+    ca: options.Ca = None,
+    as_json: options.Json = False,
+) -> None:
+    """List the newest readings that the store's server did not take, and what it said."""
+    rows = options.open_client(url, token, ca).get("/v1/refused", {"device": device})["readings"]
+    if not as_json:
+        rows = [
+            {**row, "time": output.show_time(row["time_ns"]), "reason": output.printable(row["reason"])} for row in rows
+        ]
+    columns = ["device", "channel", "time", "value", "reason"]
+    output.show_rows(rows, columns, as_json=as_json, empty="no reading was refused")
+
+
 @app.command("show")
 def show(
     id: Id,

@@ -13,7 +13,7 @@
  *   rows: any[][], next: string | null}} ReadingsAnswer
  * @typedef {{device: string, balanced: boolean | null, summary: string, findings: string[], accepted: number,
  *   rejected: number, dropped: number, unknown_gaps: number, in_flight: number | null, superseded: number,
- *   erased: number, expired: number, late: number, rows: number}} DeviceAudit
+ *   erased: number, expired: number, refused: number, late: number, rows: number}} DeviceAudit
  * @typedef {{stream: string, stored: number, accepted: number, complete: boolean, balanced: boolean,
  *   last_ns: string | null}} StreamAudit
  * @typedef {{count: number | null, reason: string, explanation: string, received_ns: string,

@@ -158,6 +158,7 @@ function storedOf(device, { series }) {
   if (device.superseded) parts.push(`${device.superseded.toLocaleString()} corrected`);
   if (device.erased) parts.push(`${device.erased.toLocaleString()} erased`);
   if (device.expired) parts.push(`${device.expired.toLocaleString()} expired, their sums kept`);
+  if (device.refused) parts.push(`${device.refused.toLocaleString()} refused by the store's server`);
   if (device.in_flight) parts.push(`${device.in_flight.toLocaleString()} on their way`);
   if (device.late) parts.push(`${device.late.toLocaleString()} came late`);
   return group("In the store", [entry(countText(device.rows, "row"), parts.join(" · "), countText(series.length, "series", "series"))], 0);

@@ -41,11 +41,11 @@ class Bucket(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SeriesCounters:
-    """The second ledger: accepted − superseded − erased − expired = rows, where rows are counted, not computed.
+    """The second ledger: accepted − superseded − erased − expired − refused = rows; rows are counted, not computed.
 
     ``late``: accepted readings that were older than the newest of the series when their frame came. ``expired``: those
     that were dropped, of which the rollups hold sums; ``merged``: of them, those that came when others of their time
-    had been dropped already, and went to the sums at once.
+    had been dropped already, and went to the sums at once. ``refused``: those that the server of a store does not take.
     """
 
     series: int
@@ -56,6 +56,17 @@ class SeriesCounters:
     late: int = 0
     expired: int = 0
     merged: int = 0
+    refused: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A reading that the server of a store did not take, and what it said."""
+
+    series: int
+    time_ns: int
+    value: Value
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +175,14 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Close all handles; safe to call twice."""
+
+
+@runtime_checkable
+class RefusingStore(Store, Protocol):
+    """A store on a server, which may refuse a reading for good."""
+
+    def refusals(self) -> list[Refused]:
+        """Return the newest readings that the server refused, the last first; they are in no other answer."""
 
 
 @runtime_checkable

@@ -22,9 +22,9 @@ from device_sdk.reading import Value
 from hub.errors import StoreError
 from hub.model import LATE_TOLERANCE_NS, Frame, Series
 from hub.store.accumulator import MAX_ANSWER_BUCKETS, aggregate_rows, check_aggregate, check_buckets
-from hub.store.base import AGGREGATES, Bucket, Row, SeriesCounters, StoreAccount, StoreStatistics
+from hub.store.base import AGGREGATES, Bucket, Refused, Row, SeriesCounters, StoreAccount, StoreStatistics
 from hub.store.line_protocol import FLOAT, SeriesName, body, kind_of, line, prefix_of
-from hub.store.sidecar import Entry, Refused, Sidecar
+from hub.store.sidecar import Entry, Sidecar
 
 _log = logging.getLogger("hub.store.remote")
 
@@ -222,7 +222,7 @@ class RemoteStore:
         return StoreAccount(
             applied,
             [
-                SeriesCounters(e.id, e.accepted, e.superseded, rows, e.erased + e.refused, e.late)
+                SeriesCounters(e.id, e.accepted, e.superseded, rows, e.erased, e.late, refused=e.refused)
                 for e, rows in zip(entries, counts, strict=True)
             ],
         )
@@ -231,7 +231,7 @@ class RemoteStore:
         """Return (accepted, superseded, erased, late) of each series, zeros where unknown; asks no server."""
         entries = self._sidecar.entries
         found = [entries.get(number) for number in series]
-        return [(0, 0, 0, 0) if e is None else (e.accepted, e.superseded, e.erased + e.refused, e.late) for e in found]
+        return [(0, 0, 0, 0) if e is None else (e.accepted, e.superseded, e.erased, e.late) for e in found]
 
     def largest_series(self) -> int:
         """Return the largest series id that ever had a reading."""

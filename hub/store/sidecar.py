@@ -23,6 +23,7 @@ from typing import Any
 from device_sdk.reading import Value
 from hub.database import FULL, NORMAL, is_disk_failure, open_database, transaction
 from hub.errors import DiskFailedError, StoreError
+from hub.store.base import Refused
 from hub.store.line_protocol import SeriesName
 
 # A file of plain rows, which has the same name, says 1 and more, one of column chunks 100 and more.
@@ -68,16 +69,6 @@ class Entry:
             self.id, self.name, self.kinds, self.accepted, self.superseded, self.refused, self.erased, self.late,
             self.newest_ns, self.newest,
         )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A reading that the server did not take, and what it said."""
-
-    series: int
-    time_ns: int
-    value: Value
-    reason: str
 
 
 class Sidecar:

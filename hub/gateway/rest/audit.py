@@ -46,6 +46,7 @@ class DeviceAudit(Answer):
     superseded: int
     erased: int
     expired: int
+    refused: int
     late: int
     rows: int
 
@@ -99,9 +100,10 @@ class RejectionAudit(Answer):
 
 
 class SeriesAudit(Answer):
-    """The second ledger: accepted − superseded − erased − expired = rows; ``late``: came behind a newer one.
+    """The second ledger: accepted − superseded − erased − expired − refused = rows; ``late``: came behind a newer one.
 
     ``expired``: dropped when they were old, their sums are kept; ``merged``: of them, those that came only then.
+    ``refused``: the server of the store does not take them.
     """
 
     device: str
@@ -110,6 +112,7 @@ class SeriesAudit(Answer):
     superseded: int
     erased: int
     expired: int
+    refused: int
     merged: int
     late: int
     rows: int

@@ -1,4 +1,4 @@
-"""Quarantined frames: list, look at, replay after a fix, delete.
+"""Quarantined frames: list, look at, replay after a fix, delete; and readings that the store's server refused.
 
 Place: `hub.gateway.rest`, above `hub.replay`; how raw bytes are shown says `hub.gateway.quarantine`.
 """
@@ -8,12 +8,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from device_sdk.reading import Value
 from device_sdk.wire import MAX_FRAME_BYTES
 from hub.errors import NotFoundError
-from hub.gateway.endpoint import Answer, Call, Endpoint, JsonObject, Nothing, Question, check_name
+from hub.gateway.endpoint import Answer, Call, Endpoint, JsonObject, Nothing, Question, check_name, json_value
 from hub.gateway.quarantine import quarantine_object, raw_object
 from hub.gateway.rest.audit import OfDevice
 from hub.roles import Verb
+from hub.store.base import RefusingStore
 
 _ID_DIGITS = 18
 
@@ -44,6 +46,22 @@ class Quarantine(Answer):
     frames: list[Quarantined]
 
 
+class RefusedReading(Answer):
+    """A reading that was accepted, and that the server of the store did not take; ``reason``: what that said."""
+
+    device: str
+    channel: str
+    time_ns: str
+    value: Value
+    reason: str
+
+
+class RefusedReadings(Answer):
+    """The newest of them, the last first; empty for a store of the hub's own."""
+
+    readings: list[RefusedReading]
+
+
 class RawFrame(Quarantined):
     """A quarantined frame with its bytes: ``text`` when they are printable UTF-8, else ``hex``."""
 
@@ -68,6 +86,25 @@ async def list_quarantine(call: Call, query: OfDevice) -> JsonObject:
         check_name(query.device)
     entries = await asyncio.to_thread(call.hub.journal.quarantine, call.namespace, query.device)
     return {"frames": [quarantine_object(entry) for entry in entries]}
+
+
+async def list_refused(call: Call, query: OfDevice) -> JsonObject:
+    """List readings that the store's server did not take; they are in the journal as long as that keeps them."""
+    if query.device is not None:
+        check_name(query.device)
+    store, known = call.hub.store, call.hub.registry.by_id
+    refusals = await asyncio.to_thread(store.refusals) if isinstance(store, RefusingStore) else []
+    readings = [
+        {
+            "device": series.device, "channel": series.channel, "time_ns": str(one.time_ns),
+            "value": json_value(one.value), "reason": one.reason,
+        }
+        for one in refusals
+        if (series := known.get(one.series)) is not None
+        and series.namespace == call.namespace
+        and query.device in (None, series.device)
+    ]  # fmt: skip
+    return {"readings": readings}
 
 
 async def show_quarantined(call: Call, query: RawQuery) -> JsonObject:
@@ -104,6 +141,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
              list_quarantine, whole=True),
     Endpoint("GET", "/v1/quarantine/{id}", "One of them, with its bytes", Verb.MANAGE, RawQuery, RawFrame,
              show_quarantined, whole=True),
+    Endpoint("GET", "/v1/refused", "Readings that the store's server refused", Verb.MANAGE, OfDevice, RefusedReadings,
+             list_refused, whole=True),
     Endpoint("POST", "/v1/quarantine/{id}/replay", "Store what is valid of it now", Verb.MANAGE, Nothing, ReplayAnswer,
              replay_quarantined, whole=True),
     Endpoint("DELETE", "/v1/quarantine/{id}", "Delete one of them for good", Verb.MANAGE, Nothing, None,

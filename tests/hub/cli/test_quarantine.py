@@ -48,6 +48,7 @@ def test_life_of_quarantined_frames(run: Run, data: Path, where: list[object]) -
     assert [(row["id"], row["count"], row["size"]) for row in listed.json] == [(2, 3, 3), (3, 1, len(GOOD))]
     assert run("quarantine", "ls", "--json", "--data", data).json == listed.json
     assert run("quarantine", "ls", "--json", "--device", "door", *where).json == []
+    assert run("quarantine", "refused", "--json", "--device", "door", *where).json == []
     shown = run("quarantine", "show", 2, "--bytes", 2, "--json", *where)
     assert (shown.json["hex"], shown.json["truncated"]) == ("00ff", True)
     assert run("quarantine", "show", 2, "--bytes", 2, "--json", "--data", data).json == shown.json

@@ -94,7 +94,7 @@ def test_poison_is_one_reading(world: World) -> None:
     (refused,) = world.store.refusals()
     assert (refused.series, refused.time_ns, refused.value) == (1, T0 + 13 * S, 13.0)
     assert "cannot take 13.0" in refused.reason
-    assert world.store.counters([1, 2]) == [SeriesCounters(1, 20, 0, 19, 1), SeriesCounters(2, 1, 0, 1)]
+    assert world.store.counters([1, 2]) == [SeriesCounters(1, 20, 0, 19, refused=1), SeriesCounters(2, 1, 0, 1)]
     assert world.store.statistics().rows == 20
 
 
@@ -129,7 +129,7 @@ def test_refused_correction_replaces_nothing(world: World) -> None:
     world.engine.poison = {2.0}
     world.store.write(numbered([world.frame((0, 2.0))], 2))
 
-    assert world.store.counters([1]) == [SeriesCounters(1, 3, 0, 2, 1, 1)]
+    assert world.store.counters([1]) == [SeriesCounters(1, 3, 0, 2, late=1, refused=1)]
     assert world.store.read([1], *FOREVER, 9)[0] == Row(1, T0, 1.0)
 
 
@@ -140,7 +140,7 @@ def test_newest_beside_a_refused_one(world: World) -> None:
     world.store.write(numbered([world.frame((1, 3.0))], 2))
 
     assert world.store.latest([1]) == [Row(1, T0 + S, 3.0)]
-    assert world.store.counters([1]) == [SeriesCounters(1, 4, 1, 2, 1)]
+    assert world.store.counters([1]) == [SeriesCounters(1, 4, 1, 2, refused=1)]
 
 
 def test_account_waits_for_a_write_that_was_cut_off(world: World) -> None:

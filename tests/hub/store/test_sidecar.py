@@ -7,8 +7,9 @@ import pytest
 
 from device_sdk.reading import Value
 from hub.store import sidecar
+from hub.store.base import Refused
 from hub.store.line_protocol import SeriesName
-from hub.store.sidecar import Entry, Refused, Sidecar
+from hub.store.sidecar import Entry, Sidecar
 
 NAME = SeriesName("default", "pump", "t")
 

@@ -1,18 +1,22 @@
 """`hub.gateway.rest.quarantine`: what could not be taken apart is not lost."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
 
 from device_sdk import wire
 from device_sdk.columns import encode_batch, to_columns
-from device_sdk.reading import Reading
+from device_sdk.reading import Channel, Reading, ValueType
 from hub.gateway.rest.quarantine import ReplayAnswer
-from hub.model import StreamKey
+from hub.model import SeriesKey, StreamKey
+from hub.store.remote import RemoteStore
+from hub.store.sidecar import Sidecar
 from tests.hub.gateway.conftest import T0, get
-from tests.support.frames import FrameMaker
+from tests.support.frames import FrameMaker, numbered
 from tests.support.hub_parts import HubParts
+from tests.support.memory_engine import MemoryEngine
 
 
 @pytest.mark.asyncio
@@ -51,6 +55,28 @@ async def test_audit_balances_after_a_replay(hub: HubParts, admin: httpx.AsyncCl
     device, own = streams["e" * 16], streams[wire.HUB_STREAM]
     assert (device["rejected"], device["replayed"], device["complete"]) == (1, 1, True)
     assert (own["accepted"], own["rejected"], own["replayed"], own["complete"]) == (1, 0, 0, True)
+
+
+@pytest.mark.asyncio
+async def test_readings_that_a_server_refused_are_listed(
+    hub: HubParts, admin: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    """Each with the server's words, of the device asked for; a store of the hub's own refuses none."""
+    assert await get(admin, "/v1/refused") == {"readings": []}
+    engine, maker = MemoryEngine(), FrameMaker()
+    engine.poison = {13.0}
+    hub.registry.declare("default", "pump", [Channel("t", type=ValueType.FLOAT)])
+    (series,) = hub.registry.device("default", "pump").channels.values()
+    hub.store = RemoteStore(engine, Sidecar(tmp_path / "remote.sqlite3"))  # type: ignore[assignment]
+    maker.series[SeriesKey("default", "pump", "t")] = series
+    hub.store.write(numbered([maker.batch("pump", [("t", T0, 1.0), ("t", T0 + 1, 13.0)])]))
+
+    (refused,) = (await get(admin, "/v1/refused", device="pump"))["readings"]
+
+    assert (refused["device"], refused["channel"], refused["time_ns"]) == ("pump", "t", str(T0 + 1))
+    assert (refused["value"], refused["reason"]) == (13.0, "400: cannot take 13.0")
+    assert (await get(admin, "/v1/refused", device="door"))["readings"] == []
+    hub.store.close()
 
 
 @pytest.mark.asyncio
