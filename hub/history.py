@@ -7,8 +7,9 @@ line, which reads files too, ask the same here. Blocking, as `query`.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
-from hub.aggregate import FUNCTIONS, check_functions
+from hub.aggregate import DRAWS_LINES, FUNCTIONS, check_functions
 from hub.bucket_page import Cut, Question
 from hub.errors import BadRequestError
 from hub.fill import FILLS, parse_fill
@@ -28,6 +29,15 @@ POINT_FUNCTIONS = "min,max,first,last"
 # What the first was is not known of dropped readings.
 DROPPED_POINT_FUNCTIONS = "min,max,last"
 BUCKET_FUNCTIONS = "avg"
+_END_OF_TIME_NS = 2**63 - 1
+
+
+class Reach(NamedTuple):
+    """Of which time readings can have a part in an answer; ``as_of_ns``: when it was asked, if that changes it too."""
+
+    start_ns: int
+    end_ns: int
+    as_of_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +93,25 @@ class History:
         limit = MAX_LIMIT if self.limit is None else self.limit
         found = query.buckets(question, limit, self.page, descending=self.descending)
         return replace(found, raw_from_ns=raw_from_ns)
+
+    def reach(self, now_ns: int) -> Reach:
+        """Return of which time new readings can change the answer.
+
+        Raises: as `answer`.
+        """
+        self._check()
+        if self.at is not None:
+            at_ns = parse_time(self.at, now_ns)
+            return Reach(at_ns, at_ns + 1)
+        start_ns, end_ns = time_range(self.start, self.end, self.last, now_ns)
+        if self.bucket is None and self.points is None:
+            return Reach(start_ns, end_ns)
+        if self.fill == "linear" or not DRAWS_LINES.isdisjoint(self._functions()):
+            # What comes next behind the range has a part in it.
+            end_ns = _END_OF_TIME_NS
+        # Empty buckets go on until now.
+        is_growing = self.end is None and (self.fill is not None or self.points is not None)
+        return Reach(start_ns, end_ns, now_ns if is_growing else 0)
 
     @property
     def _has_start(self) -> bool:

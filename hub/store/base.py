@@ -17,6 +17,11 @@ AGGREGATES = ("avg", "min", "max", "count", "sum", "first", "last")
 # Of what further aggregates are made, over any number of buckets; see `Store.aggregate`.
 PARTS = ("first_ns", "last_ns", "m2", "rise", "area")
 
+# accepted, superseded, erased, late, expired: as of `SeriesCounters`.
+Revision = tuple[int, int, int, int, int]
+# Of a series that never had a reading.
+UNKNOWN_REVISION: Revision = (0, 0, 0, 0, 0)
+
 
 class Row(NamedTuple):
     """One stored reading.
@@ -157,6 +162,13 @@ class Store(Protocol):
 
     def counters(self, series: Sequence[int]) -> list[SeriesCounters]:
         """Return the ledger's counters of each series that ever had a reading."""
+
+    def revisions(self, series: Sequence[int]) -> list[Revision]:
+        """Return the revision of each series asked for, in their order; zeros where unknown.
+
+        Where none of the numbers changed, no answer about the series did, but that old sums may be gone. Cheap: no rows
+        are counted.
+        """
 
     def account(self, series: Sequence[int]) -> StoreAccount:
         """Return counters together with the position they are of, while writes go on."""

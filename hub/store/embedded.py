@@ -31,7 +31,7 @@ from hub.errors import DiskFailedError, StoreError
 from hub.model import Frame
 from hub.renewal import mark_suspect
 from hub.store.accumulator import MAX_ANSWER_BUCKETS, aggregate_rows, check_aggregate, check_buckets
-from hub.store.base import Bucket, Row, SeriesCounters, StoreAccount, StoreStatistics
+from hub.store.base import UNKNOWN_REVISION, Bucket, Revision, Row, SeriesCounters, StoreAccount, StoreStatistics
 from hub.store.batch import Batch, plain_value
 from hub.store.rollup import NEEDED
 from hub.store.rollup_table import (
@@ -284,6 +284,16 @@ class EmbeddedStore:
     def counters(self, series: Sequence[int]) -> list[SeriesCounters]:
         """Return the ledger of each series that ever had a reading; ``rows`` are counted in the table."""
         return self.account(series).series
+
+    def revisions(self, series: Sequence[int]) -> list[Revision]:
+        """Return the revision of each series; see `Store.revisions`."""
+        with self._readers.connection() as connection:
+            rows = connection.execute(
+                f"SELECT series, accepted, superseded, erased, late, expired FROM counter WHERE series IN {_IDS}",  # noqa: S608
+                (json.dumps(list(series)),),
+            )
+            known = {number: (a, s, e, late, expired) for number, a, s, e, late, expired in rows}
+        return [known.get(number, UNKNOWN_REVISION) for number in series]
 
     def account(self, series: Sequence[int]) -> StoreAccount:
         """Return counters and the position they are of, from one state of the file."""

@@ -22,7 +22,17 @@ from device_sdk.reading import Value
 from hub.errors import StoreError
 from hub.model import LATE_TOLERANCE_NS, Frame, Series
 from hub.store.accumulator import MAX_ANSWER_BUCKETS, aggregate_rows, check_aggregate, check_buckets
-from hub.store.base import AGGREGATES, Bucket, Refused, Row, SeriesCounters, StoreAccount, StoreStatistics
+from hub.store.base import (
+    AGGREGATES,
+    UNKNOWN_REVISION,
+    Bucket,
+    Refused,
+    Revision,
+    Row,
+    SeriesCounters,
+    StoreAccount,
+    StoreStatistics,
+)
 from hub.store.line_protocol import FLOAT, SeriesName, body, kind_of, line, prefix_of
 from hub.store.sidecar import Entry, Sidecar
 
@@ -227,11 +237,14 @@ class RemoteStore:
             ],
         )
 
-    def revisions(self, series: Sequence[int]) -> list[tuple[int, int, int, int]]:
-        """Return (accepted, superseded, erased, late) of each series, zeros where unknown; asks no server."""
+    def revisions(self, series: Sequence[int]) -> list[Revision]:
+        """Return the revision of each series; asks no server."""
         entries = self._sidecar.entries
         found = [entries.get(number) for number in series]
-        return [(0, 0, 0, 0) if e is None else (e.accepted, e.superseded, e.erased, e.late) for e in found]
+        return [
+            UNKNOWN_REVISION if e is None else (e.accepted, e.superseded, e.erased + e.refused, e.late, 0)
+            for e in found
+        ]
 
     def largest_series(self) -> int:
         """Return the largest series id that ever had a reading."""

@@ -350,6 +350,22 @@ def test_erase_keeps_the_ledger(store: Store) -> None:
     assert store.statistics().rows == 2
 
 
+def test_revisions_are_the_counters_in_the_order_asked_for(store: Store) -> None:
+    """Each series has its counters, an unknown one zeros; a correction, a late reading, an erasure change them."""
+    maker = fill(store, (0, 1.0), (10**9, 2.0))
+    fill(store, (0, 1), channel="n", maker=maker)
+    assert store.revisions([7, 2, 1]) == [(0, 0, 0, 0, 0), (1, 0, 0, 0, 0), (2, 0, 0, 0, 0)]
+
+    fill(store, (10**9, 3.0), maker=maker)
+    assert store.revisions([1]) == [(3, 1, 0, 0, 0)]
+    fill(store, (1, 4.0), maker=maker)
+    assert store.revisions([1]) == [(4, 1, 0, 1, 0)]
+    store.erase([1])
+
+    assert store.revisions([1, 2]) == [(4, 1, 3, 1, 0), (1, 0, 0, 0, 0)]
+    assert store.revisions([]) == []
+
+
 def test_largest_series_is_known_also_after_erasing(store: Store) -> None:
     """An id that ever had a reading is never free again."""
     assert store.largest_series() == 0

@@ -10,7 +10,17 @@ from itertools import pairwise
 from device_sdk.reading import Value
 from hub.errors import BadRequestError
 from hub.model import LATE_TOLERANCE_NS, Frame
-from hub.store.base import AGGREGATES, PARTS, Bucket, Row, SeriesCounters, StoreAccount, StoreStatistics
+from hub.store.base import (
+    AGGREGATES,
+    PARTS,
+    UNKNOWN_REVISION,
+    Bucket,
+    Revision,
+    Row,
+    SeriesCounters,
+    StoreAccount,
+    StoreStatistics,
+)
 
 MINUTE_NS, HOUR_NS = 60 * 10**9, 3600 * 10**9
 
@@ -141,6 +151,11 @@ class MemoryStore:
             for s in sorted(series)
             if s in self._accepted
         ]
+
+    def revisions(self, series: Sequence[int]) -> list[Revision]:
+        """Return the revision of each series."""
+        known = {c.series: (c.accepted, c.superseded, c.erased, c.late, c.expired) for c in self.counters(series)}
+        return [known.get(number, UNKNOWN_REVISION) for number in series]
 
     def account(self, series: Sequence[int]) -> StoreAccount:
         """Return counters and position."""

@@ -8,6 +8,7 @@ import time
 from dataclasses import fields
 from typing import Annotated, Literal
 
+import orjson
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
@@ -24,11 +25,11 @@ from hub.gateway.endpoint import (
     When,
     json_value,
     unit_object,
-    wait_for_store,
 )  # fmt: skip
+from hub.gateway.etag import answer_version
 from hub.gateway.export import export_response
 from hub.grid import MAX_ZONE_CHARS
-from hub.history import AGG_HELP, BUCKET_FUNCTIONS, FILL_HELP, MAX_POINTS, POINT_FUNCTIONS, USUAL_LIMIT, History
+from hub.history import AGG_HELP, BUCKET_FUNCTIONS, FILL_HELP, MAX_POINTS, POINT_FUNCTIONS, USUAL_LIMIT, History, Reach
 from hub.query import MAX_LIMIT, iso_time, time_range
 from hub.roles import Verb
 
@@ -154,28 +155,39 @@ async def list_latest(call: Call, query: LatestQuery) -> JsonObject:
     return {"readings": readings}
 
 
-async def list_readings(call: Call, query: ReadingsQuery) -> JsonObject:
-    """Give history: raw rows or aggregates in buckets, page by page, or the readings of one moment."""
-    series = call.series(query.match)
+async def list_readings(call: Call, query: ReadingsQuery) -> Response:
+    """Give history: raw rows or aggregates in buckets, page by page, or the readings of one moment.
+
+    The answer has an ``ETag``. Sent back as ``If-None-Match``, it gives 304 without a body as long as the answer would
+    be the same; of a range that ended it stays while live readings go on.
+    """
+    series, now_ns = call.series(query.match), time.time_ns()
     asked = History(**query.model_dump(include=_ASKED), descending=query.order == "desc")
-    await wait_for_store(call.hub)
-    answer = await asyncio.to_thread(asked.answer, call.hub.query, series, time.time_ns())
-    return {
+    version = await answer_version(call, "readings", query, series, asked.reach(now_ns))
+    if version.is_held:
+        return version.not_modified()
+    answer = await asyncio.to_thread(asked.answer, call.hub.query, series, now_ns)
+    found = {
         "series": [{"device": s.device, "channel": s.channel, **unit_object(s)} for s in answer.series],
         "columns": list(answer.columns),
         "rows": [[str(row[0]), row[1], *map(json_value, row[2:])] for row in answer.rows],
         "next": answer.next_page,
         "raw_from_ns": None if answer.raw_from_ns is None else str(answer.raw_from_ns),
     }
+    return Response(orjson.dumps(found), headers=version.headers, media_type="application/json")
 
 
 async def export(call: Call, query: ExportQuery) -> Response:
-    """Stream readings as CSV or as JSON lines, ordered by time, in bounded memory."""
+    """Stream readings as CSV or as JSON lines, ordered by time, in bounded memory; ``ETag`` as of ``/v1/readings``."""
     series = call.series(query.match)
     start_ns, end_ns = time_range(query.start, query.end, query.last, time.time_ns())
-    await wait_for_store(call.hub)
+    version = await answer_version(call, "export", query, series, Reach(start_ns, end_ns))
+    if version.is_held:
+        return version.not_modified()
     pages = call.hub.query.dump(series, start_ns, end_ns, received=query.received, raw=query.raw)
-    return export_response(series, pages, query.format, received=query.received)
+    response = export_response(series, pages, query.format, received=query.received)
+    response.headers.update(version.headers)
+    return response
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (

@@ -180,4 +180,4 @@ def test_revisions_ask_no_server(world: World) -> None:
     world.store.write(numbered([world.frame((0, 1.0), (0, 2.0))]))
     world.engine.is_down = True
 
-    assert world.store.revisions([9, 1]) == [(0, 0, 0, 0), (2, 1, 0, 0)]
+    assert world.store.revisions([9, 1]) == [(0, 0, 0, 0, 0), (2, 1, 0, 0, 0)]

@@ -244,7 +244,7 @@ def test_rounded_readings_are_counted(place: Place) -> None:
     place.store.write(frames(0.1 + 0.2, 21.5, 1 / 3))
 
     assert place.store.rounded([1]) == {1: 2}
-    assert place.store.revisions([1, 2]) == [(3, 0, 0, 0), (0, 0, 0, 0)]
+    assert place.store.revisions([1, 2]) == [(3, 0, 0, 0, 0), (0, 0, 0, 0, 0)]
 
 
 def test_large_writes_are_cut(place: Place) -> None:
