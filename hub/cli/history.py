@@ -25,6 +25,8 @@ class ExportFormat(StrEnum):
 
     CSV = "csv"
     NDJSON = "ndjson"
+    ARROW = "arrow"
+    PARQUET = "parquet"
 
 
 From = Annotated[str | None, typer.Option("--from", help="Begin: RFC 3339, epoch ns, or -15m.")]
@@ -85,7 +87,7 @@ def export(
     last: Last = None,
     start: From = None,
     to: To = None,
-    format: Annotated[ExportFormat, typer.Option(help="csv or ndjson.")] = ExportFormat.CSV,
+    format: Annotated[ExportFormat, typer.Option(help="csv, ndjson, arrow or parquet.")] = ExportFormat.CSV,
     received: Annotated[bool, typer.Option(help="Also say when the hub received each reading.")] = False,
     raw: Raw = False,
     output_path: Annotated[Path, typer.Option("--output", "-o", help="File to write; - is stdout.")] = Path("-"),

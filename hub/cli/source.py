@@ -126,7 +126,7 @@ class FilesSource:
         received = parameters.get("received") is not None
         raw = parameters.get("raw") is not None
         pages = self._query.dump(series, start_ns, end_ns, received=received, raw=raw)
-        yield export_chunks(series, pages, str(parameters["format"]), received=received)
+        yield export_chunks(series, pages, str(parameters["format"]), received=received, raw=raw)
 
     def audit(self, device: str | None) -> dict[str, Any]:
         """Return both ledgers, what was declared or refused, and whether they balance."""

@@ -38,6 +38,7 @@ _DOORS = {
     "pcodec": {"hub.store.chunk"},
     "influxdb_client": {"hub.store.influx"},
     "aiohttp": {"hub.store.influx"},
+    "pyarrow": {"hub.gateway.arrow"},
     "sqlite3": {
         "hub.auth",
         "hub.backup",

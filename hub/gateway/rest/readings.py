@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
 from device_sdk.reading import Value
+from hub.errors import BadRequestError
 from hub.gateway.endpoint import (
     Answer,
     Call,
@@ -27,7 +28,7 @@ from hub.gateway.endpoint import (
     unit_object,
 )  # fmt: skip
 from hub.gateway.etag import answer_version
-from hub.gateway.export import export_response
+from hub.gateway.export import MEDIA, answer_response, export_response
 from hub.grid import MAX_ZONE_CHARS
 from hub.history import AGG_HELP, BUCKET_FUNCTIONS, FILL_HELP, MAX_POINTS, POINT_FUNCTIONS, USUAL_LIMIT, History, Reach
 from hub.query import MAX_LIMIT, iso_time, time_range
@@ -87,6 +88,10 @@ class ReadingsQuery(Question):
     page: Annotated[str | None, Field(max_length=40, description="`next` of the answer before.")] = None
     received: Received = False
     raw: Raw = False
+    format: Annotated[
+        Literal["json", "csv", "ndjson", "arrow", "parquet"],
+        Field(description="Buckets as a file, with `next` in the header `Next-Page`; for readings use `/v1/export`."),
+    ] = "json"
 
 
 class ExportQuery(Question):
@@ -97,7 +102,10 @@ class ExportQuery(Question):
     last: Duration = None
     start: When = Field(default=None, alias="from")
     end: When = Field(default=None, alias="to")
-    format: Literal["csv", "ndjson"] = "csv"
+    format: Annotated[
+        Literal["csv", "ndjson", "arrow", "parquet"],
+        Field(description="`arrow` (an IPC stream) and `parquet` need the hub's extra `arrow`."),
+    ] = "csv"
     received: Received = False
     raw: Raw = False
 
@@ -162,11 +170,15 @@ async def list_readings(call: Call, query: ReadingsQuery) -> Response:
     be the same; of a range that ended it stays while live readings go on.
     """
     series, now_ns = call.series(query.match), time.time_ns()
+    if query.format != "json" and query.bucket is None and query.points is None:
+        raise BadRequestError(f"format {query.format} is of buckets here: give bucket, or ask /v1/export for readings")
     asked = History(**query.model_dump(include=_ASKED), descending=query.order == "desc")
     version = await answer_version(call, "readings", query, series, asked.reach(now_ns))
     if version.is_held:
         return version.not_modified()
     answer = await asyncio.to_thread(asked.answer, call.hub.query, series, now_ns)
+    if query.format != "json":
+        return await asyncio.to_thread(answer_response, answer, query.format, version.headers)
     found = {
         "series": [{"device": s.device, "channel": s.channel, **unit_object(s)} for s in answer.series],
         "columns": list(answer.columns),
@@ -178,21 +190,28 @@ async def list_readings(call: Call, query: ReadingsQuery) -> Response:
 
 
 async def export(call: Call, query: ExportQuery) -> Response:
-    """Stream readings as CSV or as JSON lines, ordered by time, in bounded memory; ``ETag`` as of ``/v1/readings``."""
+    """Stream readings as CSV, JSON lines, Arrow or Parquet, by time, in bounded memory; ``ETag`` as ``/v1/readings``.
+
+    Arrow and Parquet: ``device``, ``channel``, ``unit`` are dictionaries, ``time`` and ``received`` timestamp[ns, UTC],
+    ``value`` int64, float64, bool or string. Where the channels are of several types, ``value`` is float64 and null
+    where there is no number, and ``value_int``, ``value_bool``, ``value_str`` hold what is of that type, exactly.
+    """
     series = call.series(query.match)
     start_ns, end_ns = time_range(query.start, query.end, query.last, time.time_ns())
     version = await answer_version(call, "export", query, series, Reach(start_ns, end_ns))
     if version.is_held:
         return version.not_modified()
     pages = call.hub.query.dump(series, start_ns, end_ns, received=query.received, raw=query.raw)
-    response = export_response(series, pages, query.format, received=query.received)
-    response.headers.update(version.headers)
-    return response
+    # In a thread: what writes the file may have to be loaded first.
+    return await asyncio.to_thread(
+        export_response, series, pages, query.format,
+        received=query.received, raw=query.raw, headers=version.headers,
+    )  # fmt: skip
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/v1/latest", "Newest readings", Verb.READ, LatestQuery, Latest, list_latest),
     Endpoint("GET", "/v1/readings", "History, raw or in buckets", Verb.READ, ReadingsQuery, Readings, list_readings),
     Endpoint("GET", "/v1/export", "History as a file", Verb.READ, ExportQuery, None, export,
-             media=("text/csv", "application/x-ndjson")),
+             media=tuple(MEDIA[form].partition(";")[0] for form in MEDIA)),
 )  # fmt: skip

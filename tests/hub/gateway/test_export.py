@@ -7,8 +7,9 @@ import json
 import pytest
 
 from device_sdk.reading import Value
-from hub.gateway.export import export_chunks, unix_ms
+from hub.gateway.export import answer_response, export_chunks, unix_ms
 from hub.model import Series
+from hub.query import Answer
 from hub.store.base import Row
 
 SERIES = [Series(1, "default", "pump-1", "pressure", unit="bar"), Series(2, "default", "pump-1", "note")]
@@ -65,3 +66,22 @@ def test_receive_times_stand_in_a_column_of_their_own(form: str) -> None:
 def test_unix_ms_is_exact(time_ns: int, expected: str) -> None:
     """Milliseconds carry as many decimals as the nanoseconds need."""
     assert unix_ms(time_ns) == expected
+
+
+def test_buckets_have_a_column_for_each_aggregate() -> None:
+    """Aggregates stand where the value does; what is missing is empty, or null."""
+    rows: list[tuple[Value | None, ...]] = [(TIME_NS, 0, 1.5, 2), (TIME_NS + 1, 1, None, 0)]
+    answer = Answer(SERIES, ("time_ns", "series", "avg", "count"), rows)
+
+    text = bytes(answer_response(answer, "csv", {}).body).decode()
+    lines = [json.loads(line) for line in bytes(answer_response(answer, "ndjson", {}).body).splitlines()]
+
+    assert text.splitlines() == [
+        "device,channel,time,time_unix_ms,avg,count,unit",
+        "pump-1,pressure,2026-11-22T19:33:20.123456789Z,1795376000123.456789,1.5,2,bar",
+        "pump-1,note,2026-11-22T19:33:20.123456790Z,1795376000123.45679,,0,",
+    ]
+    assert [(line["channel"], line["avg"], line["count"]) for line in lines] == [
+        ("pressure", 1.5, 2),
+        ("note", None, 0),
+    ]

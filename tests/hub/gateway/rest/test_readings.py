@@ -1,9 +1,11 @@
 """`hub.gateway.rest.readings`: newest values and history."""
 
+import io
 import time
 
 import httpx
 import pytest
+from pyarrow import ipc, parquet
 
 from tests.hub.gateway.conftest import T0, S, get
 from tests.support.hub_parts import HubParts
@@ -185,3 +187,24 @@ async def test_numbers_beyond_64_bits_are_answered(
     response = await admin.get("/v1/readings", params=query)
 
     assert response.status_code == status
+
+
+@pytest.mark.asyncio
+async def test_history_as_columns(admin: httpx.AsyncClient) -> None:
+    """Readings and buckets come as Arrow or Parquet when asked for; single readings only from the export."""
+    readings = await admin.get("/v1/export", params={"match": "pump-2", "format": "arrow"})
+    minutes = {"match": "pump-2", "bucket": "1m", "from": str(T0)}
+    buckets = await admin.get("/v1/readings", params=minutes | {"format": "parquet"})
+    lines = await admin.get("/v1/readings", params=minutes | {"format": "csv"})
+    page = await admin.get("/v1/readings", params=minutes | {"format": "csv", "limit": 1})
+    single = await admin.get("/v1/readings", params={"match": "pump-2", "format": "arrow"})
+
+    assert readings.headers["content-type"] == "application/vnd.apache.arrow.stream"
+    assert readings.headers["etag"]
+    assert ipc.open_stream(readings.content).read_all()["value_int"].to_pylist() == [None, 2**60, None, None]
+    assert buckets.headers["content-disposition"].endswith('"readings.parquet"')
+    assert parquet.read_table(io.BytesIO(buckets.content)).num_rows == 3
+    assert len(lines.text.splitlines()) == 4
+    assert "next-page" not in lines.headers
+    assert page.headers["next-page"] == str((T0 // 60 // S + 1) * 60 * S)
+    assert (single.status_code, single.json()["error"]["reason"]) == (400, "bad_request")
