@@ -19,11 +19,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from datetime import datetime
 from http.client import HTTPException
 from os import PathLike
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from device_sdk.backoff import Backoff
 from device_sdk.errors import AuthenticationError, ConnectionLostError, MisuseError, ProtocolError, ResetError
 from device_sdk.reading import Value, to_time_ns
+from device_sdk.rows import Rows
 from device_sdk.setting import is_loopback
 from device_sdk.watch import Subscription, WatchedReading
 from device_sdk.wire import WATCH_PATH, WATCH_SUBPROTOCOL, Close
@@ -45,32 +46,6 @@ _BUCKET_FUNCTIONS = ("avg", "min", "max", "count")
 _SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
 
 Time = datetime | int | str
-
-
-class Rows(Sequence[dict[str, Value | None]]):
-    """The answer of a query: a sequence of dicts; ``rows`` and ``columns`` hold the same as tuples.
-
-    Columns: device, channel, unit, time_ns, then value, or one per aggregate.
-    """
-
-    def __init__(self, columns: Sequence[str], rows: Sequence[tuple[Value | None, ...]]) -> None:
-        self.columns = tuple(columns)
-        self.rows = list(rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Value | None]: ...
-    @overload
-    def __getitem__(self, index: slice) -> Rows: ...
-    def __getitem__(self, index: int | slice) -> dict[str, Value | None] | Rows:
-        if isinstance(index, slice):
-            return Rows(self.columns, self.rows[index])
-        return dict(zip(self.columns, self.rows[index], strict=True))
-
-    def __repr__(self) -> str:
-        return f"<Rows: {len(self.rows)} × {', '.join(self.columns)}>"
 
 
 class Watch:

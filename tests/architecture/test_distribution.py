@@ -31,6 +31,8 @@ _OURS = {"device_sdk", "hub", "simulators", "tests", "docs", "deploy"}
 
 # Of extras; imported when somebody asks, and their absence is said in words. Of the SDK: `discovery`, which both have.
 _OPTIONAL = {"zeroconf"}
+# What a notebook has anyway, in whose form `Client` gives rows.
+_FRAMES = {"pandas", "polars", "pyarrow"}
 # `aiohttp` comes with `influxdb-client[async]`; a hub asks its servers through it.
 _OPTIONAL_OF_HUB = {"influxdb_client", "aiohttp", "pyarrow"}
 
@@ -87,7 +89,7 @@ def test_licence_is_the_same_in_both() -> None:
 def test_sdk_depends_on_websockets_alone() -> None:
     """A device installs two packages."""
     assert _names(SDK["dependencies"]) == {"websockets"}
-    assert _third_party("device_sdk") <= {"websockets"} | _OPTIONAL
+    assert _third_party("device_sdk") <= {"websockets"} | _OPTIONAL | _FRAMES
 
 
 def test_hub_declares_what_it_imports_and_nothing_else() -> None:

@@ -38,7 +38,9 @@ _DOORS = {
     "pcodec": {"hub.store.chunk"},
     "influxdb_client": {"hub.store.influx"},
     "aiohttp": {"hub.store.influx"},
-    "pyarrow": {"hub.gateway.arrow"},
+    "pandas": {"device_sdk.rows"},
+    "polars": {"device_sdk.rows"},
+    "pyarrow": {"device_sdk.rows", "hub.gateway.arrow"},
     "sqlite3": {
         "hub.auth",
         "hub.backup",

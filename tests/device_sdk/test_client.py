@@ -17,8 +17,9 @@ from websockets.sync.server import Server
 from websockets.sync.server import ServerConnection as SyncConnection
 from websockets.sync.server import serve as serve_sync
 
-from device_sdk.client import Client, Rows, Watch
+from device_sdk.client import Client, Watch
 from device_sdk.errors import AuthenticationError, ConnectionLostError, MisuseError, ProtocolError, ResetError
+from device_sdk.rows import Rows
 from device_sdk.watch import WatchedReading
 
 T0 = 1_795_376_000_000_000_000
