@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from device_sdk.backoff import Backoff
 from device_sdk.errors import AuthenticationError, ConnectionLostError, MisuseError, ProtocolError, ResetError
+from device_sdk.loop_thread import LoopThread
 from device_sdk.reading import Value, to_time_ns
 from device_sdk.rows import Rows
 from device_sdk.setting import is_loopback
@@ -49,7 +50,10 @@ Time = datetime | int | str
 
 
 class Watch:
-    """Readings as they are stored, each once: ``async for reading in watch``, or ``for`` where no loop runs.
+    """Readings as they are stored, each once: ``async for reading in watch``, or ``for``.
+
+    ``for`` waits, also where an event loop runs (a notebook's cell): that loop stands still meanwhile, and the
+    connection has one of its own in a thread, which ends with the loop over it. ``on_reset`` is called there.
 
     A connection that drops is made again and resumed at ``cursor``, which names
     what the loop has been given *completely*: keep it to go on in another process.
@@ -96,7 +100,7 @@ class Watch:
             await self.close()
 
     def __iter__(self) -> Iterator[WatchedReading]:
-        with asyncio.Runner() as runner:
+        with LoopThread() if _is_in_loop() else asyncio.Runner() as runner:
             try:
                 while True:
                     yield from runner.run(self.batch())
@@ -385,6 +389,14 @@ class Client:
             raise ConnectionLostError(f"the hub refused the connection: {error}") from error
         except (OSError, TimeoutError, WebSocketException) as error:
             raise ConnectionLostError(f"no hub answers at {self.url}: {error}") from error
+
+
+def _is_in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _time_text(time: Time | None) -> str | None:

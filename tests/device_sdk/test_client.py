@@ -301,6 +301,33 @@ def test_for_loop_without_an_event_loop() -> None:
 
 
 @pytest.mark.asyncio
+async def test_for_loop_inside_a_running_loop() -> None:
+    """In a notebook's cell, where a loop runs, `for` works too; broken out of, thread and connection end."""
+    with sync_hub(SERIES, data(1), data(2), data(3)) as url:
+        before = set(threading.enumerate())
+        seen = []
+        watch = Client(url).watch("d")
+        for reading in watch:
+            seen.append(reading.value)
+            if len(seen) == 2:
+                break
+        left = [thread.name for thread in set(threading.enumerate()) - before if thread.daemon]
+
+    assert seen == [1.5, 2.5]
+    assert left == []
+    assert watch._socket is None
+
+
+@pytest.mark.asyncio
+async def test_an_error_inside_a_running_loop_reaches_the_for_loop() -> None:
+    """What ends a watch ends the `for`, as where no loop runs."""
+    with rest(lambda *_: (404, {})) as url, pytest.raises(ConnectionLostError):
+        next(iter(Client(url).watch()))
+
+    assert not [thread for thread in threading.enumerate() if thread.name == "device_sdk-watch"]
+
+
+@pytest.mark.asyncio
 async def test_reset_is_raised_or_handed_to_the_callback() -> None:
     """Without `on_reset` the loop raises and can be continued from the head; with it, it goes on by itself."""
     reset = {"op": "reset", "sub": "s1", "why": "expired", "head": "aaaaaaaa.7"}

@@ -1,0 +1,52 @@
+"""An event loop in a thread of its own, for code that must wait while the thread it is in runs another loop.
+
+Owns: `LoopThread`. Place: below `client`, whose `Watch` is looped over with ``for`` also in a notebook, where a loop
+runs already and cannot run another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+class LoopThread:
+    """Runs one coroutine at a time, and nothing between: ``with LoopThread() as thread: thread.run(coroutine)``.
+
+    Nothing is handed over ahead, so nothing waits that nobody took. Leaving the block cancels what is left in the loop,
+    closes it and ends the thread. A daemon: a block that is never left does not keep a program from ending.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._end = asyncio.Event()
+        self._thread = threading.Thread(target=self._serve, name="device_sdk-watch", daemon=True)
+
+    def __enter__(self) -> LoopThread:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join()
+
+    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        """Wait for a coroutine and return what it returns; interrupted (by a KeyboardInterrupt), cancel it."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _serve(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._wait())
+
+    async def _wait(self) -> None:
+        await self._end.wait()
