@@ -106,7 +106,7 @@ class History:
         start_ns, end_ns = time_range(self.start, self.end, self.last, now_ns)
         if self.bucket is None and self.points is None:
             return Reach(start_ns, end_ns)
-        if self.fill == "linear" or not DRAWS_LINES.isdisjoint(self._functions()):
+        if self.fill == "linear" or not DRAWS_LINES.isdisjoint(self._functions(is_dropped=False)):
             # What comes next behind the range has a part in it.
             end_ns = _END_OF_TIME_NS
         # Empty buckets go on until now.

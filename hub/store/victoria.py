@@ -24,7 +24,7 @@ from device_sdk.reading import Value
 from hub.errors import StoreError
 from hub.model import LATE_TOLERANCE_NS, Frame, Series
 from hub.store.accumulator import MAX_ANSWER_BUCKETS, aggregate_rows, check_aggregate
-from hub.store.base import Bucket, Row, SeriesCounters, StoreAccount, StoreStatistics
+from hub.store.base import Bucket, Revision, Row, SeriesCounters, StoreAccount, StoreStatistics
 from hub.store.victoria_client import Server
 from hub.store.victoria_file import Beside, Ledger, VictoriaFile
 from hub.store.victoria_reader import VictoriaReader
@@ -191,11 +191,11 @@ class VictoriaStore:
         ]
         return StoreAccount(sent, found)
 
-    def revisions(self, series: Sequence[int]) -> list[tuple[int, int, int, int]]:
-        """Return (accepted, superseded, erased, late) of each series asked for, zeros where unknown."""
+    def revisions(self, series: Sequence[int]) -> list[Revision]:
+        """Return the revision of each series; see `Store.revisions`."""
         known = self._file.ledgers(series)
         found = [known.get(number, Ledger(number)) for number in series]
-        return [(one.accepted, one.superseded, one.erased, one.late) for one in found]
+        return [(one.accepted, one.superseded, one.erased, one.late, 0) for one in found]
 
     def rounded(self, series: Sequence[int]) -> dict[int, int]:
         """Return series → readings with more digits than the server keeps for certain."""
