@@ -17,7 +17,7 @@ from typing import Any
 
 from hub.errors import StoreError
 from hub.store.influx import STATEMENTS, InfluxEngine, value_of
-from hub.store.line_protocol import FIELDS, FLOAT, MEASUREMENT, SeriesName
+from hub.store.line_protocol import FIELDS, FLOAT, MEASUREMENT, SeriesName, tags_of
 from hub.store.remote import Rows
 
 # The first and last time that the server keeps; the last one is only the end of a range.
@@ -87,7 +87,7 @@ class FluxEngine(InfluxEngine):
 
     def delete(self, name: SeriesName) -> None:
         """Delete a series."""
-        predicate = " AND ".join(f"{key}={_text(value)}" for key, value in _tags(name).items())
+        predicate = " AND ".join(f"{key}={_text(value)}" for key, value in tags_of(name).items())
         body = {
             "start": "1677-09-21T00:12:43.145224194Z",
             "stop": "2262-04-11T23:47:16.854775806Z",
@@ -97,7 +97,7 @@ class FluxEngine(InfluxEngine):
         self._run(self._post("/api/v2/delete", params=where, json=body))
 
     def _from(self, name: SeriesName, start_ns: int, end_ns: int, field: str = "") -> str:
-        tags = " and ".join(f"r.{key} == {_text(value)}" for key, value in _tags(name).items())
+        tags = " and ".join(f"r.{key} == {_text(value)}" for key, value in tags_of(name).items())
         of_field = f" and r._field == {_text(field)}" if field else ""
         return (
             f"from(bucket: {_text(self._address.database)}) "
@@ -174,10 +174,6 @@ def _time_ns(cell: str) -> int:
     whole, _, fraction = cell.removesuffix("Z").partition(".")
     since = datetime.fromisoformat(whole).replace(tzinfo=UTC) - _EPOCH
     return (since.days * 86_400 + since.seconds) * 10**9 + int(fraction.ljust(9, "0") or 0)
-
-
-def _tags(name: SeriesName) -> dict[str, str]:
-    return {"channel": name.channel, "device": name.device, "namespace": name.namespace}
 
 
 def _text(text: str) -> str:

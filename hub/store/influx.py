@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from hub.errors import ConfigError, StoreError
-from hub.store.line_protocol import BOOL, FIELDS, FLOAT, INT, MEASUREMENT, SeriesName
+from hub.store.line_protocol import BOOL, FIELDS, FLOAT, INT, MEASUREMENT, SeriesName, tags_of
 from hub.store.remote import RefusedLinesError, Rows
 
 SCHEME, SCHEME_2 = "influxdb", "influxdb2"
@@ -217,7 +217,11 @@ class InfluxEngine:
 
 
 def _of(name: SeriesName) -> str:
-    return f"channel='{name.channel}' AND device='{name.device}' AND namespace='{name.namespace}'"
+    return " AND ".join(f"{key}={_quoted(text)}" for key, text in tags_of(name).items())
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _within(start_ns: int, end_ns: int) -> str:

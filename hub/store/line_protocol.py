@@ -6,10 +6,12 @@ A line is ``reading,channel=C,device=D,namespace=N kind=1i,value=21.5 TIME``, th
 its own (``value``, ``value_int``, ``value_bool``, ``value_str``), because a field keeps the type it first had. ``kind``
 says which of them counts: a server keeps the older field beside the newer one when a correction has another type.
 
-Names of devices and channels are letters, digits, ``_``, ``.``, ``-`` and the hub's own ``$sys``: no tag is escaped.
-Source: InfluxDB 1.8 documentation, "Line protocol".
+Names of devices and channels are letters, digits, ``_``, ``.``, ``-`` and the hub's own ``$sys``; what others hold is
+escaped, or stands as U+FFFD where no escape exists. Source: InfluxDB 1.8 documentation, "Line protocol", and its reader
+(``models/points.go`` of 1.6), in which a backslash escapes the next of ``, =`` and space, but not another backslash.
 """
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -19,6 +21,9 @@ MEASUREMENT = "reading"
 FLOAT, INT, BOOL, STR = 1, 2, 3, 4
 # Kind → its field.
 FIELDS = {FLOAT: "value", INT: "value_int", BOOL: "value_bool", STR: "value_str"}
+_SPECIAL = re.compile(r"[,= ]")
+# Control characters and the ends of lines, lone surrogates, and a backslash that would escape what follows.
+_UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]|\\(?=[,= \\]|$)")
 _KINDS: dict[type, int] = {float: FLOAT, int: INT, bool: BOOL, str: STR}
 
 
@@ -37,7 +42,13 @@ def kind_of(value: Value) -> int:
 
 def prefix_of(name: SeriesName) -> str:
     """Return the beginning of each line of a series."""
-    return f"{MEASUREMENT},channel={name.channel},device={name.device},namespace={name.namespace} "
+    tags = ",".join(f"{key}={_SPECIAL.sub(_escaped, text)}" for key, text in tags_of(name).items())
+    return f"{MEASUREMENT},{tags} "
+
+
+def tags_of(name: SeriesName) -> dict[str, str]:
+    """Return the tags by which a series is found, as the server has them: not escaped."""
+    return {key: _UNSPEAKABLE.sub("\ufffd", getattr(name, key)) for key in ("channel", "device", "namespace")}
 
 
 def line(prefix: str, time_ns: int, value: Value) -> str:
@@ -51,6 +62,10 @@ def line(prefix: str, time_ns: int, value: Value) -> str:
         return f"{prefix}kind=3i,value_bool={'t' if value else 'f'} {time_ns}"
     text = str(value).replace("\\", "\\\\").replace('"', '\\"')
     return f'{prefix}kind=4i,value_str="{text}" {time_ns}'
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return "\\" + found[0]
 
 
 def body(lines: Iterable[str]) -> bytes:

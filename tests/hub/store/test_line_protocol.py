@@ -3,9 +3,30 @@
 import pytest
 
 from device_sdk.reading import Value
-from hub.store.line_protocol import SeriesName, body, line, prefix_of
+from hub.store.line_protocol import SeriesName, body, line, prefix_of, tags_of
 
 PREFIX = prefix_of(SeriesName("default", "pump-1", "temp.in"))
+
+
+@pytest.mark.parametrize(
+    ("text", "tag", "written"),
+    [
+        pytest.param("a.b-c_1", "a.b-c_1", "a.b-c_1", id="as ours are"),
+        pytest.param("a b,c=d", "a b,c=d", r"a\ b\,c\=d", id="special"),
+        pytest.param('it\'s "x"', 'it\'s "x"', 'it\'s\\ "x"', id="quotes"),
+        pytest.param("a\\b", "a\\b", "a\\b", id="backslash"),
+        pytest.param("a\\", "a\ufffd", "a\ufffd", id="last backslash"),
+        pytest.param("a\\,b", "a\ufffd,b", "a\ufffd\\,b", id="backslash before a special one"),
+        pytest.param("a\nb\x00\ud800", "a\ufffdb\ufffd\ufffd", "a\ufffdb\ufffd\ufffd", id="no line"),
+        pytest.param("温室 🌱", "温室 🌱", "温室\\ 🌱", id="Unicode"),
+    ],
+)
+def test_names_are_escaped(text: str, tag: str, written: str) -> None:
+    """What the server reads is what is asked for; what no escape can say is replaced in both."""
+    name = SeriesName("n", "d", text)
+
+    assert tags_of(name)["channel"] == tag
+    assert prefix_of(name) == f"reading,channel={written},device=d,namespace=n "
 
 
 @pytest.mark.parametrize(
