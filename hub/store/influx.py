@@ -96,9 +96,11 @@ class InfluxEngine:
         self._thread.start()
 
         async def connect() -> tuple[Any, Any]:
+            # A redirect would carry readings and token to whoever it names.
             client = InfluxDBClientAsync(
-                address.url, token, org=address.organisation, timeout=int(timeout_s * 1000), enable_gzip=False
-            )
+                address.url, token, org=address.organisation, timeout=int(timeout_s * 1000), enable_gzip=False,
+                allow_redirects=False,
+            )  # fmt: skip
             timeout = aiohttp.ClientTimeout(total=timeout_s)
             return client, aiohttp.ClientSession(address.url, headers=headers, timeout=timeout)
 
@@ -194,7 +196,7 @@ class InfluxEngine:
         return [result["series"][0]["values"] if result.get("series") else [] for result in results]
 
     async def _post(self, path: str, **request: Any) -> str:
-        async with self._session.post(path, **request) as answer:
+        async with self._session.post(path, allow_redirects=False, **request) as answer:
             # Texts of devices are UTF-8, whatever the server's header says of its answer.
             text: str = await answer.text("utf-8")
             if answer.status >= 300:

@@ -11,7 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 
 
 class Recorder(ThreadingHTTPServer):
-    """``requests``: (path, query, Authorization, body) of each; ``answer``: status and text, or what becomes JSON."""
+    """``requests``: (path, query, Authorization, body) of each; ``answer``: status and text, or what becomes JSON;
+    ``headers``: of each answer."""
 
     daemon_threads = True
 
@@ -19,6 +20,7 @@ class Recorder(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Recording)
         self.requests: list[tuple[str, dict[str, str], str, bytes]] = []
         self.answer: tuple[int, object] = (204, "")
+        self.headers: dict[str, str] = {}
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
 
@@ -47,6 +49,8 @@ class _Recording(BaseHTTPRequestHandler):
         said = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(said)))
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(said)
 

@@ -161,6 +161,18 @@ def test_answer_of_somebody_else_is_an_error(engine: InfluxEngine, recorder: Rec
         engine.count([NAME])
 
 
+@pytest.mark.parametrize("status", [302, 307, 308])
+def test_redirects_are_not_followed(engine: InfluxEngine, recorder: Recorder, status: int) -> None:
+    """Readings and token go to the address that was given, and to no other."""
+    recorder.answer, recorder.headers = (status, ""), {"Location": f"{recorder.url}/elsewhere"}
+
+    with pytest.raises(StoreError, match=str(status)):
+        engine.write(b"x")
+    with pytest.raises(StoreError, match=str(status)):
+        engine.count([NAME])
+    assert [path for path, *_ in recorder.requests] == ["/api/v2/write", "/query"]
+
+
 def test_fleet_is_asked_in_parts(engine: InfluxEngine, recorder: Recorder) -> None:
     """A hundred series a request."""
     recorder.answer = (200, {"results": [{}] * 100})
