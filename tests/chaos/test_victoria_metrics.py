@@ -102,11 +102,14 @@ def load(tmp_path: Path, server: VictoriaMetrics) -> Iterator[Load]:
     load.close()
 
 
-@pytest.mark.timeout(180)
-def test_killed_under_load(server: VictoriaMetrics, load: Load, caplog: pytest.LogCaptureFixture) -> None:
-    """Killed three times, once away for seconds: what it had not written is sent again, all is there once."""
+@pytest.mark.parametrize("longest_s", [3.0, pytest.param(60.0, marks=pytest.mark.nightly)])
+@pytest.mark.timeout(300)
+def test_killed_under_load(
+    server: VictoriaMetrics, load: Load, caplog: pytest.LogCaptureFixture, longest_s: float
+) -> None:
+    """Killed three times, once away for long: what it had not written is sent again, all is there once."""
     caplog.set_level(logging.WARNING, "hub.store")
-    for number, (alive_s, away_s) in enumerate(((3.0, 0.0), (8.0, 3.0), (2.0, 0.5)), 1):
+    for number, (alive_s, away_s) in enumerate(((3.0, 0.0), (8.0, longest_s), (2.0, 0.5)), 1):
         load.run(alive_s)
         server.kill()
         load.run(away_s)
