@@ -56,6 +56,11 @@ class Lines:
         del self.taken[len(self.taken) - count :]
         self.number -= count
 
+    @property
+    def has_faults(self) -> bool:
+        """Whether a line could not be read since `take_faults`."""
+        return bool(self._faults)
+
     def take_faults(self) -> list[Refused]:
         """Return and forget which lines could not be read."""
         faults, self._faults = self._faults, []

@@ -15,7 +15,11 @@ from typing import BinaryIO
 
 from hub.errors import BadRequestError
 from hub.importing.cutter import VERSION
+from hub.importing.line_protocol import read_line_protocol
 from hub.importing.lines import Lines
+from hub.importing.naming import Template
+from hub.importing.ndjson import read_ndjson
+from hub.importing.parquet import parquet_items
 from hub.importing.row import Items
 from hub.importing.table import Layout, ParseTime, read_csv
 
@@ -74,6 +78,33 @@ def open_csv(
         next(lines, None)
         items = read_csv(lines, layout, parse_time, len(header), delimiter)
         yield Source(items, size, lambda: lines.position)
+
+
+@contextmanager
+def open_ndjson(path: Path, size: int, parse_time: ParseTime) -> Iterator[Source]:
+    """Open a file of JSON lines."""
+    with _open_lines(path, size) as lines:
+        yield Source(read_ndjson(lines, parse_time), size, lambda: lines.position)
+
+
+@contextmanager
+def open_line_protocol(path: Path, size: int, device: Template, channel: Template, precision: str) -> Iterator[Source]:
+    """Open a file of line protocol."""
+    with _open_lines(path, size) as lines:
+        yield Source(read_line_protocol(lines, device, channel, precision), size, lambda: lines.position)
+
+
+@contextmanager
+def open_parquet(path: Path, rows: int, layout: Layout, parse_time: ParseTime) -> Iterator[Source]:
+    """Open a Parquet file of which the header is known; its position counts rows."""
+    done = 0
+
+    def tell(count: int) -> None:
+        nonlocal done
+        done = count
+
+    with parquet_items(path, layout, parse_time, tell) as items:
+        yield Source(items, rows, lambda: done)
 
 
 @contextmanager

@@ -11,13 +11,16 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from device_sdk.reading import Value
 from hub.importing.lines import Lines
 from hub.importing.row import Item, Items, Refused, RowError, checked, quoted
 
 ParseTime = Callable[[str], int]
-ParseValue = Callable[[str], Value | None]
+# Of a CSV file: text. Parquet has values, and times in ns.
+Cell = Value | None
+ParseCell = Callable[[Any], Value | None]
 
 # What `hub.gateway.export` writes; `received` may follow.
 EXPORTED = ("device", "channel", "time", "time_unix_ms", "value", "unit")
@@ -33,7 +36,7 @@ class ChannelColumn:
     device: str | None
     channel: str
     unit: str | None
-    parse: ParseValue
+    parse: ParseCell
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Long:
     time_at: int
     value_at: int
     unit_at: int | None
-    parse: ParseValue
+    parse: ParseCell
 
 
 Layout = Wide | Long
@@ -75,7 +78,14 @@ def read_csv(lines: Lines, layout: Layout, parse_time: ParseTime, width: int, de
         parse_time: raises ValueError for what is no time.
         width: cells of the header; a row must have as many.
     """
-    for record in _records(lines, delimiter, width):
+    return read_cells(_records(lines, delimiter, width), layout, parse_time)
+
+
+def read_cells(
+    rows: Iterator[tuple[int, Sequence[Cell]] | Refused], layout: Layout, parse_time: Callable[[Any], int]
+) -> Items:
+    """Yield the readings of numbered rows."""
+    for record in rows:
         if isinstance(record, Refused):
             yield record
         else:
@@ -114,7 +124,7 @@ def plain_value(text: str) -> Value | None:
         return text
 
 
-def _records(lines: Lines, delimiter: str, width: int) -> Iterator[tuple[int, list[str]] | Refused]:
+def _records(lines: Lines, delimiter: str, width: int) -> Iterator[tuple[int, Sequence[Cell]] | Refused]:
     """Yield the rows; one that cannot be right costs its first line only, also when a quote in it is never closed."""
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
@@ -136,31 +146,48 @@ def _records(lines: Lines, delimiter: str, width: int) -> Iterator[tuple[int, li
             text = lines.taken[0]
             lines.give_back(span - 1)
             yield Refused(first, why or f"{len(cells)} cells; the header has {width}", quoted(text))
+            # Of lines that were given back: they are handed on as empty ones now.
+            yield from faults
 
 
-def _long_item(line: int, cells: list[str], layout: Long, parse_time: ParseTime) -> Item:
+def as_it_is(value: Value | None) -> Value | None:
+    """Return a value that is one already."""
+    return value
+
+
+def _long_item(line: int, cells: Sequence[Cell], layout: Long, parse_time: Callable[[Any], int]) -> Item:
     try:
-        unit = None if layout.unit_at is None else cells[layout.unit_at]
+        unit = None if layout.unit_at is None else _text(cells[layout.unit_at])
+        device, channel = _text(cells[layout.device_at]), _text(cells[layout.channel_at])
         return checked(
-            line, cells[layout.device_at].strip(), cells[layout.channel_at].strip(), parse_time(cells[layout.time_at]),
-            layout.parse(cells[layout.value_at]), unit,
-        )  # fmt: skip
+            line, device, channel, parse_time(cells[layout.time_at]), layout.parse(cells[layout.value_at]), unit
+        )
     except ValueError as error:
-        return Refused(line, str(error), quoted(",".join(cells)))
+        return Refused(line, str(error), _quoted_row(cells))
 
 
-def _wide_items(line: int, cells: list[str], layout: Wide, parse_time: ParseTime) -> Items:
+def _wide_items(line: int, cells: Sequence[Cell], layout: Wide, parse_time: Callable[[Any], int]) -> Items:
     try:
         time_ns = parse_time(cells[layout.time_at])
     except ValueError as error:
-        yield Refused(line, str(error), quoted(",".join(cells)))
+        yield Refused(line, str(error), _quoted_row(cells))
         return
-    own = "" if layout.device_at is None else cells[layout.device_at].strip()
+    own = "" if layout.device_at is None else _text(cells[layout.device_at])
     for column in layout.columns:
         try:
             value = column.parse(cells[column.at])
             yield checked(line, column.device or own, column.channel, time_ns, value, column.unit)
         except RowError as error:
-            yield Refused(line, f"{column.channel}: {error}", quoted(cells[column.at]))
+            yield Refused(line, f"{column.channel}: {error}", quoted(str(cells[column.at])))
         except ValueError as error:
-            yield Refused(line, f"{column.channel}: a value that cannot be read: {error}", quoted(cells[column.at]))
+            yield Refused(
+                line, f"{column.channel}: a value that cannot be read: {error}", quoted(str(cells[column.at]))
+            )
+
+
+def _text(cell: Cell) -> str:
+    return "" if cell is None else str(cell).strip()
+
+
+def _quoted_row(cells: Sequence[Cell]) -> str:
+    return quoted(",".join(map(_text, cells)))

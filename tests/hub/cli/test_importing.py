@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hub.auth import Identities
 from hub.cli.exit_code import ExitCode
+from hub.roles import Role
 from tests.hub.cli.conftest import Run
 from tests.support.hub_process import ROOT, HubProcess
 
@@ -46,26 +48,24 @@ def test_file_is_stored_once_however_often(run: Run, to_hub: list[object], tmp_p
     assert [line.split(",")[0] for line in refused] == ["line", "502", "503"]
 
 
-def test_export_comes_back_to_the_byte(run: Run, to_hub: list[object], tmp_path: Path, recorded: str) -> None:
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+def test_export_comes_back_to_the_byte(
+    run: Run, to_hub: list[object], tmp_path: Path, recorded: str, form: str
+) -> None:
     """Export → import into an empty hub → export: units, types, texts and times are the same."""
-    from tests.support.hub_process import HubProcess as Another
-
-    exported = tmp_path / "a.csv"
-    run("export", recorded, "--output", exported, *to_hub)
-    with Another(tmp_path / "other") as other:
-        from hub.auth import Identities
-        from hub.roles import Role
-
+    exported = tmp_path / f"a.{form}"
+    run("export", recorded, "--format", form, "--output", exported, *to_hub)
+    with HubProcess(tmp_path / "other") as other:
         identities = Identities(other.data / "identities.sqlite3")
         _, token = identities.add_token(Role.ADMIN)
         identities.close()
         there: list[object] = ["--url", other.url, "--token", token]
         imported = run("import", exported, *there)
-        run("export", "--output", tmp_path / "b.csv", *there)
+        run("export", "--format", form, "--output", tmp_path / "b", *there)
 
     assert imported.code == ExitCode.OK
     assert "11 stored" in imported.err
-    assert (tmp_path / "b.csv").read_bytes() == exported.read_bytes()
+    assert (tmp_path / "b").read_bytes() == exported.read_bytes()
 
 
 @pytest.mark.slow
@@ -104,9 +104,6 @@ def test_import_that_is_killed_goes_on(
 @pytest.mark.slow
 def test_import_waits_for_a_hub_that_is_killed(run: Run, tmp_path: Path) -> None:
     """kill -9 of the hub while it imports (slow: two starts): the import goes on by itself, nothing twice."""
-    from hub.auth import Identities
-    from hub.roles import Role
-
     file = write_log(tmp_path / "log.csv", 200_000)
     with HubProcess(tmp_path / "data") as hub:
         identities = Identities(hub.data / "identities.sqlite3")

@@ -20,8 +20,8 @@ from hub.importing.table import (
     read_csv,
 )
 from hub.model import Series
-from hub.query import parse_time
 from hub.store.base import Row as StoredRow
+from simulators.local_time import parse_time
 
 T0 = 1_700_000_000 * 10**9
 ISO = "2023-11-14T22:13:20Z"
@@ -30,10 +30,7 @@ WIDE = Wide(0, (ChannelColumn(1, "d", "t", "Cel", plain_value), ChannelColumn(2,
 
 def time_of(text: str) -> int:
     """Return a time as the hub reads it."""
-    try:
-        return parse_time(text, T0)
-    except Exception as error:
-        raise ValueError(str(error)) from error
+    return parse_time(text, None)
 
 
 def read(text: str, layout: Layout = WIDE, width: int = 3) -> list[Item]:

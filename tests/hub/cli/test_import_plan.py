@@ -1,0 +1,60 @@
+"""Which options mean what for which file, without a hub."""
+
+from pathlib import Path
+
+import pytest
+
+from hub.cli.exit_code import CliError
+from hub.cli.import_plan import FileFormat, Precision, Reading, make_plan
+from hub.importing.row import Item, Row
+
+T0 = 1_704_067_200 * 10**9
+
+
+def items(path: Path, how: Reading) -> list[Item]:
+    """Return what a file holds."""
+    plan = make_plan(path, how)
+    with plan.open(path.stat().st_size) as source:
+        return list(source.items)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "how"),
+    [
+        ("a.csv", "time,c\n2024-01-01 01:00:00,1\n", Reading(device="d", tz="+01:00")),
+        ("d.tsv", "when\tc\n2024-01-01 00:00:00\t1\n", Reading(time="when", tz="UTC")),
+        ("a.csv", "time,who,c\n1704067200,d,1\n", Reading(device_column="who")),
+        ("a.txt", "device;channel;time;value\nd;c;1704067200000;1\n", Reading(format=FileFormat.CSV)),
+        ("a.jsonl", '{"device":"d","channel":"c","time":1704067200,"value":1.0}\n', Reading()),
+        ("a.lp", "m,host=d c=1 1704067200\n", Reading(channel="{field}", precision=Precision.S)),
+        ("a.lp", "c,room=d value=1 1704067200000000000\n", Reading(device="{room}", channel="{measurement}")),
+    ],
+)
+def test_options_say_how_a_file_is_read(tmp_path: Path, name: str, text: str, how: Reading) -> None:
+    """The same reading, in every way that it may be written."""
+    path = tmp_path / name
+    path.write_text(text)
+
+    (item,) = items(path, how)
+
+    assert isinstance(item, Row)
+    assert (item.device, item.channel, item.time_ns, item.value) == ("d", "c", T0, 1.0)
+
+
+def test_what_decides_the_readings_is_in_the_name_of_the_import(tmp_path: Path) -> None:
+    """Another zone, device, column or precision is another import."""
+    path = tmp_path / "a.csv"
+    path.write_text("time,when,c\n1,2,3\n")
+    (tmp_path / "a.lp").touch()
+    hows = [Reading(), Reading(tz="UTC"), Reading(device="x"), Reading(time="when"), Reading(device_column="c")]
+
+    said = [str(make_plan(path, how).said) for how in hows]
+    said += [str(make_plan(tmp_path / "a.lp", how).said) for how in (Reading(), Reading(precision=Precision.S))]
+
+    assert len(set(said)) == len(said)
+
+
+def test_format_that_nobody_knows_is_asked_for(tmp_path: Path) -> None:
+    """The end of the name says it, or an option."""
+    with pytest.raises(CliError, match="--format"):
+        make_plan(tmp_path / "a.dat", Reading())
