@@ -171,10 +171,17 @@ class Streams:
         while now_ns - next(iter(self._births.values()))[-1] >= NEW_STREAMS_NS:
             self._births.popitem(last=False)
 
-    def get(self, key: StreamKey) -> StreamState:
+    def unread(self, keys: Iterable[StreamKey]) -> list[StreamKey]:
+        """Return which of these streams `get` would have to ask the journal for."""
+        return [key for key in keys if key not in self._states]
+
+    def get(self, key: StreamKey, read: Mapping[StreamKey, Mark] | None = None) -> StreamState:
         """Return the stream's state; an unknown stream begins with ``stored`` 0.
 
         Take it over, or `release` it: until then it stays in memory.
+
+        Args:
+            read: what the caller has read of the journal, which is not asked then; nobody may have written it since.
 
         Raises:
             JournalError: what is stored of it could not be read; nothing stays in memory.
@@ -182,7 +189,8 @@ class Streams:
         self._idle.pop(key, None)
         state = self._states.get(key)
         if state is None:
-            state = self._states[key] = StreamState(self._find([key]).get(key) or Mark(key))
+            found = self._find([key]) if read is None else read
+            state = self._states[key] = StreamState(found.get(key) or Mark(key))
             state.rewind()
         return state
 

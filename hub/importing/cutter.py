@@ -15,9 +15,10 @@ from device_sdk.wire import CHAIN_START, MAX_CHANNELS, next_chain
 from hub.importing.row import Row
 
 VERSION = 1
-# Readings in memory before they are cut, over all devices: 20 MB at most as Python holds them, and enough that a file
-# of a thousand devices, a row of each in turn, has frames of twenty readings.
-BLOCK_READINGS = 20_000
+# Readings in memory before they are cut, over all devices: 20 MB as Python holds numbers, and as much of texts. A file
+# of 20,000 devices, a row of each in turn, has frames of five readings then; a frame costs a hub as much as a hundred.
+BLOCK_READINGS = 100_000
+BLOCK_BYTES = 32_000_000
 # A device's ack waits for one frame of an import at most: 2,000 readings are checked in a millisecond.
 FRAME_READINGS = 2000
 # A frame may weigh 256 KiB; what one weighs is known only when it is encoded.
@@ -64,7 +65,7 @@ class Cutter:
         self._devices: dict[str, _Device] = {}
         self._filling: OrderedDict[str, _Filling] = OrderedDict()
         self._pieces: list[Piece] = []
-        self._readings = 0
+        self._readings = self._size = 0
 
     def add(self, row: Row) -> None:
         """Take a reading."""
@@ -78,7 +79,9 @@ class Cutter:
         self._tell(row, filling)
         lines.append(row.line)
         filling.readings.append((row.channel, row.time_ns, row.value))
-        filling.size += _READING_BYTES + (_CHAR_BYTES * len(row.value) if isinstance(row.value, str) else 0)
+        size = _READING_BYTES + (_CHAR_BYTES * len(row.value) if isinstance(row.value, str) else 0)
+        filling.size += size
+        self._size += size
         self._readings += 1
         if len(filling.readings) == FRAME_READINGS or filling.size > _FRAME_BYTES:
             self._cut(row.device, self._filling.pop(row.device))
@@ -86,14 +89,14 @@ class Cutter:
     @property
     def is_full(self) -> bool:
         """Whether a block is together: `take` it."""
-        return self._readings >= BLOCK_READINGS
+        return self._readings >= BLOCK_READINGS or self._size >= BLOCK_BYTES
 
     def take(self) -> list[Piece]:
         """Return everything taken so far as frames, those of a device in the order of their numbers."""
         while self._filling:
             self._cut(*self._filling.popitem(last=False))
         pieces, self._pieces = self._pieces, []
-        self._readings = 0
+        self._readings = self._size = 0
         return pieces
 
     def _tell(self, row: Row, filling: _Filling) -> None:

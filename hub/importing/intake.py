@@ -12,6 +12,7 @@ on. So nothing of an import has to be kept but a mark for each file and device, 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from device_sdk.columns import Batch
 from device_sdk.errors import Reason
@@ -20,7 +21,7 @@ from device_sdk.wire import MAX_CHANNELS, MAX_FRAME_BYTES, MAX_FRAME_READINGS, R
 from hub.devices import Registry
 from hub.errors import BadRequestError, ConflictError, DiskFullError, UnavailableError
 from hub.model import IMPORT_PREFIX, Frame, Kind, Mark, StreamKey
-from hub.streams import Streams, StreamState
+from hub.streams import FindMarks, Streams, StreamState
 from hub.validate import MalformedError, check_batch, parse_message
 
 
@@ -55,6 +56,7 @@ class Imports:
     """Takes frames of imports.
 
     Args:
+        find: the journal's `find_marks`, called in a thread: a request may name hundreds of streams.
         submit: hands frames to the journal's writer, never waits.
         can_accept: False while the writer's queue is full.
         clock: wall time in ns.
@@ -64,21 +66,25 @@ class Imports:
         self,
         streams: Streams,
         registry: Registry,
+        find: FindMarks,
         submit: Callable[[list[Frame]], None],
         can_accept: Callable[[], bool],
         clock: Callable[[], int],
     ) -> None:
         self._streams = streams
         self._registry = registry
+        self._find = find
         self._submit = submit
         self._can_accept = can_accept
         self._clock = clock
         self._waiting: dict[tuple[StreamKey, int], asyncio.Future[None]] = {}
+        # One request of an import at a time: what was read of its streams stays true. Forgotten with the last of them.
+        self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def take(self, namespace: str, id_: str, frames: Sequence[Sent]) -> Taken:
         """Store what is new of these frames; return when that is durable.
 
-        May be cancelled; what was taken by then is stored. A frame that another request has just sent is waited for.
+        May be cancelled; what was taken by then is stored. Requests of one import are answered one after the other.
 
         Args:
             id_: of the import, 32 hex digits.
@@ -88,12 +94,23 @@ class Imports:
             ConflictError: a frame is not its stream's next one; those before it are stored.
             UnavailableError, DiskFullError, JournalError: the rest is not stored; send all of it again.
         """
-        batches = [_batch(sent.body) for sent in frames]
+        keys = [StreamKey(namespace, sent.device, IMPORT_PREFIX + id_) for sent in frames]
+        async with self._locks.setdefault((namespace, id_), asyncio.Lock()):
+            unread = self._streams.unread(dict.fromkeys(keys))
+            marks = await asyncio.to_thread(self._find, unread) if unread else {}
+            read = {key: marks.get(key) or Mark(key) for key in unread}
+            return await self._take_all(list(zip(keys, frames, strict=True)), read)
+
+    async def _take_all(self, frames: Sequence[tuple[StreamKey, Sent]], read: dict[StreamKey, Mark]) -> Taken:
+        batches = [_batch(sent.body) for _, sent in frames]
         taken = Taken({}, [])
         futures: list[asyncio.Future[None]] = []
         try:
-            for sent, batch in zip(frames, batches, strict=True):
-                future = self._take(StreamKey(namespace, sent.device, IMPORT_PREFIX + id_), sent, batch, taken)
+            for (key, sent), batch in zip(frames, batches, strict=True):
+                # True once: a stream that went from memory meanwhile has gone on.
+                known = read.pop(key, None)
+                state = self._streams.get(key, None if known is None else {key: known})
+                future = self._take(state, sent, batch, taken)
                 if future is not None:
                     futures.append(future)
                 # Between two frames devices are heard: their acks wait for one frame at most, not for the request.
@@ -123,9 +140,9 @@ class Imports:
             if not future.done():
                 future.set_exception(error)
 
-    def _take(self, key: StreamKey, sent: Sent, batch: Batch, taken: Taken) -> "asyncio.Future[None] | None":
+    def _take(self, state: StreamState, sent: Sent, batch: Batch, taken: Taken) -> "asyncio.Future[None] | None":
         """Take one frame, or find that it was; return what tells when it is durable, None when it is."""
-        state = self._streams.get(key)
+        key = state.mark.key
         if key.device not in taken.found:
             taken.found[key.device] = _found(state.mark)
         if batch.seq <= state.mark.stored:

@@ -5,7 +5,7 @@ it the way to the hub. Keeps nothing between runs: the first answer about a devi
 """
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ from hub.importing.cutter import Cutter, Piece
 from hub.importing.report import Report
 from hub.importing.row import Blank, Items, Refused
 
-# A request may weigh 1 MiB and hold 500 frames; readings so many that it is answered within a second by a slow hub.
-REQUEST_BYTES, REQUEST_FRAMES, REQUEST_READINGS = 800_000, 500, 10_000
+# A request may weigh 1 MiB; readings so many that a slow hub answers within a second. Frames: while 200,000 readings of
+# 20,000 devices came, a live device's ack took 84 ms (p90) with requests of 500, and 37 ms with requests of 100.
+REQUEST_BYTES, REQUEST_FRAMES, REQUEST_READINGS = 800_000, 100, 10_000
 # Of a frame and of a channel in it, as JSON, beside their names and the body.
 _FRAME_BYTES, _CHANNEL_BYTES = 160, 220
 
@@ -65,7 +66,8 @@ class Upload:
 
     def send(self, pieces: Sequence[Piece]) -> None:
         """Send what of these frames the hub may lack; return when all is stored."""
-        for request in _requests([piece for piece in pieces if self._is_lacking(piece)]):
+        # Looked at one by one: the answer to a request says what of the following ones is stored.
+        for request in _requests(piece for piece in pieces if self._is_lacking(piece)):
             answer = self._ask([_frame_object(piece) for piece in request])
             self._note(request, answer)
 
@@ -131,7 +133,7 @@ def _check_chain(piece: Piece, known: _Known) -> None:
         )
 
 
-def _requests(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+def _requests(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
     request: list[Piece] = []
     size = readings = 0
     for piece in pieces:

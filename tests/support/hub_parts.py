@@ -107,7 +107,9 @@ class HubParts:
         self.consumer = StoreInStep()
         self.query = Query(self.registry, self.store)
         self.replays = Replays(self.streams, self.registry, self.journal, self.store_frames, time.time_ns)
-        self.imports = Imports(self.streams, self.registry, self.store_frames, lambda: True, time.time_ns)
+        self.imports = Imports(
+            self.streams, self.registry, self.journal.find_marks, self.store_frames, lambda: True, time.time_ns
+        )
         self.live = Live(self.journal, (), NeverScheduler(), newest=self.registry.latest)
         self.claim_attempts = Attempts()
         self.rollout = Rollout(States(folder / "states.sqlite3"), self.downlink)

@@ -1,7 +1,8 @@
 """Frames of a file are stored once each, whoever sends them how often; nothing of an import counts as a device's."""
 
 import asyncio
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from hub.devices import Presence
 from hub.errors import BadRequestError, ConflictError, DiskFullError, JournalError, UnavailableError
 from hub.importing.intake import Found, Imports, Sent
 from hub.journal.sqlite import SqliteJournal
-from hub.model import Frame, StreamKey
+from hub.model import Frame, Mark, StreamKey
 from tests.support.hub_parts import HubParts, hub_parts
+from tests.support.hub_process import wait_for
 
 pytestmark = pytest.mark.asyncio
 ID = "ab" * 16
@@ -91,7 +93,7 @@ async def test_body_that_is_no_batch_stores_nothing_of_the_request(hub: HubParts
 
 async def test_writer_that_is_full_takes_nothing(hub: HubParts) -> None:
     """An import waits, as devices do."""
-    imports = Imports(hub.streams, hub.registry, hub.store_frames, lambda: False, lambda: T0)
+    imports = Imports(hub.streams, hub.registry, hub.journal.find_marks, hub.store_frames, lambda: False, lambda: T0)
 
     with pytest.raises(UnavailableError):
         await imports.take("default", ID, [sent(1, 1.0)])
@@ -103,13 +105,11 @@ async def test_writer_that_is_full_takes_nothing(hub: HubParts) -> None:
 async def test_full_disk_is_said_and_the_same_request_works_later(hub: HubParts) -> None:
     """What was refused is not stored, does not count, and comes again; so it is when the journal has failed."""
     submitted: list[Frame] = []
-    imports = Imports(hub.streams, hub.registry, submitted.extend, lambda: True, lambda: T0)
+    imports = Imports(hub.streams, hub.registry, hub.journal.find_marks, submitted.extend, lambda: True, lambda: T0)
     answers = []
     for end in (imports.refused, lambda _: imports.failed(JournalError("broken"))):
         request = asyncio.create_task(imports.take("default", ID, [sent(1, 1.0), sent(2, 2.0)]))
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert len(submitted) == 2
+        await wait_for(lambda: len(submitted) == 2)
         hub.registry.forget_arriving()
         hub.streams.refused(submitted)
         end(submitted)
@@ -135,18 +135,32 @@ async def test_frame_on_its_way_is_waited_for(tmp_path: Path) -> None:
         assert stored(hub) == [float(seq) for seq in range(1, 20)]
 
 
+async def test_streams_of_a_request_are_looked_up_together_and_beside_the_loop(hub: HubParts) -> None:
+    """One look at the journal for hundreds of devices, in a thread: devices are heard meanwhile."""
+    looks: list[tuple[int, bool]] = []
+
+    def find(keys: Sequence[StreamKey]) -> dict[StreamKey, Mark]:
+        looks.append((len(keys), threading.current_thread() is threading.main_thread()))
+        return hub.journal.find_marks(keys)
+
+    hub.imports = Imports(hub.streams, hub.registry, find, hub.store_frames, lambda: True, lambda: T0)
+
+    await hub.imports.take("default", ID, [sent(seq, float(seq), device=f"d{n}") for n in range(30) for seq in (1, 2)])
+
+    assert looks == [(30, False)]
+    assert len(stored(hub)) == 60
+
+
 async def test_import_is_late_and_no_sign_of_life(hub: HubParts) -> None:
     """Watchers see history as late, a device that was imported is offline, and its newest value is known."""
     frames: list[Frame] = []
-    imports = Imports(hub.streams, hub.registry, frames.extend, lambda: True, lambda: T0)
+    imports = Imports(hub.streams, hub.registry, hub.journal.find_marks, frames.extend, lambda: True, lambda: T0)
 
-    def commit() -> None:
-        hub.store_frames(frames)
-        imports.committed(frames)
-
-    asyncio.get_running_loop().call_later(0.01, commit)
-
-    await imports.take("default", ID, [sent(1, 1.0), sent(2, 2.0)])
+    request = asyncio.create_task(imports.take("default", ID, [sent(1, 1.0), sent(2, 2.0)]))
+    await wait_for(lambda: len(frames) == 2)
+    hub.store_frames(frames)
+    imports.committed(frames)
+    await request
 
     device = hub.registry.device("default", "old")
     assert [frame.late for frame in frames] == [((0, 2**63 - 1),)] * 2
