@@ -90,6 +90,7 @@ def test_readings_go_by_whole_hours(store: RetainingStore) -> None:
     assert drop(store, 2, [1]) == 12
 
     assert store.counters([1]) == [SeriesCounters(1, 20, 0, 8, expired=12)]
+    assert store.revisions([1]) == [(20, 0, 0, 0, 12)]
     assert store.read([1], *FOREVER, 99) == [Row(1, BEGIN + n * 600 * S, float(n)) for n in range(12, 20)]
     assert store.raw_from([1, 2]) == {1: BEGIN + 2 * HOUR}
     assert store.statistics().rows == 8

@@ -67,6 +67,11 @@ def erase(hub: HubParts) -> None:
     hub.store.erase([hub.registry.by_key[SeriesKey("default", "pump-2", "temperature")].id])
 
 
+def drop(hub: HubParts) -> None:
+    """Drop what retention would."""
+    hub.store.drop_before([hub.registry.by_key[SeriesKey("default", "pump-2", "temperature")].id], T0 + 7200 * S)
+
+
 def scale(hub: HubParts) -> None:
     """Give the channel a scale."""
     hub.metadata.change(Edit(SeriesKey("default", "pump-2", "temperature"), {"scale": 2.0}), "admin")
@@ -81,11 +86,11 @@ def unit(hub: HubParts) -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("change", [late, correct, erase, scale, unit], ids=lambda change: change.__name__)
+@pytest.mark.parametrize("change", [late, correct, erase, drop, scale, unit], ids=lambda change: change.__name__)
 async def test_what_changes_the_answer_changes_the_tag(
     hub: HubParts, admin: httpx.AsyncClient, path: str, change: Callable[[HubParts], None]
 ) -> None:
-    """A late reading, a correction, an erasure, another scale or unit: the tag held is of no use, the body is new."""
+    """Late, corrected, erased, dropped, another scale or unit: the tag held is of no use, the body is new."""
     first = await ask(admin, path)
     change(hub)
     second = await ask(admin, path, first.headers["etag"])
