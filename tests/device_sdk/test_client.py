@@ -304,14 +304,13 @@ def test_for_loop_without_an_event_loop() -> None:
 async def test_for_loop_inside_a_running_loop() -> None:
     """In a notebook's cell, where a loop runs, `for` works too; broken out of, thread and connection end."""
     with sync_hub(SERIES, data(1), data(2), data(3)) as url:
-        before = set(threading.enumerate())
         seen = []
         watch = Client(url).watch("d")
         for reading in watch:
             seen.append(reading.value)
             if len(seen) == 2:
                 break
-        left = [thread.name for thread in set(threading.enumerate()) - before if thread.daemon]
+        left = [thread for thread in threading.enumerate() if thread.name == "device_sdk-watch"]
 
     assert seen == [1.5, 2.5]
     assert left == []

@@ -22,7 +22,7 @@ def test_parameters_have_the_names_clients_use() -> None:
 
     assert readings == {
         "match", "last", "from", "to", "at", "lookback", "limit", "order", "bucket", "tz", "points", "agg", "fill",
-        "page", "received", "raw",
+        "page", "received", "raw", "format",
     }  # fmt: skip
     assert rotate == [{"name": "device", "in": "path", "required": True, "schema": {"type": "string"}}]
 
