@@ -40,7 +40,7 @@ _DOORS = {
     "aiohttp": {"hub.store.influx"},
     "pandas": {"device_sdk.rows"},
     "polars": {"device_sdk.rows"},
-    "pyarrow": {"device_sdk.rows", "hub.gateway.arrow"},
+    "pyarrow": {"device_sdk.rows", "hub.gateway.arrow", "hub.importing.parquet"},
     "sqlite3": {
         "hub.auth",
         "hub.backup",
