@@ -48,7 +48,7 @@ def test_file_is_stored_once_however_often(run: Run, to_hub: list[object], tmp_p
     assert [line.split(",")[0] for line in refused] == ["line", "502", "503"]
 
 
-@pytest.mark.parametrize("form", ["csv", "ndjson"])
+@pytest.mark.parametrize("form", ["csv", "ndjson", "parquet"])
 def test_export_comes_back_to_the_byte(
     run: Run, to_hub: list[object], tmp_path: Path, recorded: str, form: str
 ) -> None:
