@@ -45,7 +45,8 @@ class Uplink:
         self._opening: asyncio.Task[Connection] | None = None
         self._connection: Connection | None = None
         # Why the last one ended; a hub may close a connection before a device has begun to use it.
-        self._lost: LinkError = ConnectionLostError("the gateway is closed")
+        self._lost: LinkError = _closed()
+        self._is_closed = False
         self._lines: dict[int, ChildConnection] = {}
         self._last = 0
         self._interval_s = 0.0
@@ -59,6 +60,8 @@ class Uplink:
         """Return a device's connection; see `transport.Connector`, which this is for each device."""
         connection = self._connection
         if connection is None:
+            if self._is_closed:
+                raise _closed()
             if self._opening is None:
                 self._opening = asyncio.get_running_loop().create_task(self._open(), name="telemetry-gateway")
                 self._opening.add_done_callback(_seen)
@@ -71,12 +74,14 @@ class Uplink:
         return line
 
     async def close(self) -> None:
-        """Close politely; the devices are closed before."""
+        """Close politely and for good; the devices are closed before."""
         opening, connection = self._opening, self._connection
-        self._connection = None
+        self._is_closed = True
         if opening is not None:
             opening.cancel()
             await asyncio.wait((opening,))
+        # A device that outlives its gateway is told, or it would believe that it is heard.
+        self.closed(_closed())
         if connection is not None:
             connection.close()
             await connection.wait_closed()
@@ -221,6 +226,10 @@ class ChildConnection:
             self._is_over = True
             self._uplink.leave(self)
             self.receiver.closed(error)
+
+
+def _closed() -> ConnectionLostError:
+    return ConnectionLostError("the gateway is closed: close its devices before it, or open a new one")
 
 
 def _seen(opening: asyncio.Task[Connection]) -> None:

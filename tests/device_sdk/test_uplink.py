@@ -139,7 +139,7 @@ async def test_opening_is_shared() -> None:
 
 async def test_failure_is_told_to_all_and_the_network_left_alone() -> None:
     """Every device hears why; whoever asks again waits for the uplink's own pause."""
-    uplink, network, clock = make()
+    uplink, network, _ = make()
     network.failures = [ConnectionLostError("no route", retry_ms=60_000)]
     failed = await asyncio.gather(*(uplink.connect(Ear()) for _ in range(5)), return_exceptions=True)
     again = asyncio.create_task(uplink.connect(Ear()))
@@ -150,8 +150,17 @@ async def test_failure_is_told_to_all_and_the_network_left_alone() -> None:
     assert (network.attempts, again.done()) == (1, False)
     await uplink.close()
     assert again.cancelled() or isinstance(await _outcome(again), asyncio.CancelledError)
+
+
+async def test_network_is_tried_again_after_the_pause() -> None:
+    """And then at once."""
+    uplink, network, clock = make()
+    network.failures = [ConnectionLostError("no route", retry_ms=60_000)]
+    with pytest.raises(ConnectionLostError):
+        await uplink.connect(Ear())
     clock.now += 61
     await uplink.connect(Ear())
+
     assert network.attempts == 2
 
 
@@ -297,11 +306,24 @@ async def test_numbers_in_use_are_passed_over() -> None:
     assert numbers.count(1) == 1
 
 
-async def test_closing_is_polite() -> None:
-    """The real connection is closed; before it was made, nothing is left behind."""
+async def test_closing_is_polite_and_for_good() -> None:
+    """The real connection is closed; a device that is still there is told, once, and opens no other."""
     uplink, network, _ = make()
+    ear = Ear()
+    await uplink.connect(ear)
     await uplink.close()
-    await uplink.connect(Ear())
     await uplink.close()
 
     assert network.wires[0].is_closed
+    assert [str(error).partition(":")[0] for error in ear.ends] == ["the gateway is closed"]
+    with pytest.raises(ConnectionLostError, match="the gateway is closed"):
+        await uplink.connect(Ear())
+    assert network.attempts == 1
+
+
+async def test_closing_before_anything_was_opened() -> None:
+    """Leaves nothing behind."""
+    uplink, network, _ = make()
+    await uplink.close()
+
+    assert network.attempts == 0
