@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import wait
 from types import TracebackType
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+# How late an interrupt may be.
+_LOOK_S = 0.2
 
 
 class LoopThread:
@@ -39,6 +42,9 @@ class LoopThread:
         """Wait for a coroutine and return what it returns; interrupted (by a KeyboardInterrupt), cancel it."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
+            # Not for ever at once: an interrupt that comes just before the wait begins would be seen at its end.
+            while not future.done():
+                wait((future,), _LOOK_S)
             return future.result()
         except BaseException:
             future.cancel()
