@@ -67,6 +67,8 @@ export class DeviceCommands {
   /** @param {import("./command-form.js").Filled} filled */
   async _give(filled) {
     const device = this._device;
+    // From here on the words are about this one; one that still waits is among the last commands.
+    this._sent = "";
     this._say(`Sending ${filled.name}…`, "open");
     try {
       const answer = await giveOnce({ match: device, ...filled });

@@ -326,3 +326,37 @@ def test_control_on_a_phone(open_tab: OpenTab, fan: Fan, operator: dict[str, Any
     page.get_by_role("button", name="Fleet…").tap()
     expect(page.locator("#fleet")).to_be_visible()
     assert not page.evaluate(SIDEWAYS)
+
+
+@pytest.fixture(scope="module")
+def away(world: World) -> str:
+    """A device that has a fan and is not there now: what is kept for it stays open."""
+    with Fan(world, "fan-8", world.enrol("fan-8")["fan-8"]):
+        pass
+    return "fan-8"
+
+
+def refuse(page: Page) -> None:
+    """From now on let the hub refuse every command."""
+    body = '{"error": {"reason": "bad_request", "message": "the hub has enough"}}'
+    page.route("**/v1/commands", lambda route: route.fulfill(status=400, content_type="application/json", body=body))
+
+
+def test_what_became_of_a_command_is_not_said_of_the_next(
+    open_tab: OpenTab, away: str, operator: dict[str, Any]
+) -> None:
+    """One still waits, the next is refused by the hub: that stays to be read, whatever the hub is asked meanwhile."""
+    page = control(open_tab, away, expect_errors=True, **operator)
+    filled(page, 2)
+    page.locator("#control-form").get_by_label("Wait while offline").check()
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("#control-said")).to_contain_text("◌ fan waiting")
+    refuse(page)
+    filled(page, 3)
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("#control-said")).to_have_text("fan was not given: the hub has enough")
+    for _ in range(2):
+        with page.expect_response("**/v1/devices/*/commands*"):
+            pass
+
+    expect(page.locator("#control-said")).to_have_text("fan was not given: the hub has enough")
