@@ -96,15 +96,24 @@ export class FleetView {
   /** @param {import("./command-form.js").Filled} filled */
   async _give(filled) {
     const match = this._chosen ?? "";
+    this._leave();
     this._say(`Sending ${filled.name} to ${match}…`);
     try {
       const answer = await giveOnce({ match, ...filled });
       this._id = answer.id;
       this._show(answer);
-      this._follow(answer.id);
+      if (this._dialog.open) this._follow(answer.id);
     } catch (error) {
       this._say(`${filled.name} was not given: ${wordsOf(error)}`);
     }
+  }
+
+  /** From here on nothing is said of the command before, nor can it be cancelled in place of the next. */
+  _leave() {
+    window.clearTimeout(this._timers.order);
+    this._id = "";
+    this._cancel.hidden = true;
+    this._results.show("", []);
   }
 
   /** @param {string} id */

@@ -360,3 +360,29 @@ def test_what_became_of_a_command_is_not_said_of_the_next(
             pass
 
     expect(page.locator("#control-said")).to_have_text("fan was not given: the hub has enough")
+
+
+def test_results_of_one_command_to_many_are_not_those_of_the_next(
+    open_tab: OpenTab, away: str, operator: dict[str, Any]
+) -> None:
+    """A command that was not given has no results, and no button that would cancel the one before it."""
+    page = open_tab(expect_errors=True, **operator).page
+    page.get_by_role("button", name="Fleet…").click()
+    page.locator("#fleet-selector").fill(away)
+    form = page.locator("#fleet-form")
+    form.locator("select").first.select_option(index=0)
+    form.get_by_label("speed int").fill("1")
+    form.get_by_label("Wait while offline").check()
+    form.get_by_role("button", name="Send to").click()
+    expect(page.locator("#fleet-results li")).to_have_count(1)
+    expect(page.locator("#fleet-cancel")).to_be_visible()
+    expect(form.get_by_role("button", name="Send to")).to_have_attribute("aria-disabled", "false")
+    refuse(page)
+    form.get_by_role("button", name="Send to").click()
+
+    expect(page.locator("#fleet-said")).to_have_text("fan was not given: the hub has enough")
+    with page.expect_response("**/v1/states"):
+        pass
+    expect(page.locator("#fleet-said")).to_have_text("fan was not given: the hub has enough")
+    expect(page.locator("#fleet-results li")).to_have_count(0)
+    expect(page.locator("#fleet-cancel")).to_be_hidden()
