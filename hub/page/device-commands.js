@@ -76,7 +76,7 @@ export class DeviceCommands {
       [this._sent, this._sentAt] = [answer.id, performance.now()];
       this._tell(filled.name, answer.results[0]);
     } catch (error) {
-      if (device === this._device) this._say(`${filled.name} was not given: ${error instanceof Error ? error.message : "no answer"}`, "crit");
+      if (device === this._device) this._say(error instanceof Error ? error.message : "no answer", "crit");
     }
     if (device === this._device) this._askSoon();
   }

@@ -104,7 +104,7 @@ export class FleetView {
       this._show(answer);
       if (this._dialog.open) this._follow(answer.id);
     } catch (error) {
-      this._say(`${filled.name} was not given: ${wordsOf(error)}`);
+      this._say(wordsOf(error));
     }
   }
 

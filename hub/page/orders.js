@@ -66,18 +66,23 @@ function shortText(text) {
  *
  * @param {Order} order
  * @returns {Promise<import("./api.js").CommandAnswer>}
+ * @throws {Error} in words for the person: it was not given and why, or nobody knows whether it was
  */
 export async function giveOnce(order) {
   const body = { ...order, id: newId() };
   const end = performance.now() + GIVE_FOR_MS;
+  let isKnown = true;
   for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(pause * 2, LONGEST_PAUSE_MS)) {
     try {
       return await giveCommand(body);
     } catch (error) {
-      if (error instanceof HttpError && error.status < 500) throw error;
-      if (performance.now() + pause > end) {
-        const why = error instanceof HttpError ? error.message : "the hub did not answer";
-        throw new Error(`${why}; it may or may not have the command: look at the last commands before you send it again`);
+      const why = error instanceof HttpError ? error.message : "the hub did not answer";
+      const isRefused = error instanceof HttpError && error.status < 500;
+      if (isRefused && isKnown) throw new Error(`${order.name} was not given: ${why}`);
+      // What is refused now may have been taken before, when its answer was lost.
+      isKnown = false;
+      if (isRefused || performance.now() + pause > end) {
+        throw new Error(`It is not known whether the hub has ${order.name}: ${why}. Look at the last commands (hub commands ls) before you send it again`);
       }
     }
     await new Promise((done) => window.setTimeout(done, pause));

@@ -328,6 +328,25 @@ def test_control_on_a_phone(open_tab: OpenTab, fan: Fan, operator: dict[str, Any
     assert not page.evaluate(SIDEWAYS)
 
 
+def test_a_lost_answer_and_then_a_refusal_are_no_refusal(open_tab: OpenTab, fan: Fan, operator: dict[str, Any]) -> None:
+    """The first request may have been the command, whatever the hub says to the second: nobody is told otherwise."""
+    page = control(open_tab, expect_errors=True, **operator)
+    filled(page, 4)
+    before = len(fan.calls)
+    refuse(page)
+
+    def lose(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    page.route("**/v1/commands", lose, times=1)
+    page.get_by_role("button", name="Send").click()
+
+    expect(page.locator("#control-said")).to_contain_text("It is not known whether the hub has fan: the hub has enough")
+    expect(page.locator("#control-said")).to_contain_text("before you send it again")
+    assert len(fan.calls) == before + 1
+
+
 @pytest.fixture(scope="module")
 def away(world: World) -> str:
     """A device that has a fan and is not there now: what is kept for it stays open."""
