@@ -57,6 +57,7 @@ class App {
     this.children = new Children();
     this.palette = readPalette();
     this.wanted = readAddress(location.hash);
+    this._isAllowed = false;
     this._fleetRevision = -1;
     this._textsAt = -Infinity;
     this._filledFor = "";
@@ -94,18 +95,24 @@ class App {
   /** @returns {Promise<boolean>} false when somebody must sign in first */
   async _isKnown() {
     try {
-      const me = await fetchMe();
-      this.signIn.show(me);
-      this.control.allow(me);
-      this.fleetView.allow(me);
-      byId("open-log").hidden = me.role !== "admin";
-      if (me.role === "admin") this.children.begin();
+      await this._learnRights();
     } catch (error) {
       if (!(error instanceof HttpError) || error.status !== 401) return true;
       this.signIn.open();
       return false;
     }
     return true;
+  }
+
+  /** Ask who this is, and offer what they may do. */
+  async _learnRights() {
+    const me = await fetchMe();
+    this._isAllowed = true;
+    this.signIn.show(me);
+    this.control.allow(me);
+    this.fleetView.allow(me);
+    byId("open-log").hidden = me.role !== "admin";
+    if (me.role === "admin") this.children.begin();
   }
 
   /** Watch a device. @param {string} name */
@@ -185,6 +192,8 @@ class App {
       this.clock.sync(now, sent, performance.now());
       this.fleet.load(answer, now);
       this._loaded();
+      // A hub that could not say it when the page began, as one that starts.
+      if (!this._isAllowed) await this._learnRights();
     } catch (error) {
       this._pollFailed(error);
     }

@@ -261,6 +261,20 @@ def test_who_may_not_command_sees_no_command(open_tab: OpenTab, fan: Fan, world:
     expect(page.locator("#fleet-commands")).to_be_hidden()
 
 
+def test_hub_that_cannot_say_who_this_is_is_asked_again(
+    open_tab: OpenTab, fan: Fan, operator: dict[str, Any], world: World
+) -> None:
+    """A hub that had no answer once, as while it starts, does not take the commands away until a reload."""
+    page = open_tab(expect_errors=True, **operator).page
+    page.route("**/v1/me", lambda route: route.fulfill(status=503, body="{}"), times=1)
+    page.goto(f"{world.hub.url}/#device=fan-1")
+    page.reload()
+    page.locator("#open-control").click()
+
+    expect(page.locator("#control-form")).to_be_visible()
+    expect(page.get_by_role("button", name="Fleet…")).to_be_visible()
+
+
 def test_one_command_to_many(open_tab: OpenTab, fan: Fan, operator: dict[str, Any]) -> None:
     """By selector; a result for each device; a count shows only those; a name leads to its device."""
     page = open_tab(**operator).page
