@@ -26,6 +26,11 @@ export function byId(id) {
   return found;
 }
 
+/** A modal dialog shuts in everything else: away with it when something else must be answered first. */
+export function closeDialogs() {
+  for (const dialog of document.querySelectorAll("dialog")) dialog.close();
+}
+
 /** Set text only when it differs: most ticks change nothing. @param {Element} target @param {string} text */
 export function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;

@@ -6,7 +6,7 @@
  */
 
 import { HttpError, post } from "./api.js";
-import { byId, setText } from "./dom.js";
+import { byId, closeDialogs, setText } from "./dom.js";
 
 /** @typedef {{name: string, role: string, namespace: string, signed_in: boolean, scopes: Record<string, string[]>}} Me */
 /** @typedef {"sign-in" | "invite" | "first-user"} Use */
@@ -61,6 +61,7 @@ export class SignIn {
     this._password.autocomplete = use === "sign-in" ? "current-password" : "new-password";
     byId("sign-in-later").hidden = use !== "first-user";
     byId("sign-in").hidden = false;
+    closeDialogs();
     (use === "invite" ? this._password : this._name).focus();
   }
 

@@ -1,6 +1,6 @@
 /** The top bar: rate, connection pill with data latency, theme, help; and what is said when the hub refuses. */
 
-import { byId, setAttribute, setText } from "./dom.js";
+import { byId, closeDialogs, setAttribute, setText } from "./dom.js";
 import { clockText } from "./format.js";
 
 /** @type {Record<import("./connection.js").ConnectionState, string>} */
@@ -24,6 +24,7 @@ export class TopBar {
   /** @param {string} why */
   showRefusal(why) {
     setText(byId("refusal-why"), why);
+    if (byId("refusal").hidden) closeDialogs();
     byId("refusal").hidden = false;
   }
 

@@ -85,3 +85,20 @@ def test_removed_user_is_asked_again(page: Page, hub: HubProcess) -> None:
     users.close()
 
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_session_that_ends_under_a_dialog_is_asked_for_again(page: Page, hub: HubProcess) -> None:
+    """The form is not shut in below an open dialog: the dialog goes, and the keyboard is in the form."""
+    page.goto(f"{hub.url}/#invite={invite(hub)}")
+    page.get_by_role("textbox", name="Password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Fleet…").click()
+    expect(page.locator("#fleet")).to_be_visible()
+
+    users = Users(hub.data / USERS)
+    users.remove("anna")
+    users.close()
+
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    expect(page.locator("#fleet")).to_be_hidden()
+    expect(page.get_by_role("textbox", name="Name")).to_be_focused()
