@@ -1,5 +1,7 @@
 /** The page's keys. They never take a key from a field, nor from a control reached by keyboard. */
 
+const SCROLLING = new Set(["ArrowDown", "ArrowUp", " "]);
+
 /**
  * @typedef {object} Actions
  * @property {() => void} search
@@ -19,6 +21,8 @@ export function bindKeys(actions) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     const target = event.target instanceof Element ? event.target : document.body;
     if (target.closest("dialog")) return;
+    // What scrolls is scrolled with them, also from a button in it.
+    if (target.closest('[role="region"]') && SCROLLING.has(event.key)) return;
     const isField = target.matches("input, textarea, select");
     if (isField) return fieldKey(event, target, actions);
     // Space on a button that was reached by Tab presses that button; after a click it means pause again.

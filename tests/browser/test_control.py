@@ -275,6 +275,21 @@ def test_hub_that_cannot_say_who_this_is_is_asked_again(
     expect(page.get_by_role("button", name="Fleet…")).to_be_visible()
 
 
+def test_arrows_in_the_table_scroll_it(open_tab: OpenTab, fan: Fan, operator: dict[str, Any]) -> None:
+    """Reached by keyboard, the table of states keeps its keys: the device stays, and so does what was typed."""
+    page = control(open_tab, "fan-3", **operator)
+    page.locator("#desired-key").fill("pace")
+    page.locator("#desired-value").fill("1")
+    page.get_by_role("button", name="Set").click()
+    expect(page.locator("#state-rows tr").first).to_be_visible()
+    page.locator("#desired-key").fill("half a w")
+    page.locator("#state-table").focus()
+    page.keyboard.press("ArrowDown")
+
+    expect(page.locator("#device")).to_have_text("fan-3")
+    expect(page.locator("#desired-key")).to_have_value("half a w")
+
+
 def test_one_command_to_many(open_tab: OpenTab, fan: Fan, operator: dict[str, Any]) -> None:
     """By selector; a result for each device; a count shows only those; a name leads to its device."""
     page = open_tab(**operator).page
