@@ -4,7 +4,7 @@
  * Owns: that part of the panel. When something is asked for is `control.js`'s; what is said is the hub's.
  */
 
-import { fetchDeviceCommands, fetchKinds } from "./api.js";
+import { fetchCommand, fetchDeviceCommands, fetchKinds } from "./api.js";
 import { fromEpoch } from "./clock.js";
 import { CommandForm } from "./command-form.js";
 import { byId, element, setText } from "./dom.js";
@@ -60,8 +60,27 @@ export class DeviceCommands {
     }
     if (this._section.hidden) return false;
     const { commands } = await fetchDeviceCommands(device, signal);
-    if (device === this._device) this._render(commands);
+    if (device !== this._device) return false;
+    this._render(commands);
+    const sent = await this._findSent(commands, signal);
+    if (sent && sent.id === this._sent) this._tell(sent.name, sent.result);
     return true;
+  }
+
+  /**
+   * What became of the command that was given here; many others may have been given to the device since.
+   *
+   * @param {DeviceCommand[]} commands the last ones
+   * @param {AbortSignal} signal
+   * @returns {Promise<{id: string, name: string, result: import("./api.js").DeviceResult} | null>}
+   */
+  async _findSent(commands, signal) {
+    const id = this._sent;
+    if (!id) return null;
+    const listed = commands.find((command) => command.id === id);
+    if (listed) return { id, name: listed.name, result: listed };
+    const { name, results } = await fetchCommand(id, signal);
+    return { id, name, result: results[0] };
   }
 
   /** @param {import("./command-form.js").Filled} filled */
@@ -83,8 +102,6 @@ export class DeviceCommands {
 
   /** @param {DeviceCommand[]} commands */
   _render(commands) {
-    const sent = commands.find(({ id }) => id === this._sent);
-    if (sent) this._tell(sent.name, sent);
     const told = JSON.stringify(commands);
     if (told === this._told) return;
     this._told = told;

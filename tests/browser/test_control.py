@@ -410,6 +410,28 @@ def test_what_became_of_a_command_is_not_said_of_the_next(
     expect(page.locator("#control-said")).to_have_text("fan was not given: the hub has enough")
 
 
+def test_answer_is_found_behind_many_later_commands(open_tab: OpenTab, world: World, operator: dict[str, Any]) -> None:
+    """What became of the command that was given here is said, however many others were given to the device since."""
+    token = world.enrol("fan-7")["fan-7"]
+    with Fan(world, "fan-7", token):
+        pass
+    page = control(open_tab, "fan-7", **operator)
+    filled(page, 2)
+    page.locator("#control-form").get_by_label("Wait while offline").check()
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("#control-said")).to_contain_text("◌ fan waiting")
+    for _ in range(7):
+        page.evaluate(
+            """async () => {
+              const { giveCommand } = await import('/page/api.js');
+              await giveCommand({ match: 'fan-7', name: 'fan', args: { speed: 1 } });
+            }"""
+        )
+
+    with Fan(world, "fan-7", token):
+        expect(page.locator("#control-said")).to_contain_text("● fan done")
+
+
 def test_results_of_one_command_to_many_are_not_those_of_the_next(
     open_tab: OpenTab, away: str, operator: dict[str, Any]
 ) -> None:
