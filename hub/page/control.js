@@ -5,12 +5,15 @@
  * is awaited), and who sees what. Who may command is the hub's answer.
  */
 
+import { HttpError } from "./api.js";
 import { byId, setAttribute } from "./dom.js";
 import { DeviceCommands } from "./device-commands.js";
 import { DeviceState } from "./device-state.js";
 
 const REFETCH_MS = 3000;
 const EAGER_MS = 400;
+/** What was not answered by then is not going to be: the line is dead. */
+const ANSWER_MS = 15_000;
 /** What takes long is asked for less often, so that it never costs more than a tenth. */
 const PAUSE_PER_COST = 10;
 
@@ -74,15 +77,20 @@ export class Control {
     if (!device) return;
     const asking = (this._asking = new AbortController());
     const begun = performance.now();
+    const limit = window.setTimeout(() => asking.abort(), ANSWER_MS);
     const [mayChange, told] = await Promise.allSettled([
       this._mayCommand ? this._commands.ask(device, asking.signal) : Promise.resolve(false),
       this._state.ask(device, asking.signal),
     ]);
+    window.clearTimeout(limit);
     if (asking !== this._asking) return;
     // What is shown stays while the hub is away.
     if (mayChange.status === "fulfilled") this._state.allow(mayChange.value);
-    if (told.status === "rejected") this._state.fail(told.reason instanceof Error ? told.reason.message : "no answer");
-    const pause = this._commands.isEager ? EAGER_MS : document.hidden ? REFETCH_MS * 4 : REFETCH_MS;
-    this._timer = window.setTimeout(() => this._ask(), Math.max(pause, (performance.now() - begun) * PAUSE_PER_COST));
+    const isAnswered = told.status === "fulfilled";
+    if (!isAnswered) this._state.fail(told.reason instanceof HttpError ? told.reason.message : "The hub does not answer; the page asks again.");
+    const pause = this._commands.isEager && isAnswered ? EAGER_MS : document.hidden ? REFETCH_MS * 4 : REFETCH_MS;
+    // Where no answer came, the time says nothing of what it costs the hub.
+    const cost = isAnswered ? performance.now() - begun : 0;
+    this._timer = window.setTimeout(() => this._ask(), Math.max(pause, cost * PAUSE_PER_COST));
   }
 }

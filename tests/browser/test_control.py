@@ -432,6 +432,21 @@ def test_answer_is_found_behind_many_later_commands(open_tab: OpenTab, world: Wo
         expect(page.locator("#control-said")).to_contain_text("● fan done")
 
 
+def test_dead_line_does_not_stop_the_panel(open_tab: OpenTab, fan: Fan, operator: dict[str, Any]) -> None:
+    """A question that gets no answer is given up, said in words, and asked again."""
+    page = open_tab("#device=fan-1", expect_errors=True, **operator).page
+    expect(page.locator("#device")).to_have_text("fan-1")
+    page.route("**/v1/devices/*/state", lambda route: None, times=1)
+    page.clock.install()
+    with page.expect_request("**/v1/devices/*/state"):
+        page.locator("#open-control").click()
+    page.clock.run_for(16_000)
+    expect(page.locator("#state-versions")).to_contain_text("The hub does not answer; the page asks again")
+    page.clock.run_for(5_000)
+
+    expect(page.locator("#state-versions")).to_contain_text("reported")
+
+
 def test_results_of_one_command_to_many_are_not_those_of_the_next(
     open_tab: OpenTab, away: str, operator: dict[str, Any]
 ) -> None:
