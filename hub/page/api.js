@@ -135,9 +135,9 @@ export function fetchLog(before) {
   return ask("/v1/log", [["before", String(before)]]);
 }
 
-/** @returns {Promise<{children: ChildAnswer[]}>} devices that wait behind gateways */
-export function fetchWaiting() {
-  return ask("/v1/children", [["state", "pending"]]);
+/** @param {AbortSignal} [signal] @returns {Promise<{children: ChildAnswer[]}>} devices that wait behind gateways */
+export function fetchWaiting(signal) {
+  return ask("/v1/children", [["state", "pending"]], signal);
 }
 
 /** @param {AbortSignal} [signal] @returns {Promise<DevicesAnswer>} */

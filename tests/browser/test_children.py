@@ -84,3 +84,66 @@ def test_others_are_not_asked(page: Page, hub: HubProcess) -> None:
     signed_in(page, hub, Role.OPERATOR)
 
     expect(page.locator("#open-children")).to_be_hidden()
+
+
+def wait_behind(hub: HubProcess, *gateways: str, count: int) -> None:
+    """Let devices wait behind gateways, g-0, g-1, … behind g."""
+    with opened(hub) as children:
+        for gateway in gateways:
+            children.set_rules(gateway, quota=count)
+            for n in range(count):
+                children.admit(Asked("default", gateway, (f"{gateway}-*",), f"{gateway}-{n}"))
+
+
+def test_many_that_wait_are_few_rows(page: Page, hub: HubProcess) -> None:
+    """All are counted, a hundred are rows, and it is said how to see the others."""
+    wait_behind(hub, "mill", "quay", count=80)
+    signed_in(page, hub, Role.ADMIN)
+    expect(page.locator("#open-children")).to_have_text("163 waiting")
+    page.locator("#open-children").click()
+
+    expect(page.locator("#children-rows tr")).to_have_count(100)
+    expect(page.locator("#children-more")).to_contain_text("63 more; decide over these first, or: hub children list")
+
+
+def test_one_that_comes_is_put_below(page: Page, hub: HubProcess) -> None:
+    """A device that comes while somebody decides moves no row; the button that has the focus keeps it."""
+    signed_in(page, hub, Role.ADMIN)
+    page.locator("#open-children").click()
+    button = page.get_by_role("button", name="Accept barn-1")
+    button.focus()
+    before = page.locator("#children-rows tr").all_inner_texts()
+    wait_behind(hub, "mill", count=1)
+    expect(page.locator("#children-rows")).to_contain_text("mill-0")
+
+    assert page.locator("#children-rows tr").all_inner_texts()[:3] == before
+    expect(button).to_be_focused()
+
+
+def test_last_decision_is_still_said(page: Page, hub: HubProcess) -> None:
+    """What was decided over the last one stays to be read, and the keyboard is in the dialog, on no other button."""
+    with opened(hub) as children:
+        for device in ("barn-2", "barn-3"):
+            children.ignore("barn", device)
+    signed_in(page, hub, Role.ADMIN)
+    page.locator("#open-children").click()
+    page.get_by_role("button", name="Accept barn-1").press("Enter")
+    expect(page.locator("#children-rows tr")).to_have_count(0)
+
+    expect(page.locator("#children-note")).to_have_text("barn-1 is accepted")
+    expect(page.locator("#children-table")).to_be_focused()
+
+
+def test_dead_line_gathers_no_questions(page: Page, hub: HubProcess) -> None:
+    """One question at a time, each given up after 15 s: not one more each 5 s, which would take the browser's lines."""
+    signed_in(page, hub, Role.ADMIN)
+    expect(page.locator("#open-children")).to_be_visible()
+    asked: list[str] = []
+    page.clock.install()
+    page.route("**/v1/children*", lambda route: asked.append(route.request.url))
+    page.reload()
+    expect(page.locator("#sign-out")).to_be_visible()
+    page.clock.run_for(14_000)
+    page.wait_for_timeout(200)
+
+    assert len(asked) == 1
