@@ -3,10 +3,10 @@
 Owns: the tables, their transactions, the log of what is not sealed yet (``pending``), `Heads`. Place: after
 `store.sealing`, used by `store.columns`, which answers the questions. Must not: know the journal, or wait for one.
 
-Theory of operation. A write is one row of the log and the same readings in memory. When a series has a chunk's worth,
-or has waited ten minutes, or the log is full, it is sealed: chunks, counters and the series' ``sealed`` position are
-one transaction, and log rows that nobody needs any more go with it. So at any instant each reading is in exactly one
-place, and after a kill the memory is filled again from the log.
+Theory of operation. A write is one row of the log and the same readings in memory. When series have a chunk's worth, or
+one has waited ten minutes, or the log is two thirds full, all that is there is sealed, some series at a time, between
+writes: chunks, counters and the series' ``sealed`` position are one transaction; with the last of them the log rows
+go. So at any instant each reading is in exactly one place, and after a kill the memory is filled again from the log.
 
 Whoever asks sees one state: ``version`` changes with every transaction, in the file and then in memory. A reader takes
 its snapshot of the file, and looks at the heads when they are of the same version. It waits while a commit is in the
@@ -21,20 +21,23 @@ together, and the journal is read again from there.
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+
+import numpy as np
 
 from hub.database import NORMAL, ReadPool, give_back, is_disk_failure, open_database, roll_back, wipe
 from hub.errors import DiskFailedError, StoreError
 from hub.model import Frame
 from hub.renewal import mark_suspect
 from hub.store import sealing
-from hub.store.arrivals import Arrivals, decode, encode
+from hub.store.arrivals import gather
+from hub.store.block import Block, decode, encode
 from hub.store.buckets import minutes_of
 from hub.store.chunk import refuse_foreign
-from hub.store.head import Heads
+from hub.store.head import Heads, waiting
+from hub.store.head import spans as unsealed_spans
 from hub.store.merge import FULL
 from hub.store.rollup_table import (
     DROPPED_AT_ONCE,
@@ -61,23 +64,21 @@ INSERT INTO progress(id, applied, version) VALUES (1, 0, 0)
 """  # noqa: S608
 # Readings wait no longer for their chunk: so erasure is complete, and a start quick.
 MAX_AGE_S = 600.0
-# Of the log, and so of what is in memory: 1.6 million readings, which a start reads in about a second.
-MAX_PENDING_BYTES = 32 * 1024 * 1024
+# Of the log, and so of what is in memory: 2.4 million readings, which a start reads in a tenth of a second.
+MAX_PENDING_BYTES = 48 * 1024 * 1024
 # What a row of it costs beside its body when it is read back.
 _ROW_BYTES = 200
-# Series sealed in one transaction: about 10 ms. Transactions after one write: more series than it has readings would be
-# rare, so what is due cannot grow, and a stop is quick.
-SEALED_AT_ONCE = 64
+# Sealed in one transaction, which takes some ms. So many follow a write at most while the log is not full: the fuller,
+# the more, so that its last third is not full before all is sealed.
+SEALED_AT_ONCE, _SEALED_READINGS = 16, 65_536
 _SEALS_A_WRITE = 16
 # The write-ahead log is brought into the file when about so much was written, behind a COMMIT and not inside it: what
 # was written is seen before. A commit writes three pages beside what it carries.
-_CHECKPOINT_BYTES = 16 * 1024 * 1024
+_CHECKPOINT_BYTES = 4 * 1024 * 1024
 _COMMIT_BYTES = 3 * 4096
 # By itself SQLite does so when the estimate was far too low.
 _BACKSTOP_PAGES = 16_000
 _ERASED_AT_ONCE = 64
-
-Seen = TypeVar("Seen")
 
 
 class ColumnFile:
@@ -114,10 +115,12 @@ class ColumnFile:
         # The version that a COMMIT under way will bring.
         self._committing: int | None = None
         self._failed: DiskFailedError | None = None
-        # Newest time of each series written since start.
+        # Newest time of each series written since start, or not sealed then.
         self._newest: dict[int, int] = {}
         # From when readings of a series are there, of which some were dropped.
         self._raw_from: dict[int, int] = {}
+        # The last log row of the generation that is sealed.
+        self._generation = 0
         self.applied: int
         try:
             self.applied, self._version = self._connection.execute("SELECT applied, version FROM progress").fetchone()
@@ -126,6 +129,7 @@ class ColumnFile:
             for (body,) in self._connection.execute("SELECT body FROM part ORDER BY id DESC LIMIT 1"):
                 refuse_foreign(body)
             self._heads = self._load(self._connection)
+            self._newest = _newest_of(self._heads.blocks())
             sizes = self._connection.execute("SELECT id, length(body) FROM pending ORDER BY id")
             # Log row → what it costs, oldest first.
             self._pending = {row: size + _ROW_BYTES for row, size in sizes}
@@ -145,17 +149,19 @@ class ColumnFile:
             fresh = [frame for frame in frames if frame.offset > self.applied]
             if fresh:
                 self._log_frames(fresh)
-            for _ in range(_SEALS_A_WRITE):
-                due = self._due()
-                if not due:
-                    break
-                self._seal(due)
+            seals = 0
+            while self._is_due(seals):
+                self._seal_some()
+                seals += 1
 
     def seal(self) -> None:
-        """Seal everything; what a write does when it is time."""
-        with self._write_lock:
-            while due := list(self._heads)[:SEALED_AT_ONCE]:
-                self._seal(due)
+        """Seal all that is written, in slices between which writes go on; what a write does when it is time."""
+        # What is begun ends first, then comes what was written behind it.
+        while self._seal_if(self._generation):
+            pass
+        written = self._version
+        while self._seal_if(written):
+            pass
 
     def sync(self) -> int:
         """Make all that was written durable with one fsync; return ``applied``."""
@@ -181,9 +187,8 @@ class ColumnFile:
         # The sums first: they are of a series that has readings.
         while self._erase_rollups(series):
             pass
-        with self._write_lock:
-            if self._heads.get(series) is not None:
-                self._seal([series])
+        if self._has_unsealed([series]):
+            self.seal()
         while slice_of := self._erase_slice(series):
             erased += slice_of
         return erased
@@ -204,11 +209,9 @@ class ColumnFile:
         due = [number for number, (first, last) in self.spans(series).items() if first < min(border_ns, last)]
         if not due:
             return 0
+        while self._has_unsealed(due, border_ns):
+            self.seal()
         with self._write_lock:
-            unsealed = [number for number in due if self._is_unsealed(number, border_ns)][:SEALED_AT_ONCE]
-            if unsealed:
-                self._seal(unsealed)
-                due = unsealed
             dropped = 0
             with self._transaction("cannot drop readings"):
                 work = Sealing(self._connection, self._version, self._chunk_readings)
@@ -236,21 +239,17 @@ class ColumnFile:
                 raise self._failure("cannot give back space", error) from error
 
     @contextmanager
-    def snapshot(self, look: Callable[[Heads], Seen]) -> Iterator[tuple[sqlite3.Connection, Seen]]:
-        """Give a connection inside a read transaction, and what ``look`` took from the heads of the same state.
-
-        Args:
-            look: must be quick and copy what it takes; the writer waits for it.
-        """
+    def snapshot(self) -> Iterator[tuple[sqlite3.Connection, Sequence[Block]]]:
+        """Give a connection inside a read transaction, and what is not sealed in the same state, as it came."""
         with self._readers.connection() as connection:
-            seen = self._look(connection, look)
-            if not seen:
+            blocks = self._look(connection)
+            if blocks is None:
                 connection.execute("ROLLBACK")
                 connection.execute("BEGIN")
                 with self._commit_lock:
-                    seen = self._look(connection, look)
+                    blocks = self._look(connection)
             # Another process writes: the log of this state says what was not sealed.
-            yield connection, seen[0] if seen else look(self._load(connection))
+            yield connection, self._load(connection).blocks() if blocks is None else blocks
 
     def close(self) -> None:
         """Close all handles; safe to call twice."""
@@ -258,25 +257,22 @@ class ColumnFile:
             self._readers.close()
             self._connection.close()
 
-    def _look(self, connection: sqlite3.Connection, look: Callable[[Heads], Seen]) -> list[Seen]:
-        """Begin the connection's snapshot and look at the heads; return nothing when they are of another version."""
+    def _look(self, connection: sqlite3.Connection) -> Sequence[Block] | None:
+        """Begin the connection's snapshot; return what is not sealed, None when that is of another version."""
         (version,) = connection.execute("SELECT version FROM progress").fetchone()
         with self._view:
             self._view.wait_for(lambda: self._committing != version)
-            return [look(self._heads)] if version == self._version else []
+            return self._heads.blocks() if version == self._version else None
 
     def _log_frames(self, frames: Sequence[Frame]) -> None:
-        arrivals = Arrivals(self._known_newest, self._raw_from)
-        for frame in frames:
-            arrivals.add(frame)
-        pieces = arrivals.finish()
+        arrivals = gather(frames, self._all_newest, self._raw_from)
+        block = arrivals.block
         row = self._version + 1
-        body = encode(pieces) if pieces else b""
+        body = encode(block) if block else b""
 
         def show() -> None:
-            now_s = self._clock()
-            for series, piece in pieces.items():
-                self._heads.add(row, series, piece, now_s)
+            if block:
+                self._heads.add(block, self._clock())
 
         with self._transaction("a write failed and was undone", applied=frames[-1].offset, show=show):
             if body:
@@ -288,47 +284,53 @@ class ColumnFile:
             self._written(len(body))
         self._newest.update(arrivals.newest)
 
-    def _due(self) -> list[int]:
-        """Return the next series to seal, none when nothing is due."""
-        before, excess = 0, self._pending_bytes - self._max_pending_bytes
-        if excess > 0:
-            # Half of it at once, or the next write would be here again.
-            excess += self._max_pending_bytes // 2
-            for row, size in self._pending.items():
-                before = row + 1
-                excess -= size
-                if excess <= 0:
-                    break
-        return self._heads.due(SEALED_AT_ONCE, self._clock() - MAX_AGE_S, before)
+    def _is_due(self, seals: int) -> bool:
+        """Return whether a write that was followed by so many seals shall be by another one."""
+        if not self._heads:
+            return False
+        third = self._max_pending_bytes // 3
+        excess = self._pending_bytes - 2 * third
+        if excess > third:
+            return True
+        if self._heads.is_sealing or excess > 0 or self._heads.is_due(self._clock() - MAX_AGE_S):
+            return bool(seals * third <= _SEALS_A_WRITE * max(excess, 0))
+        return False
 
-    def _seal(self, due: Sequence[int]) -> None:
-        """Move all unsealed readings of some series into chunks, and drop the log rows that nobody needs any more."""
+    def _seal_if(self, written: int) -> bool:
+        """Seal some of what the log has up to a row; return whether there was anything."""
+        with self._write_lock:
+            self._check_usable()
+            row = next(iter(self._pending), None)
+            if not self._heads or row is None or row > written:
+                return False
+            self._seal_some()
+            return True
 
-        def show() -> None:
-            for series in due:
-                self._heads.remove(series)
+    def _seal_some(self) -> None:
+        """Move some series of the generation into chunks, or of a new one; drop the log rows of one that is done."""
+        if not self._heads.is_sealing:
+            self._heads.begin()
+            self._generation = self._version
+        block = self._heads.next(SEALED_AT_ONCE, _SEALED_READINGS)
+        last = int(block.series[-1])
+        is_last = self._heads.ends_with(last)
 
-        with self._transaction("sealing failed and was undone", show=show):
-            work = Sealing(self._connection, self._version, self._chunk_readings)
-            for series in sorted(due):
-                head = self._heads.get(series)
-                assert head is not None, "only the writer removes heads"
-                work.add(series, Unsealed(head.readings(), head.late))
+        with self._transaction("sealing failed and was undone", show=lambda: self._heads.sealed(last)):
+            work = Sealing(self._connection, self._generation, self._chunk_readings)
+            for series, (readings, late) in block.by_series():
+                work.add(series, Unsealed(readings, late))
             work.write()
-            first = self._heads.first_row(self._version + 1, without=set(due))
-            self._connection.execute("DELETE FROM pending WHERE id < ?", (first,))
-        while self._pending and (row := next(iter(self._pending))) < first:
+            if is_last:
+                self._connection.execute("DELETE FROM pending WHERE id <= ?", (self._generation,))
+        while is_last and self._pending and (row := next(iter(self._pending))) <= self._generation:
             self._pending_bytes -= self._pending.pop(row)
         self._written(work.bytes)
 
     def spans(self, series: Sequence[int]) -> dict[int, tuple[int, int]]:
         """Return series → the times of its oldest and its newest reading, of those that have one."""
 
-        def look(heads: Heads) -> dict[int, tuple[int, int]]:
-            found = ((number, heads.get(number)) for number in series)
-            return {number: (head.oldest_ns, head.newest_ns) for number, head in found if head is not None}
-
-        with self.snapshot(look) as (connection, spans):
+        with self.snapshot() as (connection, blocks):
+            spans = unsealed_spans(blocks, series)
             for number, t0, t1 in connection.execute(
                 """SELECT s.value, (SELECT min(t0) FROM chunk WHERE series = s.value),
                 (SELECT t1 FROM chunk WHERE series = s.value ORDER BY t0 DESC LIMIT 1) FROM json_each(?) s""",
@@ -339,14 +341,13 @@ class ColumnFile:
                     spans[number] = (min(t0, known[0]), max(t1, known[1]))
         return spans
 
-    def _is_unsealed(self, series: int, border_ns: int) -> bool:
-        head = self._heads.get(series)
-        return head is not None and head.oldest_ns < border_ns
+    def _has_unsealed(self, series: Sequence[int], before_ns: int = 2**63) -> bool:
+        return bool(waiting(self._heads.blocks(), series, end_ns=before_ns))
 
     def _drop_oldest(self, work: Sealing, series: int, border_ns: int, most: int) -> int:
         """Drop chunks of about ``most`` readings before a time, but not the newest reading; return how many."""
         newest_ns = self._known_newest(series)
-        if newest_ns is None or self._is_unsealed(series, border_ns):
+        if newest_ns is None or self._has_unsealed([series], border_ns):
             return 0
         edge_ns = min(border_ns, newest_ns)
         dropped = work.drop(series, edge_ns, most)
@@ -371,7 +372,7 @@ class ColumnFile:
             with self._transaction("cannot erase"):
                 deleted = delete_oldest(self._connection, series, _ERASED_AT_ONCE)
                 self._connection.execute("UPDATE counter SET erased = erased + ? WHERE series = ?", (deleted, series))
-            if self._heads.get(series) is None:
+            if not self._has_unsealed([series]):
                 self._newest.pop(series, None)
             return deleted
 
@@ -426,10 +427,16 @@ class ColumnFile:
         heads, now_s = Heads(self._chunk_readings), self._clock()
         sealed = dict(connection.execute("SELECT series, sealed FROM counter").fetchall())
         for row, body in connection.execute("SELECT id, body FROM pending ORDER BY id"):
-            for series, piece in decode(body):
-                if row > sealed.get(series, 0):
-                    heads.add(row, series, piece, now_s)
+            block = decode(body)
+            waits = [row > sealed.get(series, 0) for series in block.series.tolist()]
+            rest = block.select(np.array(waits))
+            if rest is not None:
+                heads.add(rest, now_s)
         return heads
+
+    def _all_newest(self, series: Collection[int]) -> dict[int, int | None]:
+        known: dict[int, int | None] = {number: self._newest.get(number) for number in series}
+        return known | {number: self._known_newest(number) for number, found in known.items() if found is None}
 
     def _known_newest(self, series: int) -> int | None:
         newest = self._newest.get(series)
@@ -438,9 +445,7 @@ class ColumnFile:
         row = self._connection.execute(
             "SELECT t1 FROM chunk WHERE series = ? ORDER BY t0 DESC LIMIT 1", (series,)
         ).fetchone()
-        found = [] if row is None else [row[0]]
-        head = self._heads.get(series)
-        return max([*found, head.newest_ns] if head is not None else found, default=None)
+        return None if row is None else int(row[0])
 
     def _check_usable(self) -> None:
         if self._failed is not None:
@@ -459,3 +464,11 @@ class ColumnFile:
             roll_back(self._connection)
         except sqlite3.Error as error:
             raise StoreError(f"{self._path}: a rollback failed: {error}") from error
+
+
+def _newest_of(blocks: Sequence[Block]) -> dict[int, int]:
+    newest: dict[int, int] = {}
+    for block in blocks:
+        for series, time_ns in zip(block.series.tolist(), block.greatest.tolist(), strict=True):
+            newest[series] = max(time_ns, newest.get(series, time_ns))
+    return newest

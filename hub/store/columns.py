@@ -5,21 +5,24 @@ Owns: what each question needs of the file and of what is not sealed yet. Place:
 """
 
 import json
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from heapq import merge
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from hub.database import used_bytes
 from hub.model import Frame
 from hub.store.accumulator import MAX_ANSWER_BUCKETS, check_aggregate, check_buckets
 from hub.store.base import UNKNOWN_REVISION, Bucket, Revision, Row, SeriesCounters, StoreAccount, StoreStatistics
+from hub.store.block import Block
 from hub.store.buckets import Buckets
 from hub.store.chunk import Readings
 from hub.store.column_file import MAX_PENDING_BYTES, ColumnFile
-from hub.store.head import Heads
+from hub.store.head import Waiting, newest, waiting
 from hub.store.merge import FULL
 from hub.store.rollup import NEEDED
 from hub.store.rollup_table import add_dropped, drop_border, dropped_in, keeps_all, raw_from
@@ -30,15 +33,7 @@ from hub.store.walk import Walk
 _DUMP_ROWS = 10_000
 # Rows that a read takes from one series at a time at least; fewer decode the same chunk again and again.
 _LEAST_ROWS = 64
-_FOREVER = (-(2**63), 2**63 - 1)
 _IDS = "(SELECT value FROM json_each(?1))"
-
-
-class _Waiting(NamedTuple):
-    """What a series has unsealed."""
-
-    readings: Readings
-    late: int
 
 
 class ColumnStore:
@@ -107,14 +102,8 @@ class ColumnStore:
     def latest(self, series: Sequence[int]) -> list[Row]:
         """Return the newest reading by event time of each series that has one."""
 
-        def look(heads: Heads) -> dict[int, Row]:
-            found = ((number, heads.get(number)) for number in series)
-            return {
-                number: Row(number, head.newest_ns, head.newest_value) for number, head in found if head is not None
-            }
-
-        newest: dict[int, Row] = {}
-        with self._file.snapshot(look) as (connection, unsealed):
+        found: dict[int, Row] = {}
+        with self._file.snapshot() as (connection, blocks):
             parts = Parts(connection)
             for row in connection.execute(
                 f"""SELECT {COLUMNS} FROM json_each(?1) s CROSS JOIN chunk c ON c.series = s.value
@@ -123,12 +112,11 @@ class ColumnStore:
             ).fetchall():
                 chunk = ChunkRow(*row)
                 value = parts.readings(chunk).values.tolist()[-1] if chunk.vlast is None else from_sql(chunk.vlast)
-                newest[chunk.series] = Row(chunk.series, chunk.t1, value)
-        for number, head in unsealed.items():
-            known = newest.get(number)
-            if known is None or head.time_ns >= known.time_ns:
-                newest[number] = head
-        return [newest[number] for number in series if number in newest]
+                found[chunk.series] = Row(chunk.series, chunk.t1, value)
+        for number, (time_ns, unsealed) in newest(blocks, series).items():
+            if number not in found or time_ns >= found[number].time_ns:
+                found[number] = Row(number, time_ns, unsealed)
+        return [found[number] for number in series if number in found]
 
     def read(
         self,
@@ -143,8 +131,8 @@ class ColumnStore:
         """Return rows of [start_ns, end_ns), at least ``limit`` if there are, up to a time border; see `Store.read`."""
         numbers = sorted(set(series))
         found: list[Row] = []
-        with self._file.snapshot(_in_range(numbers, start_ns, end_ns)) as (connection, unsealed):
-            walk = Walk(connection, _readings(unsealed))
+        with self._file.snapshot() as (connection, blocks):
+            walk = Walk(connection, _unsealed(blocks, numbers, start_ns, end_ns))
             at_once = max(limit // max(len(numbers), 1) + 1, _LEAST_ROWS)
             sources = [
                 walk.rows(number, start_ns, end_ns, at_once, descending=descending, received=received)
@@ -173,10 +161,10 @@ class ColumnStore:
         check_aggregate(functions, step_ns)
         numbers = sorted(set(series))
         found: list[Bucket] = []
-        with self._file.snapshot(_in_range(numbers, start_ns, end_ns)) as (connection, unsealed):
+        with self._file.snapshot() as (connection, blocks):
             dropped = dropped_in(connection, numbers, start_ns, step_ns, origin_ns, functions)
             asked = NEEDED if dropped else functions
-            walk = Walk(connection, _readings(unsealed))
+            walk = Walk(connection, _unsealed(blocks, numbers, start_ns, end_ns))
             for number in numbers:
                 buckets = Buckets(number, step_ns, asked, origin_ns=origin_ns)
                 for run in walk.runs(number, start_ns, end_ns, is_enough=buckets.is_enough):
@@ -202,7 +190,7 @@ class ColumnStore:
 
     def revisions(self, series: Sequence[int]) -> list[Revision]:
         """Return the revision of each series; see `Store.revisions`."""
-        with self._file.snapshot(_in_range(series, *_FOREVER)) as (connection, unsealed):
+        with self._file.snapshot() as (connection, blocks):
             # Rows are not counted: a series' chunks are thousands.
             known = {
                 row[0]: SeriesCounters(row[0], row[1], row[2], 0, *row[3:])
@@ -211,9 +199,7 @@ class ColumnStore:
                     (json.dumps(list(series)),),
                 )
             }
-            walk = Walk(connection, _readings(unsealed))
-            for number, waiting in unsealed.items():
-                known[number] = _with_waiting(known.get(number), number, waiting, walk.gained(number))
+            _add_waiting(known, connection, waiting(blocks, series))
         found = (known.get(number) for number in series)
         return [
             UNKNOWN_REVISION if c is None else (c.accepted, c.superseded, c.erased, c.late, c.expired) for c in found
@@ -222,7 +208,7 @@ class ColumnStore:
     def account(self, series: Sequence[int]) -> StoreAccount:
         """Return counters and the position they are of, from one state."""
         numbers = sorted(set(series))
-        with self._file.snapshot(_in_range(numbers, *_FOREVER)) as (connection, unsealed):
+        with self._file.snapshot() as (connection, blocks):
             (applied,) = connection.execute("SELECT applied FROM progress").fetchone()
             known = {
                 row[0]: SeriesCounters(*row)
@@ -233,16 +219,14 @@ class ColumnStore:
                     (json.dumps(numbers),),
                 )
             }
-            walk = Walk(connection, _readings(unsealed))
-            for number, waiting in unsealed.items():
-                known[number] = _with_waiting(known.get(number), number, waiting, walk.gained(number))
+            _add_waiting(known, connection, waiting(blocks, numbers))
         return StoreAccount(applied, [known[number] for number in numbers if number in known])
 
     def largest_series(self) -> int:
         """Return the largest series id that ever had a reading."""
-        with self._file.snapshot(lambda heads: max(heads, default=0)) as (connection, largest):
+        with self._file.snapshot() as (connection, blocks):
             (sealed,) = connection.execute("SELECT coalesce(max(series), 0) FROM counter").fetchone()
-            return max(int(sealed), largest)
+            return max([int(sealed), *(int(block.series[-1]) for block in blocks)])
 
     def erase(self, series: Sequence[int]) -> int:
         """Delete all readings of the series, in slices between which writes go on; return how many."""
@@ -269,27 +253,28 @@ class ColumnStore:
 
     def used_bytes(self) -> int:
         """Return the bytes of pages in use."""
-        with self._file.snapshot(lambda _: None) as (connection, _):
+        with self._file.snapshot() as (connection, _):
             return used_bytes(connection)
 
     @property
     def keeps_all(self) -> bool:
         """Whether an older hub made the file, which dropped nothing."""
-        with self._file.snapshot(lambda _: None) as (connection, _):
+        with self._file.snapshot() as (connection, _):
             return keeps_all(connection)
 
     def raw_from(self, series: Sequence[int]) -> dict[int, int]:
         """Return series → from when its readings are there, of those of which some were dropped."""
-        with self._file.snapshot(lambda _: None) as (connection, _):
+        with self._file.snapshot() as (connection, _):
             return raw_from(connection, series)
 
     def statistics(self) -> StoreStatistics:
         """Return the figures of now; ``bytes`` are the file's pages in use."""
-        with self._file.snapshot(lambda heads: _in_range(list(heads), *_FOREVER)(heads)) as (connection, unsealed):
+        with self._file.snapshot() as (connection, blocks):
             applied, rows = connection.execute(
                 "SELECT applied, (SELECT coalesce(sum(n), 0) FROM chunk) FROM progress"
             ).fetchone()
-            walk = Walk(connection, _readings(unsealed))
+            unsealed = _unsealed(blocks)
+            walk = Walk(connection, unsealed)
             return StoreStatistics(applied, rows + sum(map(walk.gained, unsealed)), used_bytes(connection))
 
     def close(self) -> None:
@@ -297,37 +282,25 @@ class ColumnStore:
         self._file.close()
 
 
-def _in_range(numbers: Sequence[int], start_ns: int, end_ns: int) -> Callable[[Heads], dict[int, _Waiting]]:
-    """Return what to look at: the heads that may hold anything of the range."""
-
-    def look(heads: Heads) -> dict[int, _Waiting]:
-        found = {}
-        for number in numbers:
-            head = heads.get(number)
-            if head is not None and head.oldest_ns < end_ns and start_ns <= head.newest_ns:
-                found[number] = _Waiting(head.readings(), head.late)
-        return found
-
-    return look
+def _unsealed(blocks: Sequence[Block], *where: Any) -> dict[int, Readings]:
+    return {number: one.readings for number, one in waiting(blocks, *where).items()}
 
 
-def _readings(unsealed: Mapping[int, _Waiting]) -> dict[int, Readings]:
-    return {number: waiting.readings for number, waiting in unsealed.items()}
-
-
-def _with_waiting(known: SeriesCounters | None, number: int, waiting: _Waiting, gained: int) -> SeriesCounters:
-    base = known or SeriesCounters(number, 0, 0, 0)
-    accepted = len(waiting.readings.times)
-    return SeriesCounters(
-        number,
-        base.accepted + accepted,
-        base.superseded + accepted - gained,
-        base.rows + gained,
-        base.erased,
-        base.late + waiting.late,
-        base.expired,
-        base.merged,
-    )
+def _add_waiting(
+    known: dict[int, SeriesCounters], connection: sqlite3.Connection, unsealed: Mapping[int, Waiting]
+) -> None:
+    """Add to the ledger of series what sealing would."""
+    walk = Walk(connection, {number: one.readings for number, one in unsealed.items()})
+    for number, one in unsealed.items():
+        base = known.get(number) or SeriesCounters(number, 0, 0, 0)
+        accepted, gained = len(one.readings.times), walk.gained(number)
+        known[number] = replace(
+            base,
+            accepted=base.accepted + accepted,
+            superseded=base.superseded + accepted - gained,
+            rows=base.rows + gained,
+            late=base.late + one.late,
+        )
 
 
 def _by_time(row: Row) -> tuple[int, int]:

@@ -5,8 +5,8 @@ Owns: "the last write wins", day borders, how large a chunk is, which chunk a la
 
 Rules. Within a chunk times ascend and none comes twice. Chunks of a series never overlap and never cross a day (UTC),
 so a read needs no merge and a day can be dropped whole; where readings are dense they do not cross an hour. A chunk
-that has `FULL` readings is left alone by what comes behind it; what falls inside it, or behind one that is not full, is
-merged into it, and the result is cut again.
+that is half full is left alone by what comes behind it; what falls inside it, or behind one that has less, is merged
+into it, and the result is cut again.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hub.store.chunk import Readings, Values
+from hub.store.chunk import Readings
 
 DAY_NS = 86_400 * 10**9
-# Beyond this bytes hardly fall, and a read of a few readings decodes more. Chunks have up to twice as many.
+# Beyond this bytes hardly fall, and a read of a few readings decodes more. Chunks have from half to twice as many where
+# readings come often: to fill each up would be to write it twice.
 FULL = 2048
 # An hour with this part of `FULL` has chunks of its own: the smallest take a third more bytes a reading.
 _LEAST_PART = 8
@@ -62,12 +63,17 @@ def merged(older: Readings, newer: Readings) -> Readings:
     return ordered(joined(older, newer))
 
 
-def joined(first: Readings, second: Readings) -> Readings:
-    """Return the second's readings behind the first's; each value keeps its type."""
+def joined(*parts: Readings) -> Readings:
+    """Return readings one behind the other; each value keeps its type."""
+    if len(parts) == 1:
+        return parts[0]
+    values = [part.values for part in parts]
+    if len({found.dtype for found in values}) > 1:
+        values = [found.astype(object) for found in values]
     return Readings(
-        np.concatenate((first.times, second.times)),
-        np.concatenate((first.received, second.received)),
-        _joined_values(first.values, second.values),
+        np.concatenate([part.times for part in parts]),
+        np.concatenate([part.received for part in parts]),
+        np.concatenate(values),
     )
 
 
@@ -121,7 +127,7 @@ def land(readings: Readings, extents: Sequence[Extent], full: int = FULL) -> lis
         owner = int(owners[np.searchsorted(readings.times, part.times[0])])
         extent = extents[max(owner, 0)]
         is_outside = owner < 0 or part.times[0] > extent.t1
-        landings.append(Landing(None if is_outside and extent.n >= full else max(owner, 0), part))
+        landings.append(Landing(None if is_outside and extent.n >= full // 2 else max(owner, 0), part))
     return _same_owner_once(landings)
 
 
@@ -135,9 +141,3 @@ def _same_owner_once(landings: list[Landing]) -> list[Landing]:
 def _split(readings: Readings, at: NDArray[Any]) -> list[Readings]:
     edges = [0, *at.tolist(), len(readings.times)]
     return [readings.part(slice(first, last)) for first, last in pairwise(edges)]
-
-
-def _joined_values(first: Values, second: Values) -> Values:
-    if first.dtype != second.dtype:
-        first, second = first.astype(object), second.astype(object)
-    return np.concatenate((first, second))

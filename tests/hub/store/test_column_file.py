@@ -18,7 +18,7 @@ from hub.errors import BadRequestError, DiskFailedError, StoreError
 from hub.model import Frame
 from hub.renewal import renew_if_suspect
 from hub.store.base import Row, SeriesCounters
-from hub.store.column_file import MAX_AGE_S, SCHEMA_VERSION
+from hub.store.column_file import MAX_AGE_S, SCHEMA_VERSION, SEALED_AT_ONCE
 from hub.store.columns import ColumnStore
 from hub.store.embedded import EmbeddedStore
 from tests.support.columns import foreign
@@ -87,21 +87,19 @@ def test_everything_survives_a_restart(tmp_path: Path) -> None:
 
 
 def test_chunks_worth_is_sealed_at_once(tmp_path: Path) -> None:
-    """A series that has enough is sealed by the write that brought it; the log keeps what others still need."""
+    """When series have enough all is sealed, by the write that brought it, and the log is empty behind it."""
     maker = FrameMaker()
     with closing(ColumnStore(tmp_path / FILE, chunk_readings=4)) as store:
         store.write(numbered([maker.one("slow", 1.0, channel="s")]))
-        for n in range(4):
+        for n in range(23):
+            assert (count(tmp_path / FILE, "chunk"), count(tmp_path / FILE, "pending")) == (0, n + 1)
             store.write(numbered([maker.one("pump", 1.0, T0 + n)], n + 2))
-            assert count(tmp_path / FILE, "chunk") == n // 3
-        assert count(tmp_path / FILE, "pending") == 5
-        assert len(store.read([1, 2], *EVERYTHING)) == 5
-        store.seal()
-        assert (count(tmp_path / FILE, "pending"), count(tmp_path / FILE, "chunk")) == (0, 2)
+        assert (count(tmp_path / FILE, "chunk"), count(tmp_path / FILE, "pending")) == (6, 0)
+        assert len(store.read([1, 2], *EVERYTHING)) == 24
 
 
 def test_nothing_waits_longer_than_its_time(tmp_path: Path) -> None:
-    """A lone reading is sealed by the first write after ten minutes, and the log is empty behind it."""
+    """A lone reading is sealed by the first write after ten minutes, with all that came meanwhile."""
     maker, clock = FrameMaker(), Clock()
     with closing(ColumnStore(tmp_path / FILE, clock=clock)) as store:
         store.write(numbered([maker.one("slow", 1.0)]))
@@ -110,7 +108,33 @@ def test_nothing_waits_longer_than_its_time(tmp_path: Path) -> None:
         assert count(tmp_path / FILE, "chunk") == 0
         clock.now_s += 1
         store.write(numbered([maker.one("pump", 2.0, T0 + 1)], 3))
-        assert (count(tmp_path / FILE, "chunk"), count(tmp_path / FILE, "pending")) == (1, 2)
+        assert (count(tmp_path / FILE, "chunk"), count(tmp_path / FILE, "pending")) == (2, 0)
+
+
+def test_writes_go_on_while_a_generation_is_sealed(tmp_path: Path) -> None:
+    """What comes behind it is answered with it, survives a restart in the middle, and is sealed after it."""
+    maker, oracle, clock = FrameMaker(), MemoryStore(), Clock()
+    series = list(range(1, 2 * SEALED_AT_ONCE + 1))
+    writes = [
+        [maker.batch(f"device-{number}", [("t", T0 + n, float(n)), ("t", T0, float(number))]) for number in series]
+        for n in range(4)
+    ]
+    for n, frames in enumerate(writes):
+        oracle.write(numbered(frames, n * len(series) + 1))
+    with closing(ColumnStore(tmp_path / FILE, clock=clock)) as store:
+        store.write(writes[0])
+        clock.now_s += MAX_AGE_S
+        store.write(writes[1])
+        assert count(tmp_path / FILE, "chunk") == SEALED_AT_ONCE
+        store.write(writes[2])
+        assert (count(tmp_path / FILE, "chunk"), count(tmp_path / FILE, "pending")) == (len(series), 1)
+        clock.now_s += MAX_AGE_S
+        store.write(writes[3])
+    with closing(ColumnStore(tmp_path / FILE)) as store:
+        check_same(store, oracle, series)
+        store.seal()
+        check_same(store, oracle, series)
+    check_owned(tmp_path / FILE)
 
 
 def test_log_is_bounded(tmp_path: Path) -> None:
@@ -295,7 +319,8 @@ def test_failed_sealing_is_tried_again(tmp_path: Path) -> None:
     """On a full disk what was written stays where it is, and is answered; the next write with space seals it."""
     maker = FrameMaker()
     frames = numbered(maker.many(2, 8, 256))
-    with closing(ColumnStore(tmp_path / FILE, max_bytes=124 * 1024)) as store:
+    # Due with the fifteenth frame, when 3,840 readings of two series wait.
+    with closing(ColumnStore(tmp_path / FILE, chunk_readings=640, max_bytes=124 * 1024)) as store:
         for frame in frames[:-2]:
             store.write([frame])
         with pytest.raises(StoreError, match="sealing failed"):
@@ -304,9 +329,9 @@ def test_failed_sealing_is_tried_again(tmp_path: Path) -> None:
         assert count(tmp_path / FILE, "chunk") == 0
         assert store.statistics().rows == applied * 256
 
-    with closing(ColumnStore(tmp_path / FILE)) as store:
+    with closing(ColumnStore(tmp_path / FILE, chunk_readings=640)) as store:
         store.write(frames)
-        assert count(tmp_path / FILE, "chunk") == 2
+        assert count(tmp_path / FILE, "chunk") > 2
         assert store.counters([1, 2]) == [SeriesCounters(n, 2048, 0, 2048) for n in (1, 2)]
 
 

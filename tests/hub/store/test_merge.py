@@ -81,9 +81,9 @@ def test_chunks_never_overlap(writes: list[list[tuple[int, Value]]]) -> None:
         assert all(len(set((chunk.times // DAY_NS).tolist())) == 1 for chunk in chunks.chunks)
 
 
-def test_full_chunk_is_left_alone_by_what_comes_behind_it() -> None:
-    """In order, each chunk is written once when a chunk's worth comes at a time."""
-    extents = [Extent(0, 3, FULL), Extent(10, 12, FULL - 1)]
+def test_half_full_chunk_is_left_alone_by_what_comes_behind_it() -> None:
+    """In order, each chunk is written once when half a chunk's worth comes at a time."""
+    extents = [Extent(0, 3, FULL // 2), Extent(10, 12, FULL // 2 - 1)]
 
     assert [(landing.owner, plain(landing.readings)) for landing in land(readings([(5, 1)]), extents, FULL)] == [
         (None, [(5, 1)])
