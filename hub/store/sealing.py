@@ -286,7 +286,8 @@ def from_sql(value: Any) -> Value:
 
 
 def delete_oldest(connection: sqlite3.Connection, series: int, most: int) -> int:
-    """Delete the ``most`` oldest chunks of a series; return how many readings they held."""
+    """Delete the ``most`` oldest chunks of a series, and those set aside; return how many readings the first held."""
+    connection.execute("DELETE FROM damaged WHERE series = ?", (series,))
     rows: Sequence[ChunkRow] = [
         ChunkRow(*row)
         for row in connection.execute(

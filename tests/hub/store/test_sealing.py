@@ -125,6 +125,15 @@ def test_damaged_chunk_is_set_aside(connection: sqlite3.Connection, caplog: pyte
     check_parts(connection)
 
 
+def test_erasing_takes_chunks_that_were_set_aside(connection: sqlite3.Connection) -> None:
+    """Their bytes are readings of the series, too; those of others stay."""
+    connection.execute("INSERT INTO damaged VALUES (1, 0, 2, x'01', x'02'), (2, 0, 2, x'01', x'02')")
+
+    assert delete_oldest(connection, 1, 9) == 0
+
+    assert connection.execute("SELECT series FROM damaged").fetchall() == [(2,)]
+
+
 def test_chunk_of_a_newer_hub_is_not_set_aside(connection: sqlite3.Connection) -> None:
     """What is whole and only cannot be read here stays where it is: sealing waits."""
     seal(connection, (1, [(0, 0)]))
