@@ -184,12 +184,9 @@ class ColumnFile:
     def erase(self, series: int) -> int:
         """Seal a series and delete its chunks, in slices between which writes go on; return how many readings."""
         erased = 0
-        # The sums first: they are of a series that has readings.
-        while self._erase_rollups(series):
-            pass
         if self._has_unsealed([series]):
             self.seal()
-        while slice_of := self._erase_slice(series):
+        while (slice_of := self._erase_slice(series)) is not None:
             erased += slice_of
         return erased
 
@@ -360,21 +357,18 @@ class ColumnFile:
             note_dropped(self._connection, series, count, from_ns)
         return count
 
-    def _erase_rollups(self, series: int) -> bool:
+    def _erase_slice(self, series: int) -> int | None:
+        """Erase some sums or some chunks; return how many readings, None when there was neither."""
         with self._write_lock:
             with self._transaction("cannot erase"):
-                deleted = delete_blocks(self._connection, series)
-            self._raw_from.pop(series, None)
-            return deleted > 0
-
-    def _erase_slice(self, series: int) -> int:
-        with self._write_lock:
-            with self._transaction("cannot erase"):
-                deleted = delete_oldest(self._connection, series, _ERASED_AT_ONCE)
+                # Chunks go only where no sums are: a drop between two slices makes new ones.
+                blocks = delete_blocks(self._connection, series)
+                deleted = 0 if blocks else delete_oldest(self._connection, series, _ERASED_AT_ONCE)
                 self._connection.execute("UPDATE counter SET erased = erased + ? WHERE series = ?", (deleted, series))
-            if not self._has_unsealed([series]):
+            if not blocks:
+                self._raw_from.pop(series, None)
                 self._newest.pop(series, None)
-            return deleted
+            return deleted if deleted or blocks else None
 
     @contextmanager
     def _transaction(
@@ -445,7 +439,8 @@ class ColumnFile:
         row = self._connection.execute(
             "SELECT t1 FROM chunk WHERE series = ? ORDER BY t0 DESC LIMIT 1", (series,)
         ).fetchone()
-        return None if row is None else int(row[0])
+        found = [] if row is None else [int(row[0])]
+        return max([*found, *(last for _, last in unsealed_spans(self._heads.blocks(), [series]).values())], default=None)
 
     def _check_usable(self) -> None:
         if self._failed is not None:

@@ -231,8 +231,8 @@ class ColumnStore:
     def erase(self, series: Sequence[int]) -> int:
         """Delete all readings of the series, in slices between which writes go on; return how many."""
         erased = sum(self._file.erase(number) for number in series)
-        if erased:
-            self._file.wipe()
+        # Also when nothing was left: a kill may have come behind the last slice.
+        self._file.wipe()
         return erased
 
     def drop_before(self, series: Sequence[int], before_ns: int) -> int:

@@ -316,13 +316,10 @@ class EmbeddedStore:
         """Delete all rows of the series, in slices between which writes go on; return how many."""
         erased = 0
         for number in series:
-            # The sums first: they are of a series that has readings.
-            while self._erase_rollups(number):
-                pass
-            while rows := self._erase_slice(number):
+            while (rows := self._erase_slice(number)) is not None:
                 erased += rows
-        if erased:
-            self._wipe()
+        # Also when nothing was left: a kill may have come behind the last slice.
+        self._wipe()
         return erased
 
     def drop_before(self, series: Sequence[int], before_ns: int) -> int:
@@ -412,20 +409,17 @@ class EmbeddedStore:
             except sqlite3.Error as error:
                 raise self._failure("cannot take out what was erased", error) from error
 
-    def _erase_rollups(self, series: int) -> bool:
+    def _erase_slice(self, series: int) -> int | None:
+        """Erase some sums or some rows; return how many rows, None when there was neither."""
         with self._write_lock:
             with self._transaction("cannot erase"):
-                deleted = delete_blocks(self._connection, series)
-            self._raw_from.pop(series, None)
-            return deleted > 0
-
-    def _erase_slice(self, series: int) -> int:
-        with self._write_lock:
-            with self._transaction("cannot erase"):
-                deleted = erase_oldest(self._connection, series)
-            self._newest.pop(series, None)
-            self._opened.pop(series, None)
-            return deleted
+                # Rows go only where no sums are: a drop between two slices makes new ones.
+                blocks = delete_blocks(self._connection, series)
+                rows = 0 if blocks else erase_oldest(self._connection, series)
+            if not blocks:
+                for known in (self._raw_from, self._newest, self._opened):
+                    known.pop(series, None)
+            return rows if rows or blocks else None
 
     @contextmanager
     def _transaction(self, what: str) -> Iterator[None]:

@@ -3,6 +3,7 @@
 import random
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -218,6 +219,72 @@ def test_no_byte_of_what_was_erased_is_left(tmp_path: Path, engine: str) -> None
         assert b"diary-" not in left
         assert not [blob for blob in theirs if blob in left]
         assert store.read([2], *FOREVER, 9999) == kept
+
+
+class Turn:
+    """A write lock behind whose nth release another thread comes first; here this one does what that would do."""
+
+    def __init__(self, nth: int, then: Callable[[], object]) -> None:
+        self._lock = threading.Lock()
+        self._left = nth
+        self._then = then
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        self._left -= 1
+        if not self._left:
+            self._then()
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3, 4])
+@pytest.mark.parametrize("engine", ["columns", "embedded"])
+def test_a_drop_amid_an_erasure_leaves_nothing(tmp_path: Path, engine: str, nth: int) -> None:
+    """Retention's turn between two slices: no sum of what it dropped stays, and the series can begin anew."""
+    maker = FrameMaker()
+    with closing(ENGINES[engine](tmp_path)) as store:
+        for n in range(6):
+            fill(store, maker, *((n * 4000 + i, 1.0) for i in range(4000)))
+        drop(store, 1, [1])
+        holder: Any = store._file if isinstance(store, ColumnStore) else store
+        holder._write_lock = Turn(nth, lambda: store.drop_before([1], BEGIN + 20 * HOUR))
+
+        store.erase([1])
+
+        assert store.aggregate([1], *FOREVER, HOUR, ["count"]) == []
+        assert store.raw_from([1]) == {}
+        fill(store, maker, (0, 5.0))
+        assert store.read([1], *FOREVER, 9) == [Row(1, BEGIN, 5.0)]
+
+
+@pytest.mark.parametrize("engine", ["columns", "embedded"])
+def test_an_erasure_cut_short_is_finished_by_the_next(tmp_path: Path, engine: str) -> None:
+    """A kill at any statement, also of the end, when no reading is left: no byte stays after one more erasure."""
+    maker, copies = FrameMaker(), tmp_path / "copies"
+    is_copied = False
+
+    def copy(_: str) -> None:
+        if is_copied:
+            folder = copies / str(len(list(copies.iterdir())))
+            folder.mkdir()
+            for suffix in ("", "-wal", "-shm"):
+                shutil.copyfile(tmp_path / (FILE + suffix), folder / (FILE + suffix))
+
+    copies.mkdir()
+    with closing(TRACED[engine](tmp_path, copy)) as store:
+        fill(store, maker, *((n * 60, f"diary-{n}-of-a-day") for n in range(300)))
+        fill(store, maker, *((n * 60, 1.0) for n in range(300)), channel="n")
+        is_copied = True
+        store.erase([1])
+        is_copied = False
+
+    assert b"diary-" in b"".join(contents(folder) for folder in copies.iterdir())
+    for folder in copies.iterdir():
+        with closing(ENGINES[engine](folder)) as store:
+            store.erase([1])
+            assert b"diary-" not in contents(folder)
 
 
 def contents(folder: Path) -> bytes:
