@@ -14,7 +14,7 @@ from hub.fill import Fill, filled
 from hub.grid import Grid
 from hub.model import Series
 from hub.store.accumulator import MAX_ANSWER_BUCKETS, number_of
-from hub.store.base import Bucket, Store
+from hub.store.base import Bucket, RetainingStore, Store
 
 _BEGIN_NS, _END_NS = -(2**63), 2**63 - 1
 # Rows of a page where text is passed over to find the number beside a range.
@@ -100,11 +100,21 @@ class BucketPages:
         if self._of.fill is not None or self._is_on_a_line(high if descending else low):
             return low, high
         start_ns, end_ns = self._span(low, high)
+        dropped_ns = self._dropped_before(start_ns)
+        if dropped_ns is not None and not descending:
+            return low, high
         rows = self._store.read(self._ids, start_ns, end_ns, 1, descending=descending)
-        if not rows:
+        if not rows and dropped_ns is None:
             return high, high
-        number = self._grid.number(rows[0].time_ns)
-        return (low, number + 1) if descending else (number, high)
+        number = self._grid.number(max(rows[0].time_ns if rows else start_ns, dropped_ns or start_ns))
+        return (low, min(number + 1, high)) if descending else (number, high)
+
+    def _dropped_before(self, start_ns: int) -> int | None:
+        """Return up to when sums may say something where no reading is left; None: nowhere behind a time."""
+        if not isinstance(self._store, RetainingStore):
+            return None
+        since = max(self._store.raw_from(self._ids).values(), default=start_ns)
+        return since if since > start_ns else None
 
     def _is_on_a_line(self, number: int) -> bool:
         """Tell whether a line that is asked for goes over the edge before a bucket."""

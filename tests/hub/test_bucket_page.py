@@ -263,6 +263,23 @@ def test_an_integral_since_1970_begins_with_the_first_reading(descending: bool) 
     assert store.aggregates < 40
 
 
+@pytest.mark.parametrize("upto", [0, 1010, 1080, 9999])
+@pytest.mark.parametrize("descending", [False, True])
+def test_no_sum_is_passed_over_behind_empty_buckets(descending: bool, upto: int) -> None:
+    """Buckets of dropped readings come in every page as before the drop, also where no reading is left between."""
+    hours = [*range(1000, 1020), *range(1060, 1090), 5000]
+    store, series = world([(h * HOUR, float(h)) for h in hours], [(1500 * HOUR, 1.0), (1800 * HOUR, 2.0)])
+    while store.drop_before([1, 2], upto * HOUR):
+        pass
+    question = Question(series, -4000 * HOUR, 6000 * HOUR, partial(even_grid, 0, HOUR), ("count",))
+
+    rows = everything(store, question, 5, descending=descending)
+
+    found = [row[0] // HOUR for row in rows if row[1] == 0]  # type: ignore[operator]
+    assert found == (hours[::-1] if descending else hours)
+    assert len(rows) == len(hours) + 2
+
+
 def test_a_page_is_bounded_by_buckets_of_all_series() -> None:
     """A page ends where a bucket does: more than its limit by the other series of that bucket, and no more."""
     readings: Readings = [(at * S, 1.0) for at in range(50)]
