@@ -13,6 +13,7 @@ from hub.store.rollup_table import (
     add_minutes,
     buckets_of,
     delete_blocks,
+    delete_old_blocks,
     drop_border,
     merge_overdue,
     note_dropped,
@@ -71,6 +72,25 @@ def test_blocks_are_deleted_in_slices(connection: sqlite3.Connection) -> None:
     assert raw_from(connection) == {1: T0}
     assert delete_blocks(connection, 1) == 300 + 11 - 256
     assert raw_from(connection) == {}
+
+
+def test_old_blocks_are_found_without_looking_at_the_others(connection: sqlite3.Connection) -> None:
+    """Thirty days go whole, minutes and hours together; nothing else is looked at, for the writer waits meanwhile."""
+    days = [T0 // SPANS[HOUR_NS] * SPANS[HOUR_NS] + n * SPANS[MINUTE_NS] for n in range(400)]
+    add_minutes(connection, 1, by_minute([(day, 1) for day in days]))
+    steps = 0
+
+    def count_steps() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    assert delete_old_blocks(connection, [1, 2], days[60]) == 60 + 2
+    connection.set_progress_handler(count_steps, 1)
+    assert delete_old_blocks(connection, [1, 2], days[89]) == 0
+    assert steps < 1000
+    connection.set_progress_handler(None, 0)
+    assert count(connection, -(2**62), 2**62, HOUR_NS) == count(connection, -(2**62), 2**62, MINUTE_NS) == [1] * 340
 
 
 def test_the_border_is_a_whole_hour() -> None:
