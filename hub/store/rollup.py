@@ -43,6 +43,10 @@ _WORDS, _VALUES = 7, 3
 _LEVEL = 6
 
 
+class DamagedSumsError(StoreError):
+    """Sums whose bytes are not those that were written."""
+
+
 class Sums(NamedTuple):
     """Of the dropped readings of one series in one step from ``start_ns``; least, greatest, last keep an int an int."""
 
@@ -161,15 +165,18 @@ def decode(body: bytes, block: int, step_ns: int) -> list[Sums]:
     """Return the sums of a block.
 
     Raises:
-        StoreError: the bytes are damaged, or of a newer hub.
+        DamagedSumsError: the bytes are damaged.
+        StoreError: they are of a newer hub.
     """
     begin = _HEAD.size + _CHECKSUM.size
     if len(body) < begin:
-        raise StoreError(f"a rollup of {len(body)} bytes is damaged")
+        raise DamagedSumsError(f"a rollup of {len(body)} bytes is damaged")
     version, n = _HEAD.unpack_from(body)
     (checksum,) = _CHECKSUM.unpack_from(body, _HEAD.size)
-    if version != _VERSION or n > _MOST or zlib.crc32(body[begin:], zlib.crc32(body[: _HEAD.size])) != checksum:
-        raise StoreError(f"a rollup of version {version} is damaged, or of a newer hub")
+    if zlib.crc32(body[begin:], zlib.crc32(body[: _HEAD.size])) != checksum:
+        raise DamagedSumsError(f"a rollup of {len(body)} bytes is damaged: its checksum is wrong")
+    if version != _VERSION or n > _MOST:
+        raise StoreError(f"a rollup of version {version} is of a newer hub: upgrade the hub")
     plain = zlib.decompress(body[begin:])
     size = n * _WORD
     columns = [_gathered(plain[at : at + size]) for at in range(0, size * _WORDS, size)]

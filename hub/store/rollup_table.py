@@ -3,9 +3,13 @@
 Owns: the table ``rollup``, the columns of ``counter`` that say what was dropped. Place: after `store.rollup`, used by
 both embedded stores, which own the transactions: sums are written in that which deletes the readings, so at any instant
 there are either the readings or their sums. Must not: look at raw readings.
+
+Damaged sums must not hold up what comes after them. When something would be added to them they are set aside, with
+their bytes, as of a step below zero, and said; what is added begins anew. Until then a question about them is an error.
 """
 
 import json
+import logging
 import sqlite3
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +20,7 @@ from hub.store.rollup import (
     HOUR_NS,
     MINUTE_NS,
     SPANS,
+    DamagedSumsError,
     Overdue,
     Sums,
     added,
@@ -27,6 +32,8 @@ from hub.store.rollup import (
     decode,
     encode,
 )
+
+_log = logging.getLogger("hub.store.rollup_table")
 
 # ``raw_from_ns``: readings from this time on are there, those before it were dropped; null: none was. ``merged``: of
 # ``expired``, those that came when others of their time were dropped already.
@@ -95,7 +102,7 @@ def add_minutes(connection: sqlite3.Connection, series: int, minutes: Sequence[S
         for one in sums:
             blocks[block_of(one.start_ns, step_ns)].append(one)
         for block, fresh in blocks.items():
-            known = {one.start_ns: one for one in _block(connection, series, step_ns, block)}
+            known = {one.start_ns: one for one in _to_add_to(connection, series, step_ns, block)}
             for one in fresh:
                 before = known.get(one.start_ns)
                 known[one.start_ns] = one if before is None else added(before, one)
@@ -188,7 +195,7 @@ def delete_old_blocks(connection: sqlite3.Connection, series: Sequence[int], bef
     """
     border_ns = before_ns // SPANS[HOUR_NS] * SPANS[HOUR_NS]
     # Step by step: an OR of them would look at every block of the series.
-    upto = [[step_ns, border_ns // span_ns] for step_ns, span_ns in SPANS.items()]
+    upto = [[sign * step_ns, border_ns // span_ns] for step_ns, span_ns in SPANS.items() for sign in (1, -1)]
     return connection.execute(
         """DELETE FROM rollup WHERE rowid IN (SELECT r.rowid FROM json_each(?) s CROSS JOIN json_each(?) k
         CROSS JOIN rollup r ON r.series = s.value AND r.step_ns = json_extract(k.value, '$[0]')
@@ -202,11 +209,16 @@ def keeps_all(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("SELECT keeps_all FROM progress").fetchone()[0])
 
 
-def _block(connection: sqlite3.Connection, series: int, step_ns: int, block: int) -> list[Sums]:
-    row = connection.execute(
-        "SELECT body FROM rollup WHERE series = ? AND step_ns = ? AND block = ?", (series, step_ns, block)
-    ).fetchone()
-    return [] if row is None else decode(row[0], block, step_ns)
+def _to_add_to(connection: sqlite3.Connection, series: int, step_ns: int, block: int) -> list[Sums]:
+    """Return the sums of a block, none when there are none, or only damaged ones, which are set aside."""
+    place = (series, step_ns, block)
+    row = connection.execute("SELECT body FROM rollup WHERE series = ? AND step_ns = ? AND block = ?", place).fetchone()
+    try:
+        return [] if row is None else decode(row[0], block, step_ns)
+    except DamagedSumsError as error:
+        _log.error("sums set aside series=%d step=%d block=%d reason=%s", series, step_ns, block, error)
+        connection.execute("INSERT OR REPLACE INTO rollup VALUES (?, ?, ?, ?)", (series, -step_ns, block, row[0]))
+        return []
 
 
 def _sums(connection: sqlite3.Connection, series: int, step_ns: int, start_ns: int, end_ns: int) -> Iterator[Sums]:

@@ -1,10 +1,12 @@
 """The table of rollups: what is added, read and deleted."""
 
 import sqlite3
+import zlib
 from collections.abc import Iterator
 
 import pytest
 
+from hub.errors import StoreError
 from hub.store.rollup import HOUR_NS, MINUTE_NS, SPANS, Overdue, by_minute
 from hub.store.rollup_table import (
     COUNTER_COLUMNS,
@@ -91,6 +93,38 @@ def test_old_blocks_are_found_without_looking_at_the_others(connection: sqlite3.
     assert steps < 1000
     connection.set_progress_handler(None, 0)
     assert count(connection, -(2**62), 2**62, HOUR_NS) == count(connection, -(2**62), 2**62, MINUTE_NS) == [1] * 340
+
+
+def test_damaged_sums_are_set_aside(connection: sqlite3.Connection, caplog: pytest.LogCaptureFixture) -> None:
+    """They hold up neither a late reading nor a drop, are said, and go with the series or with their time."""
+    add_minutes(connection, 1, by_minute([(T0, 1), (T0 + MINUTE_NS, 2)]))
+    connection.execute("UPDATE rollup SET body = x'00' WHERE step_ns = ?", (MINUTE_NS,))
+    with pytest.raises(StoreError, match="damaged"):
+        count(connection, T0, T0 + HOUR_NS, MINUTE_NS)
+
+    for _ in range(2):
+        add_minutes(connection, 1, by_minute([(T0 + 5, 3)]))
+
+    assert count(connection, T0, T0 + HOUR_NS, MINUTE_NS) == [2]
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    aside = "SELECT body FROM rollup WHERE step_ns < 0"
+    assert connection.execute(aside).fetchall() == [(b"\0",)]
+    assert delete_old_blocks(connection, [1], T0 + 2 * SPANS[HOUR_NS]) == 3
+    assert connection.execute(aside).fetchall() == []
+
+
+def test_sums_of_a_newer_hub_are_not_set_aside(connection: sqlite3.Connection) -> None:
+    """What is whole and only cannot be read here stays where it is."""
+    add_minutes(connection, 1, by_minute([(T0, 1)]))
+    (body,) = connection.execute("SELECT body FROM rollup WHERE step_ns = ?", (MINUTE_NS,)).fetchone()
+    head, rest = b"\x02" + body[1:5], body[9:]
+    newer = head + zlib.crc32(rest, zlib.crc32(head)).to_bytes(4, "little") + rest
+    connection.execute("UPDATE rollup SET body = ? WHERE step_ns = ?", (newer, MINUTE_NS))
+
+    with pytest.raises(StoreError, match="newer hub"):
+        add_minutes(connection, 1, by_minute([(T0, 1)]))
+
+    assert connection.execute("SELECT body FROM rollup WHERE step_ns = ?", (MINUTE_NS,)).fetchall() == [(newer,)]
 
 
 def test_the_border_is_a_whole_hour() -> None:
