@@ -346,14 +346,12 @@ class ColumnFile:
         newest_ns = self._known_newest(series)
         if newest_ns is None or self._has_unsealed([series], border_ns):
             return 0
-        edge_ns = min(border_ns, newest_ns)
-        dropped = work.drop(series, edge_ns, most)
+        dropped, from_ns = work.drop(series, min(border_ns, newest_ns), most)
         count = 0
         for readings in dropped:
             add_minutes(self._connection, series, minutes_of(readings))
             count += len(readings.times)
         if count:
-            from_ns = edge_ns if count < most else int(dropped[-1].times[-1]) + 1
             note_dropped(self._connection, series, count, from_ns)
         return count
 

@@ -186,14 +186,16 @@ class Sealing:
             superseded = superseded + excluded.superseded, sealed = excluded.sealed""",
         )  # fmt: skip
 
-    def drop(self, series: int, edge_ns: int, most: int) -> list[Readings]:
-        """Take the oldest chunks before a time out, and of the last one what is before it; return what they held.
+    def drop(self, series: int, edge_ns: int, most: int) -> tuple[list[Readings], int]:
+        """Take the oldest chunks before a time out, and of the last one what is before it.
+
+        Returns: what they held, and from when there are readings.
 
         Args:
             most: chunks are taken until they have so many readings.
         """
         dropped: list[Readings] = []
-        left = most
+        left, from_ns = most, edge_ns
         for found in self._connection.execute(
             f"SELECT {COLUMNS} FROM chunk WHERE series = ? AND t0 < ? ORDER BY t0",  # noqa: S608
             (series, edge_ns),
@@ -207,8 +209,10 @@ class Sealing:
             dropped.append(readings)
             left -= row.n
             if left <= 0:
+                # Not where the readings end: a damaged chunk has none.
+                from_ns = min(row.t1 + 1, edge_ns)
                 break
-        return dropped
+        return dropped, from_ns
 
     def _add_day(self, series: int, readings: Readings) -> int:
         """Return how many readings there are more than before."""

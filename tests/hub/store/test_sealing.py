@@ -125,6 +125,23 @@ def test_damaged_chunk_is_set_aside(connection: sqlite3.Connection, caplog: pyte
     check_parts(connection)
 
 
+def test_a_drop_says_from_when_readings_are_there(connection: sqlite3.Connection) -> None:
+    """Also when it took a damaged chunk, of which nothing is left to count."""
+    seal(connection, (1, [(n, n) for n in range(16)]))
+    connection.execute("UPDATE part SET body = x'00' WHERE id = ?", (chunks(connection)[0].body,))
+
+    found = []
+    for _ in range(3):
+        work = Sealing(connection, 1, FULL)
+        dropped, from_ns = work.drop(1, 15, FULL + 1)
+        work.write()
+        found.append(([readings.times.tolist() for readings in dropped], from_ns))
+
+    assert found == [([[], [4, 5, 6, 7]], 8), ([[8, 9, 10, 11], [12, 13, 14]], 15), ([], 15)]
+    assert everything(connection) == [(15, 15)]
+    check_parts(connection)
+
+
 def test_erasing_takes_chunks_that_were_set_aside(connection: sqlite3.Connection) -> None:
     """Their bytes are readings of the series, too; those of others stay."""
     connection.execute("INSERT INTO damaged VALUES (1, 0, 2, x'01', x'02'), (2, 0, 2, x'01', x'02')")
