@@ -44,6 +44,7 @@ from hub.store.rollup_table import (
     KEEPS_ALL,
     UPGRADE,
     add_minutes,
+    cost_of,
     delete_blocks,
     delete_old_blocks,
     merge_overdue,
@@ -209,12 +210,13 @@ class ColumnFile:
         while self._has_unsealed(due, border_ns):
             self.seal()
         with self._write_lock:
-            dropped = 0
+            dropped, left = 0, DROPPED_AT_ONCE
             with self._transaction("cannot drop readings"):
                 work = Sealing(self._connection, self._version, self._chunk_readings)
                 for number in due:
-                    dropped += self._drop_oldest(work, number, border_ns, DROPPED_AT_ONCE - dropped)
-                    if dropped >= DROPPED_AT_ONCE:
+                    count, cost = self._drop_oldest(work, number, border_ns, left)
+                    dropped, left = dropped + count, left - cost
+                    if left <= 0:
                         break
                 work.write()
             self._raw_from.update(raw_from(self._connection, due))
@@ -341,19 +343,22 @@ class ColumnFile:
     def _has_unsealed(self, series: Sequence[int], before_ns: int = 2**63) -> bool:
         return bool(waiting(self._heads.blocks(), series, end_ns=before_ns))
 
-    def _drop_oldest(self, work: Sealing, series: int, border_ns: int, most: int) -> int:
-        """Drop chunks of about ``most`` readings before a time, but not the newest reading; return how many."""
+    def _drop_oldest(self, work: Sealing, series: int, border_ns: int, most: int) -> tuple[int, int]:
+        """Drop chunks of about ``most`` readings before a time, but not the newest reading.
+
+        Returns: how many readings, and what it cost (`rollup_table.cost_of`).
+        """
         newest_ns = self._known_newest(series)
         if newest_ns is None or self._has_unsealed([series], border_ns):
-            return 0
+            return 0, 0
         dropped, from_ns = work.drop(series, min(border_ns, newest_ns), most)
-        count = 0
+        count = sums = 0
         for readings in dropped:
-            add_minutes(self._connection, series, minutes_of(readings))
+            sums += add_minutes(self._connection, series, minutes_of(readings))
             count += len(readings.times)
         if count:
             note_dropped(self._connection, series, count, from_ns)
-        return count
+        return count, cost_of(count, sums)
 
     def _erase_slice(self, series: int) -> int | None:
         """Erase some sums or some chunks; return how many readings, None when there was neither."""
@@ -438,7 +443,8 @@ class ColumnFile:
             "SELECT t1 FROM chunk WHERE series = ? ORDER BY t0 DESC LIMIT 1", (series,)
         ).fetchone()
         found = [] if row is None else [int(row[0])]
-        return max([*found, *(last for _, last in unsealed_spans(self._heads.blocks(), [series]).values())], default=None)
+        unsealed = unsealed_spans(self._heads.blocks(), [series])
+        return max([*found, *(last for _, last in unsealed.values())], default=None)
 
     def _check_usable(self) -> None:
         if self._failed is not None:

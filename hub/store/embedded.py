@@ -330,14 +330,15 @@ class EmbeddedStore:
         if not due:
             return 0
         with self._write_lock:
-            left = DROPPED_AT_ONCE
+            dropped, left = 0, DROPPED_AT_ONCE
             with self._transaction("cannot drop readings"):
                 for number in due:
-                    left -= drop_oldest(self._connection, number, border_ns, left)
+                    count, cost = drop_oldest(self._connection, number, border_ns, left)
+                    dropped, left = dropped + count, left - cost
                     if left <= 0:
                         break
             self._raw_from.update(raw_from(self._connection, due))
-        return DROPPED_AT_ONCE - left
+        return dropped
 
     def drop_rollups_before(self, series: Sequence[int], before_ns: int) -> int:
         """Delete some of the sums that end before a time; see `RetainingStore.drop_rollups_before`."""

@@ -53,8 +53,11 @@ ALTER TABLE counter ADD COLUMN raw_from_ns INTEGER;
 ALTER TABLE progress ADD COLUMN keeps_all INTEGER NOT NULL DEFAULT 1;
 {SCHEMA}
 """
-# Readings that one transaction drops at most, about: 50 ms, in which no write is taken.
+# Readings that one transaction drops at most, about: 50 to 150 ms, in which no write is taken.
 DROPPED_AT_ONCE = 5000
+# What takes as long as to drop a reading: a sum written anew with its block. And what each series takes beside them.
+_SUMS_A_READING = 5
+_READINGS_A_SERIES = 20
 # Blocks that one transaction deletes: about 2 MB.
 _BLOCKS_AT_ONCE = 256
 
@@ -95,8 +98,9 @@ def merge_overdue(connection: sqlite3.Connection, overdue: Mapping[int, Overdue]
         )
 
 
-def add_minutes(connection: sqlite3.Connection, series: int, minutes: Sequence[Sums]) -> None:
-    """Add to the sums of a series, by the minute and by the hour; minutes ascend."""
+def add_minutes(connection: sqlite3.Connection, series: int, minutes: Sequence[Sums]) -> int:
+    """Add to the sums of a series, by the minute and by the hour; return how many were written. Minutes ascend."""
+    written = 0
     for step_ns, sums in ((MINUTE_NS, minutes), (HOUR_NS, coarser(minutes, HOUR_NS))):
         blocks: dict[int, list[Sums]] = defaultdict(list)
         for one in sums:
@@ -106,10 +110,17 @@ def add_minutes(connection: sqlite3.Connection, series: int, minutes: Sequence[S
             for one in fresh:
                 before = known.get(one.start_ns)
                 known[one.start_ns] = one if before is None else added(before, one)
+            written += len(known)
             connection.execute(
                 "INSERT OR REPLACE INTO rollup VALUES (?, ?, ?, ?)",
                 (series, step_ns, block, encode([known[start_ns] for start_ns in sorted(known)], step_ns)),
             )
+    return written
+
+
+def cost_of(readings: int, sums: int) -> int:
+    """Return what dropping readings of one series costs, of `DROPPED_AT_ONCE`: a few of each series cost more."""
+    return readings + sums // _SUMS_A_READING + _READINGS_A_SERIES
 
 
 def buckets_of(

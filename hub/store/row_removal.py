@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from hub.store.batch import plain_value
 from hub.store.rollup import by_minute
-from hub.store.rollup_table import add_minutes, note_dropped
+from hub.store.rollup_table import add_minutes, cost_of, note_dropped
 
 _ERASE_ROWS = 20_000
 
@@ -37,8 +37,11 @@ def oldest(connection: sqlite3.Connection, series: Sequence[int]) -> int | None:
     return found
 
 
-def drop_oldest(connection: sqlite3.Connection, series: int, border_ns: int, most: int) -> int:
-    """Drop at most ``most`` readings before a time, but not the newest, and add their sums; return how many."""
+def drop_oldest(connection: sqlite3.Connection, series: int, border_ns: int, most: int) -> tuple[int, int]:
+    """Drop at most ``most`` readings before a time, but not the newest, and add their sums.
+
+    Returns: how many, and what it cost (`rollup_table.cost_of`).
+    """
     (edge_ns,) = connection.execute(
         "SELECT min(max(time_ns), ?2) FROM reading WHERE series = ?1", (series, border_ns)
     ).fetchone()
@@ -47,8 +50,8 @@ def drop_oldest(connection: sqlite3.Connection, series: int, border_ns: int, mos
         (series, edge_ns, most),
     ).fetchall()
     if not rows:
-        return 0
-    add_minutes(connection, series, by_minute((time_ns, plain_value(value)) for time_ns, value in rows))
+        return 0, 0
+    sums = add_minutes(connection, series, by_minute((time_ns, plain_value(value)) for time_ns, value in rows))
     from_ns = edge_ns if len(rows) < most else rows[-1][0] + 1
     connection.execute("DELETE FROM reading WHERE series = ? AND time_ns < ?", (series, from_ns))
     connection.execute("DELETE FROM older_receipt WHERE series = ? AND time_ns < ?", (series, from_ns))
@@ -59,7 +62,7 @@ def drop_oldest(connection: sqlite3.Connection, series: int, border_ns: int, mos
         (series, from_ns),
     )
     note_dropped(connection, series, len(rows), from_ns)
-    return len(rows)
+    return len(rows), cost_of(len(rows), sums)
 
 
 def erase_oldest(connection: sqlite3.Connection, series: int) -> int:

@@ -324,6 +324,21 @@ def test_drops_in_slices_between_which_writes_go_on(tmp_path: Path, engine: str)
     store.close()
 
 
+@pytest.mark.parametrize("engine", ["columns", "embedded"])
+def test_a_slice_takes_few_series_that_have_few_readings(tmp_path: Path, engine: str) -> None:
+    """Each series costs as much as many readings: its sums are written anew, and no write is taken meanwhile."""
+    with closing(ENGINES[engine](tmp_path)) as store:
+        maker = FrameMaker()
+        readings = [(f"c{n}", BEGIN + at * S, 1.0) for n in range(500) for at in (0, 60, 7200)]
+        store.write(numbered([maker.batch("pump", readings)]))
+        numbers, slices = list(range(1, 501)), []
+        while dropped := store.drop_before(numbers, BEGIN + 2 * HOUR):
+            slices.append(dropped)
+
+    assert sum(slices) == 1000
+    assert max(slices) <= 2 * 250
+
+
 def numbers_in(store: RetainingStore) -> int:
     """Return how many readings there are, in rows and in sums; both ways to add them must say the same."""
     minutes = sum(int(b.values[0]) for b in store.aggregate([1, 2], *FOREVER, MINUTE, ["count"]))
