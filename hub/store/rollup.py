@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from device_sdk.reading import Value
 from hub.errors import BadRequestError, StoreError
-from hub.store.accumulator import number_of
+from hub.store.accumulator import check_buckets, number_of
 from hub.store.base import Bucket
 
 MINUTE_NS, HOUR_NS = 60 * 10**9, 3600 * 10**9
@@ -94,13 +94,22 @@ def added(older: Sums, newer: Sums) -> Sums:
     )
 
 
-def coarser(sums: Iterable[Sums], step_ns: int, origin_ns: int = 0) -> list[Sums]:
-    """Return sums of a longer step; both kinds of borders must meet."""
+def coarser(sums: Iterable[Sums], step_ns: int, origin_ns: int = 0, *, most: int | None = None) -> list[Sums]:
+    """Return sums of a longer step; both kinds of borders must meet.
+
+    Raises:
+        BadRequestError: more than ``most``.
+    """
     found: dict[int, Sums] = {}
     for one in sums:
         start_ns = (one.start_ns - origin_ns) // step_ns * step_ns + origin_ns
         known = found.get(start_ns)
-        found[start_ns] = one._replace(start_ns=start_ns) if known is None else added(known, one)
+        if known is not None:
+            found[start_ns] = added(known, one)
+            continue
+        found[start_ns] = one._replace(start_ns=start_ns)
+        if most is not None:
+            check_buckets(len(found), most)
     return [found[start_ns] for start_ns in sorted(found)]
 
 

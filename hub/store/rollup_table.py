@@ -124,25 +124,32 @@ def cost_of(readings: int, sums: int) -> int:
 
 
 def buckets_of(
-    connection: sqlite3.Connection, series: int, start_ns: int, end_ns: int, step_ns: int, origin_ns: int
+    connection: sqlite3.Connection,
+    series: int,
+    start_ns: int,
+    end_ns: int,
+    step_ns: int,
+    origin_ns: int,
+    most: int | None = None,
 ) -> list[Sums]:
     """Return the sums of dropped readings by bucket; a minute counts where it begins.
 
     Args:
         step_ns, origin_ns: multiples of a minute; of an hour, and whole hours need not be added from their minutes.
+        most: buckets; more are an error before they are in memory.
     """
     if step_ns % HOUR_NS or origin_ns % HOUR_NS:
-        return coarser(_sums(connection, series, MINUTE_NS, start_ns, end_ns), step_ns, origin_ns)
+        return coarser(_sums(connection, series, MINUTE_NS, start_ns, end_ns), step_ns, origin_ns, most=most)
     first, last = -(-start_ns // HOUR_NS) * HOUR_NS, end_ns // HOUR_NS * HOUR_NS
     if first >= last:
-        return coarser(_sums(connection, series, MINUTE_NS, start_ns, end_ns), step_ns, origin_ns)
+        return coarser(_sums(connection, series, MINUTE_NS, start_ns, end_ns), step_ns, origin_ns, most=most)
 
     def parts() -> Iterator[Sums]:
         yield from _sums(connection, series, MINUTE_NS, start_ns, first)
         yield from _sums(connection, series, HOUR_NS, first, last)
         yield from _sums(connection, series, MINUTE_NS, last, end_ns)
 
-    return coarser(parts(), step_ns, origin_ns)
+    return coarser(parts(), step_ns, origin_ns, most=most)
 
 
 def add_dropped(
@@ -162,7 +169,9 @@ def add_dropped(
         by_series[bucket.series].append(bucket)
     answer: list[Bucket] = []
     for number in by_series.keys() | set(dropped):
-        sums = buckets_of(connection, number, start_ns, end_ns, step_ns, origin_ns) if number in dropped else []
+        sums: list[Sums] = []
+        if number in dropped:
+            sums = buckets_of(connection, number, start_ns, end_ns, step_ns, origin_ns, max_buckets)
         answer += combined(number, sums, by_series.get(number, ()), functions)
         check_buckets(len(answer), max_buckets)
     answer.sort(key=lambda bucket: (bucket.start_ns, bucket.series))

@@ -1,17 +1,19 @@
 """The table of rollups: what is added, read and deleted."""
 
 import sqlite3
+import tracemalloc
 import zlib
 from collections.abc import Iterator
 
 import pytest
 
-from hub.errors import StoreError
+from hub.errors import BadRequestError, StoreError
 from hub.store.rollup import HOUR_NS, MINUTE_NS, SPANS, Overdue, by_minute
 from hub.store.rollup_table import (
     COUNTER_COLUMNS,
     COUNTERS,
     SCHEMA,
+    add_dropped,
     add_minutes,
     buckets_of,
     delete_blocks,
@@ -74,6 +76,23 @@ def test_blocks_are_deleted_in_slices(connection: sqlite3.Connection) -> None:
     assert raw_from(connection) == {1: T0}
     assert delete_blocks(connection, 1) == 300 + 11 - 256
     assert raw_from(connection) == {}
+
+
+def test_too_many_buckets_are_an_error_before_they_are_in_memory(connection: sqlite3.Connection) -> None:
+    """Years of minutes are gigabytes: they are counted as they are added up, not afterwards."""
+    for day in range(20):
+        add_minutes(connection, 1, by_minute([(T0 + (day * 1440 + n) * MINUTE_NS, n) for n in range(1440)]))
+    note_dropped(connection, 1, 9, T0 + 20 * SPANS[MINUTE_NS])
+    question = (T0, T0 + 20 * SPANS[MINUTE_NS], MINUTE_NS, 0, ("count",))
+
+    tracemalloc.start()
+    with pytest.raises(BadRequestError, match="more than 1000 buckets"):
+        add_dropped(connection, [], [1], *question, 1000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 3_000_000
+    assert len(add_dropped(connection, [], [1], *question, 28_800)) == 28_800
 
 
 def test_old_blocks_are_found_without_looking_at_the_others(connection: sqlite3.Connection) -> None:
