@@ -56,6 +56,7 @@ from hub.roles import Identity, Role, Verb
 from hub.rollout import Rollout
 from hub.session import DeviceSession
 from hub.sign_in import SignIn
+from hub.steady_clock import SteadyClock
 from hub.store.base import RetainingStore, Store
 from hub.store.consumer import StoreConsumer
 from hub.store.opening import open_as
@@ -141,6 +142,7 @@ class Hub:
         self.downlink = Downlink()
         self.commands = files.enter_context(closing(Commands(data / "commands.sqlite3", self.downlink)))
         self.journal = files.enter_context(closing(SqliteJournal(data / "journal.sqlite3")))
+        self.clock = self._steady_clock()
         begun = self.journal.begun(time.time_ns() - NEW_STREAMS_NS)
         self.streams = Streams(self.journal.runs(), self.journal.head, self._find_marks, begun)
         self.store = files.enter_context(closing(await asyncio.to_thread(self._open_store, data)))
@@ -193,7 +195,16 @@ class Hub:
         policies = Policies(self.config, keeps_all=keeps_all)
         journal = self.journal
         budget = DiskBudget(self.store, lambda: journal.statistics().bytes, self._all_series, self.config.disk_budget)
-        return Retention(self.store, policies, self._all_series), budget
+        return Retention(self.store, policies, self._all_series, now_ns=self.clock), budget
+
+    def _steady_clock(self) -> SteadyClock:
+        """Return what says how old something is, where that deletes it."""
+        received = self.journal.received()
+        if received is not None:
+            # Received while a clock had leapt, the newest tells nothing; rows from before the leap are kept meanwhile.
+            first_ns, last_ns = received
+            received = first_ns, min(last_ns, first_ns + int(self.config.journal_hours * 3600e9))
+        return SteadyClock(received)
 
     def _all_series(self) -> list[Series]:
         return list(self.registry.by_id.values())
@@ -433,7 +444,7 @@ class Hub:
         while True:
             try:
                 await asyncio.to_thread(
-                    self.journal.trim_expired, time.time_ns(), self.config.journal_hours, self.config.journal_limit
+                    self.journal.trim_expired, self.clock(), self.config.journal_hours, self.config.journal_limit
                 )
             except Exception:  # the outer edge of this task: trimming must go on, whatever one trim met
                 _log.exception("journal trim failed; tried again in %d s", TRIM_EVERY_S)

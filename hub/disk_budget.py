@@ -59,7 +59,7 @@ class DiskBudget:
         journal_bytes: what the journal's file has in use; called in a thread.
         series: all that there are; called in a thread.
         limit_bytes: the budget; None: there is none.
-        now_ns: wall clock; ``clock``: monotonic seconds.
+        now_ns: wall clock, right or wrong: what goes is the oldest there is; ``clock``: monotonic seconds.
     """
 
     def __init__(

@@ -83,7 +83,7 @@ class Retention:
 
     Args:
         series: all that there are; called in a thread.
-        now_ns: wall clock.
+        now_ns: `hub.steady_clock`.
     """
 
     def __init__(

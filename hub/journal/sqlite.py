@@ -280,6 +280,15 @@ class SqliteJournal:
             size = used_bytes(connection)
         return JournalStatistics(self._first, self.head, size, self._commits, self._commit_s, self._largest_group)
 
+    def received(self) -> tuple[int, int] | None:
+        """Return when the oldest and the newest row were received, in ns; None when there is none."""
+        with self._readers.connection() as connection:
+            ends = [
+                connection.execute(f'SELECT received_ns FROM "commit" ORDER BY first_offset {way} LIMIT 1').fetchone()  # noqa: S608
+                for way in ("ASC", "DESC")
+            ]
+        return (ends[0][0], ends[1][0]) if ends[0] and ends[1] else None
+
     def close(self) -> None:
         """Write the checkpoints and close all handles; safe to call twice."""
         with self._write_lock:

@@ -176,6 +176,25 @@ async def test_a_folder_of_an_older_hub_is_kept_whole(tmp_path: Path, caplog: py
         assert hub.retention.policies.default == Ages(86_400 * 10**9, None)
 
 
+async def test_a_clock_that_is_years_ahead_deletes_nothing(tmp_path: Path) -> None:
+    """What was received last is years ago, as the clock says: readings and frames stay until it has stood for a day."""
+    maker, long_ago_ns = FrameMaker(), time.time_ns() - 14 * 365 * 86_400 * 10**9
+    frames = [
+        maker.batch("pump", [("t", long_ago_ns + n * 7200 * 10**9, 1.0)], received_ns=long_ago_ns + n * 7200 * 10**9)
+        for n in range(10)
+    ]
+    with closing(SqliteJournal(tmp_path / "journal.sqlite3")) as journal:
+        for frame in frames:
+            journal.append([frame], maker.all_series())
+    async with Hub(Config(data=tmp_path, port=0)) as hub:
+        await stored(hub, 10)
+        assert hub.retention is not None
+        assert sum(hub.retention.slices()) == 0
+
+        assert hub.clock() < frames[-1].received_ns + 60 * 10**9
+        assert hub.journal.statistics().first_offset == 1
+
+
 async def test_devices_wait_while_the_disk_budget_is_exceeded(tmp_path: Path) -> None:
     """Nothing is left to drop: they are told, and go on when there is room."""
     async with Hub(Config(data=tmp_path, port=0, disk_budget=64 * 1024**2)) as hub:  # type: ignore[arg-type]

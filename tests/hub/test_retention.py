@@ -10,6 +10,7 @@ import pytest
 from hub.config import Config
 from hub.errors import ConfigError
 from hub.retention import Ages, Policies, Retention
+from hub.steady_clock import SteadyClock
 from hub.store.embedded import EmbeddedStore
 from tests.support.frames import FrameMaker, numbered
 
@@ -79,6 +80,19 @@ def test_sums_go_when_their_time_is_over(tmp_path: Path) -> None:
         assert 41 <= made.sums(1) <= 71
         assert made.sums(2) == 101
         assert made.retention.figures.rollups_dropped > 0
+
+
+def test_a_clock_that_leaps_ahead_drops_nothing(tmp_path: Path) -> None:
+    """Fourteen years for a minute, while retention looks: readings and sums are there when the clock is right again."""
+    for made in rig(tmp_path, keep_raw="30d", keep_rollups="5y"):
+        list(made.retention.slices())
+        steady = SteadyClock(now_ns=lambda made=made: made.now_ns, clock=lambda: 0.0)  # type: ignore[misc]
+        retention = Retention(made.store, Policies(Config(keep_rollups="5y")), made.maker.all_series, now_ns=steady)
+        made.now_ns += 14 * 365 * DAY_NS
+
+        assert sum(retention.slices()) == 0
+
+        assert (made.days(1), made.sums(1)) == (31, 101)
 
 
 def test_a_store_of_an_older_hub_keeps_all(tmp_path: Path) -> None:
