@@ -194,7 +194,10 @@ class Hub:
             _log.warning("readings are kept for ever: this folder is of a hub that dropped none; set keep_raw to drop")
         policies = Policies(self.config, keeps_all=keeps_all)
         journal = self.journal
-        budget = DiskBudget(self.store, lambda: journal.statistics().bytes, self._all_series, self.config.disk_budget)
+        budget = DiskBudget(
+            self.store, lambda: journal.statistics().bytes, self._all_series, self.config.disk_budget,
+            trim=self._trim_journal,
+        )  # fmt: skip
         return Retention(self.store, policies, self._all_series, now_ns=self.clock), budget
 
     def _steady_clock(self) -> SteadyClock:
@@ -440,12 +443,13 @@ class Hub:
             except HubError as error:
                 _log.error("refusals not written reason=%s; trying again", error)
 
+    def _trim_journal(self) -> None:
+        self.journal.trim_expired(self.clock(), self.config.journal_hours, self.config.journal_limit)
+
     async def _trim(self) -> None:
         while True:
             try:
-                await asyncio.to_thread(
-                    self.journal.trim_expired, self.clock(), self.config.journal_hours, self.config.journal_limit
-                )
+                await asyncio.to_thread(self._trim_journal)
             except Exception:  # the outer edge of this task: trimming must go on, whatever one trim met
                 _log.exception("journal trim failed; tried again in %d s", TRIM_EVERY_S)
             await asyncio.sleep(TRIM_EVERY_S)

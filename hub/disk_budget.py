@@ -59,6 +59,7 @@ class DiskBudget:
         journal_bytes: what the journal's file has in use; called in a thread.
         series: all that there are; called in a thread.
         limit_bytes: the budget; None: there is none.
+        trim: keeps the journal to its own limits, which readings shall not pay for; called in a thread.
         now_ns: wall clock, right or wrong: what goes is the oldest there is; ``clock``: monotonic seconds.
     """
 
@@ -69,6 +70,7 @@ class DiskBudget:
         series: Callable[[], Sequence[Series]],
         limit_bytes: int | None,
         *,
+        trim: Callable[[], object] = lambda: None,
         now_ns: Callable[[], int] = time.time_ns,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -78,6 +80,7 @@ class DiskBudget:
         self._journal_bytes = journal_bytes
         self._series = series
         self._limit_bytes = limit_bytes
+        self._trim = trim
         self._now_ns = now_ns
         self._clock = clock
         self._started_s = clock()
@@ -90,7 +93,7 @@ class DiskBudget:
 
     def slices(self) -> Iterator[int]:
         """Look once, and drop what is too much, a slice at each step, in any thread; yield what each slice did."""
-        if self._limit_bytes is None or self._used() <= self._limit_bytes:
+        if self._limit_bytes is None or not self._is_exceeded(self._limit_bytes):
             self._say(False)
             return
         numbers, before = [series.id for series in self._series()], self.dropped_early
@@ -134,6 +137,13 @@ class DiskBudget:
             journal_bytes, statistics.bytes, self._limit_bytes, statistics.rows, bytes_per_reading, per_day, days_left,
             self.is_full, self.dropped_early,
         )  # fmt: skip
+
+    def _is_exceeded(self, limit_bytes: int) -> bool:
+        if self._used() <= limit_bytes:
+            return False
+        # Between two of its own trims the journal may be far beyond what it keeps.
+        self._trim()
+        return self._used() > limit_bytes
 
     def _used(self) -> int:
         return self._journal_bytes() + self._store.used_bytes()

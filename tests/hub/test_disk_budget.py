@@ -32,12 +32,17 @@ class Rig:
             store.seal()
         self.limit_bytes = int(store.used_bytes() * share)
         self.journal_bytes = 0
+        self.trimmed_bytes = 2**62
         self.now_ns = BEGIN + HOURS * HOUR_NS
         self.now_s = 0.0
         self.budget = DiskBudget(
             store, lambda: self.journal_bytes, self.maker.all_series, self.limit_bytes,
-            now_ns=lambda: self.now_ns, clock=lambda: self.now_s,
+            trim=self.trim, now_ns=lambda: self.now_ns, clock=lambda: self.now_s,
         )  # fmt: skip
+
+    def trim(self) -> None:
+        """What a trim of the journal leaves."""
+        self.journal_bytes = min(self.journal_bytes, self.trimmed_bytes)
 
     def look(self) -> int:
         """Look once; return from which hour on there are readings."""
@@ -72,6 +77,16 @@ def test_the_oldest_hours_go_first(store: EmbeddedStore | ColumnStore) -> None:
     (everything,) = store.aggregate([1], 0, 2**62, 2**62 // HOUR_NS * HOUR_NS, ["count"])
     assert everything.values == (HOURS * 3600,)
     assert rig.look() == first
+
+
+def test_the_journal_keeps_to_its_limit_before_readings_go(store: EmbeddedStore | ColumnStore) -> None:
+    """Between two of its trims it is larger than it shall be: that costs no reading, and no device waits."""
+    rig = Rig(store, 1.5)
+    rig.journal_bytes, rig.trimmed_bytes = rig.limit_bytes, 1000
+
+    assert rig.look() == 0
+
+    assert (rig.journal_bytes, rig.budget.dropped_early, rig.budget.is_full) == (1000, 0, False)
 
 
 def test_devices_wait_when_nothing_is_left_to_go(store: EmbeddedStore | ColumnStore) -> None:
