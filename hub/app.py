@@ -181,9 +181,8 @@ class Hub:
         """Build what gives frames to the journal that no device sends now."""
         self.replays = Replays(self.streams, self.registry, self.journal, self.submit, time.time_ns)
         self.imports = Imports(
-            self.streams, self.registry, self.journal.find_marks, self.submit, lambda: not self.writer.is_full,
-            time.time_ns,
-        )  # fmt: skip
+            self.streams, self.registry, self.journal.find_marks, self.submit, self.can_take, time.time_ns
+        )
 
     def _aging(self) -> tuple[Retention | None, DiskBudget | None]:
         """Return what drops old readings, and what too many: not of a store whose engine does so itself."""

@@ -58,7 +58,7 @@ class Imports:
     Args:
         find: the journal's `find_marks`, called in a thread: a request may name hundreds of streams.
         submit: hands frames to the journal's writer, never waits.
-        can_accept: False while the writer's queue is full.
+        can_accept: False while the writer's queue is full, or the disk budget exceeded.
         clock: wall time in ns.
     """
 
@@ -155,7 +155,9 @@ class Imports:
             self._streams.release(state)
             if batch.seq != expected:
                 raise ConflictError(f"{key.device}: got frame {batch.seq} of {key.stream}, expected {expected}")
-            raise UnavailableError("more waits for the hub's disk than it takes: try again")
+            raise UnavailableError(
+                "more waits for the hub's disk than it takes, or its disk budget is exceeded: try again"
+            )
         frame = self._accept(state, sent, batch)
         taken.refused.extend((key.device, rejection) for rejection in frame.rejected)
         future = self._wait(key, frame.seq)

@@ -17,7 +17,8 @@ from device_sdk.wire import CHAIN_START, Close
 from hub.app import METADATA_EVERY_S, Hub
 from hub.auth import Identities
 from hub.config import Config
-from hub.errors import DiskFailedError
+from hub.errors import DiskFailedError, UnavailableError
+from hub.importing.intake import Sent
 from hub.journal.sqlite import SqliteJournal
 from hub.metadata import Edit, Metadata
 from hub.model import SeriesKey, StreamKey
@@ -196,7 +197,7 @@ async def test_a_clock_that_is_years_ahead_deletes_nothing(tmp_path: Path) -> No
 
 
 async def test_devices_wait_while_the_disk_budget_is_exceeded(tmp_path: Path) -> None:
-    """Nothing is left to drop: they are told, and go on when there is room."""
+    """Nothing is left to drop: they are told, and go on when there is room; so do imports."""
     async with Hub(Config(data=tmp_path, port=0, disk_budget=64 * 1024**2)) as hub:  # type: ignore[arg-type]
         assert hub.disk_budget is not None
         assert hub.config.journal_limit == 32 * 1024**2
@@ -205,6 +206,9 @@ async def test_devices_wait_while_the_disk_budget_is_exceeded(tmp_path: Path) ->
         hub.disk_budget.is_full = True
 
         assert not hub.can_take()
+        body = encode_json(Batch(1, 1, T0, 1, (Column("x", [0], [1.5]),)))
+        with pytest.raises(UnavailableError, match="disk budget is exceeded"):
+            await hub.imports.take("default", "f" * 32, [Sent("d", body, (Channel("x", "Cel", ValueType.FLOAT),))])
 
 
 async def test_goodbye_spreads_the_return(tmp_path: Path) -> None:
