@@ -67,7 +67,9 @@ def _values(
     if fill == "previous" and before is not None:
         return before.values
     if fill == "linear" and before is not None and after is not None:
-        share = (start_ns - before.start_ns) / (after.start_ns - before.start_ns)
+        # A range within one bucket cuts it in two: both neighbours then begin where the bucket does.
+        length_ns = after.start_ns - before.start_ns
+        share = (start_ns - before.start_ns) / length_ns if length_ns else 0.0
         return [
             None if a is None or b is None else a + (b - a) * share
             for a, b in zip(before.values, after.values, strict=True)

@@ -46,6 +46,15 @@ def test_a_value_that_is_missing_in_a_neighbour_stays_null() -> None:
     assert [bucket.values for bucket in filled(held, EDGES, ("std",), "linear")] == [(None,), (None,), (2.0,)]
 
 
+def test_a_range_between_two_readings_of_one_bucket_has_the_first() -> None:
+    """Both neighbours begin where the bucket does; a line between them has no length, and begins with the first."""
+    before, after = Finished(0, True, (1.0,)), Finished(0, True, (5.0,))
+
+    found = list(filled([], (0, 10), ("mean",), "linear", previous=before, following=after))
+
+    assert found == [Finished(0, False, (1.0,))]
+
+
 def test_words_and_numbers_are_read() -> None:
     """None means that empty buckets are left out; anything else that is no word is a number."""
     assert [parse_fill(text) for text in ("none", "null", "previous", "linear", "0", "-1.5")] == [
