@@ -13,6 +13,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -125,13 +126,18 @@ def grid_of(bucket: str, tz: str | None, start_ns: int, end_ns: int) -> Grid:
         return Grid(
             _clipped(_runs(_month_edges(zone, _months(bucket, number, unit), start_ns, end_ns)), start_ns, end_ns)
         )
-    step_ns = int(float(number) * UNIT_NS[unit])
+    step_ns = length_ns(number, unit)
     if step_ns < MIN_STEP_NS:
         raise BadRequestError(f"bucket {bucket[:40]}: it must be at least 1 ms, e.g. 10s, 1m, 1h")
     if step_ns > MAX_STEP_NS:
         raise BadRequestError(f"bucket {bucket[:40]} is longer than 292 years: use a shorter one, e.g. 10s, 1m, 1h")
     phase_ns = _MONDAY_NS if unit == "w" else 0
     return Grid(_clipped(_runs(_step_edges(zone, step_ns, phase_ns, start_ns, end_ns)), start_ns, end_ns))
+
+
+def length_ns(number: str, unit: str) -> int:
+    """Return how many nanoseconds a decimal number of a unit of fixed length is: exact, for 2.3h are whole minutes."""
+    return int(Fraction(number) * UNIT_NS[unit])
 
 
 def even_grid(origin_ns: int, step_ns: int, start_ns: int, end_ns: int) -> Grid:

@@ -14,7 +14,7 @@ from device_sdk.reading import Value
 from hub.bucket_page import BucketPages, Question
 from hub.devices import Registry, natural_key
 from hub.errors import BadRequestError
-from hub.grid import UNIT_NS
+from hub.grid import length_ns
 from hub.live.patterns import PatternSet
 from hub.model import Series
 from hub.store.base import RetainingStore, Row, Store
@@ -22,6 +22,7 @@ from hub.store.base import RetainingStore, Row, Store
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 _FRACTION = re.compile(r"^(.*?[T ]\d\d:\d\d:\d\d)\.(\d{1,9})(.*)$")
 MAX_LIMIT = 100_000
+_UTC_1970 = datetime(1970, 1, 1, tzinfo=UTC)
 # A store takes 64 bits; what lies outside (the year 9999 does) means "from the first" or "to the last".
 _BEGIN_OF_TIME_NS, _END_OF_TIME_NS = -(2**63), 2**63 - 1
 
@@ -200,7 +201,7 @@ def parse_duration(text: str) -> int:
     match = _DURATION.fullmatch(text.removeprefix("-"))
     if match is None:
         raise BadRequestError(f"duration {text[:40]!r}: use a number with ms, s, m, h, d or w, e.g. 15m")
-    return int(float(match[1]) * UNIT_NS[match[2]])
+    return length_ns(match[1], match[2])
 
 
 def parse_time(text: str, now_ns: int) -> int:
@@ -278,4 +279,6 @@ def _rfc3339(text: str) -> int:
         raise BadRequestError(f"time {text[:40]!r}: use RFC 3339, e.g. 2026-01-31T12:00:00Z, or epoch ns") from error
     if when.tzinfo is None:
         raise BadRequestError(f"time {text[:40]!r} has no zone: add Z or an offset such as +01:00")
-    return int(when.timestamp()) * 10**9 + fraction
+    since = when - _UTC_1970
+    # Of a decimal comma, or a time without colons, the fraction is still in it.
+    return (since.days * 86400 + since.seconds) * 10**9 + since.microseconds * 1000 + fraction

@@ -166,6 +166,14 @@ def test_even_buckets_begin_where_they_are_told() -> None:
     assert list(grid.part(0, grid.count)) == [Run(-27, 10, 6)]
 
 
+@pytest.mark.parametrize(("bucket", "step_ns"), [("4.1s", 4_100_000_000), ("2.3h", 8280 * S), ("0.57d", 49_248 * S)])
+def test_a_length_is_exact(bucket: str, step_ns: int) -> None:
+    """No nanosecond is lost to a float: sums that are kept by the minute can answer whole minutes only."""
+    grid = grid_of(bucket, None, 0, 10 * step_ns)
+
+    assert (grid.count, grid.edge(1)) == (10, step_ns)
+
+
 @pytest.mark.parametrize(
     ("bucket", "zone", "word"),
     [

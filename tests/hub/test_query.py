@@ -107,7 +107,15 @@ def test_bad_questions_are_refused_with_the_way_out(query: Query) -> None:
 
 @pytest.mark.parametrize(
     ("text", "nanoseconds"),
-    [("250ms", 250 * 10**6), ("90s", 90 * S), ("1.5h", 5400 * S), ("-15m", 900 * S), ("7d", 604_800 * S)],
+    [
+        ("250ms", 250 * 10**6),
+        ("90s", 90 * S),
+        ("1.5h", 5400 * S),
+        ("-15m", 900 * S),
+        ("7d", 604_800 * S),
+        ("4.1s", 4_100_000_000),
+        ("2.3h", 8280 * S),
+    ],
 )
 def test_durations_are_read_exactly(text: str, nanoseconds: int) -> None:
     """A number and a unit; the sign in front is only a habit."""
@@ -125,6 +133,8 @@ def test_durations_are_read_exactly(text: str, nanoseconds: int) -> None:
         ("2026-09-21T14:13:20Z", T0),
         ("2026-09-21T16:13:20.000000001+02:00", T0 + 1),
         ("1969-12-31T23:59:59.5Z", -S // 2),
+        ("2026-09-21T14:13:20,25Z", T0 + S // 4),
+        ("20260921T141320.25Z", T0 + S // 4),
     ],
 )
 def test_times_are_read_to_the_nanosecond(text: str, time_ns: int) -> None:
