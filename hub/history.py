@@ -5,6 +5,7 @@ line, which reads files too, ask the same here. Blocking, as `query`.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -67,6 +68,8 @@ class History:
             BadRequestError: parameters that do not go together, or one out of its limits.
         """
         self._check()
+        # A scale that is set meanwhile holds for all of the next answer, and for nothing of this one.
+        series = [copy(s) for s in series]
         if self.at is not None:
             lookback_ns = None if self.lookback is None else parse_duration(self.lookback)
             at_ns = parse_time(self.at, now_ns)

@@ -12,11 +12,11 @@ a channel that widened from int to float is float, and its integers beyond 2**53
 """
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from device_sdk.reading import Value, ValueType
-from hub.errors import BadRequestError
+from hub.errors import BadRequestError, UnavailableError
 from hub.model import Series
 from hub.query import Answer
 from hub.store.base import Row
@@ -26,6 +26,10 @@ SUFFIX = {"arrow": "arrows", "parquet": "parquet"}
 # Of a row group, 5 MB of numbers. The end of a Parquet file lists all its groups and is kept until then: with groups of
 # this size a billion readings make some 10 MB of it.
 GROUP_ROWS = 131_072
+# What a channel of a type holds; one that widened has integers from before.
+_HOLDS: Mapping[ValueType, set[type]] = {
+    ValueType.INT: {int}, ValueType.FLOAT: {int, float}, ValueType.BOOL: {bool}, ValueType.STR: {str},
+}  # fmt: skip
 # Text is up to 1 KiB a reading.
 GROUP_BYTES = 16 * 1024 * 1024
 
@@ -56,7 +60,7 @@ def reading_chunks(
 ) -> Iterator[bytes]:
     """Return the file in pieces: one for each page, or for each row group of Parquet; no more is held.
 
-    Raises: as `load_arrow`, at once.
+    Raises: as `load_arrow`, at once. UnavailableError: while it is written, a channel widened or got its first type.
     """
     columns = _Columns(load_arrow(), series, received, raw)
     batches = (columns.batch(page) for page in pages)
@@ -114,6 +118,7 @@ class _Columns:
         self._at = {s.id: at for at, s in enumerate(series)}
         self._received = received
         self._kinds = {kind for s in series if (kind := s.type if raw else s.shown_type) is not None}
+        self._holds = set[type]().union(*(_HOLDS[kind] for kind in self._kinds or (ValueType.FLOAT,)))
         self.schema = self.batch(()).schema
 
     def batch(self, page: Sequence[Row]) -> Any:
@@ -130,6 +135,9 @@ class _Columns:
 
     def _values(self, values: Sequence[Value]) -> dict[str, Any]:
         arrow, kinds = self._arrow, self._kinds
+        if not self._holds.issuperset(map(type, values)):
+            # Arrow would write 1.5 to a column of integers as 1, and text beside numbers as nothing.
+            raise UnavailableError("a channel got a type that the columns have no place for meanwhile; export again")
         if len(kinds) > 1:
             columns = {"value": arrow.array([_float(value) for value in values], arrow.float64())}
             for kind, name, type_ in (

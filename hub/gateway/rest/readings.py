@@ -5,6 +5,8 @@ Place: `hub.gateway.rest`. What touches the store runs in a thread.
 
 import asyncio
 import time
+from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import fields
 from typing import Annotated, Literal
 
@@ -31,6 +33,7 @@ from hub.gateway.etag import answer_version
 from hub.gateway.export import MEDIA, answer_response, export_response
 from hub.grid import MAX_ZONE_CHARS
 from hub.history import AGG_HELP, BUCKET_FUNCTIONS, FILL_HELP, MAX_POINTS, POINT_FUNCTIONS, USUAL_LIMIT, History, Reach
+from hub.model import Series
 from hub.query import MAX_LIMIT, iso_time, time_range
 from hub.roles import Verb
 
@@ -201,12 +204,17 @@ async def export(call: Call, query: ExportQuery) -> Response:
     version = await answer_version(call, "export", query, series, Reach(start_ns, end_ns))
     if version.is_held:
         return version.not_modified()
-    pages = call.hub.query.dump(series, start_ns, end_ns, received=query.received, raw=query.raw)
     # In a thread: what writes the file may have to be loaded first.
-    return await asyncio.to_thread(
-        export_response, series, pages, query.format,
-        received=query.received, raw=query.raw, headers=version.headers,
-    )  # fmt: skip
+    return await asyncio.to_thread(_file, call, query, series, (start_ns, end_ns), version.headers)
+
+
+def _file(
+    call: Call, query: ExportQuery, series: Sequence[Series], span: tuple[int, int], headers: Mapping[str, str]
+) -> Response:
+    # A file takes minutes. A scale that is set meanwhile would hold from some line on.
+    held = [copy(s) for s in series]
+    pages = call.hub.query.dump(held, *span, received=query.received, raw=query.raw)
+    return export_response(held, pages, query.format, received=query.received, raw=query.raw, headers=headers)
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (

@@ -14,6 +14,7 @@ from pyarrow import ipc, parquet
 
 from device_sdk.reading import Value, ValueType
 from hub.description import ChannelDescription
+from hub.errors import UnavailableError
 from hub.gateway.arrow import answer_file, reading_chunks
 from hub.model import Series
 from hub.query import Answer
@@ -88,6 +89,23 @@ def test_a_channel_that_widened_is_float(form: str) -> None:
     found = table(form, [FLOAT], rows_of(FLOAT, 2, 2**53 + 1, 0.5))
 
     assert found["value"].to_pylist() == [2.0, float(2**53), 0.5]
+
+
+@forms
+@pytest.mark.parametrize(
+    ("series", "values"),
+    [
+        pytest.param([INT], [1, 1.5], id="widened"),
+        pytest.param([INT, Series(1, "default", "pump-1", "new")], [1, "first"], id="first-text"),
+        pytest.param([Series(1, "default", "pump-1", "new")], ["first"], id="no-type"),
+    ],
+)
+def test_what_no_column_holds_ends_the_file(form: str, series: list[Series], values: list[Value]) -> None:
+    """A channel may get another type while a file is written: no value is cut to fit, and none is left out."""
+    pages = [rows_of(series[-1], value) for value in values]
+
+    with pytest.raises(UnavailableError, match="export again"):
+        table(form, series, *pages)
 
 
 @forms

@@ -2,11 +2,18 @@
 
 import io
 import time
+from typing import Any
 
 import httpx
 import pytest
 from pyarrow import ipc, parquet
+from starlette.responses import StreamingResponse
 
+from hub.gateway.endpoint import Call
+from hub.gateway.rest.readings import ExportQuery, export
+from hub.metadata import Edit
+from hub.model import SeriesKey
+from hub.roles import Identity, Role
 from tests.hub.gateway.conftest import T0, S, get
 from tests.support.hub_parts import HubParts
 
@@ -164,6 +171,25 @@ async def test_export_streams_every_reading(admin: httpx.AsyncClient) -> None:
     assert lines[0] == "device,channel,time,time_unix_ms,value,unit"
     assert lines[1] == "pump-2,temperature,2026-11-22T19:33:20Z,1795376000000,20.5,Cel"
     assert len(lines) == 6
+
+
+@pytest.mark.asyncio
+async def test_a_scale_holds_for_a_whole_file_or_not_at_all(hub: HubParts) -> None:
+    """What is set while a file is written holds for the next one."""
+    session = hub.connect("pump-2")
+    for begin in (100, 10_000):
+        hub.feed(session, *(("temperature", T0 + (begin + at) * S, 1.0) for at in range(7500)))
+    call = Call(hub, Identity("t0", "tests", Role.ADMIN), {}, ("**",))
+    response = await export(call, ExportQuery(match=["pump-2/temperature"], start=str(T0 + 100 * S)))
+    assert isinstance(response, StreamingResponse)
+    pieces = aiter(response.body_iterator)
+    lines: list[Any] = [await anext(pieces), await anext(pieces)]
+    hub.metadata.change(Edit(SeriesKey("default", "pump-2", "temperature"), {"scale": 2.0}), "admin")
+    hub.describe()
+    lines += [piece async for piece in pieces]
+
+    values = [line.split(",")[4] for line in b"".join(map(bytes, lines)).decode().splitlines()[1:]]
+    assert values == ["1.0"] * 15_000
 
 
 @pytest.mark.asyncio
