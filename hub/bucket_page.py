@@ -6,8 +6,9 @@ below `query`. An answer does not depend on where its range or its pages begin: 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
-from device_sdk.reading import Value
+from device_sdk.reading import Value, ValueType
 from hub.aggregate import DRAWS_LINES, LOOKS_BACK, PLAIN, Finished, Number, Point, Surroundings, finish, needs
 from hub.description import Nature
 from hub.fill import Fill, filled
@@ -138,8 +139,9 @@ class BucketPages:
         if self._of.fill is not None:
             edges = self._grid.edges(first, end)
             series = {number: self._filled(number, done, edges) for number, done in series.items()}
-        rows = [(done.start_ns, number, done.values) for number, found in series.items() for done in found]
-        rows.sort(key=lambda row: row[:2])
+        rows = [(done.start_ns, number, done.values) for number in sorted(series) for done in series[number]]
+        # By time alone, which takes a third of the time: series are in order already, and sorting keeps that.
+        rows.sort(key=itemgetter(0))
         return [(start, self._index[number], *values) for start, number, values in rows]
 
     def _asked(self, ids: Sequence[int], first: int, end: int, functions: Sequence[str]) -> list[Bucket]:
@@ -215,6 +217,9 @@ class BucketPages:
 
     def _nearest(self, number: int, start_ns: int, end_ns: int, *, descending: bool) -> Point | None:
         """Return the first reading of a range, or its last, that is a number."""
+        if self._by_id[number].type is ValueType.STR:
+            # Years of text would be read to find that none is.
+            return None
         limit = 1
         while start_ns < end_ns:
             rows = self._store.read([number], start_ns, end_ns, limit, descending=descending)

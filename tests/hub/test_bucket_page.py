@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_sdk.reading import Value
+from device_sdk.reading import Value, ValueType
 from hub.aggregate import FUNCTIONS
 from hub.bucket_page import BucketPages, Question
 from hub.description import ChannelDescription
@@ -246,6 +246,16 @@ def test_empty_years_are_passed_over() -> None:
 
         assert [row[2] for row in rows] == ([3.0, 2.0, 1.0] if descending else [1.0, 2.0, 3.0])
     assert store.aggregates + store.reads < 60
+
+
+def test_a_channel_of_text_is_not_searched_for_numbers() -> None:
+    """What lies beside a range of it is not read: it may be years."""
+    store, series = world([(at, "text") for at in range(5000)])
+    series[0].type = ValueType.STR
+    question = Question(series, 5000, 6000, partial(even_grid, 0, 1000), ("rate", "twa"), "linear")
+
+    assert everything(store, question) == [(5000, 0, None, None)]
+    assert store.reads == 0
 
 
 @pytest.mark.parametrize("descending", [False, True])
