@@ -220,7 +220,10 @@ def _file(
 ) -> Response:
     # A file takes minutes. A scale that is set meanwhile would hold from some line on.
     held = [copy(s) for s in series]
-    pages = call.hub.query.dump(held, *span, received=query.received, raw=query.raw)
+    # And it ends: whoever takes it slower than devices send would be sent what they send for ever.
+    newest_ns = call.hub.query.newest_ns(held)
+    end_ns = span[0] if newest_ns is None else min(span[1], newest_ns + 1)
+    pages = call.hub.query.dump(held, span[0], end_ns, received=query.received, raw=query.raw)
     return export_response(held, pages, query.format, received=query.received, raw=query.raw, headers=headers)
 
 

@@ -174,6 +174,20 @@ async def test_export_streams_every_reading(admin: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_file_ends_while_devices_go_on(hub: HubParts) -> None:
+    """It holds what there was when it was asked for, however slowly it is taken."""
+    session = hub.connect("pump-2")
+    call = Call(hub, Identity("t0", "tests", Role.ADMIN), {}, ("**",))
+    response = await export(call, ExportQuery(match=["pump-2/temperature"]))
+    assert isinstance(response, StreamingResponse)
+    pieces = 0
+    async for _ in response.body_iterator:
+        pieces += 1
+        hub.feed(session, ("temperature", T0 + (100 + pieces) * S, 1.0))
+        assert pieces < 10
+
+
+@pytest.mark.asyncio
 async def test_a_scale_holds_for_a_whole_file_or_not_at_all(hub: HubParts) -> None:
     """What is set while a file is written holds for the next one."""
     session = hub.connect("pump-2")
