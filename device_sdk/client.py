@@ -16,7 +16,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from device_sdk.backoff import Backoff
 from device_sdk.errors import AuthenticationError, ConnectionLostError, MisuseError, ProtocolError, ResetError
 from device_sdk.loop_thread import LoopThread
-from device_sdk.reading import Value, to_time_ns
+from device_sdk.reading import INT_MAX, INT_MIN, Value, to_time_ns
 from device_sdk.rows import Rows
 from device_sdk.setting import is_loopback
 from device_sdk.watch import Subscription, WatchedReading
@@ -43,6 +43,8 @@ PAGE_ROWS = 10_000
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 # People look at watchers: come back within seconds, also when the hub was away for long.
 MAX_WAIT_S = 5.0
+# The hub takes numbers below for s, ms or µs: ns of about 1970 must be written as text.
+_LEAST_NS_NUMBER = 10**17
 _BUCKET_FUNCTIONS = ("avg", "min", "max", "count")
 _SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
 
@@ -400,7 +402,13 @@ def _is_in_loop() -> bool:
 
 
 def _time_text(time: Time | None) -> str | None:
-    return time if time is None or isinstance(time, str) else str(to_time_ns(time))
+    if time is None or isinstance(time, str):
+        return time
+    time_ns = max(INT_MIN, min(to_time_ns(time), INT_MAX))
+    if abs(time_ns) >= _LEAST_NS_NUMBER:
+        return str(time_ns)
+    seconds, rest = divmod(time_ns, 10**9)
+    return f"{datetime.fromtimestamp(0, UTC) + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
 def _tls_context(ca: str | PathLike[str] | None) -> ssl.SSLContext:

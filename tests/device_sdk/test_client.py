@@ -126,6 +126,30 @@ def test_query_passes_what_is_asked_and_nothing_else() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("time", "text"),
+    [
+        (datetime(1970, 1, 2, tzinfo=UTC), "1970-01-02T00:00:00.000000000Z"),
+        (datetime(1969, 12, 31, 23, 59, 59, 500_000, UTC), "1969-12-31T23:59:59.500000000Z"),
+        (76_204_800_000_000_001, "1972-06-01T00:00:00.000000001Z"),
+        (datetime.min.replace(tzinfo=UTC), str(-(2**63))),
+        (T0 + 1, str(T0 + 1)),
+    ],
+)
+def test_a_time_is_asked_for_as_it_is_meant(time: datetime | int, text: str) -> None:
+    """Also those about 1970, whose nanoseconds look like milliseconds of today, and those beyond 64 bits."""
+    asked: list[str] = []
+
+    def answer(path: str, query: dict[str, list[str]], authorization: str | None) -> Answer:
+        asked.extend(query["from"])
+        return 200, {"series": [], "columns": ["time_ns", "series", "value"], "rows": [], "next": None}
+
+    with rest(answer) as url:
+        Client(url).query(start=time)
+
+    assert asked == [text]
+
+
 def test_query_stops_at_its_limit() -> None:
     """A page may hold more than was asked for; the answer does not, and no page is fetched in vain."""
     series = [{"device": "d", "channel": "x", "unit": None}]
