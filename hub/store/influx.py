@@ -26,8 +26,12 @@ STATEMENTS = 100
 # What 64 bits hold but the server does not: it keeps the ends for itself.
 _FIRST_NS, _LAST_NS = -(2**63) + 2, 2**63 - 2
 _FUNCTIONS = {"avg": "mean"}
-# Of what is in the request: malformed, too large, or a type that the field does not have.
-_REFUSED = frozenset({400, 413, 422})
+# Of what is in the request: malformed, or a type that the field does not have. Proxies and ports that want TLS answer
+# so, too: it is a refusal of lines only in the server's own words, or all that the journal holds would be given up.
+_REFUSED = frozenset({400, 422})
+# Too large is so whoever says it.
+_OF_LINES = _REFUSED | {413}
+_IS_IT = "is the address right, http or https?"
 _Answer = TypeVar("_Answer")
 
 
@@ -111,10 +115,16 @@ class InfluxEngine:
         from influxdb_client.rest import ApiException
 
         try:
-            self._run(self._client.write_api().write(self._address.database, record=lines, write_precision="ns"))
+            is_stored = self._run(
+                self._client.write_api().write(self._address.database, record=lines, write_precision="ns")
+            )
         except ApiException as error:
             message = f"InfluxDB {error.status}: {_said(error.body or error.message)}"
-            raise (RefusedLinesError if error.status in _REFUSED else StoreError)(message) from error
+            if error.status in _REFUSED and not _is_of_influxdb(error.body):
+                raise StoreError(f"{message}; something else answers at {self._address.url}: {_IS_IT}") from error
+            raise (RefusedLinesError if error.status in _OF_LINES else StoreError)(message) from error
+        if not is_stored:
+            raise StoreError(f"{self._address.url} answers 200 or 202 to a write, not 204 as InfluxDB does: {_IS_IT}")
 
     def read(
         self, names: Sequence[SeriesName], start_ns: int, end_ns: int, limit: int, *, descending: bool = False
@@ -193,6 +203,8 @@ class InfluxEngine:
         for result in results:
             if "error" in result:
                 raise StoreError(f"InfluxDB: {result['error']}")
+            if any(series.get("partial") for series in result.get("series") or ()):
+                raise StoreError("InfluxDB leaves rows out of its answers: set max-row-limit = 0 under [http]")
         return [result["series"][0]["values"] if result.get("series") else [] for result in results]
 
     async def _post(self, path: str, **request: Any) -> str:
@@ -241,8 +253,17 @@ def value_of(kind: int, number: Any, whole: Any, truth: Any, text: Any) -> Any:
     return whole if kind == INT else truth if kind == BOOL else text
 
 
-def _said(text: str) -> str:
+def _is_of_influxdb(said: bytes | str | None) -> bool:
+    try:
+        found = json.loads(said or "")
+    except ValueError:
+        return False
+    return isinstance(found, dict) and ("error" in found or "message" in found)
+
+
+def _said(text: bytes | str) -> str:
     """Return what a server said, short."""
+    text = text.decode(errors="replace") if isinstance(text, bytes) else text
     try:
         found = json.loads(text)
         text = found.get("error") or found.get("message") or text

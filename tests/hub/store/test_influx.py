@@ -92,6 +92,26 @@ def test_refusal_is_told_from_trouble(
     assert "s3cret" not in str(found.value)
 
 
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (400, "Client sent an HTTP request to an HTTPS server.\n"),
+        (400, "<html><h1>400 Bad Request</h1></html>"),
+        (422, "[]"),
+        (200, "<html>Please sign in</html>"),
+        (202, ""),
+    ],
+)
+def test_answer_of_somebody_else_to_a_write(engine: InfluxEngine, recorder: Recorder, status: int, said: str) -> None:
+    """A proxy, or a port that wants TLS, neither takes lines nor refuses any: they are sent again."""
+    recorder.answer = (status, said)
+
+    with pytest.raises(StoreError, match=f"{status}.*is the address right") as found:
+        engine.write(b"x")
+
+    assert type(found.value) is StoreError
+
+
 def test_read(engine: InfluxEngine, recorder: Recorder) -> None:
     """One statement a series, the range closed, in the order asked for; each type comes back as it was."""
     rows = [
@@ -149,6 +169,14 @@ def test_error_inside_an_answer_is_an_error(engine: InfluxEngine, recorder: Reco
     recorder.answer = (200, {"results": [{"error": "database not found: readings"}]})
 
     with pytest.raises(StoreError, match="database not found"):
+        engine.count([NAME])
+
+
+def test_answer_that_was_cut_is_an_error(engine: InfluxEngine, recorder: Recorder) -> None:
+    """With ``max-row-limit`` a server leaves rows out, and says so beside them."""
+    recorder.answer = (200, {"results": [{"series": [{"values": [[0, 3]], "partial": True}]}]})
+
+    with pytest.raises(StoreError, match="max-row-limit"):
         engine.count([NAME])
 
 
