@@ -85,6 +85,14 @@ class Policy(BaseModel):
         return {"match": match, **dict(zip(("raw", "rollups"), ages, strict=False))}
 
 
+def _one_line(secret: SecretStr) -> SecretStr:
+    """Return a token without the line end of the file it comes from."""
+    text = secret.get_secret_value().strip()
+    if not text.isprintable():
+        raise ValueError("a token is one line of printable characters")
+    return SecretStr(text)
+
+
 class Config(BaseSettings):
     """All settings of one hub, checked and frozen.
 
@@ -117,7 +125,7 @@ class Config(BaseSettings):
         description="Where readings are: rows, columns (smaller; no way back), or a server: "
         "influxdb+http://…, influxdb2+http://…, victoriametrics+http://…",
     )
-    store_token: SecretStr = Field(
+    store_token: Annotated[SecretStr, AfterValidator(_one_line)] = Field(
         default=SecretStr(""), description="Token of the store's server, or USER:PASSWORD; by $HUB_STORE_TOKEN."
     )
     keep_raw: Age | None = Field(
@@ -259,5 +267,7 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
         if problem["type"] == "extra_forbidden":
             lines.append(f"{name} (from {origin}) is no setting; there are: {', '.join(Config.model_fields)}")
         else:
-            lines.append(f"{name} = {problem['input']!r} (from {origin}): {problem['msg']}")
+            field = Config.model_fields.get(name)
+            given = "…" if field is not None and field.annotation is SecretStr else repr(problem["input"])
+            lines.append(f"{name} = {given} (from {origin}): {problem['msg']}")
     return "; ".join(lines)

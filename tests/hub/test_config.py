@@ -136,6 +136,24 @@ def test_token_of_the_store_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "s3cret" not in f"{config!r} {config.model_dump_json()}"
 
 
+@pytest.mark.parametrize("around", ["{}\n", "{}\r\n", " {} "])
+def test_token_of_the_store_from_a_file_of_secrets(monkeypatch: pytest.MonkeyPatch, around: str) -> None:
+    """Such files end with a line end, which no header may hold; those who find one there say it, token and all."""
+    monkeypatch.setenv("HUB_STORE_TOKEN", around.format("s3cret"))
+
+    assert load_config({}).config.store_token.get_secret_value() == "s3cret"
+
+
+@pytest.mark.parametrize("token", ["s3\ncret", "s3cret\x00", 7_314_159])
+def test_token_of_the_store_that_cannot_be(tmp_path: Path, token: object) -> None:
+    """The setting is named, and not its value."""
+    with pytest.raises(ConfigError, match="store_token") as found:
+        load_config({"store_token": token})
+
+    assert str(token) not in str(found.value)
+    assert repr(token) not in str(found.value)
+
+
 def test_store_is_one_of_those_there_are() -> None:
     """Anything else is refused, with the setting's name."""
     with pytest.raises(ConfigError, match="store"):
