@@ -7,7 +7,8 @@ Theory of operation. A write first counts its frames in the file, then sends the
 loses, is sent again from the journal and not counted twice. The server acknowledges what it holds in memory only, and
 loses the last 5 to 7 s of it when it is killed; so a frame counts as kept when it was acknowledged `HOLD_S` ago and the
 server has not started anew since. After a restart ``applied`` falls back to the last frame that is kept, and the
-consumer reads the journal again from there; a reading that is sent twice is one reading.
+consumer reads the journal again from there; a reading that is sent twice is one reading. What the server says is
+believed only if it is still the same afterwards: one that started anew answers well, and without what it lost.
 
 The server keeps any of two values of one instant. So the first goes to it, a correction to the file, where it stands
 for its instant; so do text and whatever `store.victoria_wire.is_kept` refuses.
@@ -17,6 +18,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -48,6 +50,11 @@ HOLD_S = 15.0
 _DUMP_ROWS = 10_000
 # Lines of one request: 500 kB.
 _LINES_PER_REQUEST = 5_000
+
+_SENT_AGAIN = (
+    "readings are being sent to VictoriaMetrics again, after a write that was cut off or because it started anew: "
+    "ask again"
+)
 
 _Key = tuple[int, int]
 
@@ -86,6 +93,10 @@ class VictoriaStore:
         # Whole second of an acknowledgement → last frame in it, and when it was.
         self._waiting: dict[int, tuple[int, float]] = {}
         self._erased_at_s = clock()
+        # Something that is counted, or an erasure, is not on the server.
+        self._is_torn = False
+        # Frames up to here may have been lost, those above ``applied`` still are.
+        self._lost_upto = 0
         self._prefixes: dict[int, str] = {}
         self.applied: int = self._file.kept
 
@@ -112,6 +123,7 @@ class VictoriaStore:
             now = self._clock()
             self._waiting[int(now)] = (fresh[-1].offset, now)
             self.applied = fresh[-1].offset
+            self._is_torn = self.applied < self._file.sent
 
     def sync(self) -> int:
         """Return the last frame that the server has on its disk for certain; ``applied`` falls if it started anew.
@@ -131,6 +143,7 @@ class VictoriaStore:
             self._file.rewind(offset)
             self._waiting.clear()
             self.applied = self._file.kept
+            self._lost_upto, self._is_torn = 0, False
 
     def latest(self, series: Sequence[int]) -> list[Row]:
         """Return the newest reading by event time of each series that has one; asks nothing of the server."""
@@ -147,7 +160,8 @@ class VictoriaStore:
         received: bool = False,
     ) -> list[Row]:
         """Return rows of [start_ns, end_ns) up to a time border; see `Store.read`. Receive times are not known."""
-        return self._reader.read(series, start_ns, end_ns, limit, descending=descending)
+        with self._whole():
+            return self._reader.read(series, start_ns, end_ns, limit, descending=descending)
 
     def aggregate(
         self,
@@ -161,9 +175,10 @@ class VictoriaStore:
     ) -> list[Bucket]:
         """Return buckets by (start, series): by the server where it can, else from rows; see `Store.aggregate`."""
         check_aggregate(functions, step_ns)
-        found = self._reader.buckets(
-            series, start_ns, end_ns, step_ns, functions, origin_ns=origin_ns, max_buckets=MAX_ANSWER_BUCKETS
-        )
+        with self._whole():
+            found = self._reader.buckets(
+                series, start_ns, end_ns, step_ns, functions, origin_ns=origin_ns, max_buckets=MAX_ANSWER_BUCKETS
+            )
         if found is not None:
             return found
         return aggregate_rows(
@@ -181,10 +196,16 @@ class VictoriaStore:
         return self.account(series).series
 
     def account(self, series: Sequence[int]) -> StoreAccount:
-        """Return counters and the position they are of; writes wait meanwhile."""
+        """Return counters and the position they are of; writes wait meanwhile.
+
+        Raises:
+            StoreError: the server does not answer, or lacks what must be sent again first.
+        """
         with self._lock:
+            self._check_sent()
             sent, ledgers = self._file.account(series)
-            rows = self._reader.count(ledgers)
+            with self._whole():
+                rows = self._reader.count(ledgers)
         found = [
             SeriesCounters(one.series, one.accepted, one.superseded, rows.get(one.series, 0), one.erased, one.late)
             for one in ledgers.values()
@@ -209,17 +230,21 @@ class VictoriaStore:
         """Delete all rows of the series; return how many.
 
         Raises:
-            StoreError: the server cannot be reached: nothing, or all but what it holds is erased; call it again.
+            StoreError: the server cannot be reached, or lacks what must be sent again first: nothing, or all but what
+                it holds is erased; call it again.
         """
         with self._lock:
             self._meet()
-            rows = self._reader.count(self._file.ledgers(series))
+            # Else fewer would be counted as erased than are in the ledger.
+            self._check_sent()
+            with self._whole():
+                rows = self._reader.count(self._file.ledgers(series))
             self._file.erase(rows)
             try:
                 self._forget(list(rows))
             except StoreError:
                 # The next to meet the server tells it again, before anything is sent.
-                self._figures = None
+                self._figures, self._is_torn = None, True
                 raise
             self._erased_at_s = self._clock()
             return sum(rows.values())
@@ -238,16 +263,18 @@ class VictoriaStore:
         """Ask the server who it is; return whether it is another than before, and then start over from what is kept."""
         found = parse_metrics(self._server.get("/metrics"))
         known, is_same = self._figures, True
-        if known is None or found.started != known.started or found.stored < known.stored:
+        if known is None or found.is_another(known):
             check_flags(self._server.get("/flags"))
             is_same = False
             if known is not None:
                 _log.warning("server started anew kept=%d applied=%d: sending again", self._file.kept, self.applied)
+                self._lost_upto = self._file.sent
             self._waiting.clear()
             self.applied = min(self.applied, self._file.kept)
             # What it forgot it may remember again; what came later comes again, too.
             self._forget(self._file.erasing())
             self._erased_at_s = self._clock()
+            self._is_torn = self.applied < self._file.sent
         elif found.refused > known.refused or found.ignored > known.ignored:
             _log.error(
                 "server left lines out refused=%d ignored=%d: is another writing to it, or its retention too short?",
@@ -255,6 +282,21 @@ class VictoriaStore:
             )  # fmt: skip
         self._figures = found
         return not is_same
+
+    def _check_sent(self) -> None:
+        if self._is_torn:
+            raise StoreError(_SENT_AGAIN)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Raise when the server lacks some of what it is asked for, or started anew meanwhile."""
+        known, is_safe = self._figures, self._file.kept == self._file.sent
+        if self.applied < self._lost_upto:
+            raise StoreError(_SENT_AGAIN)
+        yield
+        # Half a millisecond, and only while there is something to lose.
+        if known is not None and not is_safe and parse_metrics(self._server.get("/metrics")).is_another(known):
+            raise StoreError(_SENT_AGAIN)
 
     def _keep(self, now: float) -> None:
         """Note what was acknowledged long enough ago."""
@@ -289,7 +331,10 @@ class VictoriaStore:
             count.add(frame)
         present = {(one.series, one.time_ms): one for one in self._beside_of(count.older)}
         stored = self._reader.numbers(count.older)
+        if count.older and self._meet():
+            raise StoreError("what the server may have lost comes first: write from what is applied")
         send, beside = count.sort(stored, present, self._wall_ns() // MS)
+        self._is_torn = True
         self._file.commit(frames[-1].offset, list(count.ledgers.values()), beside)
         return send
 

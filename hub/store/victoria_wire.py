@@ -47,6 +47,10 @@ class ServerFigures:
     refused: int
     ignored: int
 
+    def is_another(self, known: "ServerFigures") -> bool:
+        """Tell whether it was started since it said what is ``known``; the start is a whole second."""
+        return self.started != known.started or self.stored < known.stored
+
 
 def is_kept(time_ms: int, value: Value, now_ms: int) -> bool:
     """Tell whether the server keeps such a reading, and harms no other by it."""

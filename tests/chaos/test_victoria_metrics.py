@@ -7,12 +7,14 @@ would show nothing.
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from device_sdk import Device
 from hub.auth import Identities
+from hub.errors import StoreError
 from hub.journal.sqlite import SqliteJournal
 from hub.store.consumer import CONSUMER, StoreConsumer
 from hub.store.victoria import HOLD_S, VictoriaStore
@@ -126,7 +128,7 @@ def test_killed_under_load(
 
 
 @pytest.mark.timeout(60)
-def test_a_kill_loses_what_was_acknowledged(server: VictoriaMetrics, load: Load) -> None:
+def test_a_kill_loses_what_was_acknowledged(tmp_path: Path, server: VictoriaMetrics, load: Load) -> None:
     """The reason for all this: killed, the server has less than it acknowledged, and only then the store repairs it."""
     load.run(2.0)
     load.consumer.stop()
@@ -135,7 +137,10 @@ def test_a_kill_loses_what_was_acknowledged(server: VictoriaMetrics, load: Load)
     server.kill()
     server.start()
 
-    found = sum(one.rows for one in load.store.counters(series))
+    with pytest.raises(StoreError, match="started anew"):
+        load.store.counters(series)
+    with closing(VictoriaStore(tmp_path / "victoria.sqlite3", VictoriaClient(server.address))) as started:
+        found = sum(one.rows for one in started.counters(series))
 
     assert found < acknowledged
     assert load.journal.checkpoint(CONSUMER) == 0

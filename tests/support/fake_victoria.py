@@ -33,12 +33,13 @@ _Point = tuple[str, int, int]
 class FakeVictoria:
     """A `Server`.
 
-    ``is_down``: no request is answered. ``fails_to_delete``: nothing is deleted. ``refused``: lines that it left out,
-    as it says. ``started``: what it says of its start. ``posts``: bodies that were acknowledged.
+    ``is_down``: no request is answered. ``is_read_only``: no line is taken. ``fails_to_delete``: nothing is deleted.
+    ``refused``: lines that it left out, as it says. ``started``: what it says of its start. ``posts``: bodies that were
+    acknowledged.
     """
 
     def __init__(self) -> None:
-        self.is_down = self.fails_to_delete = False
+        self.is_down = self.is_read_only = self.fails_to_delete = False
         self.refused = self.started = 0
         self.flags = '-dedup.minScrapeInterval="1ms"\n-search.latencyOffset="0s"'
         self.posts: list[str] = []
@@ -107,6 +108,8 @@ class FakeVictoria:
     def post(self, path: str, body: bytes) -> bytes:
         """Take lines."""
         self._check()
+        if self.is_read_only:
+            raise StoreError("fake: the disk is full")
         assert path == "/api/v2/write?precision=ms"
         self._flush()
         self._before.append(dict(self._points))

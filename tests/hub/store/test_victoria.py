@@ -3,7 +3,7 @@
 What every store does is in `tests/contract/test_store_victoria.py`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -99,6 +99,77 @@ def test_restart_within_the_same_second_is_seen(place: Place) -> None:
     place.now_s += HOLD_S
 
     assert place.store.sync() == 0
+
+
+def test_correction_of_what_a_restarted_server_lost(place: Place) -> None:
+    """Whether an instant is there already is asked of a server that has all before it; another's is wrong."""
+    maker = FrameMaker()
+    lost = frames(1.0, 2.0, maker=maker)
+    correction = numbered([maker.one("pump", 7.0, T0 + MS)], 3)
+    place.store.write(lost)
+    place.server.restart(lost=1)
+
+    with pytest.raises(StoreError, match="comes first"):
+        place.store.write(correction)
+    place.store.write(lost + correction)
+
+    assert place.rows() == [(1, 7.0), (2, 2.0)]
+    assert place.store.counters([1]) == [SeriesCounters(1, 3, 1, 2)]
+
+
+def test_history_with_a_hole_is_an_error(place: Place) -> None:
+    """From a server's restart until all is there again nothing is answered without what was lost, nor counted."""
+    some = frames(1.0, 2.0)
+    place.store.write(some)
+    place.server.restart(lost=1)
+    questions: list[Callable[[], object]] = [
+        place.rows,
+        lambda: place.store.aggregate([1], *FOREVER, 2**40, ["count"]),
+        lambda: list(place.store.dump([1], *FOREVER)),
+        lambda: place.store.counters([1]),
+        lambda: place.store.erase([1]),
+    ]
+
+    for ask in questions:
+        with pytest.raises(StoreError, match="started anew"):
+            ask()
+    place.store.sync()
+    for ask in questions:
+        with pytest.raises(StoreError, match="started anew"):
+            ask()
+    place.store.write(some)
+
+    assert place.rows() == [(1, 1.0), (2, 2.0)]
+    assert place.store.counters([1]) == [SeriesCounters(1, 2, 0, 2)]
+    assert place.store.erase([1]) == 2
+
+
+def test_restart_costs_no_answer_when_all_was_kept(place: Place) -> None:
+    """What the server has on its disk it has after a restart, too."""
+    place.store.write(frames(1.0, 2.0))
+    place.now_s += HOLD_S
+    place.store.sync()
+    place.server.restart(lost=0)
+
+    assert place.rows() == [(1, 1.0), (2, 2.0)]
+    assert place.store.counters([1]) == [SeriesCounters(1, 2, 0, 2)]
+
+
+def test_nothing_is_counted_while_a_write_is_to_be_repeated(place: Place) -> None:
+    """A server that answers, and takes nothing, has fewer readings than are counted: no account, and no erasure."""
+    place.store.write(frames(1.0))
+    place.server.is_read_only = True
+    with pytest.raises(StoreError):
+        place.store.write(frames(1.0, 2.0))
+
+    with pytest.raises(StoreError, match="cut off"):
+        place.store.counters([1])
+    with pytest.raises(StoreError, match="cut off"):
+        place.store.erase([1])
+    place.server.is_read_only = False
+    place.store.write(frames(1.0, 2.0))
+
+    assert place.store.counters([1]) == [SeriesCounters(1, 2, 0, 2)]
 
 
 def test_restarted_hub_sends_again_what_may_be_lost(place: Place) -> None:
