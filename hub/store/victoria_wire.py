@@ -13,6 +13,7 @@ was seen to do (`docs/how-to/store-in-victoriametrics.md` says it to people):
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,19 @@ _DIGITS = 11
 SERIES_PER_QUERY = 500
 # What the server says for each aggregate.
 _OVER_TIME = {name: f"{name}_over_time" for name in AGGREGATES}
+# Flags that make another metric or another time of a line, or keep it in memory for longer, and what they are unless
+# they are given. The last one is of later versions.
+_DEFAULTS = {
+    "-influxTrimTimestamp": "1ms",
+    "-influxSkipMeasurement": "false",
+    "-influxSkipSingleField": "false",
+    "-influxMeasurementFieldSeparator": "_",
+    "-inmemoryDataFlushInterval": "5s",
+}
+_DAY_MS = 86_400_000
+_SPANS_MS = {
+    "s": 1000, "h": 3_600_000, "d": _DAY_MS, "w": 7 * _DAY_MS, "": 31 * _DAY_MS, "M": 31 * _DAY_MS, "y": 365 * _DAY_MS,
+}  # fmt: skip
 _ESCAPES = str.maketrans({"\\": "\\\\", " ": "\\ ", ",": "\\,", "=": "\\=", "\n": " ", "\r": " "})
 
 
@@ -52,9 +66,9 @@ class ServerFigures:
         return self.started != known.started or self.stored < known.stored
 
 
-def is_kept(time_ms: int, value: Value, now_ms: int) -> bool:
-    """Tell whether the server keeps such a reading, and harms no other by it."""
-    if isinstance(value, str) or not FIRST_MS <= time_ms <= now_ms + AHEAD_MS:
+def is_kept(time_ms: int, value: Value, now_ms: int, first_ms: int = FIRST_MS) -> bool:
+    """Tell whether the server keeps such a reading, and harms no other by it; it drops what is before ``first_ms``."""
+    if isinstance(value, str) or not first_ms <= time_ms <= now_ms + AHEAD_MS:
         return False
     return math.isfinite(value) and abs(value) <= _EXACT_MAX
 
@@ -178,14 +192,31 @@ def parse_metrics(body: bytes) -> ServerFigures:
 
 
 def check_flags(body: bytes) -> None:
-    """Raise `StoreError` when the server would keep a reading twice, or leave some out."""
-    flags = dict(text.partition("=")[::2] for text in body.decode(errors="replace").splitlines())
-    if flags.get("-dedup.minScrapeInterval") != '"1ms"':
+    """Raise `StoreError` when the server would keep a reading twice, or not where it is looked for, or too briefly."""
+    flags = _flags(body)
+    if flags.get("-dedup.minScrapeInterval") != "1ms":
         raise StoreError(
             "start VictoriaMetrics with -dedup.minScrapeInterval=1ms: else a reading sent again is doubled"
         )
-    if flags.get("-search.latencyOffset") != '"0s"':
+    if flags.get("-search.latencyOffset") != "0s":
         raise StoreError("start VictoriaMetrics with -search.latencyOffset=0s: else the newest buckets are wrong")
+    for name, default in _DEFAULTS.items():
+        if (value := flags.get(name, default)) != default:
+            raise StoreError(f"start VictoriaMetrics without {name}={value}: readings would be lost or not found again")
+
+
+def retention_ms(body: bytes) -> int:
+    """Return how long the server keeps readings, of what ``/flags`` says."""
+    text = _flags(body).get("-retentionPeriod", "1")
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([shdwMy]?)", text)
+    if match is None:
+        raise StoreError(f"VictoriaMetrics has -retentionPeriod={text}, which cannot be read: use e.g. 100y")
+    return int(float(match[1]) * _SPANS_MS[match[2]])
+
+
+def _flags(body: bytes) -> dict[str, str]:
+    lines = (text.partition("=") for text in body.decode(errors="replace").splitlines())
+    return {name: value.strip('"') for name, _, value in lines}
 
 
 def _sum(found: dict[str, str], family: str) -> int:

@@ -21,6 +21,7 @@ from hub.store.victoria_wire import (
     parse_metrics,
     parse_ranges,
     range_form,
+    retention_ms,
     selectors,
     typed,
 )
@@ -135,6 +136,38 @@ def test_flags_that_double_or_lose(flags: bytes) -> None:
     check_flags(b'-x="y"\n-dedup.minScrapeInterval="1ms"\n-search.latencyOffset="0s"\n')
     with pytest.raises(StoreError, match="start VictoriaMetrics with"):
         check_flags(flags)
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        '-influxTrimTimestamp="1s"', '-influxSkipMeasurement="true"', '-influxSkipSingleField="true"',
+        '-influxMeasurementFieldSeparator="."', '-inmemoryDataFlushInterval="1m"',
+    ],
+)  # fmt: skip
+def test_flags_that_hide_readings(flag: str) -> None:
+    """Some make another metric or another time of a line, one has the server keep in memory for longer than we wait."""
+    usual = '-dedup.minScrapeInterval="1ms"\n-search.latencyOffset="0s"\n'
+    check_flags(f'{usual}-influxMeasurementFieldSeparator="_"\n-influxSkipSingleField="false"'.encode())
+
+    with pytest.raises(StoreError, match=f"start VictoriaMetrics without {flag.partition('=')[0]}"):
+        check_flags(f"{usual}{flag}".encode())
+
+
+@pytest.mark.parametrize(
+    ("flags", "days"),
+    [("", 31), ('-retentionPeriod="1"', 31), ('-retentionPeriod="100y"', 36_500), ('-retentionPeriod="1.5d"', 1.5),
+     ('-retentionPeriod="2w"', 14), ('-retentionPeriod="36h"', 1.5)],
+)  # fmt: skip
+def test_retention(flags: str, days: float) -> None:
+    """A number alone is months, and so is the default."""
+    assert retention_ms(flags.encode()) == days * 86_400_000
+
+
+def test_retention_that_cannot_be_read() -> None:
+    """Readings that are older than it would be lost, so it must be known."""
+    with pytest.raises(StoreError, match="retentionPeriod"):
+        retention_ms(b'-retentionPeriod="ages"')
 
 
 def test_typed() -> None:
