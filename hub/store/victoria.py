@@ -31,6 +31,8 @@ from hub.store.victoria_client import Server
 from hub.store.victoria_file import Beside, Ledger, VictoriaFile
 from hub.store.victoria_reader import VictoriaReader
 from hub.store.victoria_wire import (
+    AHEAD_MS,
+    FIRST_MS,
     MS,
     ServerFigures,
     check_flags,
@@ -39,6 +41,7 @@ from hub.store.victoria_wire import (
     line,
     line_prefix,
     parse_metrics,
+    retention_ms,
     selectors,
 )
 
@@ -90,6 +93,7 @@ class VictoriaStore:
         # Held through a write or an erase, requests included.
         self._lock = threading.Lock()
         self._figures: ServerFigures | None = None
+        self._retention_ms = 0
         # Whole second of an acknowledgement → last frame in it, and when it was.
         self._waiting: dict[int, tuple[int, float]] = {}
         self._erased_at_s = clock()
@@ -264,7 +268,9 @@ class VictoriaStore:
         found = parse_metrics(self._server.get("/metrics"))
         known, is_same = self._figures, True
         if known is None or found.is_another(known):
-            check_flags(self._server.get("/flags"))
+            flags = self._server.get("/flags")
+            check_flags(flags)
+            self._retention_ms = retention_ms(flags)
             is_same = False
             if known is not None:
                 _log.warning("server started anew kept=%d applied=%d: sending again", self._file.kept, self.applied)
@@ -310,18 +316,37 @@ class VictoriaStore:
     def _again(self, frames: Sequence[Frame]) -> dict[_Key, tuple[Series, Value]]:
         """Return what to send of frames that are counted already."""
         ids = {c.series.id for frame in frames for c in frame.columns}
-        ledgers, now_ms = self._file.ledgers(list(ids)), self._wall_ns() // MS
+        ledgers = self._file.ledgers(list(ids))
         found: dict[_Key, tuple[Series, Value]] = {}
         for frame in frames:
             for series, time_ns, value in frame.rows():
                 ledger = ledgers.get(series.id)
-                if (ledger is None or frame.offset > ledger.erased_at) and is_kept(time_ns // MS, value, now_ms):
+                if (ledger is None or frame.offset > ledger.erased_at) and is_kept(time_ns // MS, value, time_ns // MS):
                     found[series.id, time_ns // MS] = (series, value)
-        for one in self._beside_of(found):
+        beside = {(one.series, one.time_ms): one for one in self._beside_of(found)}
+        for key, one in beside.items():
             # The server never had it: with it there would be two where one is counted.
             if one.is_alone:
-                found.pop((one.series, one.time_ms), None)
+                del found[key]
+        self._set_aside(found, beside)
         return found
+
+    def _set_aside(self, found: dict[_Key, tuple[Series, Value]], beside: dict[_Key, Beside]) -> None:
+        """Keep here what the server would leave out now and lost: the clock was set since it was sent first."""
+        now_ms = self._wall_ns() // MS
+        first_ms = self._first_ms(now_ms)
+        outside = {key for key, (_, value) in found.items() if not is_kept(key[1], value, now_ms, first_ms)}
+        if not outside:
+            return
+        missing = outside - self._reader.numbers(outside).keys()
+        values = {key: beside[key].value if key in beside else found[key][1] for key in missing}
+        self._file.commit(self._file.sent, [], [Beside(*key, value, True) for key, value in values.items()])
+        for key in outside:
+            del found[key]
+
+    def _first_ms(self, now_ms: int) -> int:
+        """Return the first time that the server keeps for a while; its clock and ours may differ."""
+        return max(FIRST_MS, now_ms - self._retention_ms + AHEAD_MS)
 
     def _count(self, frames: Sequence[Frame]) -> dict[_Key, tuple[Series, Value]]:
         """Count new frames in the file; return what to send."""
@@ -333,7 +358,8 @@ class VictoriaStore:
         stored = self._reader.numbers(count.older)
         if count.older and self._meet():
             raise StoreError("what the server may have lost comes first: write from what is applied")
-        send, beside = count.sort(stored, present, self._wall_ns() // MS)
+        now_ms = self._wall_ns() // MS
+        send, beside = count.sort(stored, present, now_ms, self._first_ms(now_ms))
         self._is_torn = True
         self._file.commit(frames[-1].offset, list(count.ledgers.values()), beside)
         return send
@@ -405,7 +431,7 @@ class _Count:
         ledger.oldest_ms = key[1] if ledger.oldest_ms is None else min(ledger.oldest_ms, key[1])
 
     def sort(
-        self, stored: dict[_Key, float], present: dict[_Key, Beside], now_ms: int
+        self, stored: dict[_Key, float], present: dict[_Key, Beside], now_ms: int, first_ms: int
     ) -> tuple[dict[_Key, tuple[Series, Value]], list[Beside]]:
         """Return what to send, and what to keep beside; count what takes another's place.
 
@@ -420,7 +446,7 @@ class _Count:
                 self.ledgers[key[0]].superseded += 1
                 if known is not None or stored[key] != value or key in self._doubled:
                     beside.append(Beside(*key, value, known is not None and known.is_alone))
-            elif not is_kept(key[1], value, now_ms):
+            elif not is_kept(key[1], value, now_ms, first_ms):
                 beside.append(Beside(*key, value, True))
             else:
                 send[key] = (series, value)

@@ -41,7 +41,7 @@ class FakeVictoria:
     def __init__(self) -> None:
         self.is_down = self.is_read_only = self.fails_to_delete = False
         self.refused = self.started = 0
-        self.flags = '-dedup.minScrapeInterval="1ms"\n-search.latencyOffset="0s"'
+        self.flags = '-dedup.minScrapeInterval="1ms"\n-search.latencyOffset="0s"\n-retentionPeriod="100y"'
         self.posts: list[str] = []
         self._source = random.Random(1)
         self._lines = 0

@@ -27,12 +27,13 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.server = FakeVictoria()
         self.now_s = 100.0
-        self._path = folder / "victoria.sqlite3"
+        self.wall_ns = T0
+        self.path = folder / "victoria.sqlite3"
         self.store = self.open()
 
     def open(self) -> VictoriaStore:
         """Open the store, as a hub does that starts."""
-        self.store = VictoriaStore(self._path, self.server, clock=lambda: self.now_s)
+        self.store = VictoriaStore(self.path, self.server, clock=lambda: self.now_s, wall_ns=lambda: self.wall_ns)
         return self.store
 
     def rows(self) -> list[tuple[int, object]]:
@@ -288,6 +289,37 @@ def test_erasure_that_the_server_did_not_hear_is_said_again(place: Place) -> Non
     place.store.write(frames(1.0, 2.0))
 
     assert place.store.counters([1]) == [SeriesCounters(1, 2, 0, 1, 1)]
+
+
+@pytest.mark.parametrize("jump_days", [-20_000, -2, 500_000])
+def test_clock_that_was_set_before_frames_are_sent_again(place: Place, jump_days: int) -> None:
+    """What the server would leave out by that clock, and lost, is kept here; all counts once."""
+    maker = FrameMaker()
+    made = [maker.one("pump", float(value), T0 + at * MS) for value, at in [(1, 1), (2, 2), (7, 1), (3, 3)]]
+    made = numbered(made)
+    for at in (1, 3, 4):
+        place.store.write(made[:at])
+    for lost in (1, 1):
+        place.server.restart(lost)
+        place.store.sync()
+        place.wall_ns = T0 + jump_days * 86_400 * 10**9
+        place.store.write(made)
+        assert place.rows() == [(1, 7.0), (2, 2.0), (3, 3.0)]
+        assert place.store.counters([1]) == [SeriesCounters(1, 4, 1, 3)]
+        place.wall_ns = T0
+
+
+def test_reading_that_is_older_than_the_server_keeps(place: Place) -> None:
+    """A device that was away for longer loses nothing by it, nor does an import."""
+    place.server.flags = place.server.flags.replace("100y", "1")
+    maker = FrameMaker()
+    days = 86_400 * 10**9
+
+    place.store.write(numbered([maker.one("pump", 1.0, T0 - 31 * days), maker.one("pump", 2.0, T0 - 29 * days)]))
+
+    assert [row.value for row in place.store.read([1], *FOREVER, 9)] == [1.0, 2.0]
+    assert place.store.counters([1]) == [SeriesCounters(1, 2, 0, 2)]
+    assert len(place.server.posts[0].splitlines()) == 1
 
 
 def test_server_that_would_double(place: Place) -> None:
