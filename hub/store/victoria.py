@@ -306,12 +306,13 @@ class VictoriaStore:
 
     def _keep(self, now: float) -> None:
         """Note what was acknowledged long enough ago."""
+        # Erasures first: one that was still noted would be said again, and take with it what came later and is kept.
+        if self._erased_at_s + self._hold_s <= now and (erased := self._file.erasing()):
+            self._file.erased(erased)
         done = [second for second, (_, at) in self._waiting.items() if at + self._hold_s <= now]
         if done:
             kept = max(self._waiting.pop(second)[0] for second in done)
             self._file.keep(max(kept, self._file.kept))
-        if self._erased_at_s + self._hold_s <= now and (erased := self._file.erasing()):
-            self._file.erased(erased)
 
     def _again(self, frames: Sequence[Frame]) -> dict[_Key, tuple[Series, Value]]:
         """Return what to send of frames that are counted already."""

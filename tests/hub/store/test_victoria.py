@@ -3,7 +3,9 @@
 What every store does is in `tests/contract/test_store_victoria.py`.
 """
 
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -289,6 +291,28 @@ def test_erasure_that_the_server_did_not_hear_is_said_again(place: Place) -> Non
     place.store.write(frames(1.0, 2.0))
 
     assert place.store.counters([1]) == [SeriesCounters(1, 2, 0, 1, 1)]
+
+
+def test_erasure_that_is_certain_is_not_said_again(place: Place) -> None:
+    """Whatever is cut off: once later readings are kept, nothing may delete them with those that were erased."""
+    maker = FrameMaker()
+    place.store.write(frames(1.0, maker=maker))
+    place.store.erase([1])
+    place.store.write(frames(1.0) + frames(2.0, first=2, maker=maker))
+    place.now_s += HOLD_S
+    with closing(sqlite3.connect(place.path)) as fault:
+        fault.execute("CREATE TRIGGER t BEFORE DELETE ON erasing BEGIN SELECT RAISE(ABORT, 'no'); END")
+        fault.commit()
+        with pytest.raises(StoreError):
+            place.store.sync()
+        fault.execute("DROP TRIGGER t")
+        fault.commit()
+    place.store.close()
+    place.open()
+
+    place.store.write(frames(1.0, 2.0, 3.0)[place.store.applied :])
+
+    assert place.rows() == [(2, 2.0), (3, 3.0)]
 
 
 @pytest.mark.parametrize("jump_days", [-20_000, -2, 500_000])
