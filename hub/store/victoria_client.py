@@ -24,6 +24,7 @@ _TIMEOUT_S = 40.0
 _IDLE_CONNECTIONS = 8
 # An export is asked for in pieces of far less; beyond it something else answers.
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
+_TAKEN, _REDIRECTED = 204, 300
 
 
 class Server(Protocol):
@@ -35,8 +36,8 @@ class Server(Protocol):
     def ask(self, path: str, form: Mapping[str, str]) -> bytes:
         """Return the answer to a form."""
 
-    def post(self, path: str, body: bytes) -> bytes:
-        """Return the answer to a body."""
+    def post(self, path: str, body: bytes) -> None:
+        """Send a body."""
 
     def close(self) -> None:
         """Let go of connections; safe to call twice."""
@@ -79,13 +80,14 @@ class VictoriaClient:
             "POST", path, urlencode(form).encode(), {"Content-Type": "application/x-www-form-urlencoded"}
         )
 
-    def post(self, path: str, body: bytes) -> bytes:
-        """Return the answer to a body.
+    def post(self, path: str, body: bytes) -> None:
+        """Send a body, which the server takes with 204.
 
         Raises:
             StoreError: the server cannot be reached or refuses; whether it took the body is not known.
         """
-        return self._request("POST", path, body, {"Content-Type": "text/plain"})
+        # Any other success is of a proxy, or of who asks to sign in: what it swallowed would count as stored.
+        self._request("POST", path, body, {"Content-Type": "text/plain"}, lambda status: status == _TAKEN)
 
     def close(self) -> None:
         """Close what is idle; safe to call twice."""
@@ -94,7 +96,10 @@ class VictoriaClient:
         for connection in idle:
             connection.close()
 
-    def _request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> bytes:
+    def _request(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str],
+        is_success: Callable[[int], bool] = lambda status: status < _REDIRECTED,
+    ) -> bytes:  # fmt: skip
         connection, is_used = self._take()
         while True:
             try:
@@ -113,7 +118,7 @@ class VictoriaClient:
             connection.close()
             raise StoreError(f"{self.name} answered more than {MAX_ANSWER_BYTES} bytes to {path}")
         self._give_back(connection)
-        if response.status >= 300:
+        if not is_success(response.status):
             said = answer[:300].decode(errors="replace").strip()
             raise StoreError(f"{self.name} answered {response.status} to {path}: {said}")
         return answer

@@ -105,7 +105,7 @@ class FakeVictoria:
                 del self._points[self._hub_of(form["match[]"]), number, ms]
         return b""
 
-    def post(self, path: str, body: bytes) -> bytes:
+    def post(self, path: str, body: bytes) -> None:
         """Take lines."""
         self._check()
         if self.is_read_only:
@@ -119,7 +119,6 @@ class FakeVictoria:
             assert match is not None, text
             self._unseen.append(((match["hub"], int(match["series"]), int(match["ms"])), float(match["value"])))
             self._lines += 1
-        return b""
 
     def close(self) -> None:
         """Nothing to close."""

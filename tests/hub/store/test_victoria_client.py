@@ -36,10 +36,11 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         assert isinstance(self.server, Answering)
         self.server.seen.append((self.client_address[1], self.path, body, self.headers.get("Authorization")))
-        self.send_response(503 if self.path.endswith("/busy") else 200)
-        self.send_header("Content-Length", "2")
+        is_taken = self.path.endswith("/w")
+        self.send_response(503 if self.path.endswith("/busy") else 204 if is_taken else 200)
+        self.send_header("Content-Length", "0" if is_taken else "2")
         self.end_headers()
-        self.wfile.write(b"ok")
+        self.wfile.write(b"" if is_taken else b"ok")
         # As a server does that let an idle connection go, without saying so before.
         self.close_connection = self.path.endswith("/closing")
 
@@ -67,7 +68,7 @@ def test_requests(server: Answering, client: VictoriaClient) -> None:
     """One connection carries them all; forms are encoded; who asks is said each time."""
     assert client.get("/metrics") == b"ok"
     assert client.ask("/q", {"match[]": "{a}"}) == b"ok"
-    assert client.post("/w", b"x y 1\n") == b"ok"
+    client.post("/w", b"x y 1\n")
 
     assert [one[1:3] for one in server.seen] == [
         ("/vm/metrics", b""), ("/vm/q", b"match%5B%5D=%7Ba%7D"), ("/vm/w", b"x y 1\n"),
@@ -88,6 +89,12 @@ def test_refusal(client: VictoriaClient) -> None:
     """An answer that is no success is an error that says what was asked and answered."""
     with pytest.raises(StoreError, match="answered 503 to /busy: ok"):
         client.get("/busy")
+
+
+def test_lines_are_taken_with_204_alone(client: VictoriaClient) -> None:
+    """A page of success that somebody in between made has stored nothing."""
+    with pytest.raises(StoreError, match="answered 200 to /login: ok"):
+        client.post("/login", b"x y 1\n")
 
 
 def test_nobody_answers(server: Answering) -> None:
