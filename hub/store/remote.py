@@ -46,6 +46,8 @@ _LEAST_ROWS = 256
 _APART_NS = 3600 * 10**9
 
 Rows = list[tuple[int, Value]]
+# (Series, time) and value.
+_Item = tuple[tuple[int, int], Value]
 
 
 class RefusedLinesError(StoreError):
@@ -123,11 +125,14 @@ class RemoteStore:
                 batch.add(frame)
             upto = fresh[-1].offset
             self._look_up(batch, upto)
-            lines = [line(self._prefix(batch.changed[key[0]]), key[1], value) for key, value in batch.values.items()]
             self._is_torn = True
-            refused = self._send(list(batch.values.items()), lines)
-            batch.refuse(refused)
-            self._sidecar.apply(upto, batch.changed, refused, batch.uncertain)
+            refused: list[Refused] = []
+            items = list(batch.values.items())
+            while items:
+                again = self._send(items, [line(self._prefix(batch.changed[k[0]]), k[1], value) for k, value in items])
+                items = batch.refuse(again)
+                refused += again
+            self._sidecar.apply(upto, batch.changed, refused, batch.looked_up())
             self._is_torn = False
 
     def sync(self) -> int:
@@ -325,7 +330,7 @@ class RemoteStore:
                 begin = place + 1
         return found
 
-    def _send(self, items: "list[tuple[tuple[int, int], Value]]", lines: list[str]) -> list[Refused]:
+    def _send(self, items: list[_Item], lines: list[str]) -> list[Refused]:
         """Write lines; return the readings that the server refuses whatever is beside them."""
         if not lines:
             return []
@@ -358,6 +363,8 @@ class _Batch:
     def __init__(self, sidecar: Sidecar) -> None:
         self._sidecar = sidecar
         self.values: dict[tuple[int, int], Value] = {}
+        # Of those with several in one write, the ones before the last.
+        self._earlier: dict[tuple[int, int], list[Value]] = {}
         self.changed: dict[int, Entry] = {}
         self.uncertain: dict[int, set[int]] = {}
         self.replaced: set[tuple[int, int]] = set()
@@ -370,20 +377,35 @@ class _Batch:
             for dt, value in zip(column.dt, column.values, strict=True):
                 self._add(entry, before_ns, frame.t0 + dt * frame.tick, value)
 
-    def refuse(self, refused: Sequence[Refused]) -> None:
-        """Count readings as refused; none of them is the newest of its series."""
+    def looked_up(self) -> dict[int, list[int]]:
+        """Return of each series the times that were looked up and have a reading now."""
+        return {
+            number: [time_ns for time_ns in times if (number, time_ns) in self.values]
+            for number, times in self.uncertain.items()
+        }
+
+    def refuse(self, refused: Sequence[Refused]) -> list[_Item]:
+        """Count readings as refused; none of them is the newest of its series. Return what is to be stored instead."""
+        instead: list[_Item] = []
         for one in refused:
             key, entry = (one.series, one.time_ns), self.changed[one.series]
-            del self.values[key]
             entry.refused += 1
-            # What it was to replace is still there.
-            entry.superseded -= key in self.replaced
+            if earlier := self._earlier.get(key):
+                # It was to be replaced by what is refused, and is not.
+                self.values[key] = earlier.pop()
+                entry.superseded -= 1
+                instead.append((key, self.values[key]))
+            else:
+                del self.values[key]
+                # What it was to replace is still there.
+                entry.superseded -= key in self.replaced
         for number in {one.series for one in refused}:
             entry, before = self.changed[number], self._sidecar.entries.get(number)
             entry.newest_ns, entry.newest = (None, 0) if before is None else (before.newest_ns, before.newest)
             for (of, time_ns), value in self.values.items():
                 if of == number and (entry.newest_ns is None or time_ns >= entry.newest_ns):
                     entry.newest_ns, entry.newest = time_ns, value
+        return instead
 
     def _add(self, entry: Entry, before_ns: int | None, time_ns: int, value: Value) -> None:
         entry.accepted += 1
@@ -393,6 +415,7 @@ class _Batch:
             entry.late += 1
         if key in self.values:
             entry.superseded += 1
+            self._earlier.setdefault(key, []).append(self.values[key])
         elif entry.newest_ns is not None and time_ns <= entry.newest_ns:
             self.uncertain.setdefault(entry.id, set()).add(time_ns)
         self.values[key] = value

@@ -18,18 +18,20 @@ class MemoryEngine:
     """Keeps rows by series.
 
     ``poison``: values it refuses; ``is_down``: nothing is taken; ``dies_after``: a write is, and its answer is lost;
-    ``loses_deletes``: a deletion never arrives.
+    ``loses_writes``, ``loses_deletes``: such a one never arrives.
     """
 
     def __init__(self) -> None:
         self.rows: dict[SeriesName, dict[int, Value]] = {}
         self.poison: set[Value] = set()
-        self.is_down = self.dies_after = self.loses_deletes = False
+        self.is_down = self.dies_after = self.loses_writes = self.loses_deletes = False
         self.writes = 0
 
     def write(self, lines: bytes) -> None:
         """Take all lines or none."""
         self._check()
+        if self.loses_writes:
+            raise StoreError("connection reset")
         self.writes += 1
         found = [_parsed(line) for line in re.split(r"\n(?=reading,)", lines.decode())]
         if refused := [value for *_, value in found if value in self.poison]:

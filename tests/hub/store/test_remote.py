@@ -30,7 +30,8 @@ class World:
     def restart(self) -> None:
         """Begin again with what is on the disk."""
         self.store.close()
-        self.engine.is_down = self.engine.dies_after = self.engine.loses_deletes = False
+        self.engine.is_down = self.engine.dies_after = False
+        self.engine.loses_writes = self.engine.loses_deletes = False
         self.store = RemoteStore(self.engine, Sidecar(self._path))
 
     def frame(self, *readings: tuple[int, Value], channel: str = "t") -> Frame:
@@ -131,6 +132,38 @@ def test_refused_correction_replaces_nothing(world: World) -> None:
 
     assert world.store.counters([1]) == [SeriesCounters(1, 3, 0, 2, late=1, refused=1)]
     assert world.store.read([1], *FOREVER, 9)[0] == Row(1, T0, 1.0)
+
+
+@pytest.mark.parametrize("poison", [{1.0}, {2.0}, {2.0, 3.0}, {3.0}, {1.0, 2.0, 3.0}])
+@pytest.mark.parametrize("slices", [[4], [1, 1, 1, 1], [2, 2]])
+@pytest.mark.parametrize("is_cut_off", [False, True])
+def test_refused_correction_in_the_same_write(
+    world: World, poison: set[Value], slices: list[int], is_cut_off: bool
+) -> None:
+    """What it was to replace is stored in its stead, and counted so, in whatever slices the frames come."""
+    world.store.write(numbered([world.frame((5, 0.0), (9, 0.0))]))
+    frames = numbered([world.frame((6, 1.0)), world.frame((6, 2.0)), world.frame((6, 3.0), (5, 2.0)),
+                       world.frame((10, 4.0), (5, 3.0))], 2)  # fmt: skip
+    if is_cut_off:
+        world.engine.loses_writes = True
+        with pytest.raises(StoreError):
+            world.store.write(frames)
+        world.restart()
+    world.engine.poison = poison
+    at = 0
+    for size in slices:
+        world.store.write(frames[at : at + size])
+        at += size
+
+    values = {6: [value for value in (1.0, 2.0, 3.0) if value not in poison][-1:],
+              5: [value for value in (0.0, 2.0, 3.0) if value not in poison][-1:]}  # fmt: skip
+    rows = 3 + len(values[6])
+    (ledger,) = world.store.counters([1])
+    assert [row.value for row in world.store.read([1], *FOREVER, 9)] == [*values[5], *values[6], 0.0, 4.0]
+    # One that was replaced in time was never sent, so nobody refused it.
+    assert (ledger.accepted, ledger.accepted - ledger.superseded - ledger.refused, ledger.rows) == (8, rows, rows)
+    assert len(world.store.refusals()) == ledger.refused
+    assert world.store.latest([1]) == [Row(1, T0 + 10 * S, 4.0)]
 
 
 def test_newest_beside_a_refused_one(world: World) -> None:
