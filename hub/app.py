@@ -185,18 +185,21 @@ class Hub:
         )
 
     def _aging(self) -> tuple[Retention | None, DiskBudget | None]:
-        """Return what drops old readings, and what too many: not of a store whose engine does so itself."""
-        if not isinstance(self.store, RetainingStore):
-            return None, None
-        keeps_all = self.store.keeps_all
-        if keeps_all and self.config.keep_raw is None:
-            _log.warning("readings are kept for ever: this folder is of a hub that dropped none; set keep_raw to drop")
-        policies = Policies(self.config, keeps_all=keeps_all)
+        """Return what drops old readings, which a server does itself, and what keeps the hub's files small enough."""
         journal = self.journal
         budget = DiskBudget(
             self.store, lambda: journal.statistics().bytes, self._all_series, self.config.disk_budget,
             trim=self._trim_journal,
         )  # fmt: skip
+        if not isinstance(self.store, RetainingStore):
+            given = {"keep_raw", "keep_rollups", "retention"} & self.config.model_fields_set
+            if given:
+                _log.warning("%s set, without effect: the store's server keeps readings", ", ".join(sorted(given)))
+            return None, budget
+        keeps_all = self.store.keeps_all
+        if keeps_all and self.config.keep_raw is None:
+            _log.warning("readings are kept for ever: this folder is of a hub that dropped none; set keep_raw to drop")
+        policies = Policies(self.config, keeps_all=keeps_all)
         return Retention(self.store, policies, self._all_series, now_ns=self.clock), budget
 
     def _steady_clock(self) -> SteadyClock:

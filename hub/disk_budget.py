@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from hub.model import Series
 from hub.retention import repeat
-from hub.store.base import RetainingStore
+from hub.store.base import RetainingStore, Store
 from hub.store.rollup import HOUR_NS
 
 _log = logging.getLogger("hub.disk_budget")
@@ -56,6 +56,7 @@ class DiskBudget:
     ``is_full``: there is nothing left to drop and the budget is exceeded: devices wait with what they have.
 
     Args:
+        store: if its readings are on a server nothing is dropped, and the journal, which waits for it, may grow so far.
         journal_bytes: what the journal's file has in use; called in a thread.
         series: all that there are; called in a thread.
         limit_bytes: the budget; None: there is none.
@@ -65,7 +66,7 @@ class DiskBudget:
 
     def __init__(
         self,
-        store: RetainingStore,
+        store: Store,
         journal_bytes: Callable[[], int],
         series: Callable[[], Sequence[Series]],
         limit_bytes: int | None,
@@ -96,24 +97,8 @@ class DiskBudget:
         if self._limit_bytes is None or not self._is_exceeded(self._limit_bytes):
             self._say(False)
             return
-        numbers, before = [series.id for series in self._series()], self.dropped_early
-        while self._used() > self._limit_bytes * (1 - _FREED_SHARE):
-            oldest_ns = self._store.oldest(numbers)
-            border_ns = self._now_ns() - LEAST_RAW_NS
-            if oldest_ns is not None:
-                border_ns = min(border_ns, (oldest_ns // HOUR_NS + 1) * HOUR_NS)
-            dropped = 0 if oldest_ns is None else self._store.drop_before(numbers, border_ns)
-            if not dropped:
-                break
-            self.dropped_early += dropped
-            yield dropped
-        while given_back := self._store.give_back(int(self._limit_bytes * _FREED_SHARE)):
-            yield given_back
-        if self.dropped_early > before:
-            _log.warning(
-                "disk budget reached: readings dropped before their time count=%d; their sums are kept",
-                self.dropped_early - before,
-            )
+        if isinstance(self._store, RetainingStore):
+            yield from self._drop(self._store, self._limit_bytes)
         self._say(self._used() > self._limit_bytes)
 
     def sizing(self, dropped: int) -> Sizing:
@@ -145,8 +130,30 @@ class DiskBudget:
         self._trim()
         return self._used() > limit_bytes
 
+    def _drop(self, store: RetainingStore, limit_bytes: int) -> Iterator[int]:
+        numbers, before = [series.id for series in self._series()], self.dropped_early
+        while self._used() > limit_bytes * (1 - _FREED_SHARE):
+            oldest_ns = store.oldest(numbers)
+            border_ns = self._now_ns() - LEAST_RAW_NS
+            if oldest_ns is not None:
+                border_ns = min(border_ns, (oldest_ns // HOUR_NS + 1) * HOUR_NS)
+            dropped = 0 if oldest_ns is None else store.drop_before(numbers, border_ns)
+            if not dropped:
+                break
+            self.dropped_early += dropped
+            yield dropped
+        while given_back := store.give_back(int(limit_bytes * _FREED_SHARE)):
+            yield given_back
+        if self.dropped_early > before:
+            _log.warning(
+                "disk budget reached: readings dropped before their time count=%d; their sums are kept",
+                self.dropped_early - before,
+            )
+
     def _used(self) -> int:
-        return self._journal_bytes() + self._store.used_bytes()
+        store = self._store
+        of_store = store.used_bytes() if isinstance(store, RetainingStore) else store.statistics().bytes
+        return self._journal_bytes() + of_store
 
     def _say(self, is_full: bool) -> None:
         if is_full and not self.is_full:

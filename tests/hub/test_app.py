@@ -211,6 +211,20 @@ async def test_devices_wait_while_the_disk_budget_is_exceeded(tmp_path: Path) ->
             await hub.imports.take("default", "f" * 32, [Sent("d", body, (Channel("x", "Cel", ValueType.FLOAT),))])
 
 
+async def test_settings_of_a_store_on_a_server(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """How long readings are kept is the server's business, which is said; the hub's own files keep to the budget."""
+    store = "victoriametrics+http://127.0.0.1:1"
+    config = Config(data=tmp_path, port=0, store=store, keep_raw="1d", disk_budget=64 * 1024**2)  # type: ignore[arg-type]
+    async with Hub(config) as hub:
+        assert hub.retention is None
+        assert hub.disk_budget is not None
+        hub.disk_budget.is_full = True
+
+        assert not hub.can_take()
+
+    assert "keep_raw set, without effect" in caplog.text
+
+
 async def test_goodbye_spreads_the_return(tmp_path: Path) -> None:
     """Every connection is told its own moment to come back."""
     async with Hub(Config(data=tmp_path / "data")) as hub:

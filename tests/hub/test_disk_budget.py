@@ -9,7 +9,10 @@ import pytest
 from hub.disk_budget import LEAST_RAW_NS, DiskBudget
 from hub.store.columns import ColumnStore
 from hub.store.embedded import EmbeddedStore
+from hub.store.remote import RemoteStore
+from hub.store.sidecar import Sidecar
 from tests.support.frames import T0, FrameMaker, numbered
+from tests.support.memory_engine import MemoryEngine
 
 S = 10**9
 HOUR_NS = 3600 * S
@@ -119,3 +122,16 @@ def test_sizing_says_how_long_it_goes_well(store: EmbeddedStore | ColumnStore) -
     assert found.days_left is not None
     assert found.days_left > 0
     assert (found.budget_bytes, found.journal_bytes, found.readings) == (rig.limit_bytes, 1000, HOURS * 7200 + 500)
+
+
+def test_devices_wait_when_a_server_takes_nothing(tmp_path: Path) -> None:
+    """Readings on a server cannot be dropped here: the journal that waits for it may grow to the budget, not beyond."""
+    journal_bytes = 999
+    with closing(RemoteStore(MemoryEngine(), Sidecar(tmp_path / "readings.sqlite3"))) as store:
+        budget = DiskBudget(store, lambda: journal_bytes, list, 1000)
+
+        assert (list(budget.slices()), budget.is_full) == ([], False)
+        journal_bytes = 1001
+        assert (list(budget.slices()), budget.is_full) == ([], True)
+        journal_bytes = 999
+        assert (list(budget.slices()), budget.is_full) == ([], False)
