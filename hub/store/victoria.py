@@ -5,10 +5,11 @@ Owns: what goes where, what is counted, when a frame counts as kept. Place: `sto
 
 Theory of operation. A write first counts its frames in the file, then sends them: what the server does not get, or
 loses, is sent again from the journal and not counted twice. The server acknowledges what it holds in memory only, and
-loses the last 5 to 7 s of it when it is killed; so a frame counts as kept when it was acknowledged `HOLD_S` ago and the
-server has not started anew since. After a restart ``applied`` falls back to the last frame that is kept, and the
-consumer reads the journal again from there; a reading that is sent twice is one reading. What the server says is
-believed only if it is still the same afterwards: one that started anew answers well, and without what it lost.
+loses the last 10 s of it when it is killed; so a frame counts as kept when it was acknowledged `HOLD_S` ago and the
+server has not started anew since. Time in which it may have stood still, with all of its machine, does not count.
+After a restart ``applied`` falls back to the last frame that is kept, and the consumer reads the journal again from
+there; a reading that is sent twice is one reading. What the server says is believed only if it is still the same
+afterwards: one that started anew answers well, and without what it lost.
 
 The server keeps any of two values of one instant. So the first goes to it, a correction to the file, where it stands
 for its instant; so do text and whatever `store.victoria_wire.is_kept` refuses.
@@ -47,8 +48,11 @@ from hub.store.victoria_wire import (
 
 _log = logging.getLogger("hub.store.victoria")
 
-# Twice what was lost when the server was killed: it writes to its disk each 5 s.
-HOLD_S = 15.0
+# What was acknowledged up to 9.5 s before was lost when the server was killed. By its source a line waits up to 2 s to
+# be in a block, that must be 5 s old at a look each 5 s, and is then written: twice all that, and a slow disk.
+HOLD_S = 30.0
+# The consumer looks at the server each 5 s. If the next look is later, the server may have stood still for the rest.
+_LONGEST_STEP_S = 6.0
 # Rows of a page of `dump`: about 2 MB in memory.
 _DUMP_ROWS = 10_000
 # Lines of one request: 500 kB.
@@ -70,7 +74,7 @@ class VictoriaStore:
     Args:
         path: the file beside it; made when absent, its directory must exist.
         server: it need not run yet; closed with the store.
-        hold_s: how long after its acknowledgement the server may still lose a frame.
+        hold_s: how long after its acknowledgement the server, running, may still lose a frame.
         clock: monotonic seconds. wall_ns: time of day, beyond which the server takes nothing.
 
     Raises:
@@ -94,9 +98,11 @@ class VictoriaStore:
         self._lock = threading.Lock()
         self._figures: ServerFigures | None = None
         self._retention_ms = 0
-        # Whole second of an acknowledgement → last frame in it, and when it was.
+        # For how long the server was seen to run, and when that was last.
+        self._served_s, self._met_at_s = 0.0, clock()
+        # Whole second of an acknowledgement → last frame in it, and when it was, in the server's running time.
         self._waiting: dict[int, tuple[int, float]] = {}
-        self._erased_at_s = clock()
+        self._erased_at_s = 0.0
         # Something that is counted, or an erasure, is not on the server.
         self._is_torn = False
         # Frames up to here may have been lost, those above ``applied`` still are.
@@ -124,8 +130,8 @@ class VictoriaStore:
                 self._send(self._again(again))
             if len(again) < len(fresh):
                 self._send(self._count(fresh[len(again) :]))
-            now = self._clock()
-            self._waiting[int(now)] = (fresh[-1].offset, now)
+            now_s = self._running_s(self._clock())
+            self._waiting[int(now_s)] = (fresh[-1].offset, now_s)
             self.applied = fresh[-1].offset
             self._is_torn = self.applied < self._file.sent
 
@@ -137,8 +143,10 @@ class VictoriaStore:
         """
         with self._lock:
             now = self._clock()
-            if not self._meet():
-                self._keep(now)
+            is_same = not self._meet()
+            self._served_s, self._met_at_s = self._running_s(now), now
+            if is_same:
+                self._keep()
             return self._file.kept
 
     def rewind(self, offset: int) -> None:
@@ -250,7 +258,7 @@ class VictoriaStore:
                 # The next to meet the server tells it again, before anything is sent.
                 self._figures, self._is_torn = None, True
                 raise
-            self._erased_at_s = self._clock()
+            self._erased_at_s = self._running_s(self._clock())
             return sum(rows.values())
 
     def statistics(self) -> StoreStatistics:
@@ -279,7 +287,7 @@ class VictoriaStore:
             self.applied = min(self.applied, self._file.kept)
             # What it forgot it may remember again; what came later comes again, too.
             self._forget(self._file.erasing())
-            self._erased_at_s = self._clock()
+            self._erased_at_s = self._running_s(self._clock())
             self._is_torn = self.applied < self._file.sent
         elif found.refused > known.refused or found.ignored > known.ignored:
             _log.error(
@@ -304,12 +312,16 @@ class VictoriaStore:
         if known is not None and not is_safe and parse_metrics(self._server.get("/metrics")).is_another(known):
             raise StoreError(_SENT_AGAIN)
 
-    def _keep(self, now: float) -> None:
+    def _running_s(self, now: float) -> float:
+        """Return for how long the server ran until ``now`` at least."""
+        return self._served_s + min(now - self._met_at_s, _LONGEST_STEP_S)
+
+    def _keep(self) -> None:
         """Note what was acknowledged long enough ago."""
         # Erasures first: one that was still noted would be said again, and take with it what came later and is kept.
-        if self._erased_at_s + self._hold_s <= now and (erased := self._file.erasing()):
+        if self._erased_at_s + self._hold_s <= self._served_s and (erased := self._file.erasing()):
             self._file.erased(erased)
-        done = [second for second, (_, at) in self._waiting.items() if at + self._hold_s <= now]
+        done = [second for second, (_, at) in self._waiting.items() if at + self._hold_s <= self._served_s]
         if done:
             kept = max(self._waiting.pop(second)[0] for second in done)
             self._file.keep(max(kept, self._file.kept))

@@ -38,6 +38,14 @@ class Place:
         self.store = VictoriaStore(self.path, self.server, clock=lambda: self.now_s, wall_ns=lambda: self.wall_ns)
         return self.store
 
+    def wait(self, seconds: float) -> None:
+        """Let time pass and look at the server each 5 s, as the consumer does."""
+        while seconds > 0:
+            step = min(seconds, 5.0)
+            self.now_s += step
+            seconds -= step
+            self.store.sync()
+
     def rows(self) -> list[tuple[int, object]]:
         """Return (ms since T0, value) of all readings of series 1."""
         return [((row.time_ns - T0) // MS, row.value) for row in self.store.read([1], *FOREVER, 10**6)]
@@ -61,22 +69,40 @@ def frames(*values: float, first: int = 1, maker: FrameMaker | None = None) -> l
 def test_frames_are_kept_only_when_the_server_had_time(place: Place) -> None:
     """The journal may forget a frame `HOLD_S` after its acknowledgement, not before."""
     place.store.write(frames(1.0, 2.0))
-    place.now_s += 5
+    place.wait(5)
     place.store.write(frames(1.0, 2.0, 3.0))
 
-    place.now_s = 100 + HOLD_S - 0.1
+    place.wait(HOLD_S - 5.5)
     assert place.store.sync() == 0
-    place.now_s = 100 + HOLD_S
+    place.wait(0.5)
     assert place.store.sync() == 2
-    place.now_s += 5
+    place.wait(5)
     assert place.store.sync() == 3
+
+
+def test_time_in_which_the_server_may_have_stood_still_does_not_count(place: Place) -> None:
+    """One that was frozen, or its machine, answers at once when it goes on, and has written nothing meanwhile."""
+    place.store.write(frames(1.0))
+    place.wait(HOLD_S - 20)
+    place.now_s += 3600
+    place.store.write(frames(1.0, 2.0))
+
+    assert place.store.sync() == 0
+    place.wait(5)
+    assert place.store.sync() == 0
+    place.wait(10)
+    assert place.store.sync() == 1
+    place.wait(10)
+    assert place.store.sync() == 1
+    place.wait(10)
+    assert place.store.sync() == 2
 
 
 def test_restarted_server_gets_again_what_it_lost(place: Place) -> None:
     """After its restart the store falls back to what was kept; sent again, all is there once, and counted once."""
     all_frames = frames(1.0, 2.0, 3.0, 4.0)
     place.store.write(all_frames[:1])
-    place.now_s += HOLD_S
+    place.wait(HOLD_S)
     assert place.store.sync() == 1
     place.store.write(all_frames[:3])
     place.server.restart(lost=1)
@@ -88,7 +114,7 @@ def test_restarted_server_gets_again_what_it_lost(place: Place) -> None:
 
     assert place.rows() == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
     assert place.store.counters([1]) == [SeriesCounters(1, 4, 0, 4)]
-    place.now_s += HOLD_S
+    place.wait(HOLD_S)
     assert place.store.sync() == 4
 
 
@@ -99,7 +125,7 @@ def test_restart_within_the_same_second_is_seen(place: Place) -> None:
     place.server.restart(lost=1)
     place.server.started -= 1
 
-    place.now_s += HOLD_S
+    place.wait(HOLD_S)
 
     assert place.store.sync() == 0
 
@@ -150,7 +176,7 @@ def test_history_with_a_hole_is_an_error(place: Place) -> None:
 def test_restart_costs_no_answer_when_all_was_kept(place: Place) -> None:
     """What the server has on its disk it has after a restart, too."""
     place.store.write(frames(1.0, 2.0))
-    place.now_s += HOLD_S
+    place.wait(HOLD_S)
     place.store.sync()
     place.server.restart(lost=0)
 
@@ -299,7 +325,8 @@ def test_erasure_that_is_certain_is_not_said_again(place: Place) -> None:
     place.store.write(frames(1.0, maker=maker))
     place.store.erase([1])
     place.store.write(frames(1.0) + frames(2.0, first=2, maker=maker))
-    place.now_s += HOLD_S
+    place.wait(HOLD_S - 5)
+    place.now_s += 5
     with closing(sqlite3.connect(place.path)) as fault:
         fault.execute("CREATE TRIGGER t BEFORE DELETE ON erasing BEGIN SELECT RAISE(ABORT, 'no'); END")
         fault.commit()
