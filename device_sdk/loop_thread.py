@@ -7,6 +7,7 @@ runs already and cannot run another.
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import wait
@@ -23,6 +24,10 @@ class LoopThread:
 
     Nothing is handed over ahead, so nothing waits that nobody took. Leaving the block cancels what is left in the loop,
     closes it and ends the thread. A daemon: a block that is never left does not keep a program from ending.
+
+    A generator that was never ended is closed wherever the collector finds it: while the interpreter ends, when no
+    other thread runs any more, or in the loop's own thread. Nothing can be waited for there; `run` raises
+    GeneratorExit then, which closing takes for an end.
     """
 
     def __init__(self) -> None:
@@ -36,10 +41,14 @@ class LoopThread:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join()
+        if self._may_wait():
+            self._thread.join()
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         """Wait for a coroutine and return what it returns; interrupted (by a KeyboardInterrupt), cancel it."""
+        if not self._may_wait():
+            coroutine.close()
+            raise GeneratorExit
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             # Not for ever at once: an interrupt that comes just before the wait begins would be seen at its end.
@@ -49,6 +58,9 @@ class LoopThread:
         except BaseException:
             future.cancel()
             raise
+
+    def _may_wait(self) -> bool:
+        return not sys.is_finalizing() and threading.current_thread() is not self._thread
 
     def _serve(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:

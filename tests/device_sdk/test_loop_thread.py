@@ -2,7 +2,10 @@
 
 import asyncio
 import signal
+import subprocess
+import sys
 import threading
+from collections.abc import Generator
 
 import pytest
 
@@ -60,6 +63,61 @@ def test_an_interrupt_cancels_what_is_waited_for() -> None:
 
     assert cancelled.is_set()
     assert _threads() == []
+
+
+UNFINISHED = """
+import asyncio
+from device_sdk.loop_thread import LoopThread
+
+def numbers():
+    with LoopThread() as thread:
+        try:
+            while True:
+                yield thread.run(asyncio.sleep(0, 1))
+        finally:
+            thread.run(asyncio.sleep(0))
+
+left = numbers()
+print(next(left))
+"""
+
+
+def test_program_ends_with_a_loop_that_was_not_left() -> None:
+    """Its generator is closed while the interpreter ends: nothing is waited for, nothing is said."""
+    done = subprocess.run([sys.executable, "-c", UNFINISHED], capture_output=True, text=True, timeout=20, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
+def test_generator_that_is_closed_in_the_loops_own_thread_ends_it() -> None:
+    """The collector runs in any thread, also in the one that would have to be waited for."""
+    threads: list[threading.Thread] = []
+
+    def numbers() -> Generator[int, None, None]:
+        with LoopThread() as thread:
+            try:
+                threads.extend(_threads())
+                while True:
+                    yield thread.run(_one())
+            finally:
+                thread.run(_one())
+
+    left = numbers()
+    next(left)
+    loop_thread: LoopThread = left.gi_frame.f_locals["thread"]
+
+    loop_thread.run(_close(left))
+
+    threads[0].join(5)
+    assert not threads[0].is_alive()
+
+
+async def _one() -> int:
+    return 1
+
+
+async def _close(generator: Generator[int, None, None]) -> None:
+    generator.close()
 
 
 async def _loop() -> asyncio.AbstractEventLoop:
