@@ -26,6 +26,8 @@ ParseCell = Callable[[Any], Value | None]
 EXPORTED = ("device", "channel", "time", "time_unix_ms", "value", "unit")
 _BLANK = frozenset({"", "na", "n/a", "nan", "null", "none", "-"})
 _INT = re.compile(r"0|-?[1-9][0-9]*")
+# How far the texts of one row may go; a row with more has lost a quote, and each line would open the next one for ever.
+_LINES_JOINED, _CHARS_JOINED = 1000, 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ def plain_value(text: str) -> Value | None:
 
 def _records(lines: Lines, delimiter: str, width: int) -> Iterator[tuple[int, Sequence[Cell]] | Refused]:
     """Yield the rows; one that cannot be right costs its first line only, also when a quote in it is never closed."""
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    reader = csv.reader(_Joined(lines), delimiter=delimiter, strict=True)
     while True:
         lines.mark()
         first = lines.number + 1
@@ -148,6 +150,27 @@ def _records(lines: Lines, delimiter: str, width: int) -> Iterator[tuple[int, Se
             yield Refused(first, why or f"{len(cells)} cells; the header has {width}", quoted(text))
             # Of lines that were given back: they are handed on as empty ones now.
             yield from faults
+
+
+class _Joined:
+    """Hands on the lines of one row, as many as one may have."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+        self._chars = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        count = len(self._lines.taken)
+        if not count:
+            self._chars = 0
+        if count >= _LINES_JOINED or self._chars > _CHARS_JOINED:
+            raise csv.Error(f"a row of more than {_LINES_JOINED} lines or {_CHARS_JOINED} characters: a quote is open")
+        line = next(self._lines)
+        self._chars += len(line)
+        return line
 
 
 def as_it_is(value: Value | None) -> Value | None:

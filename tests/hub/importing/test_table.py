@@ -93,6 +93,23 @@ def test_quote_that_is_never_closed_costs_one_line_also_among_quotes() -> None:
     assert [i.line for i in items if isinstance(i, Refused)] == [2]
 
 
+def test_quotes_that_open_one_another_are_read_in_bounded_memory() -> None:
+    """Each line closes one quote and opens the next: they are one row without an end, and no line may cost them all."""
+    count = 20_000
+    data = b"time,t,h\n" + b'a","x\n' * count
+    lines = Lines(BytesIO(data), len(data))
+    next(lines)
+    most = found = 0
+
+    for item in read_csv(lines, WIDE, time_of, 3):
+        most = max(most, lines.position - 6 * (lines.number - 1))
+        found += isinstance(item, Refused)
+        if found == 50:
+            break
+
+    assert most < 50_000
+
+
 def test_bad_cell_costs_itself_alone() -> None:
     """The other cells of its row are readings; the reason names the channel."""
     items = read(f"time,t,h\n{ISO},{'x' * 2000},2\n")
