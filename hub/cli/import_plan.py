@@ -88,7 +88,8 @@ def _csv_plan(file: Path, how: Reading) -> Plan:
     from hub.importing.source import open_csv, read_header
     from hub.importing.table import exported_layout
 
-    header, delimiter = read_header(file, how.delimiter or ("\t" if file.suffix.lower() == ".tsv" else None))
+    given = "\t" if how.delimiter is None and file.suffix.lower() == ".tsv" else how.delimiter
+    header, delimiter = read_header(file, given)
     layout: Layout | None = exported_layout(header)
     told: object = "export"
     if layout is None:

@@ -58,15 +58,23 @@ def read_header(path: Path, delimiter: str | None = None) -> tuple[list[str], st
     """Return the names of a CSV file's columns, and the delimiter: the one given, or what the header has most of.
 
     Raises:
-        BadRequestError: there is no header.
+        BadRequestError: there is no header, or none can be read; or the delimiter is none.
     """
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+        raise BadRequestError(f"delimiter {delimiter!r}: it is one character, such as ';' or '|'")
     with path.open("rb") as file:
         lines = Lines(file, path.stat().st_size)
         first = next(lines, "")
+    for fault in lines.take_faults():
+        raise BadRequestError(f"{path}: line 1: {fault.reason}; it must name the columns, in UTF-8")
     if not first.strip():
         raise BadRequestError(f"{path}: its first line must hold the names of the columns")
     found = delimiter or max(_DELIMITERS, key=first.count)
-    return [cell.strip() for cell in next(csv.reader([first], delimiter=found))], found
+    try:
+        return [cell.strip() for cell in next(csv.reader([first], delimiter=found))], found
+    except csv.Error as error:
+        # As of a Macintosh, where lines end in CR alone.
+        raise BadRequestError(f"{path}: line 1: {error}; lines must end in LF or CR LF") from error
 
 
 @contextmanager

@@ -48,6 +48,33 @@ def test_file_without_a_header_is_said(tmp_path: Path) -> None:
         read_header(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        ("time,température\n".encode("latin-1"), "UTF-8"), ("time,a\n".encode("utf-16"), "UTF-8"),
+        (b"time,a\r1,2\r", "CR LF"), (b"x," * 600_000, "1048576 bytes"),
+    ],
+    ids=["latin-1", "utf-16", "cr alone", "too long"],
+)  # fmt: skip
+def test_header_that_cannot_be_read_says_why(tmp_path: Path, content: bytes, word: str) -> None:
+    """Not that there is none, and no traceback."""
+    path = tmp_path / "x.csv"
+    path.write_bytes(content)
+
+    with pytest.raises(BadRequestError, match=rf"x\.csv: line 1: .*{word}"):
+        read_header(path)
+
+
+@pytest.mark.parametrize("delimiter", ["", ";;", '"', "\n"])
+def test_delimiter_is_one_character(tmp_path: Path, delimiter: str) -> None:
+    """Anything else is said."""
+    path = tmp_path / "x.csv"
+    path.write_text("time,a\n")
+
+    with pytest.raises(BadRequestError, match="one character"):
+        read_header(path, delimiter)
+
+
 def test_csv_is_read_behind_its_header(tmp_path: Path) -> None:
     """Up to the size that the name is of, with how far that is."""
     path = tmp_path / "x.csv"
