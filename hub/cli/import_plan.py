@@ -60,6 +60,7 @@ class Reading:
     precision: Precision = Precision.NS
     tz: str | None = None
     delimiter: str | None = None
+    decimal_comma: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def make_plan(file: Path, how: Reading) -> Plan:
     if form is None:
         raise CliError(f"{file}: say with --format how it is written: {', '.join(FileFormat)}", ExitCode.USAGE)
     plan = _PLANS[form](file, how)
-    plan.said.update(format=form.value, tz=how.tz)
+    plan.said.update(format=form.value, tz=how.tz, decimal_comma=how.decimal_comma)
     return plan
 
 
@@ -132,14 +133,14 @@ def _parquet_plan(file: Path, how: Reading) -> Plan:
 
 def _layout(file: Path, how: Reading, header: list[str], *, is_text: bool) -> "tuple[Layout, object]":
     """Return the layout of a table, and what tells it from any other; ``is_text``: its cells are."""
-    from hub.importing.table import Long, as_it_is, plain_value
+    from hub.importing.table import Long, as_it_is, comma_value, plain_value
     from simulators.csv_map import MapError
 
     at = header.index
-    parse = plain_value if is_text else as_it_is
+    parse = as_it_is if not is_text else comma_value if how.decimal_comma else plain_value
     try:
         if how.map is not None:
-            return _mapped_layout(header, how.map, is_text=is_text)
+            return _mapped_layout(header, how.map, is_text=is_text, has_comma=how.decimal_comma)
         if {"device", "channel", "time", "value"} <= set(header):
             unit_at = at("unit") if "unit" in header else None
             return Long(at("device"), at("channel"), at("time"), at("value"), unit_at, parse), "long"
@@ -148,18 +149,21 @@ def _layout(file: Path, how: Reading, header: list[str], *, is_text: bool) -> "t
         raise CliError(f"{file}: {error}", ExitCode.USAGE) from error
 
 
-def _mapped_layout(header: list[str], path: Path, *, is_text: bool) -> "tuple[Layout, object]":
-    from hub.importing.table import ChannelColumn, Wide, as_it_is
-    from simulators.csv_map import load_map, parse_value
+def _mapped_layout(header: list[str], path: Path, *, is_text: bool, has_comma: bool) -> "tuple[Layout, object]":
+    from hub.importing.table import ChannelColumn, ParseCell, Wide, as_it_is, with_point
+    from simulators.csv_map import ColumnType, load_map, parse_value
+
+    def parser(type_: ColumnType) -> ParseCell:
+        if not is_text:
+            return as_it_is
+        if has_comma and type_ == "float":
+            return lambda text: parse_value(with_point(text), type_)
+        return partial(parse_value, type_=type_)
 
     mapped = load_map(path, header)
     columns = tuple(
-        ChannelColumn(
-            header.index(c.name), c.device, c.channel, c.unit,
-            partial(parse_value, type_=c.type) if is_text else as_it_is,
-        )
-        for c in mapped.columns
-    )  # fmt: skip
+        ChannelColumn(header.index(c.name), c.device, c.channel, c.unit, parser(c.type)) for c in mapped.columns
+    )
     return Wide(header.index(mapped.time), columns), [str(mapped), header]
 
 

@@ -44,6 +44,7 @@ def import_history(
         str | None, typer.Option(help="Zone of times that have none: Europe/Brussels, or an offset +01:00.")
     ] = None,
     delimiter: Annotated[str | None, typer.Option(help="CSV: between cells; found in the header.")] = None,
+    decimal_comma: Annotated[bool, typer.Option("--decimal-comma", help="CSV: numbers are written as 20,5.")] = False,
     refused: Annotated[
         Path | None, typer.Option(help="Write every refused line to this new CSV file: line, reason, text.")
     ] = None,
@@ -57,7 +58,7 @@ def import_history(
     A line that cannot be read, or that the hub refuses, loses nothing else; then the exit code is 1. Names of devices
     need not be enrolled. The token must be an admin's.
     """
-    how = Reading(format, device, channel, device_column, time, map, precision, tz, delimiter)
+    how = Reading(format, device, channel, device_column, time, map, precision, tz, delimiter, decimal_comma)
     reports = {}
     with ExitStack() as stack:
         out = None if refused is None else stack.enter_context(_open_refused(refused))

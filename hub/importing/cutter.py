@@ -14,7 +14,7 @@ from device_sdk.reading import Value, ValueType, type_of
 from device_sdk.wire import CHAIN_START, MAX_CHANNELS, next_chain
 from hub.importing.row import Row
 
-VERSION = 1
+VERSION = 2
 # Readings in memory before they are cut, over all devices: 20 MB as Python holds numbers, and as much of texts. A file
 # of 20,000 devices, a row of each in turn, has frames of five readings then; a frame costs a hub as much as a hundred.
 BLOCK_READINGS = 100_000

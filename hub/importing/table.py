@@ -25,6 +25,7 @@ ParseCell = Callable[[Any], Value | None]
 # What `hub.gateway.export` writes; `received` may follow.
 EXPORTED = ("device", "channel", "time", "time_unix_ms", "value", "unit")
 _BLANK = frozenset({"", "na", "n/a", "nan", "null", "none", "-"})
+_WITH_COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
 _INT = re.compile(r"0|-?[1-9][0-9]*")
 # How far the texts of one row may go; a row with more has lost a quote, and each line would open the next one for ever.
 _LINES_JOINED, _CHARS_JOINED = 1000, 1024 * 1024
@@ -112,8 +113,14 @@ def exact_value(text: str) -> Value | None:
 
 
 def plain_value(text: str) -> Value | None:
-    """Return what a person would take a cell for: nothing, a number (a float), true or false, else text."""
+    """Return what a person would take a cell for: nothing, a number (a float), true or false, else text.
+
+    Raises:
+        RowError: a number with a comma: a thousand and five tenths are written alike, and a text is neither.
+    """
     text = text.strip()
+    if "," in text and _WITH_COMMA.fullmatch(text):
+        raise RowError(f"{text[:40]!r} is a number with a comma: say --decimal-comma, or --map the column as text")
     word = text.lower()
     if word in _BLANK:
         return None
@@ -124,6 +131,16 @@ def plain_value(text: str) -> Value | None:
         return text if "_" in text else float(text)
     except ValueError:
         return text
+
+
+def comma_value(text: str) -> Value | None:
+    """Return the same of a table whose numbers have a comma for the point."""
+    return plain_value(with_point(text))
+
+
+def with_point(text: str) -> str:
+    """Return a number as Python writes it; what is no number with a comma stays as it is."""
+    return text.replace(",", ".") if "," in text and _WITH_COMMA.fullmatch(text.strip()) else text
 
 
 def _records(lines: Lines, delimiter: str, width: int) -> Iterator[tuple[int, Sequence[Cell]] | Refused]:

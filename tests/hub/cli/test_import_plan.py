@@ -25,6 +25,7 @@ def items(path: Path, how: Reading) -> list[Item]:
         ("d.tsv", "when\tc\n2024-01-01 00:00:00\t1\n", Reading(time="when", tz="UTC")),
         ("a.csv", "time,who,c\n1704067200,d,1\n", Reading(device_column="who")),
         ("a.txt", "device;channel;time;value\nd;c;1704067200000;1\n", Reading(format=FileFormat.CSV)),
+        ("a.csv", "time;c\n1704067200;1,0\n", Reading(device="d", decimal_comma=True)),
         ("a.jsonl", '{"device":"d","channel":"c","time":1704067200,"value":1.0}\n', Reading()),
         ("a.lp", "m,host=d c=1 1704067200\n", Reading(channel="{field}", precision=Precision.S)),
         ("a.lp", "c,room=d value=1 1704067200000000000\n", Reading(device="{room}", channel="{measurement}")),
@@ -47,11 +48,28 @@ def test_what_decides_the_readings_is_in_the_name_of_the_import(tmp_path: Path) 
     path.write_text("time,when,c\n1,2,3\n")
     (tmp_path / "a.lp").touch()
     hows = [Reading(), Reading(tz="UTC"), Reading(device="x"), Reading(time="when"), Reading(device_column="c")]
+    hows.append(Reading(decimal_comma=True))
 
     said = [str(make_plan(path, how).said) for how in hows]
     said += [str(make_plan(tmp_path / "a.lp", how).said) for how in (Reading(), Reading(precision=Precision.S))]
 
     assert len(set(said)) == len(said)
+
+
+def test_map_knows_the_decimal_comma(tmp_path: Path) -> None:
+    """Of its numbers, not of its texts."""
+    path, columns = tmp_path / "a.csv", tmp_path / "map.toml"
+    path.write_text("time;a;b\n1704067200;-20,5;1,5\n")
+    columns.write_text(
+        "".join(
+            f'[[column]]\nname = "{name}"\ndevice = "d"\nchannel = "{name}"\ntype = "{type_}"\n'
+            for name, type_ in (("a", "float"), ("b", "str"))
+        )
+    )
+
+    found = items(path, Reading(map=columns, decimal_comma=True))
+
+    assert [item.value for item in found if isinstance(item, Row)] == [-20.5, "1,5"]
 
 
 def test_format_that_nobody_knows_is_asked_for(tmp_path: Path) -> None:

@@ -83,6 +83,16 @@ def test_bad_line_loses_nothing_else(bad: str, word: str) -> None:
     assert bool(refused) or "\x00" in bad
 
 
+def test_number_with_a_comma_is_asked_about() -> None:
+    """As a text it would be stored in silence, and its channel be one of texts for ever."""
+    (item, other) = read(f'time,t,h\n{ISO},"-20,5","a, 1,5"\n')
+
+    assert isinstance(item, Refused)
+    assert "--decimal-comma" in item.reason
+    assert isinstance(other, Row)
+    assert other.value == "a, 1,5"
+
+
 def test_quote_that_is_never_closed_costs_one_line_also_among_quotes() -> None:
     """The next quote would close it and make two lines one; their cells do not count up."""
     items = read(f'time,t,h\n{ISO},"1,1\n{ISO},"2","2"\n{ISO},3,"3\n3"\n')
