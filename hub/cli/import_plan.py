@@ -4,7 +4,7 @@ Owns: which options mean what for which format. Place: before `importing`. Times
 ``hub simulate replay``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -65,10 +65,14 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What opens the file once its size is known, and all that decides which readings that gives."""
+    """What opens the file once its size is known, and all that decides which readings that gives.
+
+    ``left_out``: columns that cannot be read.
+    """
 
     open: "Callable[[int], AbstractContextManager[Source]]"
     said: dict[str, object]
+    left_out: Sequence[str] = ()
 
 
 def make_plan(file: Path, how: Reading) -> Plan:
@@ -128,7 +132,7 @@ def _parquet_plan(file: Path, how: Reading) -> Plan:
     header = read_parquet_header(file)
     layout, told = _layout(file, how, header.names, is_text=False)
     parse_time = _time_parser(how.tz)
-    return Plan(lambda _: open_parquet(file, header.rows, layout, parse_time), {"as": told})
+    return Plan(lambda _: open_parquet(file, header.rows, layout, parse_time), {"as": told}, header.left_out)
 
 
 def _layout(file: Path, how: Reading, header: list[str], *, is_text: bool) -> "tuple[Layout, object]":

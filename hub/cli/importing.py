@@ -82,6 +82,8 @@ def _import_file(file: Path, how: Reading, url: str, token: str | None, ca: Path
     if out is not None:
         report.write_to(out)
     plan = make_plan(file, how)
+    if plan.left_out:
+        output.tell(f"{file.name}: left out: {output.printable(', '.join(plan.left_out))}")
     with show_progress(f"{file.name}: looking", file.stat().st_size) as progress:
         id_, size = import_id(file, plan.said, progress.update)
     post = _post(url, token, ca, file.name, id_)

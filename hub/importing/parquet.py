@@ -4,6 +4,7 @@ Owns: how their columns become cells of `table`. Place: after `table`. A door to
 imported when such a file is read, and not before.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,20 +25,26 @@ _UNIT_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 
 @dataclass(frozen=True, slots=True)
 class ParquetHeader:
-    """What is known of a file before its rows: names of the columns that can be read, and how many rows there are."""
+    """What is known of a file before its rows: the columns that can be read, those that cannot, the count of rows."""
 
     names: list[str]
+    left_out: list[str]
     rows: int
 
 
 def read_parquet_header(path: Path) -> ParquetHeader:
-    """Return the columns that hold numbers, switches, texts or times.
+    """Return which columns hold numbers, switches, texts or times.
 
     Raises:
-        BadRequestError: it is no Parquet file, or pyarrow is not installed.
+        BadRequestError: it is no Parquet file, two columns have one name, or pyarrow is not installed.
     """
     with _opened(path) as file:
-        return ParquetHeader(_readable(file.schema_arrow), file.metadata.num_rows)
+        schema = file.schema_arrow
+        names = _readable(schema)
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise BadRequestError(f"{path}: several columns are called {', '.join(twice)}")
+        left_out = [f"{field.name} ({field.type})" for field in schema if not _is_readable(field.type)]
+        return ParquetHeader(names, left_out, file.metadata.num_rows)
 
 
 @contextmanager
@@ -48,13 +55,19 @@ def parquet_items(
 
     Args:
         layout: places count the columns of `read_parquet_header`.
-        parse_time: for times that are text or have no zone.
+        parse_time: for times that are text or a number, or have no zone.
         tell: called with the rows read so far.
+
+    Raises (while they are read):
+        BadRequestError: the file is damaged from a row on.
     """
     with _opened(path) as file:
+        schema = file.schema_arrow
+        has_instants = _is_instant(schema.field(_readable(schema)[layout.time_at]).type)
         yield read_cells(
-            _cells(file, tell), layout, lambda cell: cell if isinstance(cell, int) else parse_time(str(cell))
-        )
+            _cells(path, file, tell), layout,
+            lambda cell: cell if has_instants and isinstance(cell, int) else parse_time(str(cell)),
+        )  # fmt: skip
 
 
 @contextmanager
@@ -65,7 +78,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except ImportError as error:
         raise BadRequestError("reading Parquet needs pyarrow: install telemetry-hub[arrow]") from error
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
             yield file
     except pyarrow.ArrowException as error:
         raise BadRequestError(f"{path}: {error}") from error
@@ -78,17 +91,30 @@ def _readable(schema: Any) -> list[str]:
 def _is_readable(of: Any) -> bool:
     from pyarrow import types
 
-    if types.is_dictionary(of):
-        of = of.value_type
-    checks = (types.is_integer, types.is_floating, types.is_boolean, types.is_string, types.is_large_string,
-              types.is_timestamp)  # fmt: skip
+    of = _plain(of)
+    checks = (types.is_integer, types.is_floating, types.is_decimal, types.is_boolean, types.is_string,
+              types.is_large_string, types.is_string_view, types.is_timestamp, types.is_date)  # fmt: skip
     return any(check(of) for check in checks)
 
 
-def _cells(file: Any, tell: Callable[[int], None]) -> Iterator[tuple[int, Sequence[Cell]]]:
+def _is_instant(of: Any) -> bool:
+    """Say whether it is a time with a zone, which says what no person needs to."""
+    from pyarrow import types
+
+    of = _plain(of)
+    return types.is_timestamp(of) and of.tz is not None
+
+
+def _plain(of: Any) -> Any:
+    from pyarrow import types
+
+    return of.value_type if types.is_dictionary(of) else of
+
+
+def _cells(path: Path, file: Any, tell: Callable[[int], None]) -> Iterator[tuple[int, Sequence[Cell]]]:
     names = _readable(file.schema_arrow)
     number = 0
-    for batch in file.iter_batches(BATCH_ROWS, columns=names):
+    for batch in _batches(path, file, names):
         columns = [_values(batch.column(batch.schema.get_field_index(name))) for name in names]
         if "value" in names:
             exact = [columns[names.index(name)] for name in _EXACT if name in names]
@@ -101,13 +127,28 @@ def _cells(file: Any, tell: Callable[[int], None]) -> Iterator[tuple[int, Sequen
         tell(number)
 
 
+def _batches(path: Path, file: Any, names: list[str]) -> Iterator[Any]:
+    rows = 0
+    try:
+        for batch in file.iter_batches(BATCH_ROWS, columns=names):
+            rows += batch.num_rows
+            yield batch
+    except OSError as error:
+        raise BadRequestError(
+            f"{path}: damaged behind row {rows}: {error}; write the rows before it to another file, and import that"
+        ) from error
+
+
 def _values(column: Any) -> list[Any]:
     """Return a column's cells; times as ns where the zone is known, else as the text that a wall clock shows."""
     from pyarrow import int64, types
 
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     if not types.is_timestamp(column.type):
         values: list[Any] = column.to_pylist()
-        return values
+        written = float if types.is_decimal(column.type) else str if types.is_date(column.type) else None
+        return values if written is None else [None if value is None else written(value) for value in values]
     factor = _UNIT_NS[column.type.unit]
     times = [None if time is None else time * factor for time in column.cast(int64()).to_pylist()]
     return times if column.type.tz is not None else [None if time is None else _wall_clock(time) for time in times]

@@ -1,5 +1,7 @@
 """Parquet files of both layouts, batch by batch."""
 
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from hub.errors import BadRequestError
 from hub.importing.parquet import BATCH_ROWS, parquet_items, read_parquet_header
 from hub.importing.row import Blank, Item, Refused, Row
 from hub.importing.table import ChannelColumn, Layout, Long, Wide, as_it_is
+from simulators.local_time import parse_time
 
 T0 = 1_700_000_000 * 10**9
 LONG = Long(0, 1, 2, 3, None, as_it_is)
@@ -79,6 +82,62 @@ def test_wide_table_in_many_batches(tmp_path: Path) -> None:
         Row(count, "d", "a", T0 + len("2024-01-01T00:00:00.000000000"), count - 1),
         Row(count, "d", "b", T0 + len("2024-01-01T00:00:00.000000000"), True),
     ]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_numbers_are_epoch_times_in_any_unit(tmp_path: Path, unit: str) -> None:
+    """A column of integers is read as it is in CSV; only a column of times has its unit."""
+    path = write(tmp_path / "x.parquet", time=[S_OF[unit]], a=[1.5])
+    layout = Wide(0, (ChannelColumn(1, "d", "a", None, as_it_is),))
+
+    with parquet_items(path, layout, lambda text: parse_time(text, None), lambda _: None) as items:
+        assert list(items) == [Row(1, "d", "a", T0, 1.5)]
+
+
+def test_decimals_are_numbers_and_dates_are_times(tmp_path: Path) -> None:
+    """As they are in CSV; what cannot be read is named, not left out in silence."""
+    path = write(
+        tmp_path / "x.parquet", time=[date(2023, 11, 14)], a=[Decimal("20.50")], b=pa.array([b"x"]), c=[{"x": 1}],
+        d=pa.array(["y"], pa.string_view()),
+    )  # fmt: skip
+    layout = Wide(0, tuple(ChannelColumn(at, "d", "c", None, as_it_is) for at in (1, 2)))
+
+    items = read(path, layout)
+
+    header = read_parquet_header(path)
+    assert [(item.time_ns, item.value) for item in items if isinstance(item, Row)] == [
+        (T0 + len("2023-11-14"), 20.5), (T0 + len("2023-11-14"), "y"),
+    ]  # fmt: skip
+    assert (header.names, header.left_out) == (["time", "a", "d"], ["b (binary)", "c (struct<x: int64>)"])
+
+
+def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Which of them is meant nobody knows."""
+    pq.write_table(pa.table([[T0], [1], [2]], names=["time", "a", "a"]), tmp_path / "x.parquet")
+
+    with pytest.raises(BadRequestError, match="called a"):
+        read_parquet_header(tmp_path / "x.parquet")
+
+
+def test_damage_in_the_middle_says_where(tmp_path: Path) -> None:
+    """The rows before it are read; the message names the file and the row."""
+    path, count = tmp_path / "x.parquet", 5 * BATCH_ROWS
+    table = pa.table({"time": [T0 + at for at in range(count)], "a": [f"text {at * 7919}" for at in range(count)]})
+    pq.write_table(table, path, row_group_size=BATCH_ROWS, write_page_checksum=True)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 1000] = bytes(1000)
+    path.write_bytes(data)
+    layout = Wide(0, (ChannelColumn(1, "d", "a", None, as_it_is),))
+    found: list[Item] = []
+
+    with (
+        pytest.raises(BadRequestError, match=r"x\.parquet: damaged behind row 20000: "),
+        parquet_items(path, layout, int, lambda _: None) as items,
+    ):
+        found.extend(items)
+
+    assert len(found) == 2 * BATCH_ROWS
 
 
 def test_other_file_is_said(tmp_path: Path) -> None:
