@@ -149,7 +149,9 @@ class Imports:
             self._streams.release(state)
             return None
         if batch.seq <= state.accepted:
-            return self._waiting.get((key, batch.seq)) or self._wait(key, batch.seq)
+            waiting = self._waiting.get((key, batch.seq))
+            # Of a request that was cancelled the frame is still on its way, and nobody waits.
+            return self._wait(key, batch.seq) if waiting is None or waiting.cancelled() else waiting
         expected = state.accepted + 1
         if batch.seq != expected or not self._can_accept():
             self._streams.release(state)

@@ -135,6 +135,23 @@ async def test_frame_on_its_way_is_waited_for(tmp_path: Path) -> None:
         assert stored(hub) == [float(seq) for seq in range(1, 20)]
 
 
+async def test_frame_of_a_cancelled_request_is_waited_for(hub: HubParts) -> None:
+    """It is on its way all the same; whoever sends it again hears of its commit."""
+    submitted: list[Frame] = []
+    imports = Imports(hub.streams, hub.registry, hub.journal.find_marks, submitted.extend, lambda: True, lambda: T0)
+    first = asyncio.create_task(imports.take("default", ID, [sent(1, 1.0)]))
+    await wait_for(lambda: len(submitted) == 1)
+    first.cancel()
+    await asyncio.wait([first])
+
+    again = asyncio.create_task(imports.take("default", ID, [sent(1, 1.0)]))
+    await asyncio.wait([again], timeout=0)
+    imports.committed(submitted)
+
+    assert (await again).found == {"old": NOTHING}
+    assert len(submitted) == 1
+
+
 async def test_streams_of_a_request_are_looked_up_together_and_beside_the_loop(hub: HubParts) -> None:
     """One look at the journal for hundreds of devices, in a thread: devices are heard meanwhile."""
     looks: list[tuple[int, bool]] = []
