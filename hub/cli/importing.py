@@ -46,7 +46,7 @@ def import_history(
     delimiter: Annotated[str | None, typer.Option(help="CSV: between cells; found in the header.")] = None,
     decimal_comma: Annotated[bool, typer.Option("--decimal-comma", help="CSV: numbers are written as 20,5.")] = False,
     refused: Annotated[
-        Path | None, typer.Option(help="Write every refused line to this new CSV file: line, reason, text.")
+        Path | None, typer.Option(help="Write every refused line to this new CSV file: file, line, reason, text.")
     ] = None,
     url: options.Url = options.DEFAULT_URL,
     token: options.Token = None,
@@ -78,20 +78,22 @@ def _import_file(file: Path, how: Reading, url: str, token: str | None, ca: Path
 
     if not file.is_file():
         raise CliError(f"{file}: no such file", ExitCode.NOT_FOUND)
+    # Of any bytes: what no terminal and no text in UTF-8 can hold is written as an escape.
+    name = output.printable(file.name)
     report = Report()
     if out is not None:
-        report.write_to(out)
+        report.write_to(out, name)
     plan = make_plan(file, how)
     if plan.left_out:
-        output.tell(f"{file.name}: left out: {output.printable(', '.join(plan.left_out))}")
-    with show_progress(f"{file.name}: looking", file.stat().st_size) as progress:
+        output.tell(f"{name}: left out: {output.printable(', '.join(plan.left_out))}")
+    with show_progress(f"{name}: looking", file.stat().st_size) as progress:
         id_, size = import_id(file, plan.said, progress.update)
-    post = _post(url, token, ca, file.name, id_)
+    post = _post(url, token, ca, name, id_)
     upload = Upload(post, _wait, report)
-    with plan.open(size) as source, show_progress(file.name, source.total) as progress:
+    with plan.open(size) as source, show_progress(name, source.total) as progress:
         for _ in upload.run(source.items):
             progress.update(source.position(), f"{report.stored:,} stored")
-    _tell_report(file, report)
+    _tell_report(name, report)
     return report
 
 
@@ -120,29 +122,32 @@ def _wait(error: Exception, attempt: int) -> None:
 
 @contextmanager
 def _open_refused(path: Path) -> Iterator[Any]:
+    from hub.importing.report import begin_refused
+
     try:
         with path.open("x", encoding="utf-8", newline="") as file:
+            begin_refused(file)
             yield file
     except FileExistsError as error:
         raise CliError(f"--refused {path} exists: choose another name", ExitCode.EXISTS) from error
 
 
-def _tell_report(file: Path, report: "Report") -> None:
+def _tell_report(name: str, report: "Report") -> None:
     for refused in report.shown:
         text = f": {output.printable(refused.text)}" if refused.text else ""
-        output.tell(f"{file.name} line {refused.line}: {output.printable(refused.reason)}{text}")
+        output.tell(f"{name} line {refused.line}: {output.printable(refused.reason)}{text}")
     more = report.refused - len(report.shown)
     if more > 0:
-        output.tell(f"{file.name}: {more:,} more refused")
+        output.tell(f"{name}: {more:,} more refused")
     output.tell(
-        f"{file.name}: {report.read:,} readings read, {report.stored:,} stored, {report.already:,} already there, "
+        f"{name}: {report.read:,} readings read, {report.stored:,} stored, {report.already:,} already there, "
         f"{report.refused:,} refused, {report.blank:,} blank"
     )
 
 
 def _report_object(file: Path, report: "Report") -> dict[str, Any]:
     return {
-        "file": str(file), "read": report.read, "stored": report.stored, "already": report.already,
+        "file": output.printable(str(file)), "read": report.read, "stored": report.stored, "already": report.already,
         "refused": report.refused, "blank": report.blank,
         "lines": [{"line": r.line, "reason": r.reason, "text": r.text} for r in report.shown],
     }  # fmt: skip

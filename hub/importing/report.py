@@ -12,7 +12,12 @@ from hub.importing.row import Refused
 
 # Shown; the others are counted, and in the file of refusals if one was asked for.
 MOST_SHOWN = 20
-REFUSED_COLUMNS = ("line", "reason", "text")
+REFUSED_COLUMNS = ("file", "line", "reason", "text")
+
+
+def begin_refused(out: TextIO) -> None:
+    """Write the header of a CSV file of refused lines."""
+    csv.writer(out, lineterminator="\n").writerow(REFUSED_COLUMNS)
 
 
 @dataclass(slots=True)
@@ -31,11 +36,11 @@ class Report:
     blank: int = 0
     shown: list[Refused] = field(default_factory=list)
     _out: TextIO | None = None
+    _name: str = ""
 
-    def write_to(self, file: TextIO) -> None:
-        """Write every refused line to a CSV file as well."""
-        self._out = file
-        csv.writer(file, lineterminator="\n").writerow(REFUSED_COLUMNS)
+    def write_to(self, out: TextIO, name: str) -> None:
+        """Write every refused line to an open CSV file as well, with the name of the file that it is of."""
+        self._out, self._name = out, name
 
     def refuse(self, refused: Refused) -> None:
         """Count what is refused, and keep it while there is room."""
@@ -43,5 +48,5 @@ class Report:
         if len(self.shown) < MOST_SHOWN:
             self.shown.append(refused)
         if self._out is not None:
-            row = (refused.line, defused(refused.reason), defused(refused.text))
+            row = (defused(self._name), refused.line, defused(refused.reason), defused(refused.text))
             csv.writer(self._out, lineterminator="\n").writerow(row)

@@ -45,7 +45,23 @@ def test_file_is_stored_once_however_often(run: Run, to_hub: list[object], tmp_p
     assert [(f["read"], f["stored"], f["already"], f["refused"], f["blank"]) for o in (first, second) for f in o.json] \
         == [(1002, 1000, 0, 2, 2), (1002, 0, 1000, 2, 2)]  # fmt: skip
     refused = (tmp_path / "refused.csv").read_text().splitlines()
-    assert [line.split(",")[0] for line in refused] == ["line", "502", "503"]
+    assert [line.split(",")[:2] for line in refused] == [["file", "line"], ["log.csv", "502"], ["log.csv", "503"]]
+
+
+def test_refused_lines_of_several_files_say_of_which(run: Run, to_hub: list[object], tmp_path: Path, name: str) -> None:
+    """One header, and a name of any bytes: what is no text in it is escaped, for the hub's log too."""
+    bad = [tmp_path / "a.csv", Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9\x1b.csv"))]
+    for file in bad:
+        file.write_text("time,level\n1704067199,1\nsoon,1\n")
+
+    told = run("import", *bad, "--device", name, "--refused", tmp_path / "refused.csv", *to_hub)
+
+    assert told.code == ExitCode.FAILED
+    assert "caf\\udce9\\x1b.csv line 3: 'soon' is no time" in told.err
+    refused = (tmp_path / "refused.csv").read_text().splitlines()
+    assert [line.split(",")[:2] for line in refused] == [
+        ["file", "line"], ["a.csv", "3"], ["caf\\udce9\\x1b.csv", "3"],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("form", ["csv", "ndjson", "parquet"])
