@@ -68,11 +68,13 @@ def import_history(
         output.show_json([_report_object(file, report) for file, report in reports.items()])
     if any(report.refused for report in reports.values()):
         raise CliError("some lines were refused" + ("; --refused FILE keeps all of them" if refused is None else ""))
+    if any(report.is_changed for report in reports.values()):
+        raise CliError("a file changed while it was read; import it again")
 
 
 def _import_file(file: Path, how: Reading, url: str, token: str | None, ca: Path | None, out: Any) -> "Report":
     from hub.importing.report import Report
-    from hub.importing.source import import_id
+    from hub.importing.source import has_changed, import_id
     from hub.importing.upload import Upload
     from simulators.progress import show_progress
 
@@ -80,19 +82,20 @@ def _import_file(file: Path, how: Reading, url: str, token: str | None, ca: Path
         raise CliError(f"{file}: no such file", ExitCode.NOT_FOUND)
     # Of any bytes: what no terminal and no text in UTF-8 can hold is written as an escape.
     name = output.printable(file.name)
-    report = Report()
+    before, report = file.stat(), Report()
     if out is not None:
         report.write_to(out, name)
     plan = make_plan(file, how)
     if plan.left_out:
         output.tell(f"{name}: left out: {output.printable(', '.join(plan.left_out))}")
-    with show_progress(f"{name}: looking", file.stat().st_size) as progress:
+    with show_progress(f"{name}: looking", before.st_size) as progress:
         id_, size = import_id(file, plan.said, progress.update)
     post = _post(url, token, ca, name, id_)
     upload = Upload(post, _wait, report)
     with plan.open(size) as source, show_progress(name, source.total) as progress:
         for _ in upload.run(source.items):
             progress.update(source.position(), f"{report.stored:,} stored")
+    report.is_changed = has_changed(file, before)
     _tell_report(name, report)
     return report
 
@@ -136,6 +139,8 @@ def _tell_report(name: str, report: "Report") -> None:
     for refused in report.shown:
         text = f": {output.printable(refused.text)}" if refused.text else ""
         output.tell(f"{name} line {refused.line}: {output.printable(refused.reason)}{text}")
+    if report.is_changed:
+        output.tell(f"{name} changed while it was read: not all of what it held may be stored")
     more = report.refused - len(report.shown)
     if more > 0:
         output.tell(f"{name}: {more:,} more refused")
@@ -149,5 +154,6 @@ def _report_object(file: Path, report: "Report") -> dict[str, Any]:
     return {
         "file": output.printable(str(file)), "read": report.read, "stored": report.stored, "already": report.already,
         "refused": report.refused, "blank": report.blank,
+        "changed": report.is_changed,
         "lines": [{"line": r.line, "reason": r.reason, "text": r.text} for r in report.shown],
     }  # fmt: skip

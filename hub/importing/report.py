@@ -26,6 +26,7 @@ class Report:
 
     ``read = stored + already + refused`` at the end; ``blank`` are places without a reading. ``already``: stored by an
     earlier run; ``refused_before``: those that an earlier run, or an answer that was lost, could have named.
+    ``is_changed``: the file was written while it was read, so it may hold other readings than were read.
     """
 
     read: int = 0
@@ -35,6 +36,7 @@ class Report:
     refused_before: int = 0
     blank: int = 0
     shown: list[Refused] = field(default_factory=list)
+    is_changed: bool = False
     _out: TextIO | None = None
     _name: str = ""
 

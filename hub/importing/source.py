@@ -7,6 +7,7 @@ command line, which says how times and the columns of a table are to be understo
 import csv
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,6 +53,16 @@ def import_id(path: Path, options: Mapping[str, object], tell: Callable[[int], N
             size += len(chunk)
             tell(size)
     return digest.hexdigest(), size
+
+
+def has_changed(path: Path, before: os.stat_result) -> bool:
+    """Say whether a file is another than it was; what was appended meanwhile is not read and changes nothing."""
+    try:
+        now = path.stat()
+    except FileNotFoundError:
+        return True
+    is_written = now.st_size == before.st_size and now.st_mtime_ns != before.st_mtime_ns
+    return now.st_ino != before.st_ino or now.st_size < before.st_size or is_written
 
 
 def read_header(path: Path, delimiter: str | None = None) -> tuple[list[str], str]:

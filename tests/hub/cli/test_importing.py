@@ -1,5 +1,6 @@
 """``hub import`` against a real hub: files as they come, killed in the middle, exported again."""
 
+import json
 import os
 import signal
 import subprocess
@@ -115,6 +116,25 @@ def test_import_that_is_killed_goes_on(
     assert {(s["channel"], s["accepted"], s["superseded"], s["rows"]) for s in audit["series"]} == {
         ("level", 200_000, 0, 200_000), ("door", 200_000, 0, 200_000),
     }  # fmt: skip
+
+
+def test_file_that_changes_while_it_is_read_is_said(
+    hub: HubProcess, admin: str, to_hub: list[object], tmp_path: Path, name: str
+) -> None:
+    """A log that is rotated by truncation has lost its rest: that is no success."""
+    file = write_log(tmp_path / "log.csv", 80_000)
+    command = [sys.executable, "-m", "hub", "import", str(file), "--device", name, "--json", *map(str, to_hub)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while not stored(hub, admin, name) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+    os.truncate(file, 100)
+    out, told = process.communicate(timeout=60)
+
+    assert process.returncode == ExitCode.FAILED
+    assert "log.csv changed while it was read" in told
+    assert json.loads(out)[0]["read"] < 160_000
 
 
 @pytest.mark.slow

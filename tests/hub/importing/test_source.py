@@ -1,12 +1,13 @@
 """Which reader reads a file, and by which name its import is known."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from hub.errors import BadRequestError
 from hub.importing.row import Row
-from hub.importing.source import import_id, open_csv, read_header
+from hub.importing.source import has_changed, import_id, open_csv, read_header
 from hub.importing.table import exact_value, exported_layout
 
 T0 = 1_700_000_000 * 10**9
@@ -26,6 +27,26 @@ def test_name_is_of_content_and_options(tmp_path: Path) -> None:
     assert len(set(ids)) == 3
     assert len(ids[0]) == 32
     assert told[2] == 3_000_000
+
+
+def test_file_that_is_written_over_has_changed(tmp_path: Path) -> None:
+    """Cut short, edited, replaced or removed; what is appended is not read."""
+    path, other = tmp_path / "x", tmp_path / "y"
+    path.write_bytes(b"abc")
+    before = path.stat()
+    assert not has_changed(path, before)
+    path.write_bytes(b"abcd")
+    assert not has_changed(path, before)
+    path.write_bytes(b"ab")
+    assert has_changed(path, before)
+    path.write_bytes(b"abd")
+    os.utime(path, ns=(0, before.st_mtime_ns + 1))
+    assert has_changed(path, before)
+    other.write_bytes(b"abcdef")
+    other.replace(path)
+    assert has_changed(path, before)
+    path.unlink()
+    assert has_changed(path, before)
 
 
 @pytest.mark.parametrize(("header", "delimiter"), [("time;a,b;c", ";"), ("time,a", ","), ("\ufefftime\ta", "\t")])
