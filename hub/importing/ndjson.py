@@ -3,6 +3,7 @@
 Owns: the names of an object's members. Place: after `lines`. Pure but for what it reads.
 """
 
+import json
 from typing import Any
 
 import orjson
@@ -11,6 +12,7 @@ from hub.importing.lines import Lines
 from hub.importing.row import Item, Items, Refused, RowError, checked, quoted
 from hub.importing.table import ParseTime
 
+_BEYOND_INTEGERS = 2.0**63
 # Numbers are times too: an epoch in s, ms, µs or ns.
 _TIMES = ("time", "time_ns", "time_unix_ms")
 
@@ -40,6 +42,9 @@ def _item(line: int, text: str, parse_time: ParseTime) -> Item:
         device, channel, value = _text(found, "device"), _text(found, "channel"), found.get("value")
         if not (value is None or isinstance(value, float | int | str)):
             raise RowError("its value is no number, no text, no true or false")
+        if isinstance(value, float) and abs(value) >= _BEYOND_INTEGERS:
+            # Beyond 64 bits orjson makes a float of an integer; it must not change the type of its channel.
+            value = json.loads(text)["value"]
         unit = found.get("unit")
         return checked(line, device, channel, parse_time(str(time)), value, None if unit is None else str(unit))
     except ValueError as error:

@@ -41,6 +41,8 @@ def test_export_is_read_back_exactly() -> None:
         (b'{"channel":"c","time":"2024-01-01T00:00:00Z","value":1}', "device"),
         (b'{"device":"d","channel":"c","time":"soon","value":1}', "soon"),
         (b'{"device":"d","channel":"c","time":1700000000,"value":[1]}', "value"), (b"\xff", "UTF-8"),
+        (b'{"device":"d","channel":"c","time":1700000000,"value":18446744073709551616}', "64 bits"),
+        (b'{"device":"d","channel":"c","time":1700000000,"value":-9223372036854775809}', "64 bits"),
     ],
 )  # fmt: skip
 def test_bad_line_loses_nothing_else(bad: bytes, word: str) -> None:
@@ -58,3 +60,8 @@ def test_bad_line_loses_nothing_else(bad: bytes, word: str) -> None:
 def test_null_is_a_blank() -> None:
     """No value, no reading."""
     assert read(b'{"device":"d","channel":"c","time":1700000000,"value":null}') == [Blank(1)]
+
+
+def test_large_float_is_a_float() -> None:
+    """Only an integer is refused for its size."""
+    assert read(b'{"device":"d","channel":"c","time_ns":"%d","value":1e300}' % T0) == [Row(1, "d", "c", T0, 1e300)]
