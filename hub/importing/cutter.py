@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from device_sdk.columns import encode_batch, to_columns
 from device_sdk.reading import Value, ValueType, type_of
 from device_sdk.wire import CHAIN_START, MAX_CHANNELS, next_chain
-from hub.importing.row import Row
+from hub.importing.row import Row, RowError
 
 VERSION = 2
 # Readings in memory before they are cut, over all devices: 20 MB as Python holds numbers, and as much of texts. A file
 # of 20,000 devices, a row of each in turn, has frames of five readings then; a frame costs a hub as much as a hundred.
 BLOCK_READINGS = 100_000
 BLOCK_BYTES = 32_000_000
+# Channels of all devices, which a hub keeps in memory for good: a file with more has a column of names that are none.
+MAX_SERIES = 200_000
 # A device's ack waits for one frame of an import at most: 2,000 readings are checked in a millisecond.
 FRAME_READINGS = 2000
 # A frame may weigh 256 KiB; what one weighs is known only when it is encoded.
@@ -59,16 +61,22 @@ class _Filling:
 
 
 class Cutter:
-    """Takes readings; gives frames when a block of them is together."""
+    """Takes readings, of ``most_series`` channels; gives frames when a block of them is together."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_series: int = MAX_SERIES) -> None:
+        self._most_series = most_series
         self._devices: dict[str, _Device] = {}
         self._filling: OrderedDict[str, _Filling] = OrderedDict()
         self._pieces: list[Piece] = []
-        self._readings = self._size = 0
+        self._readings = self._size = self._series = 0
 
     def add(self, row: Row) -> None:
-        """Take a reading."""
+        """Take a reading.
+
+        Raises:
+            RowError: it is of one channel more than a file may have; nothing is taken of it.
+        """
+        self._count_series(row)
         filling = self._filling.get(row.device)
         if filling is None:
             filling = self._filling[row.device] = _Filling()
@@ -98,6 +106,14 @@ class Cutter:
         pieces, self._pieces = self._pieces, []
         self._readings = self._size = 0
         return pieces
+
+    def _count_series(self, row: Row) -> None:
+        device = self._devices.get(row.device)
+        if device is not None and (row.channel in device.told or len(device.told) == MAX_CHANNELS):
+            return
+        if self._series == self._most_series:
+            raise RowError(f"more than {self._most_series} channels in a file: is the device in the right column?")
+        self._series += 1
 
     def _tell(self, row: Row, filling: _Filling) -> None:
         device = self._devices.get(row.device)

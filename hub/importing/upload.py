@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hub.errors import ConflictError, DiskFullError, HubError, UnavailableError
-from hub.importing.cutter import Cutter, Piece
+from hub.importing.cutter import MAX_SERIES, Cutter, Piece
 from hub.importing.report import Report
-from hub.importing.row import Blank, Items, Refused
+from hub.importing.row import Blank, Items, Refused, RowError
 
 # A request may weigh 1 MiB; readings so many that a slow hub answers within a second. Frames: while 200,000 readings of
 # 20,000 devices came, a live device's ack took 84 ms (p90) with requests of 500, and 37 ms with requests of 100.
@@ -39,9 +39,13 @@ class Upload:
         post: sends frames and returns the answer of ``POST /v1/imports/{id}/frames``; raises `HubError`.
         wait: called before an attempt is repeated, with its error and how often that was; it pauses, or raises.
         report: is kept up to date.
+        most_series: channels that a file may have, over all devices.
     """
 
-    def __init__(self, post: Post, wait: Callable[[Exception, int], None], report: Report) -> None:
+    def __init__(
+        self, post: Post, wait: Callable[[Exception, int], None], report: Report, most_series: int = MAX_SERIES
+    ) -> None:
+        self._cutter = Cutter(most_series)
         self._post = post
         self._wait = wait
         self._report = report
@@ -49,7 +53,7 @@ class Upload:
 
     def run(self, items: Items) -> Iterator[None]:
         """Send all readings of a file; yields after each row, so that somebody can show how far it is."""
-        report, cutter = self._report, Cutter()
+        report, cutter = self._report, self._cutter
         for item in items:
             if isinstance(item, Blank):
                 report.blank += 1
@@ -58,7 +62,10 @@ class Upload:
             if isinstance(item, Refused):
                 report.refuse(item)
                 continue
-            cutter.add(item)
+            try:
+                cutter.add(item)
+            except RowError as error:
+                report.refuse(Refused(item.line, str(error), f"{item.device}/{item.channel}"))
             if cutter.is_full:
                 self.send(cutter.take())
                 yield

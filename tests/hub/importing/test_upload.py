@@ -151,6 +151,20 @@ def test_what_is_no_trouble_of_the_way_ends_the_import(sender: Sender) -> None:
     assert sender.waits == []
 
 
+def test_channels_of_a_file_are_bounded(sender: Sender) -> None:
+    """A hub has each device in memory for good: a column of values taken for names is refused, with its lines."""
+    items: list[Item] = [Row(2 + i, f"d{i % 5}", "t", T0 + i, 1.0) for i in range(10)]
+    report = Report()
+
+    for _ in Upload(sender, lambda error, attempt: None, report, 3).run(iter(items)):
+        pass
+
+    assert counts(report) == (10, 6, 0, 4)
+    assert [refused.line for refused in report.shown] == [5, 6, 10, 11]
+    assert "right column" in report.shown[0].reason
+    assert len(sender.hub.registry.by_id) == 3
+
+
 def test_requests_are_bounded() -> None:
     """Many devices and long texts: no request weighs more than the hub takes, or holds more frames."""
     items: list[Item] = [Row(i, f"d{i}", "t", T0, 1.0) for i in range(1200)]
