@@ -44,7 +44,9 @@ _LEVEL = 6
 
 
 class DamagedSumsError(StoreError):
-    """Sums whose bytes are not those that were written."""
+    """Sums of dropped readings whose bytes are not those that were written."""
+
+    reason = "damaged_sums"
 
 
 class Sums(NamedTuple):
