@@ -1,6 +1,7 @@
 """`LoopThread`: coroutines run beside a loop that runs already, and nothing of it is left."""
 
 import asyncio
+import inspect
 import signal
 import subprocess
 import sys
@@ -104,7 +105,7 @@ def test_generator_that_is_closed_in_the_loops_own_thread_ends_it() -> None:
 
     left = numbers()
     next(left)
-    loop_thread: LoopThread = left.gi_frame.f_locals["thread"]
+    loop_thread: LoopThread = inspect.getgeneratorlocals(left)["thread"]
 
     loop_thread.run(_close(left))
 

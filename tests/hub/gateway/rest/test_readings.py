@@ -194,7 +194,8 @@ async def test_a_scale_holds_for_a_whole_file_or_not_at_all(hub: HubParts) -> No
     for begin in (100, 10_000):
         hub.feed(session, *(("temperature", T0 + (begin + at) * S, 1.0) for at in range(7500)))
     call = Call(hub, Identity("t0", "tests", Role.ADMIN), {}, ("**",))
-    response = await export(call, ExportQuery(match=["pump-2/temperature"], start=str(T0 + 100 * S)))
+    asked = ExportQuery.model_validate({"match": ["pump-2/temperature"], "from": str(T0 + 100 * S)})
+    response = await export(call, asked)
     assert isinstance(response, StreamingResponse)
     pieces = aiter(response.body_iterator)
     lines: list[Any] = [await anext(pieces), await anext(pieces)]
