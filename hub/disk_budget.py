@@ -26,6 +26,8 @@ EVERY_S = 10.0
 _FREED_SHARE = 0.05
 # Readings younger than this stay: a budget that cannot hold them is too small, and devices wait.
 LEAST_RAW_NS = HOUR_NS
+# After so many it is known whether dropping makes room: in columns the sums of a reading a minute are larger than it.
+_TRIED_READINGS = 50_000
 # Sooner the readings of a day cannot be told from those of a minute.
 _LEAST_RUN_S = 60.0
 _DAY_S = 86_400.0
@@ -53,7 +55,8 @@ class Sizing:
 class DiskBudget:
     """Keeps journal and store within a budget, and says how large they are.
 
-    ``is_full``: there is nothing left to drop and the budget is exceeded: devices wait with what they have.
+    ``is_full``: the budget is exceeded and there is nothing left to drop, or to drop makes no room: devices wait with
+    what they have.
 
     Args:
         store: if its readings are on a server nothing is dropped, and the journal, which waits for it, may grow so far.
@@ -86,6 +89,9 @@ class DiskBudget:
         self._clock = clock
         self._started_s = clock()
         self._readings_at_start = store.statistics().rows
+        self._tried = self._freed_bytes = 0
+        # Until the next start, for each trial costs readings.
+        self._is_in_vain = False
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
@@ -132,12 +138,12 @@ class DiskBudget:
 
     def _drop(self, store: RetainingStore, limit_bytes: int) -> Iterator[int]:
         numbers, before = [series.id for series in self._series()], self.dropped_early
-        while self._used() > limit_bytes * (1 - _FREED_SHARE):
+        while not self._is_in_vain and self._used() > limit_bytes * (1 - _FREED_SHARE):
             oldest_ns = store.oldest(numbers)
             border_ns = self._now_ns() - LEAST_RAW_NS
             if oldest_ns is not None:
                 border_ns = min(border_ns, (oldest_ns // HOUR_NS + 1) * HOUR_NS)
-            dropped = 0 if oldest_ns is None else store.drop_before(numbers, border_ns)
+            dropped = 0 if oldest_ns is None else self._drop_some(store, numbers, border_ns)
             if not dropped:
                 break
             self.dropped_early += dropped
@@ -150,6 +156,18 @@ class DiskBudget:
                 self.dropped_early - before,
             )
 
+    def _drop_some(self, store: RetainingStore, numbers: Sequence[int], border_ns: int) -> int:
+        """Drop a slice, and note what room it made, if no write came in between."""
+        applied, used = store.applied, store.used_bytes()
+        dropped = store.drop_before(numbers, border_ns)
+        if store.applied == applied:
+            self._tried += dropped
+            self._freed_bytes += used - store.used_bytes()
+        if self._tried >= _TRIED_READINGS:
+            self._is_in_vain = self._freed_bytes <= 0
+            self._tried = self._freed_bytes = 0
+        return dropped
+
     def _used(self) -> int:
         store = self._store
         of_store = store.used_bytes() if isinstance(store, RetainingStore) else store.statistics().bytes
@@ -157,7 +175,8 @@ class DiskBudget:
 
     def _say(self, is_full: bool) -> None:
         if is_full and not self.is_full:
-            _log.error("disk budget exceeded and nothing is left to drop: devices wait; raise --disk-budget")
+            why = "dropping makes no room, for sums are larger" if self._is_in_vain else "nothing is left to drop"
+            _log.error("disk budget exceeded and %s: devices wait; raise --disk-budget", why)
         elif self.is_full and not is_full:
             _log.warning("disk budget kept again: devices go on")
         self.is_full = is_full

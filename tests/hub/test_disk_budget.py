@@ -1,5 +1,6 @@
 """`hub.disk_budget`: the oldest readings go when there is too much, and devices wait when nothing is left to go."""
 
+import random
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -103,6 +104,29 @@ def test_devices_wait_when_nothing_is_left_to_go(store: EmbeddedStore | ColumnSt
     rig.journal_bytes = 0
     rig.look()
     assert not rig.budget.is_full
+
+
+def test_readings_stay_whose_sums_are_larger(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A reading a minute in columns: some are dropped to see, then no more; devices wait."""
+    with closing(ColumnStore(tmp_path / "readings.sqlite3")) as store:
+        maker, source, days = FrameMaker(), random.Random(1), 15
+        channels = [f"c{n}" for n in range(10)]
+        for day in range(days):
+            times = range(BEGIN + day * 24 * HOUR_NS, BEGIN + (day + 1) * 24 * HOUR_NS, 60 * S)
+            frame = maker.batch("pump", [(c, t, round(source.gauss(20, 1), 1)) for t in times for c in channels])
+            store.write(numbered([frame], store.applied + 1))
+        store.seal()
+        limit = int(store.used_bytes() * 0.9)
+        now_ns = BEGIN + days * 24 * HOUR_NS
+        budget = DiskBudget(store, lambda: 0, maker.all_series, limit, now_ns=lambda: now_ns)
+
+        for _ in range(3):
+            for _ in budget.slices():
+                pass
+
+        assert budget.dropped_early < 80_000 < 216_000 == days * 1440 * len(channels)
+        assert budget.is_full
+        assert [r.getMessage() for r in caplog.records if "makes no room" in r.getMessage()] != []
 
 
 def test_sizing_says_how_long_it_goes_well(store: EmbeddedStore | ColumnStore) -> None:
