@@ -189,16 +189,24 @@ class BucketPages:
         assert fill is not None, "asked only then"
         has = {bucket.start_ns for bucket in done if bucket.has_readings}
         if fill in ("previous", "linear") and edges[0] not in has:
-            previous = self._neighbour(number, self._last_before([number], max(edges[0], self._of.start_ns))[number])
+            previous = self._neighbour(number, _BEGIN_NS, max(edges[0], self._of.start_ns), descending=True)
         if fill == "linear" and edges[-2] not in has:
-            following = self._neighbour(number, self._first_from([number], min(edges[-1], self._of.end_ns))[number])
+            following = self._neighbour(number, min(edges[-1], self._of.end_ns), _END_NS, descending=False)
         return list(filled(done, edges, self._of.functions, fill, previous=previous, following=following))
 
-    def _neighbour(self, number: int, point: Point | None) -> Finished | None:
-        """Return the bucket of a reading outside of what is looked at; what the range cuts apart stays apart."""
-        if point is None:
+    def _neighbour(self, number: int, start_ns: int, end_ns: int, *, descending: bool) -> Finished | None:
+        """Return the bucket of the first reading of a range beside what is looked at, dropped or not, or of its last.
+
+        What the range that was asked for cuts apart stays apart.
+        """
+        point = self._nearest(number, start_ns, end_ns, descending=descending)
+        times = [] if point is None else [point.time_ns]
+        if isinstance(self._store, RetainingStore):
+            dropped_ns = self._store.dropped_near(number, start_ns, end_ns, descending=descending)
+            times += [] if dropped_ns is None else [dropped_ns]
+        if not times:
             return None
-        of, time_ns = self._of, point.time_ns
+        of, time_ns = self._of, max(times) if descending else min(times)
         low = _BEGIN_NS if time_ns < of.start_ns else of.start_ns if time_ns < of.end_ns else of.end_ns
         high = of.start_ns if time_ns < of.start_ns else of.end_ns if time_ns < of.end_ns else _END_NS
         bucket = of.cut(time_ns, time_ns + 1)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
 from statistics import stdev
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -213,6 +214,24 @@ def test_fill(fill: str | float | None, means: dict[int, float | None], limit: i
     counts = {10: 1, 40: 2}
     expected = [(at * S, 0, mean, counts.get(at, 0)) for at, mean in means.items()]
     assert rows == (expected[::-1] if descending else expected)
+
+
+@pytest.mark.parametrize("upto", [2, 20, 21, 99])
+@pytest.mark.parametrize("fill", ["previous", "linear"])
+@pytest.mark.parametrize("first", [0, 5])
+@pytest.mark.parametrize("descending", [False, True])
+def test_fill_is_as_before_the_drop(
+    fill: Literal["previous", "linear"], upto: int, first: int, descending: bool
+) -> None:
+    """Neighbours that were dropped count as before, wherever ranges and pages begin."""
+    store, series = world([(h * HOUR, float(h)) for h in (0, 1, 2, 20, 22, 50)])
+    question = Question(series, first * HOUR, 30 * HOUR, partial(even_grid, 0, HOUR), ("mean",), fill)
+    before = everything(store, question, descending=descending)
+    while store.drop_before([1], upto * HOUR):
+        pass
+
+    for limit in (1, 5, 100):
+        assert everything(store, question, limit, descending=descending) == before
 
 
 def test_a_year_of_local_days_is_a_handful_of_questions() -> None:
