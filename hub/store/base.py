@@ -223,6 +223,9 @@ class RetainingStore(Store, Protocol):
     def give_back(self, keep_bytes: int) -> int:
         """Give free space back to the disk, a slice; return how many bytes: 0 when no more than ``keep_bytes`` is."""
 
+    def seal(self) -> None:
+        """Bring what waits in a log into its last form, which is smaller, in slices between which writes go on."""
+
     def oldest(self, series: Sequence[int]) -> int | None:
         """Return the time of the oldest reading of some series that may be dropped: not the newest of its series."""
 

@@ -355,6 +355,9 @@ class EmbeddedStore:
             except sqlite3.Error as error:
                 raise self._failure("cannot give back space", error) from error
 
+    def seal(self) -> None:
+        """Nothing waits: a reading is a row at once."""
+
     def oldest(self, series: Sequence[int]) -> int | None:
         """Return the time of the oldest reading that may be dropped."""
         with self._readers.connection() as connection:

@@ -31,9 +31,7 @@ class Rig:
             times = range(BEGIN + hour * HOUR_NS, BEGIN + (hour + 1) * HOUR_NS, S)
             frame = self.maker.batch("pump", [(c, t, (t // S * 7919 % 1000) / 8) for t in times for c in "tn"])
             store.write(numbered([frame], store.applied + 1))
-        if isinstance(store, ColumnStore):
-            # What waits is in the log, which no drop makes smaller.
-            store.seal()
+        store.seal()
         self.limit_bytes = int(store.used_bytes() * share)
         self.journal_bytes = 0
         self.trimmed_bytes = 2**62
@@ -91,6 +89,27 @@ def test_the_journal_keeps_to_its_limit_before_readings_go(store: EmbeddedStore 
     assert rig.look() == 0
 
     assert (rig.journal_bytes, rig.budget.dropped_early, rig.budget.is_full) == (1000, 0, False)
+
+
+def test_what_waits_is_sealed_before_readings_go(tmp_path: Path) -> None:
+    """The log is larger than columns, and a series that was quiet since keeps all of it: no drop would make room."""
+    with closing(ColumnStore(tmp_path / "readings.sqlite3")) as store:
+        rig = Rig(store, 1.2)
+        end = BEGIN + HOURS * HOUR_NS
+        store.write(numbered([rig.maker.batch("quiet", [("t", end, 1.0)])], store.applied + 1))
+        for hour in range(HOURS):
+            times = range(end + hour * HOUR_NS, end + (hour + 1) * HOUR_NS, 4 * S)
+            frame = rig.maker.batch("pump", [(c, t, (t // S * 7919 % 1000) / 8) for t in times for c in "tn"])
+            store.write(numbered([frame], store.applied + 1))
+        rig.now_ns = end + HOURS * HOUR_NS
+        assert store.used_bytes() > rig.limit_bytes
+
+        hours = rig.look()
+
+        assert rig.budget.dropped_early == hours * 7200
+        assert store.used_bytes() <= rig.limit_bytes
+        assert not rig.budget.is_full
+        assert store.statistics().rows > HOURS * 7200
 
 
 def test_devices_wait_when_nothing_is_left_to_go(store: EmbeddedStore | ColumnStore) -> None:

@@ -204,6 +204,9 @@ class MemoryStore:
         """There is nothing to give back."""
         return 0
 
+    def seal(self) -> None:
+        """Nothing waits."""
+
     def oldest(self, series: Sequence[int]) -> int | None:
         """Return the time of the oldest reading that may be dropped."""
         return min((row.time_ns for number in series for row in self._rows([number])[:-1]), default=None)
