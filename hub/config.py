@@ -28,6 +28,7 @@ from pydantic_settings import (
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -217,7 +218,7 @@ def load_config(flags: Mapping[str, object], file: Path | None = None) -> Loaded
     for name, value in _file_values(path).items():
         values[name] = value
         origins[name] = str(path)
-    for name, value in EnvSettingsSource(Config, env_prefix=ENV_PREFIX, env_ignore_empty=True)().items():
+    for name, value in _environment_values().items():
         values[name] = value
         origins[name] = f"${ENV_PREFIX}{name.upper()}"
     for name, flag in flags.items():
@@ -259,12 +260,25 @@ def _file_values(path: Path | None) -> dict[str, object]:
         raise ConfigError(f"{path}: {error}") from error
 
 
+def _environment_values() -> dict[str, object]:
+    try:
+        return EnvSettingsSource(Config, env_prefix=ENV_PREFIX, env_ignore_empty=True)()
+    except SettingsError as error:
+        raise ConfigError(
+            f"{error}: a list is JSON in a variable, e.g. {ENV_PREFIX}RETENTION='[\"lab-*/vibration 7d 5y\"]'"
+        ) from error
+
+
 def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
     lines = []
     for problem in error.errors(include_url=False, include_context=False):
         name = str(problem["loc"][0]) if problem["loc"] else "settings"
         origin = origins.get(name, "?")
-        if problem["type"] == "extra_forbidden":
+        if len(problem["loc"]) > 1 and problem["type"] in ("extra_forbidden", "missing"):
+            # Of a table of a file: in TOML all that follows [[retention]] is of it.
+            what = "is not one of" if problem["type"] == "extra_forbidden" else "is missing; there are"
+            lines.append(f"{name} (from {origin}): {problem['loc'][-1]} {what} {', '.join(Policy.model_fields)}")
+        elif problem["type"] == "extra_forbidden":
             lines.append(f"{name} (from {origin}) is no setting; there are: {', '.join(Config.model_fields)}")
         else:
             field = Config.model_fields.get(name)

@@ -91,6 +91,35 @@ def test_unknown_setting_in_the_file_is_refused(tmp_path: Path) -> None:
         load_config({})
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        pytest.param(
+            'raw = "1d"\nkeep_raw = "5y"', "keep_raw is not one of match, raw, rollups", id="behind the table"
+        ),
+        pytest.param('rollups = "1d"', "raw is missing; there are match, raw, rollups", id="missing"),
+        pytest.param('raw = "-1d"', "use a whole number with h, d, w or y", id="no age"),
+    ],
+)
+def test_wrong_policy_says_what_is_wrong_in_it(tmp_path: Path, content: str, says: str) -> None:
+    """Before anything is dropped by it."""
+    (tmp_path / "hub.toml").write_text(f'[[retention]]\nmatch = "lab-*"\n{content}')
+
+    with pytest.raises(ConfigError, match=f"from hub.toml.*{says}"):
+        load_config({})
+
+
+def test_policies_in_a_variable_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anything else is an error that shows how."""
+    monkeypatch.setenv("HUB_RETENTION", '["lab-* 7d 5y"]')
+    (policy,) = load_config({}).config.retention
+    assert (policy.match, policy.raw, policy.rollups) == ("lab-*", "7d", "5y")
+    monkeypatch.setenv("HUB_RETENTION", "lab-* 7d")
+
+    with pytest.raises(ConfigError, match=r"retention.*HUB_RETENTION='\["):
+        load_config({})
+
+
 @pytest.mark.parametrize("content", [b"port = ", b"\xff"], ids=["syntax", "bytes"])
 def test_broken_file_is_refused(tmp_path: Path, content: bytes) -> None:
     """A file that is no TOML is named."""
