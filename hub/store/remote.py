@@ -42,6 +42,8 @@ _log = logging.getLogger("hub.store.remote")
 _DUMP_ROWS = 10_000
 # Rows that a read takes from one series at a time at least: a request costs as much as some hundred rows.
 _LEAST_ROWS = 256
+# Unless this is more for all series together, 25 MB: then it begins with fewer of each.
+_MOST_ROWS = 100_000
 # Late readings so far apart are looked up apart, or one of last year would fetch the year.
 _APART_NS = 3600 * 10**9
 
@@ -169,7 +171,8 @@ class RemoteStore:
         When they were received is not kept.
         """
         entries = self._named(series) if start_ns < end_ns else []
-        at_once = max(limit // max(len(entries), 1) + 1, _LEAST_ROWS)
+        count = max(len(entries), 1)
+        at_once = max(limit // count + 1, min(_LEAST_ROWS, _MOST_ROWS // count))
         first = self._engine.read([e.name for e in entries], start_ns, end_ns, at_once, descending=descending)
         sources = [
             self._walk(entry, rows, start_ns, end_ns, at_once, descending)
@@ -354,6 +357,8 @@ class RemoteStore:
             if len(rows) < at_once:
                 return
             start_ns, end_ns = (start_ns, rows[-1][0]) if descending else (rows[-1][0] + 1, end_ns)
+            # This series has more than the others: not row by row.
+            at_once = max(at_once, min(2 * at_once, _LEAST_ROWS))
             (rows,) = self._engine.read([entry.name], start_ns, end_ns, at_once, descending=descending)
 
 

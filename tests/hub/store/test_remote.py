@@ -124,6 +124,27 @@ def test_late_readings_far_apart_fetch_little(world: World) -> None:
     assert asked == [(T0 + 5 * S, T0 + 6 * S + 1), (T0 + 9 * 10**6 * S, T0 + 9 * 10**6 * S + 1)]
 
 
+def test_page_of_a_fleet_fetches_little(world: World) -> None:
+    """However many series there are, a page is made from some rows of each, and the one it is made of is not asked
+    row by row."""
+    fleet = world.maker.batch("fleet", [(f"c{n}", T0 + n * S, float(n)) for n in range(2000)])
+    busy = world.maker.batch("busy", [("t", T0 + n, float(n)) for n in range(3000)])
+    world.store.write(numbered([fleet, busy]))
+    asked: list[int] = []
+    read = world.engine.read
+
+    def watched(names: list[object], *rest: int, descending: bool = False) -> object:
+        asked.append(len(names) * rest[-1])
+        return read(names, *rest, descending=descending)  # type: ignore[arg-type, call-arg]
+
+    world.engine.read = watched  # type: ignore[method-assign, assignment]
+    rows = world.store.read(range(1, 2002), *FOREVER, 1000)
+
+    assert [row.value for row in rows] == [0.0, 0.0, *map(float, range(1, 999))]
+    assert max(asked) <= 100_000
+    assert len(asked) < 10
+
+
 def test_refused_correction_replaces_nothing(world: World) -> None:
     """The older value stays, so it is not counted as superseded."""
     world.store.write(numbered([world.frame((0, 1.0), (5, 3.0))]))
