@@ -7,6 +7,7 @@ imported by those who use them: numpy costs a hub of rows 15 MB and 80 ms.
 
 import logging
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Final, Literal
 
@@ -27,6 +28,8 @@ SCHEMES = (
     "influxdb+http://", "influxdb+https://", "influxdb2+http://", "influxdb2+https://",
     "victoriametrics+http://", "victoriametrics+https://",
 )  # fmt: skip
+# Beside what the server's own file holds: where its readings are.
+_PLACE = "CREATE TABLE IF NOT EXISTS place(id INTEGER PRIMARY KEY CHECK(id = 1), address TEXT NOT NULL)"
 _VICTORIA: Final = "victoriametrics"
 
 
@@ -107,11 +110,38 @@ def _open_remote(path: Path, address: str, token: str, found: Kind | None) -> St
             f"{path} holds readings, which do not move to a server, or to another one: give the hub another data "
             "folder, or start it as before"
         )
-    if is_victoria:
-        from hub.store.victoria import VictoriaStore
-        from hub.store.victoria_client import VictoriaClient
+    store = _open_victoria(path, address, token) if is_victoria else _open_influx(path, address, token)
+    try:
+        _note_place(path, address.rstrip("/"))
+    except sqlite3.Error as error:
+        store.close()
+        raise StoreError(f"cannot open {path}: {error}") from error
+    return store
 
-        return VictoriaStore(path, VictoriaClient(address, token))
+
+def _note_place(path: Path, address: str) -> None:
+    """Say when readings were begun elsewhere: they are found only if the server was moved with its data."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute(_PLACE)
+        known = database.execute("SELECT address FROM place").fetchone()
+        if known is None or known[0] != address:
+            database.execute("INSERT OR REPLACE INTO place VALUES (1, ?)", (address,))
+    if known is not None and known[0] != address:
+        _log.error(
+            "the store's address changed from=%s to=%s: readings so far are in answers only if they were moved, too; "
+            "hub audit shows what is missing",
+            known[0], address,
+        )  # fmt: skip
+
+
+def _open_victoria(path: Path, address: str, token: str) -> Store:
+    from hub.store.victoria import VictoriaStore
+    from hub.store.victoria_client import VictoriaClient
+
+    return VictoriaStore(path, VictoriaClient(address, token))
+
+
+def _open_influx(path: Path, address: str, token: str) -> Store:
     from hub.store.flux import FluxEngine
     from hub.store.influx import InfluxEngine, parse_address
 

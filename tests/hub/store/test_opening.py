@@ -123,3 +123,23 @@ def test_folder_belongs_to_one_kind_of_server(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="HUB_STORE_TOKEN"):
         open_as(tmp_path / "new", "victoriametrics+http://user:secret@h")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("begun", "moved"),
+    [(ADDRESS, "influxdb+http://127.0.0.1:1/other"), (VICTORIA, "victoriametrics+http://127.0.0.1:2")],
+)
+def test_folder_that_is_pointed_at_another_place(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, begun: str, moved: str
+) -> None:
+    """Servers get other names; but if it is another database, what was written before is in no answer: it is said."""
+    for address in (begun, begun + "/", begun):
+        open_as(tmp_path / FILE, address).close()
+    assert caplog.text == ""
+
+    for _ in range(2):
+        open_as(tmp_path / FILE, moved).close()
+
+    assert len(caplog.records) == 1
+    assert f"from={begun} to={moved}" in caplog.text
+    assert "hub audit" in caplog.text
