@@ -46,6 +46,8 @@ _LEAST_ROWS = 256
 _MOST_ROWS = 100_000
 # Late readings so far apart are looked up apart, or one of last year would fetch the year.
 _APART_NS = 3600 * 10**9
+# 73 years. Longer windows of InfluxDB 1.6 overflow 64 bits and come back cut in two or under another start.
+_LONGEST_STEP_NS = 2**61
 
 Rows = list[tuple[int, Value]]
 # (Series, time) and value.
@@ -200,7 +202,8 @@ class RemoteStore:
         """Return buckets by (start, series): by the server where it says the same as we do, from pages of rows else."""
         check_aggregate(functions, step_ns)
         entries = self._named(series) if start_ns < end_ns else []
-        if set(functions) - set(AGGREGATES) or any(entry.kinds != 1 << FLOAT for entry in entries):
+        is_ours = step_ns > _LONGEST_STEP_NS or not set(functions).issubset(AGGREGATES)
+        if is_ours or any(entry.kinds != 1 << FLOAT for entry in entries):
             return aggregate_rows(
                 self, [entry.id for entry in entries], start_ns, end_ns, step_ns, functions, origin_ns=origin_ns,
                 max_buckets=self._max_buckets,

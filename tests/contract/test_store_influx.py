@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from device_sdk.reading import MAX_CHANNEL_NAME, MAX_DEVICE_NAME, Value
+from device_sdk.wire import MAX_TIME_NS, MIN_TIME_NS
 from hub.errors import StoreError
+from hub.store.accumulator import aggregate_rows
 from hub.store.base import Row, SeriesCounters
 from hub.store.influx import InfluxEngine, parse_address
 from hub.store.remote import RemoteStore
@@ -92,6 +94,21 @@ def test_type_conflict_loses_only_what_conflicts(influxd: Influxd, open_store: O
     assert (refused.value, "field type conflict" in refused.reason) == (1.5, True)
     assert [c.rows for c in store.counters([1, 2, 3, 4])] == [20, 0, 1, 1]
     assert store.applied == 3
+
+
+@pytest.mark.parametrize("step_ns", [2**60, 2**61, 2**62, 2**63 - 1])
+@pytest.mark.parametrize("origin_ns", [0, -777, T0 + 12_345])
+def test_buckets_of_centuries(influxd: Influxd, open_store: Open, database: str, step_ns: int, origin_ns: int) -> None:
+    """The server's own windows overflow then."""
+    influxd.ask(f"CREATE DATABASE {database}")
+    store, maker = open_store(database), FrameMaker()
+    times = (MIN_TIME_NS, T0, T0 + 1, MAX_TIME_NS)
+    store.write(numbered([maker.batch("pump", [("t", time_ns, time_ns / 2**40) for time_ns in times])]))
+    asked = ([1], *FOREVER, step_ns, ["count", "min", "max"])
+
+    expected = aggregate_rows(store, *asked, origin_ns=origin_ns)
+
+    assert store.aggregate(*asked, origin_ns=origin_ns) == expected
 
 
 def test_correction_of_another_type_counts_once(influxd: Influxd, open_store: Open, database: str) -> None:
