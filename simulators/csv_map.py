@@ -92,8 +92,9 @@ def guess_map(header: Sequence[str], device: str, time: str | None = None) -> Cs
 
 def check_map(csv_map: CsvMap, header: Sequence[str]) -> CsvMap:
     """Return the map; raise `MapError` when names are bad, doubled, or not in the file."""
+    names = frozenset(header)
     for name in [csv_map.time, *(column.name for column in csv_map.columns)]:
-        if name not in header:
+        if name not in names:
             raise MapError(f"the file has no column {name!r}; it has: {', '.join(header)}")
     seen: set[tuple[str, str]] = set()
     for column in csv_map.columns:

@@ -179,8 +179,10 @@ def _guessed_layout(file: Path, how: Reading, header: list[str], parse: "ParseCe
     of_row = how.device_column
     if of_row is not None and of_row not in header:
         raise MapError(f"the file has no column {of_row!r}; it has: {', '.join(header)}")
+    # Of a file with 100,000 columns too; of two with one name the first.
+    at = {name: place for place, name in reversed(list(enumerate(header)))}
     columns = tuple(
-        ChannelColumn(header.index(c.name), c.device if of_row is None else None, c.channel, None, parse)
+        ChannelColumn(at[c.name], c.device if of_row is None else None, c.channel, None, parse)
         for c in guessed.columns
         if c.name != of_row
     )

@@ -123,3 +123,25 @@ def test_other_text_is_no_value(text: str, type_: ColumnType) -> None:
 def test_slug_is_a_channel_name(name: str, expected: str) -> None:
     """Any header becomes a valid name."""
     assert slug(name) == expected
+
+
+class Counted(str):
+    """A name that counts how often it is compared."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_map_of_many_columns_is_made_in_one_pass() -> None:
+    """Not each name against each other: 100,000 columns took two minutes."""
+    header = [Counted("time"), *(Counted(f"c{at}") for at in range(1000))]
+
+    made = guess_map(header, "d")
+
+    assert len(made.columns) == 1000
+    assert Counted.compared < 10_000
