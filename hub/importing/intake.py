@@ -10,7 +10,7 @@ on. So nothing of an import has to be kept but a mark for each file and device, 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -23,6 +23,9 @@ from hub.errors import BadRequestError, ConflictError, DiskFullError, Unavailabl
 from hub.model import IMPORT_PREFIX, Frame, Kind, Mark, StreamKey
 from hub.streams import FindMarks, Streams, StreamState
 from hub.validate import MalformedError, check_batch, parse_message
+
+# Each may be refused and is named then: 370,000 in a request of 1 MiB held the loop for a second.
+MAX_REQUEST_READINGS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ class Imports:
             id_: of the import, 32 hex digits.
 
         Raises:
-            BadRequestError: a body is no batch; nothing of the request is stored.
+            BadRequestError: a body is no batch, or they hold too many readings; nothing of the request is stored.
             ConflictError: a frame is not its stream's next one; those before it are stored.
             UnavailableError, DiskFullError, JournalError: the rest is not stored; send all of it again.
         """
@@ -102,7 +105,7 @@ class Imports:
             return await self._take_all(list(zip(keys, frames, strict=True)), read)
 
     async def _take_all(self, frames: Sequence[tuple[StreamKey, Sent]], read: dict[StreamKey, Mark]) -> Taken:
-        batches = [_batch(sent.body) for _, sent in frames]
+        batches = _batches(sent for _, sent in frames)
         taken = Taken({}, [])
         futures: list[asyncio.Future[None]] = []
         try:
@@ -193,6 +196,17 @@ class Imports:
 
 def _found(mark: Mark) -> Found:
     return Found(mark.stored, mark.last_chain, mark.accepted, mark.rejected)
+
+
+def _batches(frames: Iterable[Sent]) -> list[Batch]:
+    batches, readings = [], 0
+    for sent in frames:
+        batch = _batch(sent.body)
+        batches.append(batch)
+        readings += batch.count
+        if readings > MAX_REQUEST_READINGS:
+            raise BadRequestError(f"more than {MAX_REQUEST_READINGS} readings: send them in several requests")
+    return batches
 
 
 def _batch(body: bytes) -> Batch:

@@ -55,7 +55,7 @@ class ImportedFrame(Question):
 
 
 class ImportedFrames(Question):
-    """Frames of a file; of each device numbered from 1, in the order of the numbers."""
+    """Frames of a file, of 50,000 readings at most; of each device numbered from 1, in the order of the numbers."""
 
     frames: Annotated[list[ImportedFrame], Field(max_length=MAX_FRAMES)]
 

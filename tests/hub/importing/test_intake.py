@@ -91,6 +91,17 @@ async def test_body_that_is_no_batch_stores_nothing_of_the_request(hub: HubParts
     assert stored(hub) == []
 
 
+async def test_request_of_too_many_readings_stores_nothing(hub: HubParts) -> None:
+    """Each may be refused, and the answer names each: the loop must not make lists of hundreds of thousands."""
+    frames = [sent(seq, *[1.0] * 10_000) for seq in range(1, 7)]
+
+    with pytest.raises(BadRequestError, match="several requests"):
+        await hub.imports.take("default", ID, frames)
+    await hub.imports.take("default", ID, frames[:5])
+
+    assert hub.journal.find_marks([KEY])[KEY].stored == 5
+
+
 async def test_writer_that_is_full_takes_nothing(hub: HubParts) -> None:
     """An import waits, as devices do."""
     imports = Imports(hub.streams, hub.registry, hub.journal.find_marks, hub.store_frames, lambda: False, lambda: T0)
