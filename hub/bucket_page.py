@@ -15,7 +15,7 @@ from hub.fill import Fill, filled
 from hub.grid import Grid
 from hub.model import Series
 from hub.store.accumulator import MAX_ANSWER_BUCKETS, number_of
-from hub.store.base import Bucket, RetainingStore, Store
+from hub.store.base import Bucket, Store
 
 _BEGIN_NS, _END_NS = -(2**63), 2**63 - 1
 # Rows of a page where text is passed over to find the number beside a range.
@@ -101,21 +101,11 @@ class BucketPages:
         if self._of.fill is not None or self._is_on_a_line(high if descending else low):
             return low, high
         start_ns, end_ns = self._span(low, high)
-        dropped_ns = self._dropped_before(start_ns)
-        if dropped_ns is not None and not descending:
-            return low, high
         rows = self._store.read(self._ids, start_ns, end_ns, 1, descending=descending)
-        if not rows and dropped_ns is None:
+        if not rows:
             return high, high
-        number = self._grid.number(max(rows[0].time_ns if rows else start_ns, dropped_ns or start_ns))
-        return (low, min(number + 1, high)) if descending else (number, high)
-
-    def _dropped_before(self, start_ns: int) -> int | None:
-        """Return up to when sums may say something where no reading is left; None: nowhere behind a time."""
-        if not isinstance(self._store, RetainingStore):
-            return None
-        since = max(self._store.raw_from(self._ids).values(), default=start_ns)
-        return since if since > start_ns else None
+        number = self._grid.number(rows[0].time_ns)
+        return (low, number + 1) if descending else (number, high)
 
     def _is_on_a_line(self, number: int) -> bool:
         """Tell whether a line that is asked for goes over the edge before a bucket."""
@@ -189,24 +179,16 @@ class BucketPages:
         assert fill is not None, "asked only then"
         has = {bucket.start_ns for bucket in done if bucket.has_readings}
         if fill in ("previous", "linear") and edges[0] not in has:
-            previous = self._neighbour(number, _BEGIN_NS, max(edges[0], self._of.start_ns), descending=True)
+            previous = self._neighbour(number, self._last_before([number], max(edges[0], self._of.start_ns))[number])
         if fill == "linear" and edges[-2] not in has:
-            following = self._neighbour(number, min(edges[-1], self._of.end_ns), _END_NS, descending=False)
+            following = self._neighbour(number, self._first_from([number], min(edges[-1], self._of.end_ns))[number])
         return list(filled(done, edges, self._of.functions, fill, previous=previous, following=following))
 
-    def _neighbour(self, number: int, start_ns: int, end_ns: int, *, descending: bool) -> Finished | None:
-        """Return the bucket of the first reading of a range beside what is looked at, dropped or not, or of its last.
-
-        What the range that was asked for cuts apart stays apart.
-        """
-        point = self._nearest(number, start_ns, end_ns, descending=descending)
-        times = [] if point is None else [point.time_ns]
-        if isinstance(self._store, RetainingStore):
-            dropped_ns = self._store.dropped_near(number, start_ns, end_ns, descending=descending)
-            times += [] if dropped_ns is None else [dropped_ns]
-        if not times:
+    def _neighbour(self, number: int, point: Point | None) -> Finished | None:
+        """Return the bucket of a reading outside of what is looked at; what the range cuts apart stays apart."""
+        if point is None:
             return None
-        of, time_ns = self._of, max(times) if descending else min(times)
+        of, time_ns = self._of, point.time_ns
         low = _BEGIN_NS if time_ns < of.start_ns else of.start_ns if time_ns < of.end_ns else of.end_ns
         high = of.start_ns if time_ns < of.start_ns else of.end_ns if time_ns < of.end_ns else _END_NS
         bucket = of.cut(time_ns, time_ns + 1)

@@ -238,6 +238,3 @@ class RetainingStore(Store, Protocol):
 
     def raw_from(self, series: Sequence[int]) -> dict[int, int]:
         """Return series → from when its readings are there, of those of which some were dropped."""
-
-    def dropped_near(self, series: int, start_ns: int, end_ns: int, *, descending: bool) -> int | None:
-        """Return the begin of the first minute in [start_ns, end_ns) that has a sum, or of the last; None: none has."""

@@ -25,7 +25,7 @@ from hub.store.column_file import MAX_PENDING_BYTES, ColumnFile
 from hub.store.head import Waiting, newest, waiting
 from hub.store.merge import FULL
 from hub.store.rollup import NEEDED
-from hub.store.rollup_table import add_dropped, drop_border, dropped_in, keeps_all, minute_near, raw_from
+from hub.store.rollup_table import add_dropped, drop_border, dropped_in, keeps_all, raw_from
 from hub.store.sealing import COLUMNS, ChunkRow, Parts, from_sql
 from hub.store.walk import Walk
 
@@ -266,11 +266,6 @@ class ColumnStore:
         """Return series → from when its readings are there, of those of which some were dropped."""
         with self._file.snapshot() as (connection, _):
             return raw_from(connection, series)
-
-    def dropped_near(self, series: int, start_ns: int, end_ns: int, *, descending: bool) -> int | None:
-        """Return the first minute of a range that has a sum, or the last; see `RetainingStore.dropped_near`."""
-        with self._file.snapshot(lambda _: None) as (connection, _):
-            return minute_near(connection, series, start_ns, end_ns, descending)
 
     def statistics(self) -> StoreStatistics:
         """Return the figures of now; ``bytes`` are the file's pages in use."""

@@ -45,7 +45,6 @@ from hub.store.rollup_table import (
     drop_border,
     dropped_in,
     keeps_all,
-    minute_near,
     raw_from,
 )
 from hub.store.rollup_table import SCHEMA as ROLLUPS
@@ -378,11 +377,6 @@ class EmbeddedStore:
         """Return series → from when its readings are there, of those of which some were dropped."""
         with self._readers.connection() as connection:
             return raw_from(connection, series)
-
-    def dropped_near(self, series: int, start_ns: int, end_ns: int, *, descending: bool) -> int | None:
-        """Return the first minute of a range that has a sum, or the last; see `RetainingStore.dropped_near`."""
-        with self._readers.connection() as connection:
-            return minute_near(connection, series, start_ns, end_ns, descending)
 
     def statistics(self) -> StoreStatistics:
         """Return the figures of now; ``bytes`` are the file's pages in use."""

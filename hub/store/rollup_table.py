@@ -152,13 +152,6 @@ def buckets_of(
     return coarser(parts(), step_ns, origin_ns, most=most)
 
 
-def minute_near(
-    connection: sqlite3.Connection, series: int, start_ns: int, end_ns: int, descending: bool
-) -> int | None:
-    """Return the begin of the first minute in [start_ns, end_ns) that has a sum, or of the last."""
-    return next((one.start_ns for one in _sums(connection, series, MINUTE_NS, start_ns, end_ns, descending)), None)
-
-
 def add_dropped(
     connection: sqlite3.Connection,
     raw: Iterable[Bucket],
@@ -248,19 +241,15 @@ def _to_add_to(connection: sqlite3.Connection, series: int, step_ns: int, block:
         return []
 
 
-def _sums(
-    connection: sqlite3.Connection, series: int, step_ns: int, start_ns: int, end_ns: int, descending: bool = False
-) -> Iterator[Sums]:
-    """Yield the sums that begin in [start_ns, end_ns), in order, or the last one first."""
+def _sums(connection: sqlite3.Connection, series: int, step_ns: int, start_ns: int, end_ns: int) -> Iterator[Sums]:
+    """Yield the sums that begin in [start_ns, end_ns), in order."""
     if start_ns >= end_ns:
         return
     rows = connection.execute(
-        f"""SELECT block, body FROM rollup WHERE series = ? AND step_ns = ? AND block BETWEEN ? AND ?
-        ORDER BY block {"DESC" if descending else "ASC"}""",  # noqa: S608
+        "SELECT block, body FROM rollup WHERE series = ? AND step_ns = ? AND block BETWEEN ? AND ? ORDER BY block",
         (series, step_ns, start_ns // SPANS[step_ns], (end_ns - 1) // SPANS[step_ns]),
     )
     for block, body in rows:
-        sums = decode(body, block, step_ns)
-        for one in reversed(sums) if descending else sums:
+        for one in decode(body, block, step_ns):
             if start_ns <= one.start_ns < end_ns:
                 yield one

@@ -224,13 +224,6 @@ class MemoryStore:
         """Return from when the readings of series are there."""
         return {number: self._raw_from[number] for number in series if number in self._raw_from}
 
-    def dropped_near(self, series: int, start_ns: int, end_ns: int, *, descending: bool) -> int | None:
-        """Return the first minute of a range that has a sum, or the last."""
-        minute = 60 * 10**9
-        begins = {t // minute * minute for t, number, v in self.dropped if number == series and not isinstance(v, str)}
-        found = [begin for begin in begins if start_ns <= begin < end_ns]
-        return (max if descending else min)(found, default=None)
-
     def statistics(self) -> StoreStatistics:
         """Return the figures of now."""
         return StoreStatistics(self.applied, len(self._values), 0)

@@ -20,7 +20,6 @@ from hub.store.rollup_table import (
     delete_old_blocks,
     drop_border,
     merge_overdue,
-    minute_near,
     note_dropped,
     raw_from,
 )
@@ -55,18 +54,6 @@ def test_hours_say_what_their_minutes_say(connection: sqlite3.Connection) -> Non
         assert sum(count(connection, start_ns, end_ns, HOUR_NS)) == expected
         assert sum(count(connection, start_ns, end_ns, HOUR_NS, 15 * MINUTE_NS)) == expected
         assert sum(count(connection, start_ns, end_ns, MINUTE_NS)) == expected
-
-
-def test_the_nearest_minute_is_found_either_way(connection: sqlite3.Connection) -> None:
-    """Within a range, in its block or far from it."""
-    minutes = [T0 + n * MINUTE_NS for n in (0, 3, 1440, 100_000)]
-    add_minutes(connection, 1, by_minute([(minute + 5, 1) for minute in minutes]))
-    for start_ns, end_ns in ((-(2**63), 2**63 - 1), (minutes[0] + 1, minutes[3]), (minutes[1], minutes[1]), (0, T0)):
-        within = [minute for minute in minutes if start_ns <= minute < end_ns]
-
-        assert minute_near(connection, 1, start_ns, end_ns, False) == min(within, default=None)
-        assert minute_near(connection, 1, start_ns, end_ns, True) == max(within, default=None)
-    assert minute_near(connection, 2, -(2**63), 2**63 - 1, True) is None
 
 
 def test_overdue_readings_count_as_accepted_and_expired(connection: sqlite3.Connection) -> None:
