@@ -11,15 +11,17 @@ from operator import itemgetter
 from device_sdk.reading import Value, ValueType
 from hub.aggregate import DRAWS_LINES, LOOKS_BACK, PLAIN, Finished, Number, Point, Surroundings, finish, needs
 from hub.description import Nature
+from hub.errors import BadRequestError
 from hub.fill import Fill, filled
 from hub.grid import Grid
 from hub.model import Series
 from hub.store.accumulator import MAX_ANSWER_BUCKETS, number_of
-from hub.store.base import Bucket, Store
+from hub.store.base import Bucket, RetainingStore, Store
 
 _BEGIN_NS, _END_NS = -(2**63), 2**63 - 1
 # Rows of a page where text is passed over to find the number beside a range.
 _TEXT_ROWS = 1000
+_MINUTE_NS, _DAY_NS = 60 * 10**9, 86400 * 10**9
 
 Cut = Callable[[int, int], Grid]
 Rows = list[tuple[Value | None, ...]]
@@ -43,10 +45,15 @@ class Question:
 
 
 class BucketPages:
-    """One question, answered page by page; use one for each page."""
+    """One question, answered page by page; use one for each page.
 
-    def __init__(self, store: Store, question: Question) -> None:
+    Args:
+        retaining: the store, if it keeps sums of readings that it dropped.
+    """
+
+    def __init__(self, store: Store, question: Question, retaining: RetainingStore | None = None) -> None:
         self._store = store
+        self._retaining = retaining
         self._of = question
         self._grid = question.cut(question.start_ns, question.end_ns)
         self._index = {s.id: i for i, s in enumerate(question.series)}
@@ -102,9 +109,15 @@ class BucketPages:
             return low, high
         start_ns, end_ns = self._span(low, high)
         rows = self._store.read(self._ids, start_ns, end_ns, 1, descending=descending)
-        if not rows:
+        times = [row.time_ns for row in rows[:1]]
+        day_ns = None
+        if self._retaining is not None:
+            day_ns = self._retaining.day_of_sums(self._ids, start_ns, end_ns, descending=descending)
+        if day_ns is not None:
+            times.append(min(day_ns + _DAY_NS, end_ns) - 1 if descending else max(day_ns, start_ns))
+        if not times:
             return high, high
-        number = self._grid.number(rows[0].time_ns)
+        number = self._grid.number(max(times) if descending else min(times))
         return (low, number + 1) if descending else (number, high)
 
     def _is_on_a_line(self, number: int) -> bool:
@@ -179,16 +192,43 @@ class BucketPages:
         assert fill is not None, "asked only then"
         has = {bucket.start_ns for bucket in done if bucket.has_readings}
         if fill in ("previous", "linear") and edges[0] not in has:
-            previous = self._neighbour(number, self._last_before([number], max(edges[0], self._of.start_ns))[number])
+            previous = self._neighbour(number, _BEGIN_NS, max(edges[0], self._of.start_ns), descending=True)
         if fill == "linear" and edges[-2] not in has:
-            following = self._neighbour(number, self._first_from([number], min(edges[-1], self._of.end_ns))[number])
+            following = self._neighbour(number, min(edges[-1], self._of.end_ns), _END_NS, descending=False)
         return list(filled(done, edges, self._of.functions, fill, previous=previous, following=following))
 
-    def _neighbour(self, number: int, point: Point | None) -> Finished | None:
-        """Return the bucket of a reading outside of what is looked at; what the range cuts apart stays apart."""
-        if point is None:
+    def _neighbour(self, number: int, start_ns: int, end_ns: int, *, descending: bool) -> Finished | None:
+        """Return the first bucket of a range beside what is looked at, or its last, that holds a number."""
+        point = self._nearest(number, start_ns, end_ns, descending=descending)
+        time_ns = None if point is None else point.time_ns
+        if self._retaining is not None and (time_ns is None or not descending):
+            # Sums are of before all readings.
+            minute_ns = self._minute_of_sums(number, start_ns, end_ns, descending)
+            time_ns = time_ns if minute_ns is None else minute_ns
+        if time_ns is None:
             return None
-        of, time_ns = self._of, point.time_ns
+        try:
+            return self._bucket_beside(number, time_ns)
+        except BadRequestError:
+            # Of dropped readings what is asked for is not known.
+            return None
+
+    def _minute_of_sums(self, number: int, start_ns: int, end_ns: int, descending: bool) -> int | None:
+        """Return when the first minute of a range begins that has sums, or its last."""
+        assert self._retaining is not None, "asked only then"
+        while True:
+            day_ns = self._retaining.day_of_sums([number], start_ns, end_ns, descending=descending)
+            if day_ns is None:
+                return None
+            low_ns, high_ns = max(day_ns, start_ns), min(day_ns + _DAY_NS, end_ns)
+            found = self._store.aggregate([number], low_ns, high_ns, _MINUTE_NS, ("count",))
+            if found:
+                return found[-1 if descending else 0].start_ns
+            start_ns, end_ns = (start_ns, low_ns) if descending else (high_ns, end_ns)
+
+    def _bucket_beside(self, number: int, time_ns: int) -> Finished | None:
+        """Return the bucket of a reading outside of what is looked at; what the range cuts apart stays apart."""
+        of = self._of
         low = _BEGIN_NS if time_ns < of.start_ns else of.start_ns if time_ns < of.end_ns else of.end_ns
         high = of.start_ns if time_ns < of.start_ns else of.end_ns if time_ns < of.end_ns else _END_NS
         bucket = of.cut(time_ns, time_ns + 1)

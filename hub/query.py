@@ -115,7 +115,7 @@ class Query:
         if question.start_ns >= question.end_ns or not question.series:
             return Answer(list(question.series), columns, [])
         edge = None if page is None else _page_edge(page)
-        rows, next_page = BucketPages(self._store, question).page(limit, edge, descending=descending)
+        rows, next_page = BucketPages(self._store, question, self._retaining).page(limit, edge, descending=descending)
         return Answer(list(question.series), columns, rows, next_page)
 
     def at(
@@ -158,9 +158,11 @@ class Query:
         return since if since > start_ns else None
 
     def oldest_ns(self, series: Sequence[Series], start_ns: int, end_ns: int) -> int | None:
-        """Return the time of the oldest reading of any of the series in a range."""
-        rows = self._store.read([s.id for s in series], start_ns, end_ns, 1)
-        return rows[0].time_ns if rows else None
+        """Return the time of the oldest reading of any of the series in a range, or of a day of dropped ones."""
+        ids = [s.id for s in series]
+        times = [row.time_ns for row in self._store.read(ids, start_ns, end_ns, 1)[:1]]
+        day_ns = None if self._retaining is None else self._retaining.day_of_sums(ids, start_ns, end_ns)
+        return min((max(day_ns, start_ns), *times)) if day_ns is not None else min(times, default=None)
 
     def dump(
         self, series: Sequence[Series], start_ns: int, end_ns: int, *, received: bool = False, raw: bool = False

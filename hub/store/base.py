@@ -236,5 +236,11 @@ class RetainingStore(Store, Protocol):
     def keeps_all(self) -> bool:
         """Whether an older hub made the store, which kept everything: it goes on until somebody says otherwise."""
 
+    def day_of_sums(self, series: Sequence[int], start_ns: int, end_ns: int, *, descending: bool = False) -> int | None:
+        """Return when the first day (of UTC; descending: the last) begins that has sums of any of the series.
+
+        Only of the days that a range touches: what a day has may yet lie outside of the range. Cheap.
+        """
+
     def raw_from(self, series: Sequence[int]) -> dict[int, int]:
         """Return series → from when its readings are there, of those of which some were dropped."""

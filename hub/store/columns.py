@@ -25,7 +25,7 @@ from hub.store.column_file import MAX_PENDING_BYTES, ColumnFile
 from hub.store.head import Waiting, newest, waiting
 from hub.store.merge import FULL
 from hub.store.rollup import NEEDED
-from hub.store.rollup_table import add_dropped, drop_border, dropped_in, keeps_all, raw_from
+from hub.store.rollup_table import add_dropped, day_of_sums, drop_border, dropped_in, keeps_all, raw_from
 from hub.store.sealing import COLUMNS, ChunkRow, Parts, from_sql
 from hub.store.walk import Walk
 
@@ -261,6 +261,11 @@ class ColumnStore:
         """Whether an older hub made the file, which dropped nothing."""
         with self._file.snapshot() as (connection, _):
             return keeps_all(connection)
+
+    def day_of_sums(self, series: Sequence[int], start_ns: int, end_ns: int, *, descending: bool = False) -> int | None:
+        """Return a day that has sums; see `RetainingStore.day_of_sums`."""
+        with self._file.snapshot(lambda _: None) as (connection, _):
+            return day_of_sums(connection, series, start_ns, end_ns, descending)
 
     def raw_from(self, series: Sequence[int]) -> dict[int, int]:
         """Return series → from when its readings are there, of those of which some were dropped."""

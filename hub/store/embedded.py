@@ -40,6 +40,7 @@ from hub.store.rollup_table import (
     KEEPS_ALL,
     UPGRADE,
     add_dropped,
+    day_of_sums,
     delete_blocks,
     delete_old_blocks,
     drop_border,
@@ -373,6 +374,11 @@ class EmbeddedStore:
         with self._readers.connection() as connection:
             return keeps_all(connection)
 
+    def day_of_sums(self, series: Sequence[int], start_ns: int, end_ns: int, *, descending: bool = False) -> int | None:
+        """Return a day that has sums; see `RetainingStore.day_of_sums`."""
+        with self._readers.connection() as connection:
+            return day_of_sums(connection, series, start_ns, end_ns, descending)
+
     def raw_from(self, series: Sequence[int]) -> dict[int, int]:
         """Return series → from when its readings are there, of those of which some were dropped."""
         with self._readers.connection() as connection:
@@ -475,10 +481,7 @@ class _Walk:
             yield from _rows(rows)
             if len(rows) < self._at_once:
                 return
-            if self._descending:
-                end_ns = rows[-1][1]
-            else:
-                start_ns = rows[-1][1] + 1
+            start_ns, end_ns = (start_ns, rows[-1][1]) if self._descending else (rows[-1][1] + 1, end_ns)
 
 
 def _by_time(row: Row) -> tuple[int, int]:

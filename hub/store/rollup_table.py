@@ -197,6 +197,21 @@ def dropped_in(
     return sorted(found)
 
 
+def day_of_sums(
+    connection: sqlite3.Connection, series: Sequence[int], start_ns: int, end_ns: int, descending: bool
+) -> int | None:
+    """Return the start of a day, as `RetainingStore.day_of_sums` says; no block is unpacked for it."""
+    span_ns, found = SPANS[MINUTE_NS], "max" if descending else "min"
+    if start_ns >= end_ns:
+        return None
+    (block,) = connection.execute(
+        f"""SELECT {found}(block) FROM (SELECT (SELECT {found}(block) FROM rollup
+        WHERE series = s.value AND step_ns = ?2 AND block BETWEEN ?3 AND ?4) AS block FROM json_each(?1) s)""",  # noqa: S608
+        (json.dumps(list(series)), MINUTE_NS, start_ns // span_ns, (end_ns - 1) // span_ns),
+    ).fetchone()
+    return None if block is None else int(block) * span_ns
+
+
 def delete_blocks(connection: sqlite3.Connection, series: int) -> int:
     """Delete some blocks of a series, and what its counter says of dropped readings with the last; return how many."""
     deleted = connection.execute(

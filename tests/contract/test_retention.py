@@ -315,6 +315,25 @@ def blobs_of(path: Path, series: int) -> list[bytes]:
     return [body[:48] for (body,) in found]
 
 
+def test_days_that_have_sums_are_found(store: RetainingStore) -> None:
+    """The first and the last of any of the series that a range touches, whatever text and readings lie between."""
+    maker, day = FrameMaker(), 24 * HOUR
+    fill(store, maker, (-5 * 86_400, 1.0), (-3 * 86_400, 2.0), (0, 3.0))
+    fill(store, maker, (-9 * 86_400, "text"), (-4 * 86_400, 1.0), (0, 3.0), channel="n")
+    none = store.day_of_sums([1, 2], *FOREVER)
+    drop(store, 0)
+    first, second, third = ((BEGIN - days * day) // day * day for days in (5, 4, 3))
+
+    assert none is None
+    assert [store.day_of_sums([1, 2], *FOREVER, descending=d) for d in (False, True)] == [first, third]
+    assert [store.day_of_sums([2], *FOREVER, descending=d) for d in (False, True)] == [second, second]
+    assert store.day_of_sums([1, 2], first + day, FOREVER[1]) == second
+    assert store.day_of_sums([1, 2], first + day, second + 1, descending=True) == second
+    assert store.day_of_sums([1, 2], first + day, second) is None
+    assert store.day_of_sums([1, 2], second, second) is None
+    assert store.day_of_sums([3], *FOREVER) is None
+
+
 @pytest.mark.parametrize("engine", ["columns", "embedded"])
 def test_drops_in_slices_between_which_writes_go_on(tmp_path: Path, engine: str) -> None:
     """One call drops about `DROPPED_AT_ONCE`; a restart and a write in between change nothing of the sums."""

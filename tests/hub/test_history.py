@@ -173,3 +173,5 @@ def test_points_of_dropped_time_are_of_whole_minutes() -> None:
     assert History(start=str(begin)).answer(query, series, now).raw_from_ns == begin + 5 * hour
     assert History(start=str(begin + 6 * hour), points=9).answer(query, series, now).columns == before.columns
     assert History(at=str(begin + hour)).answer(query, series, now).raw_from_ns == begin + 5 * hour
+    assert History(points=100).answer(query, series, now).rows[0][2] == 0.0
+    assert len(History(bucket="1m").answer(query, series, now).rows) == 600

@@ -220,6 +220,16 @@ class MemoryStore:
         """It is new."""
         return False
 
+    def day_of_sums(self, series: Sequence[int], start_ns: int, end_ns: int, *, descending: bool = False) -> int | None:
+        """Return the first or last day of those that the range touches in which a number was dropped."""
+        day_ns = 24 * HOUR_NS
+        days = {
+            time_ns // day_ns for time_ns, number, value in self.dropped
+            if number in series and not isinstance(value, str) and start_ns < end_ns
+            and start_ns // day_ns <= time_ns // day_ns <= (end_ns - 1) // day_ns
+        }  # fmt: skip
+        return (max if descending else min)(days) * day_ns if days else None
+
     def raw_from(self, series: Sequence[int]) -> dict[int, int]:
         """Return from when the readings of series are there."""
         return {number: self._raw_from[number] for number in series if number in self._raw_from}
