@@ -264,7 +264,7 @@ class ColumnStore:
 
     def day_of_sums(self, series: Sequence[int], start_ns: int, end_ns: int, *, descending: bool = False) -> int | None:
         """Return a day that has sums; see `RetainingStore.day_of_sums`."""
-        with self._file.snapshot(lambda _: None) as (connection, _):
+        with self._file.snapshot() as (connection, _):
             return day_of_sums(connection, series, start_ns, end_ns, descending)
 
     def raw_from(self, series: Sequence[int]) -> dict[int, int]:

@@ -178,18 +178,6 @@ def test_a_minute_counts_where_it_begins(store: RetainingStore) -> None:
         assert sum(found) == 1000
 
 
-def test_the_nearest_sum_is_found(store: RetainingStore) -> None:
-    """Of a range, of one series, of what was dropped; the first minute or the last."""
-    maker = FrameMaker()
-    fill(store, maker, (5, 1.0), (700, 2.0), (705, "x"), (3000, "x"), (7200, 3.0))
-    drop(store, 2, [1])
-
-    assert store.dropped_near(1, *FOREVER, descending=False) == BEGIN
-    assert store.dropped_near(1, *FOREVER, descending=True) == BEGIN + 11 * MINUTE
-    assert store.dropped_near(1, BEGIN + 1, BEGIN + 11 * MINUTE, descending=True) is None
-    assert store.dropped_near(2, *FOREVER, descending=False) is None
-
-
 def test_erasing_takes_the_sums_too(store: RetainingStore) -> None:
     """After an erase there is neither reading nor sum, the ledger balances, and the series begins anew."""
     maker = FrameMaker()

@@ -72,25 +72,13 @@ def everything(store: MemoryStore, question: Question, limit: int = 10**6, *, de
     rows: list[Row] = []
     page: int | None = None
     for _ in range(1000):
-        found, following = BucketPages(store, question).page(limit, page, descending=descending)
+        found, following = BucketPages(store, question, store).page(limit, page, descending=descending)
         rows += found
         if following is None:
             return rows
         assert len(found) >= limit
         page = int(following)
     raise AssertionError("the pages do not end")
-
-
-def asked(store: MemoryStore, question: Question, limit: int = 10**6, descending: bool = False) -> list[Row]:
-    """Follow the pages to the end, of a store that keeps sums."""
-    rows: list[Row] = []
-    page: int | None = None
-    while True:
-        found, following = BucketPages(store, question, store).page(limit, page, descending=descending)
-        rows += found
-        if following is None:
-            return rows
-        page = int(following)
 
 
 def defined(name: str, numbers: Numbers, low: int, high: int, is_counter: bool) -> float | None:
@@ -296,16 +284,16 @@ def test_a_channel_of_text_is_not_searched_for_numbers() -> None:
 def test_what_was_dropped_is_not_passed_over(limit: int, descending: bool) -> None:
     """After empty time come the sums of readings that are no longer there, as the readings did."""
     store, series = world(
-        [(5 * DAY + at * HOUR, 1.0) for at in range(3)] + [(at * DAY, 2.0) for at in (8, 30, 31)],
+        [*((5 * DAY + at * HOUR, 1.0) for at in range(3)), *((at * DAY, 2.0) for at in (8, 30, 31))],
         [(9 * DAY, 1.0), (31 * DAY, 2.0)],
     )
     question = Question(series, 0, 32 * DAY, partial(grid_of, "1m", None), ("count", "max"))
-    before = asked(store, question, limit, descending)
+    before = everything(store, question, limit, descending=descending)
     dropped = store.drop_before([1, 2], 29 * DAY)
 
     assert dropped == 5
     assert len(before) == 8
-    assert asked(store, question, limit, descending) == before
+    assert everything(store, question, limit, descending=descending) == before
 
 
 @pytest.mark.parametrize("fill", ["previous", "linear"])
@@ -314,14 +302,14 @@ def test_the_neighbours_of_a_range_may_have_been_dropped(fill: str) -> None:
     store, series = world([(DAY, 1.0), (2 * DAY + HOUR, 3.0), (8 * DAY, 5.0), (20 * DAY, 9.0)])
     question = Question(series, 3 * DAY, 6 * DAY, partial(grid_of, "1d", None), ("mean", "last"), fill)
     unknown = replace(question, functions=("std", "first"))
-    before = asked(store, question)
+    before = everything(store, question)
     store.drop_before([1], 10 * DAY)
 
-    assert asked(store, question) == before
+    assert everything(store, question) == before
     assert before[0][2] == (3.0 if fill == "previous" else pytest.approx(3.0 + 2.0 / 6))
     with pytest.raises(BadRequestError, match="by the minute"):
-        asked(store, unknown)
-    assert asked(store, replace(unknown, start_ns=10 * DAY, end_ns=11 * DAY)) == [(10 * DAY, 0, None, None)]
+        everything(store, unknown)
+    assert everything(store, replace(unknown, start_ns=10 * DAY, end_ns=11 * DAY)) == [(10 * DAY, 0, None, None)]
 
 
 @pytest.mark.parametrize("descending", [False, True])
