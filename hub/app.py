@@ -56,7 +56,7 @@ from hub.roles import Identity, Role, Verb
 from hub.rollout import Rollout
 from hub.session import DeviceSession
 from hub.sign_in import SignIn
-from hub.steady_clock import SteadyClock
+from hub.steady_clock import SteadyClock, known_span
 from hub.store.base import RetainingStore, Store
 from hub.store.consumer import StoreConsumer
 from hub.store.opening import open_as
@@ -142,7 +142,7 @@ class Hub:
         self.downlink = Downlink()
         self.commands = files.enter_context(closing(Commands(data / "commands.sqlite3", self.downlink)))
         self.journal = files.enter_context(closing(SqliteJournal(data / "journal.sqlite3")))
-        self.clock = self._steady_clock()
+        self.clock = SteadyClock(known_span(self.journal.received(), self.config.journal_hours))
         begun = self.journal.begun(time.time_ns() - NEW_STREAMS_NS)
         self.streams = Streams(self.journal.runs(), self.journal.head, self._find_marks, begun)
         self.store = files.enter_context(closing(await asyncio.to_thread(self._open_store, data)))
@@ -201,15 +201,6 @@ class Hub:
             _log.warning("readings are kept for ever: this folder is of a hub that dropped none; set keep_raw to drop")
         policies = Policies(self.config, keeps_all=keeps_all)
         return Retention(self.store, policies, self._all_series, now_ns=self.clock), budget
-
-    def _steady_clock(self) -> SteadyClock:
-        """Return what says how old something is, where that deletes it."""
-        received = self.journal.received()
-        if received is not None:
-            # Received while a clock had leapt, the newest tells nothing; rows from before the leap are kept meanwhile.
-            first_ns, last_ns = received
-            received = first_ns, min(last_ns, first_ns + int(self.config.journal_hours * 3600e9))
-        return SteadyClock(received)
 
     def _all_series(self) -> list[Series]:
         return list(self.registry.by_id.values())

@@ -70,3 +70,18 @@ class SteadyClock:
             return False
         _log.warning("clock has been ahead for a day: it is believed, and what is too old by it is deleted")
         return True
+
+
+def known_span(received: tuple[int, int] | None, kept_hours: float) -> tuple[int, int] | None:
+    """Return between which times the oldest and the newest of what is kept were received, by what a leap cannot change.
+
+    Rows from before a leap are kept meanwhile. Received while the clock had leapt, the newest tells nothing.
+
+    Args:
+        received: what the oldest and the newest say.
+        kept_hours: older ones are not kept, or hardly.
+    """
+    if received is None:
+        return None
+    first_ns, last_ns = received
+    return first_ns, max(first_ns, min(last_ns, first_ns + int(kept_hours * 3600e9)))

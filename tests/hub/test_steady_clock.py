@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from hub.steady_clock import STANDS_S, SteadyClock
+from hub.steady_clock import STANDS_S, SteadyClock, known_span
 from tests.support.wall_clock import WallClock
 
 HOUR_S, DAY_S, YEAR_S = 3600.0, 86_400.0, 365 * 86_400.0
@@ -113,3 +113,19 @@ def test_a_clock_without_battery_is_right_when_it_is_set() -> None:
     rig.wall.advance(56 * YEAR_S + 9 * HOUR_S)
 
     assert rig.steady() == rig.wall.now_ns
+
+
+@pytest.mark.parametrize(
+    ("last_s", "known_s"),
+    [
+        pytest.param(HOUR_S, HOUR_S, id="ordinary"),
+        pytest.param(14 * YEAR_S, DAY_S, id="received while years ahead"),
+        pytest.param(-50 * YEAR_S, 0, id="received while years behind"),
+    ],
+)
+def test_what_was_received_while_the_clock_was_wrong_tells_nothing(last_s: float, known_s: float) -> None:
+    """The oldest is from before, and by how much the newest can be newer is known."""
+    first_ns = WallClock().now_ns
+
+    assert known_span((first_ns, first_ns + round(last_s * 1e9)), 24) == (first_ns, first_ns + round(known_s * 1e9))
+    assert known_span(None, 24) is None
