@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
@@ -59,6 +60,7 @@ class Watch:
 
     A connection that drops is made again and resumed at ``cursor``, which names
     what the loop has been given *completely*: keep it to go on in another process.
+    A loop that was left may be followed by another: it goes on behind the last reading.
     Ends only by `close`, ``break`` or an exception:
 
     ``wait(seconds)`` sleeps between attempts; a program with a clock of its own may replace it.
@@ -81,6 +83,8 @@ class Watch:
         self._backoff = Backoff(random.random, cap_s=MAX_WAIT_S)
         self._was_connected = False
         self._is_asked = False
+        # Of the last message, what no loop was given yet: one that is left may be followed by another.
+        self._rest: deque[WatchedReading] = deque()
         self.wait: Callable[[float], Awaitable[object]] = asyncio.sleep
 
     @property
@@ -96,8 +100,9 @@ class Watch:
     async def __aiter__(self) -> AsyncIterator[WatchedReading]:
         try:
             while True:
-                for reading in await self.batch():
-                    yield reading
+                await self._refill()
+                while self._rest:
+                    yield self._rest.popleft()
         finally:
             await self.close()
 
@@ -105,12 +110,21 @@ class Watch:
         with LoopThread() if _is_in_loop() else asyncio.Runner() as runner:
             try:
                 while True:
-                    yield from runner.run(self.batch())
+                    runner.run(self._refill())
+                    while self._rest:
+                        yield self._rest.popleft()
             finally:
                 runner.run(self.close())
 
     async def batch(self) -> list[WatchedReading]:
-        """Wait for the next readings; those of the call before count as taken. May be cancelled without loss."""
+        """Wait for the next readings; those of the call before count as taken. May be cancelled without loss.
+
+        When a loop was left in the middle of a message, these are its rest.
+        """
+        if self._rest:
+            rest = list(self._rest)
+            self._rest.clear()
+            return rest
         self._subscription.taken()
         while True:
             try:
@@ -133,6 +147,11 @@ class Watch:
         socket, self._socket = self._socket, None
         if socket is not None:
             await socket.close()
+
+    async def _refill(self) -> None:
+        # Here, and not where it is waited for: an interrupt there would lose what has come.
+        if not self._rest:
+            self._rest.extend(await self.batch())
 
     async def _receive(self) -> list[WatchedReading]:
         from websockets.exceptions import ConnectionClosed

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,6 +20,7 @@ from websockets.sync.server import serve as serve_sync
 
 from device_sdk.client import Client, Watch
 from device_sdk.errors import AuthenticationError, ConnectionLostError, MisuseError, ProtocolError, ResetError
+from device_sdk.reading import Value
 from device_sdk.rows import Rows
 from device_sdk.watch import WatchedReading
 
@@ -341,6 +343,58 @@ async def test_for_loop_inside_a_running_loop() -> None:
     assert watch._socket is None
 
 
+def packed(first: int, count: int) -> dict[str, Any]:
+    """Return the data message of several readings; its offset is that of the first."""
+    return {**data(first), "u": [[1, at, at + 0.5] for at in range(first, first + count)]}
+
+
+def packs(request: str | bytes) -> list[str]:
+    """Return what answers a subscription: messages of three readings, from the cursor on."""
+    after = int(json.loads(request).get("since", "aaaaaaaa.-2").split(".")[1])
+    ok = {"id": 1, "op": "ok", "sub": "s1", "from": f"aaaaaaaa.{after}", "recovered": True}
+    return [json.dumps(m) for m in (ok, SERIES, *(packed(first, 3) for first in range(after + 3, 10, 3)))]
+
+
+@pytest.mark.asyncio
+async def test_loop_goes_on_where_the_one_before_was_left() -> None:
+    """Also in the middle of a message: its rest is the first that the next loop over the same watch is given."""
+
+    async def handle(socket: ServerConnection) -> None:
+        for message in packs(await socket.recv()):
+            await socket.send(message)
+        await socket.wait_closed()
+
+    async with serve(handle, "127.0.0.1", 0, subprotocols=["watch.v1"]) as server, asyncio.timeout(10):  # type: ignore[list-item]
+        watch = without_waiting(Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+        seen: list[list[Value]] = []
+        for _ in range(3):
+            seen.append([])
+            async for reading in watch:
+                seen[-1].append(reading.value)
+                if len(seen[-1]) == 2:
+                    break
+        await watch.close()
+
+    assert seen == [[1.5, 2.5], [3.5, 4.5], [5.5, 6.5]]
+
+
+@pytest.mark.parametrize("is_inside", [False, True])
+def test_for_loop_goes_on_where_the_one_before_was_left(is_inside: bool) -> None:
+    """As `async for` does, with a loop of its own and beside one that runs."""
+
+    def read(url: str) -> list[list[Value]]:
+        watch = without_waiting(Client(url))
+        return [[reading.value for reading in islice(watch, 2)] for _ in range(3)]
+
+    async def read_inside(url: str) -> list[list[Value]]:
+        return read(url)
+
+    with serving(packs) as url:
+        seen = asyncio.run(read_inside(url)) if is_inside else read(url)
+
+    assert seen == [[1.5, 2.5], [3.5, 4.5], [5.5, 6.5]]
+
+
 @pytest.mark.asyncio
 async def test_an_error_inside_a_running_loop_reaches_the_for_loop() -> None:
     """What ends a watch ends the `for`, as where no loop runs."""
@@ -411,11 +465,17 @@ async def test_first_connection_that_fails_is_raised() -> None:
 @contextmanager
 def sync_hub(*messages: dict[str, Any]) -> Iterator[str]:
     """Serve the same messages to every connection, from a thread."""
+    with serving(lambda _: [json.dumps(message) for message in messages]) as url:
+        yield url
+
+
+@contextmanager
+def serving(answer: Callable[[str | bytes], list[str]]) -> Iterator[str]:
+    """Answer the first message of every connection, from a thread."""
 
     def handle(socket: SyncConnection) -> None:
-        socket.recv()
-        for message in messages:
-            socket.send(json.dumps(message))
+        for message in answer(socket.recv()):
+            socket.send(message)
         for _ in socket:
             pass
 
