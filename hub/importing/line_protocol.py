@@ -26,6 +26,8 @@ PRECISIONS = {"ns": 1, "us": 1000, "ms": 1_000_000, "s": 1_000_000_000}
 # How far a text may go: it is 1 KiB at most, and what is longer has lost its quote.
 _LINES_JOINED, _CHARS_JOINED = 100, 64 * 1024
 _BARE = re.compile(r"(?:[^\\, =]|\\.?)+")
+# Only there "=" is a letter: nothing is assigned to it.
+_MEASUREMENT = re.compile(r"(?:[^\\, ]|\\.?)+")
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _INTEGER = re.compile(r"([+-]?\d+)[iu]")
 _TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
@@ -60,7 +62,7 @@ def parse_point(text: str) -> Point:
         OpenTextError: its last text goes on behind the line's end.
         RowError: it is no line protocol.
     """
-    measurement, at = _name(text, 0, "a measurement")
+    measurement, at = _name(text, 0, "a measurement", _MEASUREMENT)
     tags: dict[str, str] = {}
     while text[at : at + 1] == ",":
         name, at = _name(text, at + 1, "a tag")
@@ -153,8 +155,8 @@ def _own_fields(point: Point) -> list[tuple[str, Value]]:
     return [(name, value) for name, value in point.fields if name in FIELDS.values()]
 
 
-def _name(text: str, at: int, what: str) -> tuple[str, int]:
-    match = _BARE.match(text, at)
+def _name(text: str, at: int, what: str, pattern: re.Pattern[str] = _BARE) -> tuple[str, int]:
+    match = pattern.match(text, at)
     if match is None:
         raise RowError(f"{what} is missing at column {at + 1}")
     return _ESCAPED.sub(r"\1", match[0]) if "\\" in match[0] else match[0], match.end()

@@ -36,6 +36,7 @@ def read(data: str | bytes, precision: str = "ns") -> list[Item]:
         ("m a=t,b=T,c=true,d=True,e=TRUE,f=F 1", Point("m", {}, [*((x, True) for x in "abcde"), ("f", False)], 1)),
         ("m  f=1   5  ", Point("m", {}, [("f", 1.0)], 5)),
         ('m f="" ', Point("m", {}, [("f", "")], None)),
+        ("m=n,a=b f=1 5", Point("m=n", {"a": "b"}, [("f", 1.0)], 5)),
         (r"m\x,a=\b f=1 5", Point(r"m\x", {"a": r"\b"}, [("f", 1.0)], 5)),
     ],
 )
