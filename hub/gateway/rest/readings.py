@@ -6,8 +6,10 @@ Place: `hub.gateway.rest`. What touches the store runs in a thread.
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import fields
+from functools import partial
 from typing import Annotated, Literal
 
 import orjson
@@ -43,6 +45,9 @@ Received = Annotated[
 Raw = Annotated[bool, Field(description="Values as they are stored, without the channel's scale and offset.")]
 
 
+# Threads of their own: one question may take many seconds, and commands and sign-ins wait in the loop's few threads.
+# Each may take some 100 MB, and they share one interpreter: more at once would be no faster.
+_QUESTIONS = ThreadPoolExecutor(4, thread_name_prefix="hub history")
 _ASKED = {field.name for field in fields(History)} - {"descending"}
 
 
@@ -180,7 +185,8 @@ async def list_readings(call: Call, query: ReadingsQuery) -> Response:
     if version.is_held:
         return version.not_modified()
     # All of it in a thread: writing 100,000 rows takes as long as reading them, and acks would wait for it.
-    return await asyncio.to_thread(_answered, call, asked, series, now_ns, query.format, version.headers)
+    work = partial(_answered, call, asked, series, now_ns, query.format, version.headers)
+    return await asyncio.get_running_loop().run_in_executor(_QUESTIONS, work)
 
 
 def _answered(

@@ -1,6 +1,8 @@
 """`hub.gateway.rest.readings`: newest values and history."""
 
+import asyncio
 import io
+import threading
 import time
 from typing import Any
 
@@ -171,6 +173,32 @@ async def test_export_streams_every_reading(admin: httpx.AsyncClient) -> None:
     assert lines[0] == "device,channel,time,time_unix_ms,value,unit"
     assert lines[1] == "pump-2,temperature,2026-11-22T19:33:20Z,1795376000000,20.5,Cel"
     assert len(lines) == 6
+
+
+@pytest.mark.asyncio
+async def test_slow_questions_leave_threads_to_others(hub: HubParts, admin: httpx.AsyncClient) -> None:
+    """However many are asked, what a command or a sign-in needs a thread for goes on."""
+    go_on, read, revisions = threading.Event(), hub.store.read, hub.store.revisions
+    versions: list[int] = []
+    all_asked, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def noted(series: Any) -> Any:
+        versions.append(len(series))
+        if len(versions) == 40:
+            loop.call_soon_threadsafe(all_asked.set)
+        return revisions(series)
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        assert go_on.wait(60)
+        return read(*args, **kwargs)
+
+    hub.store.read, hub.store.revisions = slow, noted  # type: ignore[method-assign]
+    asked = [asyncio.create_task(admin.get("/v1/readings", params={"limit": n})) for n in range(1, 41)]
+    await all_asked.wait()
+    await asyncio.wait_for(asyncio.to_thread(int), 10)
+    go_on.set()
+
+    assert {response.status_code for response in await asyncio.gather(*asked)} == {200}
 
 
 @pytest.mark.asyncio
