@@ -4,6 +4,7 @@ Owns: the words of ``fill``. Place: beside `grid`, after `aggregate`, below `buc
 A count of no readings is 0, and a line that goes through a bucket has its value there: neither is filled.
 """
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 
@@ -23,9 +24,11 @@ def parse_fill(text: str) -> Fill | None:
     """
     if text in FILLS:
         return None if text == "none" else text
-    if re.fullmatch(r"[+-]?\d{1,15}(\.\d{1,15})?", text) is None:
+    # As programs write floats: with up to 17 digits, and small ones with an exponent.
+    number = float(text) if re.fullmatch(r"[+-]?\d{1,20}(\.\d{1,20})?([eE][+-]?\d{1,3})?", text) else math.inf
+    if not math.isfinite(number):
         raise BadRequestError(f"fill {text[:40]!r}: use {', '.join(FILLS)} or a number, e.g. 0")
-    return float(text)
+    return number
 
 
 def filled(

@@ -60,6 +60,7 @@ def test_words_and_numbers_are_read() -> None:
     assert [parse_fill(text) for text in ("none", "null", "previous", "linear", "0", "-1.5")] == [
         None, "null", "previous", "linear", 0.0, -1.5,
     ]  # fmt: skip
-    for text in ("last", "nan", "1e9", ""):
+    assert [parse_fill(str(number)) for number in (0.1 + 0.2, -1e-7, 1e300)] == [0.1 + 0.2, -1e-7, 1e300]
+    for text in ("last", "nan", "inf", "1e999", "0x1", ""):
         with pytest.raises(BadRequestError, match="previous, linear or a number"):
             parse_fill(text)
