@@ -73,6 +73,8 @@ async def answer_version(
         version(),
         call.hub.streams.run,
         now_ns // _DAY_NS,
+        # The rules of a zone are read once; a start may come with others.
+        0 if getattr(question, "tz", None) is None else call.hub.started_ns,
         path,
         question.model_dump(mode="json"),
         tuple(reach),

@@ -207,6 +207,20 @@ async def test_each_question_has_its_own_tag(admin: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.asyncio
+async def test_local_buckets_have_another_tag_after_a_start(hub: HubParts, admin: httpx.AsyncClient) -> None:
+    """The system may have other rules for the zone by then; what no zone has a part in keeps its tag."""
+    local = ENDED | {"bucket": "1d", "tz": "Africa/Casablanca"}
+    before = [(await ask(admin, PATHS[0], **query)).headers["etag"] for query in (local, ENDED)]
+    hub.started_ns += 1
+    after = [
+        (await ask(admin, PATHS[0], tag, **query)).status_code
+        for tag, query in zip(before, (local, ENDED), strict=True)
+    ]
+
+    assert after == [200, 304]
+
+
+@pytest.mark.asyncio
 async def test_a_tag_is_of_one_namespace(hub: HubParts, admin: httpx.AsyncClient) -> None:
     """The same names in another namespace: its tag is another, the first's is answered with its own readings."""
     _, token = hub.identities.add_token(Role.ADMIN, namespace="other")
