@@ -32,6 +32,7 @@ from hub.devices import Registry
 from hub.disk_budget import DiskBudget
 from hub.downlink import Downlink
 from hub.errors import DiskFailedError, ExpiredError, ForbiddenError, HubError, UnauthenticatedError
+from hub.folder_lock import held
 from hub.gateway.access import identify
 from hub.gateway.attempts import Attempts
 from hub.gateway.certified import Certified
@@ -86,7 +87,7 @@ class Hub:
     the gateway or a test may read; each part owns its own state.
 
     Raises (on entering):
-        JournalError, StoreError: the data directory cannot be used.
+        JournalError, StoreError: the data directory cannot be used, or another hub does.
     """
 
     def __init__(self, config: Config) -> None:
@@ -126,6 +127,7 @@ class Hub:
         """Open the files and build the parts; ``files`` closes what is open, in the opposite order."""
         data = Path(self.config.data)
         await asyncio.to_thread(data.mkdir, parents=True, exist_ok=True)
+        files.enter_context(held(data))
         await asyncio.to_thread(remove_unsent, data)
         for name in _FILES:
             await asyncio.to_thread(renew_if_suspect, data / name)
