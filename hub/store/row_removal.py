@@ -55,21 +55,16 @@ def drop_oldest(connection: sqlite3.Connection, series: int, border_ns: int, mos
     from_ns = edge_ns if len(rows) < most else rows[-1][0] + 1
     connection.execute("DELETE FROM reading WHERE series = ? AND time_ns < ?", (series, from_ns))
     connection.execute("DELETE FROM older_receipt WHERE series = ? AND time_ns < ?", (series, from_ns))
-    # The last one before is that of the readings that follow.
-    connection.execute(
-        """DELETE FROM receipt WHERE series = ?1 AND time_ns <
-        (SELECT max(time_ns) FROM receipt WHERE series = ?1 AND time_ns <= ?2)""",
-        (series, from_ns),
-    )
+    _delete_receipts(connection, series, from_ns)
     note_dropped(connection, series, len(rows), from_ns)
     return len(rows), cost_of(len(rows), sums)
 
 
-def erase_oldest(connection: sqlite3.Connection, series: int) -> int:
-    """Erase the oldest rows of a series, at most a slice; once there are none, its receipts too; return how many."""
+def erase_oldest(connection: sqlite3.Connection, series: int, most: int = _ERASE_ROWS) -> int:
+    """Erase the oldest rows of a series, at most a slice, with their receipts; return how many."""
     last_ns: int | None = connection.execute(
         """SELECT max(time_ns) FROM (SELECT time_ns FROM reading WHERE series = ? ORDER BY time_ns LIMIT ?)""",
-        (series, _ERASE_ROWS),
+        (series, most),
     ).fetchone()[0]
     if last_ns is None:
         connection.execute("DELETE FROM receipt WHERE series = ?", (series,))
@@ -77,5 +72,15 @@ def erase_oldest(connection: sqlite3.Connection, series: int) -> int:
     upto = (series, last_ns)
     connection.execute("DELETE FROM older_receipt WHERE series = ? AND time_ns <= ?", upto)
     deleted = connection.execute("DELETE FROM reading WHERE series = ? AND time_ns <= ?", upto).rowcount
+    _delete_receipts(connection, series, last_ns)
     connection.execute("UPDATE counter SET erased = erased + ? WHERE series = ?", (deleted, series))
     return deleted
+
+
+def _delete_receipts(connection: sqlite3.Connection, series: int, upto_ns: int) -> None:
+    # The last one before a time is that of the readings that follow.
+    connection.execute(
+        """DELETE FROM receipt WHERE series = ?1 AND time_ns <
+        (SELECT max(time_ns) FROM receipt WHERE series = ?1 AND time_ns <= ?2)""",
+        (series, upto_ns),
+    )

@@ -58,3 +58,11 @@ def test_erasing_leaves_only_the_ledger(connection: sqlite3.Connection) -> None:
 
     assert times(connection, "reading") == times(connection, "receipt") == times(connection, "older_receipt") == []
     assert connection.execute("SELECT accepted, erased FROM counter").fetchone() == (10, 10)
+
+
+def test_an_erased_slice_takes_its_receipts(connection: sqlite3.Connection) -> None:
+    """There may be one a reading: all at once would hold the writer up for long."""
+    assert erase_oldest(connection, 1, 4) == 4
+
+    assert times(connection, "reading") == [4, 5, 6, 7, 8, 9]
+    assert times(connection, "receipt") == [3, 5, 6, 7, 8, 9]
