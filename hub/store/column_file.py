@@ -219,7 +219,8 @@ class ColumnFile:
                     if left <= 0:
                         break
                 work.write()
-            self._raw_from.update(raw_from(self._connection, due))
+                found = raw_from(self._connection, due)
+            self._raw_from.update(found)
             self._written(work.bytes)
         return dropped
 

@@ -338,7 +338,8 @@ class EmbeddedStore:
                     dropped, left = dropped + count, left - cost
                     if left <= 0:
                         break
-            self._raw_from.update(raw_from(self._connection, due))
+                found = raw_from(self._connection, due)
+            self._raw_from.update(found)
         return dropped
 
     def drop_rollups_before(self, series: Sequence[int], before_ns: int) -> int:

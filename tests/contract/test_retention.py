@@ -5,14 +5,14 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from device_sdk.reading import Value
-from hub.errors import BadRequestError
+from hub.errors import BadRequestError, StoreError
 from hub.store.base import PARTS, Bucket, RetainingStore, Row, SeriesCounters
 from hub.store.columns import ColumnStore
 from hub.store.embedded import EmbeddedStore
@@ -356,6 +356,39 @@ def test_a_slice_takes_few_series_that_have_few_readings(tmp_path: Path, engine:
 
     assert sum(slices) == 1000
     assert max(slices) <= 2 * 250
+
+
+@pytest.mark.parametrize("engine", ["columns", "embedded"])
+def test_a_drop_that_fails_anywhere_is_done_again(tmp_path: Path, engine: str) -> None:
+    """What memory knows of dropped readings is what the file says, whichever step of a drop did not work."""
+    with closing(ENGINES[engine](tmp_path)) as store:
+        fill(store, FrameMaker(), *((n * 3600, 1.0) for n in range(1000)))
+        holder: Any = store._file if isinstance(store, ColumnStore) else store
+        statements = [""]
+        holder._connection.set_trace_callback(statements.append)
+        failed = 0
+        for hour in range(2, 999):
+            left = 3 * hour
+
+            def is_over() -> bool:
+                nonlocal left
+                # This way, and no other, a COMMIT may have been done and fail.
+                left -= statements[-1] != "COMMIT"
+                return left == 0
+
+            holder._connection.set_progress_handler(is_over, 1)
+            with suppress(StoreError, sqlite3.Error):
+                store.drop_before([1], BEGIN + hour * HOUR)
+            holder._connection.set_progress_handler(None, 0)
+            if left > 0:
+                break
+            failed += 1
+            drop(store, hour, [1])
+            assert holder._raw_from == store.raw_from([1]) == {1: BEGIN + hour * HOUR}
+
+        assert failed > 20
+        (counters,) = store.counters([1])
+        assert (counters.expired, counters.rows) == (hour, 1000 - hour)
 
 
 def numbers_in(store: RetainingStore) -> int:
