@@ -9,6 +9,7 @@ Source: InfluxDB 1.8 documentation, "InfluxDB API reference", "InfluxQL". 2.x is
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -31,6 +32,8 @@ _FUNCTIONS = {"avg": "mean"}
 _REFUSED = frozenset({400, 422})
 # Too large is so whoever says it.
 _OF_LINES = _REFUSED | {413}
+# How the words end when it parsed all lines, and left out so many.
+_DROPPED = re.compile(r"partial write: .* dropped=([0-9]+)$")
 _IS_IT = "is the address right, http or https?"
 _Answer = TypeVar("_Answer")
 
@@ -122,7 +125,10 @@ class InfluxEngine:
             message = f"InfluxDB {error.status}: {_said(error.body or error.message)}"
             if error.status in _REFUSED and not _is_of_influxdb(error.body):
                 raise StoreError(f"{message}; something else answers at {self._address.url}: {_IS_IT}") from error
-            raise (RefusedLinesError if error.status in _OF_LINES else StoreError)(message) from error
+            if error.status not in _OF_LINES:
+                raise StoreError(message) from error
+            dropped = _DROPPED.search(message)
+            raise RefusedLinesError(message, int(dropped[1]) if dropped else None) from error
         if not is_stored:
             raise StoreError(f"{self._address.url} answers 200 or 202 to a write, not 204 as InfluxDB does: {_IS_IT}")
 

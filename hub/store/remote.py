@@ -55,9 +55,16 @@ _Item = tuple[tuple[int, int], Value]
 
 
 class RefusedLinesError(StoreError):
-    """The server refused a request for what is in it: some of its lines may be stored."""
+    """The server refused a request for what is in it: some of its lines may be stored.
+
+    ``dropped``: how many of them it did not store; None: it does not say.
+    """
 
     reason = "refused_lines"
+
+    def __init__(self, message: str, dropped: int | None = None) -> None:
+        super().__init__(message)
+        self.dropped = dropped
 
 
 class Engine(Protocol):
@@ -138,6 +145,11 @@ class RemoteStore:
                 refused += again
             self._sidecar.apply(upto, batch.changed, refused, batch.looked_up())
             self._is_torn = False
+        for one in refused[:1]:
+            _log.error(
+                "readings refused count=%d the first: series=%d time=%d reason=%s",
+                len(refused), one.series, one.time_ns, one.reason,
+            )  # fmt: skip
 
     def sync(self) -> int:
         """Return the offset up to which everything is durable here and on the server."""
@@ -343,12 +355,11 @@ class RemoteStore:
         try:
             self._engine.write(body(lines))
         except RefusedLinesError as error:
-            if len(lines) > 1:
+            # All of a fleet's floats may be wrong, after somebody wrote text to their field: not one by one then.
+            if len(lines) > 1 and error.dropped != len(lines):
                 half = len(lines) // 2
                 return self._send(items[:half], lines[:half]) + self._send(items[half:], lines[half:])
-            ((number, time_ns), value) = items[0]
-            _log.error("reading refused series=%d time=%d reason=%s", number, time_ns, error)
-            return [Refused(number, time_ns, value, str(error))]
+            return [Refused(number, time_ns, value, str(error)) for (number, time_ns), value in items]
         return []
 
     def _walk(

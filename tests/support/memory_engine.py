@@ -17,13 +17,14 @@ _LINE = re.compile(r"reading,channel=(\S+),device=(\S+),namespace=(\S+) kind=(\d
 class MemoryEngine:
     """Keeps rows by series.
 
-    ``poison``: values it refuses; ``is_down``: nothing is taken; ``dies_after``: a write is, and its answer is lost;
-    ``loses_writes``, ``loses_deletes``: such a one never arrives.
+    ``poison``: values it refuses; ``tells_dropped``: and says how many; ``is_down``: nothing is taken; ``dies_after``:
+    a write is, and its answer is lost; ``loses_writes``, ``loses_deletes``: such a one never arrives.
     """
 
     def __init__(self) -> None:
         self.rows: dict[SeriesName, dict[int, Value]] = {}
         self.poison: set[Value] = set()
+        self.tells_dropped = False
         self.is_down = self.dies_after = self.loses_writes = self.loses_deletes = False
         self.writes = 0
 
@@ -35,7 +36,7 @@ class MemoryEngine:
         self.writes += 1
         found = [_parsed(line) for line in re.split(r"\n(?=reading,)", lines.decode())]
         if refused := [value for *_, value in found if value in self.poison]:
-            raise RefusedLinesError(f"400: cannot take {refused[0]!r}")
+            raise RefusedLinesError(f"400: cannot take {refused[0]!r}", len(refused) if self.tells_dropped else None)
         for name, time_ns, value in found:
             self.rows.setdefault(name, {})[time_ns] = value
         if self.dies_after:

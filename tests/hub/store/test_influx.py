@@ -93,6 +93,25 @@ def test_refusal_is_told_from_trouble(
 
 
 @pytest.mark.parametrize(
+    ("said", "dropped"),
+    [
+        ("partial write: field type conflict: input field value is type float dropped=20", 20),
+        ("partial write: points beyond retention policy dropped=1", 1),
+        ("unable to parse 'reading,channel=dropped=3 '", None),
+        ("partial write: dropped=3 of them: unable to parse", None),
+    ],
+)
+def test_refusal_says_of_how_many(engine: InfluxEngine, recorder: Recorder, said: str, dropped: int | None) -> None:
+    """So that lines which are all refused need no halving."""
+    recorder.answer = (400, f'{{"error":"{said}"}}')
+
+    with pytest.raises(RefusedLinesError) as found:
+        engine.write(b"x")
+
+    assert found.value.dropped == dropped
+
+
+@pytest.mark.parametrize(
     ("status", "said"),
     [
         (400, "Client sent an HTTP request to an HTTPS server.\n"),

@@ -99,6 +99,17 @@ def test_poison_is_one_reading(world: World) -> None:
     assert world.store.statistics().rows == 20
 
 
+def test_readings_that_are_all_refused(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """When the server says that it left out all of a request, nothing is halved; one line in the log says it."""
+    world.engine.poison, world.engine.tells_dropped = {5.0}, True
+    world.store.write(numbered([world.frame(*((n, 5.0 if n < 500 else 1.0) for n in range(1000)))]))
+
+    assert world.store.counters([1]) == [SeriesCounters(1, 1000, 0, 500, refused=500)]
+    assert world.engine.writes < 5
+    assert len(caplog.records) == 1
+    assert "readings refused count=500 the first: series=1" in caplog.text
+
+
 def test_refused_reading_is_not_the_newest(world: World) -> None:
     """What is not stored is not shown."""
     world.store.write(numbered([world.frame((0, 1.0))]))
