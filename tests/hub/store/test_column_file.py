@@ -258,6 +258,44 @@ def test_kill_at_any_statement_of_an_erasure(tmp_path: Path) -> None:
         check_owned(folder / FILE)
 
 
+class LentLock:
+    """A write lock; whenever it is released another thread takes its turn, which this one does."""
+
+    def __init__(self, turn: Callable[[], None]) -> None:
+        self._lock = threading.Lock()
+        self._turn = turn
+        self._is_lent = False
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        if not self._is_lent:
+            self._is_lent = True
+            self._turn()
+            self._is_lent = False
+
+
+def test_writes_go_on_while_all_is_sealed_to_be_wiped(tmp_path: Path) -> None:
+    """Some series at a time; what is written meanwhile is not waited for."""
+    maker, written = FrameMaker(), 0
+
+    def turn() -> None:
+        nonlocal written
+        written += 1
+        store.write(numbered([maker.batch("pump", [(f"late-{written}", T0, 1.0)])], store.applied + 1))
+
+    with closing(ColumnStore(tmp_path / FILE)) as store:
+        store.write(numbered([maker.batch("pump", [(f"c{n}", T0, 1.0) for n in range(300)])]))
+        store._file._write_lock = LentLock(turn)  # type: ignore[assignment]
+
+        assert store.erase([1]) == 1
+
+        assert written > 300 // SEALED_AT_ONCE
+        assert len(store.latest(list(range(1, 301 + written)))) == 299 + written
+
+
 def test_another_process_reads_what_is_there(tmp_path: Path) -> None:
     """A store opened beside the hub's sees each write and each sealing, and its position with them."""
     oracle, series = MemoryStore(), list(range(1, 7))
