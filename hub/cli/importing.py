@@ -68,6 +68,8 @@ def import_history(
         output.show_json([_report_object(file, report) for file, report in reports.items()])
     if any(report.refused for report in reports.values()):
         raise CliError("some lines were refused" + ("; --refused FILE keeps all of them" if refused is None else ""))
+    if any(report.units for report in reports.values()):
+        raise CliError("a file has other units than the hub; what is stored of it is numbers in those of the file")
     if any(report.is_changed for report in reports.values()):
         raise CliError("a file changed while it was read; import it again")
 
@@ -139,6 +141,9 @@ def _tell_report(name: str, report: "Report") -> None:
     for refused in report.shown:
         text = f": {output.printable(refused.text)}" if refused.text else ""
         output.tell(f"{name} line {refused.line}: {output.printable(refused.reason)}{text}")
+    for channel, (unit, told) in report.units.items():
+        unit, told = output.printable(unit), output.printable(told)
+        output.tell(f"{name}: {channel} is in {unit} and stays so; here it is {told}")
     if report.is_changed:
         output.tell(f"{name} changed while it was read: not all of what it held may be stored")
     more = report.refused - len(report.shown)
@@ -155,5 +160,6 @@ def _report_object(file: Path, report: "Report") -> dict[str, Any]:
         "file": output.printable(str(file)), "read": report.read, "stored": report.stored, "already": report.already,
         "refused": report.refused, "blank": report.blank,
         "changed": report.is_changed,
+        "units": [{"channel": c, "unit": unit, "told": told} for c, (unit, told) in report.units.items()],
         "lines": [{"line": r.line, "reason": r.reason, "text": r.text} for r in report.shown],
     }  # fmt: skip

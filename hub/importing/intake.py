@@ -22,6 +22,7 @@ from hub.devices import Registry
 from hub.errors import BadRequestError, ConflictError, DiskFullError, UnavailableError
 from hub.model import IMPORT_PREFIX, Frame, Kind, Mark, StreamKey
 from hub.streams import FindMarks, Streams, StreamState
+from hub.unit import unit_shown
 from hub.validate import MalformedError, check_batch, parse_message
 
 # Each may be refused and is named then: 370,000 in a request of 1 MiB held the loop for a second.
@@ -48,11 +49,22 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class UnitKept:
+    """A channel that has a unit already, and the other one that the file says."""
+
+    device: str
+    channel: str
+    unit: str
+    told: str
+
+
+@dataclass(frozen=True, slots=True)
 class Taken:
-    """What became of a request: by device what was stored before it, and every reading refused now."""
+    """What became of a request: by device what was stored before it, every reading refused, every unit not taken."""
 
     found: dict[str, Found]
     refused: list[tuple[str, Rejection]]
+    units: list[UnitKept]
 
 
 class Imports:
@@ -106,7 +118,7 @@ class Imports:
 
     async def _take_all(self, frames: Sequence[tuple[StreamKey, Sent]], read: dict[StreamKey, Mark]) -> Taken:
         batches = _batches(sent for _, sent in frames)
-        taken = Taken({}, [])
+        taken = Taken({}, [], [])
         futures: list[asyncio.Future[None]] = []
         try:
             for (key, sent), batch in zip(frames, batches, strict=True):
@@ -163,15 +175,28 @@ class Imports:
             raise UnavailableError(
                 "more waits for the hub's disk than it takes, or its disk budget is exceeded: try again"
             )
+        self._registry.declare(key.namespace, key.device, self._declared(key, sent.channels, taken))
         frame = self._accept(state, sent, batch)
         taken.refused.extend((key.device, rejection) for rejection in frame.rejected)
         future = self._wait(key, frame.seq)
         self._submit([frame])
         return future
 
+    def _declared(self, key: StreamKey, channels: Sequence[Channel], taken: Taken) -> list[Channel]:
+        """Return what a file may say of its channels: history gives no other unit to what a device sends now."""
+        known = self._registry.device(key.namespace, key.device).channels
+        declared = []
+        for channel in channels:
+            unit = known[channel.name].unit if channel.name in known else None
+            if unit is not None and channel.unit is not None:
+                if unit_shown(channel.unit) != unit_shown(unit):
+                    taken.units.append(UnitKept(key.device, channel.name, unit, channel.unit))
+                channel = channel._replace(unit=unit)
+            declared.append(channel)
+        return declared
+
     def _accept(self, state: StreamState, sent: Sent, batch: Batch) -> Frame:
         key = state.mark.key
-        self._registry.declare(key.namespace, key.device, sent.channels)
         channels = self._registry.device(key.namespace, key.device).channels
         checked = check_batch(
             batch, sent.body, channels.get, has_all_channels=len(channels) >= MAX_CHANNELS,

@@ -27,6 +27,7 @@ class Report:
     ``read = stored + already + refused`` at the end; ``blank`` are places without a reading. ``already``: stored by an
     earlier run; ``refused_before``: those that an earlier run, or an answer that was lost, could have named.
     ``is_changed``: the file was written while it was read, so it may hold other readings than were read.
+    ``units``: by channel the unit that it has, and the other one that the file says; as many as are shown.
     """
 
     read: int = 0
@@ -37,12 +38,18 @@ class Report:
     blank: int = 0
     shown: list[Refused] = field(default_factory=list)
     is_changed: bool = False
+    units: dict[str, tuple[str, str]] = field(default_factory=dict)
     _out: TextIO | None = None
     _name: str = ""
 
     def write_to(self, out: TextIO, name: str) -> None:
         """Write every refused line to an open CSV file as well, with the name of the file that it is of."""
         self._out, self._name = out, name
+
+    def keep_unit(self, channel: str, unit: str, told: str) -> None:
+        """Note that a channel keeps its unit, while there is room."""
+        if len(self.units) < MOST_SHOWN:
+            self.units[channel] = (unit, told)
 
     def refuse(self, refused: Refused) -> None:
         """Count what is refused, and keep it while there is room."""

@@ -100,6 +100,8 @@ class Upload:
         report = self._report
         for before in answer["before"]:
             self._note_before(before)
+        for kept in answer["units"]:
+            report.keep_unit(f"{kept['device']}/{kept['channel']}", kept["unit"], kept["told"])
         sent = {}
         for piece in request:
             known = self._known[piece.device]

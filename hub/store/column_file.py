@@ -19,7 +19,6 @@ together, and the journal is read again from there.
 """
 
 import json
-import math
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -194,13 +193,7 @@ class ColumnFile:
 
     def wipe(self) -> None:
         """Take out of the file what was erased: all that waits is sealed, for a row of the log has many series'."""
-        before_row, is_sealed = self._version + 1, False
-        while not is_sealed:
-            with self._write_lock:
-                due = self._heads.due(SEALED_AT_ONCE, -math.inf, before_row)
-                if due:
-                    self._seal(due)
-                is_sealed = not due
+        self.seal()
         while self.give_back(0):
             pass
         with self._write_lock:

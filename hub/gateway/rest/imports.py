@@ -80,11 +80,21 @@ class RefusedReading(Answer):
     reason: str
 
 
+class KeptUnit(Answer):
+    """A channel that has a ``unit`` already, which stays; ``told`` is what the file says."""
+
+    device: str
+    channel: str
+    unit: str
+    told: str
+
+
 class ImportAnswer(Answer):
     """Everything else of the request is stored durably, now or before."""
 
     before: list[StoredBefore]
     refused: list[RefusedReading]
+    units: list[KeptUnit]
 
 
 async def begin_import(call: Call, question: ImportedFile) -> JsonObject:
@@ -112,6 +122,10 @@ async def store_frames(call: Call, question: ImportedFrames) -> JsonObject:
         "refused": [
             {"device": device, "seq": r.seq, "channel": r.channel, "index": r.index, "reason": r.reason}
             for device, r in taken.refused
+        ],
+        "units": [
+            {"device": kept.device, "channel": kept.channel, "unit": kept.unit, "told": kept.told}
+            for kept in taken.units
         ],
     }  # fmt: skip
 

@@ -49,6 +49,19 @@ def test_file_is_stored_once_however_often(run: Run, to_hub: list[object], tmp_p
     assert [line.split(",")[:2] for line in refused] == [["file", "line"], ["log.csv", "502"], ["log.csv", "503"]]
 
 
+def test_other_unit_than_the_hub_has_is_said(run: Run, to_hub: list[object], tmp_path: Path, name: str) -> None:
+    """The unit of what is there stays, and the exit code says that the file's numbers may mean something else."""
+    files = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for at, (file, unit) in enumerate(zip(files, ("Cel", "degF"), strict=True)):
+        file.write_text(f"device,channel,time,value,unit\n{name},t,{1_704_067_200 + at},20.5,{unit}\n")
+
+    first, second = (run("import", file, *to_hub) for file in files)
+
+    assert (first.code, second.code) == (ExitCode.OK, ExitCode.FAILED)
+    assert f"b.csv: {name}/t is in Cel and stays so; here it is degF" in second.err
+    assert "1 stored" in second.err
+
+
 def test_refused_lines_of_several_files_say_of_which(run: Run, to_hub: list[object], tmp_path: Path, name: str) -> None:
     """One header, and a name of any bytes: what is no text in it is escaped, for the hub's log too."""
     bad = [tmp_path / "a.csv", Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9\x1b.csv"))]

@@ -15,7 +15,7 @@ from hub.app import Hub
 from hub.config import Config
 from hub.devices import Presence
 from hub.errors import BadRequestError, ConflictError, DiskFullError, JournalError, UnavailableError
-from hub.importing.intake import Found, Imports, Sent
+from hub.importing.intake import Found, Imports, Sent, UnitKept
 from hub.journal.sqlite import SqliteJournal
 from hub.model import Frame, Mark, StreamKey
 from tests.support.hub_parts import HubParts, hub_parts
@@ -58,6 +58,29 @@ async def test_frames_are_stored_once_and_answers_say_what_was_stored_before(hub
     assert sorted(map(str, stored(hub))) == ["1.0", "2.0", "3.0", "7.0"]
     assert hub.journal.find_marks([KEY])[KEY].stored == 2
     assert hub.registry.device("default", "old").channels["t"].unit == "Cel"
+
+
+async def test_unit_that_a_channel_has_stays(hub: HubParts) -> None:
+    """A device that sends in Cel does not send in degF because its history did; who imports is told."""
+    hub.registry.declare("default", "old", [Channel("t", "Cel")])
+
+    same = await hub.imports.take("default", ID, [sent(1, 1.0)])
+    other = Sent("old", sent(2, 2.0).body, (Channel("t", "degF"), Channel("u", "W")))
+    told = await hub.imports.take("default", ID, [other])
+
+    channels = hub.registry.device("default", "old").channels
+    assert (same.units, told.units) == ([], [UnitKept("old", "t", "Cel", "degF")])
+    assert (channels["t"].unit, channels["u"].unit) == ("Cel", "W")
+
+
+async def test_same_unit_in_other_words_is_none_other(hub: HubParts) -> None:
+    """What people would see is the same."""
+    hub.registry.declare("default", "old", [Channel("t", "degC")])
+
+    taken = await hub.imports.take("default", ID, [sent(1, 1.0)])
+
+    assert taken.units == []
+    assert hub.registry.device("default", "old").channels["t"].unit == "degC"
 
 
 async def test_every_refused_reading_is_named(hub: HubParts) -> None:

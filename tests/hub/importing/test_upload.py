@@ -175,7 +175,7 @@ def test_requests_are_bounded() -> None:
     def post(frames: list[dict[str, Any]]) -> dict[str, Any]:
         requests.append(frames)
         new = {"stored": 0, "chain": CHAIN_START.hex(), "accepted": 0, "rejected": 0}
-        return {"before": [{"device": f["device"], **new} for f in frames], "refused": []}
+        return {"before": [{"device": f["device"], **new} for f in frames], "refused": [], "units": []}
 
     list(Upload(post, _never, Report()).run(iter(items)))
 
