@@ -291,6 +291,7 @@ def test_writes_go_on_while_all_is_sealed_to_be_wiped(tmp_path: Path) -> None:
         store._file._write_lock = LentLock(turn)  # type: ignore[assignment]
 
         assert store.erase([1]) == 1
+        store._file._write_lock = threading.Lock()
 
         assert written > 300 // SEALED_AT_ONCE
         assert len(store.latest(list(range(1, 301 + written)))) == 299 + written
