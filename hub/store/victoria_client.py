@@ -24,7 +24,11 @@ _TIMEOUT_S = 40.0
 _IDLE_CONNECTIONS = 8
 # An export is asked for in pieces of far less; beyond it something else answers.
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
-_TAKEN, _REDIRECTED = 204, 300
+_TAKEN, _REDIRECTED, _TOO_MUCH = 204, 300, 422
+
+
+class TooMuchError(StoreError):
+    """A question that the server does not answer as a whole: usually one of more readings than it looks at for one."""
 
 
 class Server(Protocol):
@@ -120,7 +124,8 @@ class VictoriaClient:
         self._give_back(connection)
         if not is_success(response.status):
             said = answer[:300].decode(errors="replace").strip()
-            raise StoreError(f"{self.name} answered {response.status} to {path}: {said}")
+            kind = TooMuchError if response.status == _TOO_MUCH else StoreError
+            raise kind(f"{self.name} answered {response.status} to {path}: {said}")
         return answer
 
     def _take(self) -> tuple[http.client.HTTPConnection, bool]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from hub.store.accumulator import check_buckets
 from hub.store.base import AGGREGATES, Bucket, Row
-from hub.store.victoria_client import Server
+from hub.store.victoria_client import Server, TooMuchError
 from hub.store.victoria_file import Ledger, VictoriaFile
 from hub.store.victoria_wire import (
     FIRST_MS,
@@ -116,11 +116,15 @@ class VictoriaReader:
             return None
         self._flush()
         found: dict[_Bucket, list[float | int]] = {}
-        for part in _parts(start, end, step, origin_ns // MS):
-            for function in functions:
-                for bucket, value in self._aggregated(ledgers, function, part):
-                    found.setdefault(bucket, []).append(value)
-                check_buckets(len(found), max_buckets)
+        try:
+            for part in _parts(start, end, step, origin_ns // MS):
+                for function in functions:
+                    for bucket, value in self._aggregated(ledgers, function, part):
+                        found.setdefault(bucket, []).append(value)
+                    check_buckets(len(found), max_buckets)
+        except TooMuchError:
+            # One bucket alone is too much.
+            return None
         return [Bucket(number, begin * MS, tuple(values)) for (begin, number), values in sorted(found.items())]
 
     def _aggregated(
@@ -129,11 +133,26 @@ class VictoriaReader:
         for selector in selectors(self._file.hub, ledgers):
             for at in range(0, len(part.ends), _POINTS_PER_QUERY):
                 some = part.ends[at : at + _POINTS_PER_QUERY]
-                form = range_form(selector, function, some[0], some[-1], part.window_ms)
-                for number, values in parse_ranges(self._server.ask("/api/v1/query_range", form)).items():
+                for number, values in self._ranges(selector, function, some, part.window_ms):
                     is_whole = function == "count" or (function in _OF_THE_SERIES and ledgers[number].kind < _FLOAT)
                     for end, value in values:
                         yield (end - part.begins_before_ms, number), int(value) if is_whole else value
+
+    def _ranges(
+        self, selector: str, function: str, ends: range, window_ms: int
+    ) -> Iterator[tuple[int, list[tuple[int, float]]]]:
+        """Yield what the server says of each series, asked for fewer buckets at a time if it must be."""
+        form = range_form(selector, function, ends[0], ends[-1], window_ms)
+        try:
+            body = self._server.ask("/api/v1/query_range", form)
+        except TooMuchError:
+            if len(ends) == 1:
+                raise
+            half = len(ends) // 2
+            yield from self._ranges(selector, function, ends[:half], window_ms)
+            yield from self._ranges(selector, function, ends[half:], window_ms)
+        else:
+            yield from parse_ranges(body).items()
 
     def count(self, ledgers: Mapping[int, Ledger]) -> dict[int, int]:
         """Return series → rows, as they are now."""
@@ -213,9 +232,23 @@ class VictoriaReader:
             return found
         self._flush()
         for selector in selectors(self._file.hub, series):
-            form = count_form(selector, max(first_ms, FIRST_MS), last_ms)
-            found.update(parse_counts(self._server.ask("/api/v1/query", form)))
+            for number, count in self._counted(selector, max(first_ms, FIRST_MS), last_ms):
+                found[number] = found.get(number, 0) + count
         return found
+
+    def _counted(self, selector: str, first_ms: int, last_ms: int) -> Iterator[tuple[int, int]]:
+        """Yield (series, readings) of parts of the range that are small enough for the server."""
+        try:
+            body = self._server.ask("/api/v1/query", count_form(selector, first_ms, last_ms))
+        except TooMuchError:
+            # It looks at 30 million readings of a series: one a second for a year.
+            if first_ms == last_ms:
+                raise
+            middle_ms = (first_ms + last_ms) // 2
+            yield from self._counted(selector, first_ms, middle_ms)
+            yield from self._counted(selector, middle_ms + 1, last_ms)
+        else:
+            yield from parse_counts(body).items()
 
     def _flush(self) -> None:
         """Make what was written before visible; the server does so by itself after a second."""

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from hub.errors import StoreError
+from hub.store.victoria_client import TooMuchError
 
 _LINE = re.compile(r"hub,hub=(?P<hub>[0-9a-f]+),series=(?P<series>\d+),.* value=(?P<value>\S+) (?P<ms>\d+)")
 _SELECTOR = re.compile(r'\{__name__="hub_value",hub="(?P<hub>[0-9a-f]+)",series=~"(?P<series>[0-9|]+)"\}')
@@ -35,7 +36,7 @@ class FakeVictoria:
 
     ``is_down``: no request is answered. ``is_read_only``: no line is taken. ``fails_to_delete``: nothing is deleted.
     ``refused``: lines that it left out, as it says. ``started``: what it says of its start. ``posts``: bodies that were
-    acknowledged.
+    acknowledged. ``most_samples``: of one series that a question may have to do with.
     """
 
     def __init__(self) -> None:
@@ -43,6 +44,7 @@ class FakeVictoria:
         self.refused = self.started = 0
         self.flags = '-dedup.minScrapeInterval="1ms"\n-search.latencyOffset="0s"\n-retentionPeriod="100y"'
         self.posts: list[str] = []
+        self.most_samples = 10**9
         self._source = random.Random(1)
         self._lines = 0
         self._points: dict[_Point, float] = {}
@@ -84,7 +86,7 @@ class FakeVictoria:
             last = _ms(form["time"])
             first = last - int(match["window"]) + 1
             assert first > 0, "the real one finds nothing then"
-            found = self._find(match["selector"], first, last)
+            found = self._looked_at(match["selector"], first, last)
             result = [{"metric": {"series": str(s)}, "value": [0, str(len(p))]} for s, p in found.items()]
             return json.dumps({"data": {"result": result}}).encode()
         if path == "/api/v1/query_range":
@@ -127,7 +129,7 @@ class FakeVictoria:
         match = _RANGE.fullmatch(form["query"])
         assert match is not None, form
         window, step, first = int(match["window"]), _ms(form["step"]), _ms(form["start"])
-        found = self._find(match["selector"], first - window + 1, _ms(form["end"]))
+        found = self._looked_at(match["selector"], first - window + 1, _ms(form["end"]))
         result = []
         for number, points in found.items():
             # At the end of its window, which does not hold its beginning.
@@ -147,6 +149,12 @@ class FakeVictoria:
             if key not in self._points or self._source.random() < 0.5:
                 self._points[key] = float(f"{value:.{_DIGITS}g}") if abs(value) > _LEAST else 0.0
         self._unseen.clear()
+
+    def _looked_at(self, selector: str, first: int, last: int) -> dict[int, dict[int, float]]:
+        found = self._find(selector, first, last)
+        if any(len(points) > self.most_samples for points in found.values()):
+            raise TooMuchError("fake: 422")
+        return found
 
     def _find(self, selector: str, first: int, last: int) -> dict[int, dict[int, float]]:
         match = _SELECTOR.fullmatch(selector)

@@ -12,6 +12,7 @@ import pytest
 
 from hub.errors import StoreError
 from hub.model import Frame
+from hub.store.accumulator import aggregate_rows
 from hub.store.base import Row, SeriesCounters
 from hub.store.consumer import StoreConsumer
 from hub.store.victoria import HOLD_S, VictoriaStore
@@ -399,6 +400,22 @@ def test_rounded_readings_are_counted(place: Place) -> None:
 
     assert place.store.rounded([1]) == {1: 2}
     assert place.store.revisions([1, 2]) == [(3, 0, 0, 0, 0), (0, 0, 0, 0, 0)]
+
+
+def test_series_of_more_readings_than_the_server_looks_at(place: Place) -> None:
+    """One a second for a year is more than it takes into one question: it is asked in parts, and rows do the rest."""
+    place.store.write(numbered([FrameMaker().batch("pump", [("t", T0 + at * MS, float(at)) for at in range(100)])]))
+    place.server.most_samples = 7
+
+    for step_ms in (3, 50):
+        asked = ([1], *FOREVER, step_ms * MS, ["count", "max"])
+        assert place.store.aggregate(*asked) == aggregate_rows(place.store, *asked)
+    assert place.store.counters([1]) == [SeriesCounters(1, 100, 0, 100)]
+    assert place.store.erase([1]) == 100
+    place.server.most_samples = -1
+    place.store.write(numbered([FrameMaker().one("pump", 1.0)], 2))
+    with pytest.raises(StoreError, match="422"):
+        place.store.counters([1])
 
 
 def test_large_writes_are_cut(place: Place) -> None:
