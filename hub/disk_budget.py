@@ -179,7 +179,11 @@ class DiskBudget:
 
     def _say(self, is_full: bool) -> None:
         if is_full and not self.is_full:
-            why = "dropping makes no room, for sums are larger" if self._is_in_vain else "nothing is left to drop"
+            why = "nothing is left to drop"
+            if not isinstance(self._store, RetainingStore):
+                why = "the store's server is behind"
+            elif self._is_in_vain:
+                why = "dropping makes no room, for sums are larger"
             _log.error("disk budget exceeded and %s: devices wait; raise --disk-budget", why)
         elif self.is_full and not is_full:
             _log.warning("disk budget kept again: devices go on")

@@ -122,7 +122,7 @@ class InfluxEngine:
                 self._client.write_api().write(self._address.database, record=lines, write_precision="ns")
             )
         except ApiException as error:
-            message = f"InfluxDB {error.status}: {_said(error.body or error.message)}"
+            message = f"InfluxDB {error.status}: {_said(error.body or error.message)}{_hint(error.status)}"
             if error.status in _REFUSED and not _is_of_influxdb(error.body):
                 raise StoreError(f"{message}; something else answers at {self._address.url}: {_IS_IT}") from error
             if error.status not in _OF_LINES:
@@ -218,7 +218,7 @@ class InfluxEngine:
             # Texts of devices are UTF-8, whatever the server's header says of its answer.
             text: str = await answer.text("utf-8")
             if answer.status >= 300:
-                raise StoreError(f"InfluxDB {answer.status}: {_said(text)}")
+                raise StoreError(f"InfluxDB {answer.status}: {_said(text)}{_hint(answer.status)}")
             return text
 
     def _run(self, work: Coroutine[Any, Any, _Answer]) -> _Answer:
@@ -257,6 +257,10 @@ def value_of(kind: int, number: Any, whole: Any, truth: Any, text: Any) -> Any:
     if kind == FLOAT:
         return float(number)
     return whole if kind == INT else truth if kind == BOOL else text
+
+
+def _hint(status: int) -> str:
+    return " (the token of HUB_STORE_TOKEN must write and read there)" if status in (401, 403) else ""
 
 
 def _is_of_influxdb(said: bytes | str | None) -> bool:

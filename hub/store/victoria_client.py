@@ -25,6 +25,7 @@ _IDLE_CONNECTIONS = 8
 # An export is asked for in pieces of far less; beyond it something else answers.
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 _TAKEN, _REDIRECTED, _TOO_MUCH = 204, 300, 422
+_NOT_ALLOWED = (401, 403)
 
 
 class TooMuchError(StoreError):
@@ -125,7 +126,8 @@ class VictoriaClient:
         if not is_success(response.status):
             said = answer[:300].decode(errors="replace").strip()
             kind = TooMuchError if response.status == _TOO_MUCH else StoreError
-            raise kind(f"{self.name} answered {response.status} to {path}: {said}")
+            hint = " (HUB_STORE_TOKEN is what it asks for)" if response.status in _NOT_ALLOWED else ""
+            raise kind(f"{self.name} answered {response.status} to {path}: {said}{hint}")
         return answer
 
     def _take(self) -> tuple[http.client.HTTPConnection, bool]:

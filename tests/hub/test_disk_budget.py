@@ -167,7 +167,7 @@ def test_sizing_says_how_long_it_goes_well(store: EmbeddedStore | ColumnStore) -
     assert (found.budget_bytes, found.journal_bytes, found.readings) == (rig.limit_bytes, 1000, HOURS * 7200 + 500)
 
 
-def test_devices_wait_when_a_server_takes_nothing(tmp_path: Path) -> None:
+def test_devices_wait_when_a_server_takes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Readings on a server cannot be dropped here: the journal that waits for it may grow to the budget, not beyond."""
     journal_bytes = 999
     with closing(RemoteStore(MemoryEngine(), Sidecar(tmp_path / "readings.sqlite3"))) as store:
@@ -176,5 +176,6 @@ def test_devices_wait_when_a_server_takes_nothing(tmp_path: Path) -> None:
         assert (list(budget.slices()), budget.is_full) == ([], False)
         journal_bytes = 1001
         assert (list(budget.slices()), budget.is_full) == ([], True)
+        assert "the store's server is behind" in caplog.text
         journal_bytes = 999
         assert (list(budget.slices()), budget.is_full) == ([], False)

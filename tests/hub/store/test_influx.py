@@ -92,6 +92,17 @@ def test_refusal_is_told_from_trouble(
     assert "s3cret" not in str(found.value)
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_wrong_token_is_told(engine: InfluxEngine, recorder: Recorder, status: int) -> None:
+    """With the setting it comes by; one that may write and not read is told as well."""
+    recorder.answer = (status, {"code": "unauthorized", "message": "unauthorized access"})
+
+    for work in (lambda: engine.write(b"x"), lambda: engine.count([NAME])):
+        with pytest.raises(StoreError, match=f"{status}: unauthorized access .*HUB_STORE_TOKEN") as found:
+            work()
+        assert type(found.value) is StoreError
+
+
 @pytest.mark.parametrize(
     ("said", "dropped"),
     [

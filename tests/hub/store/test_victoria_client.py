@@ -37,7 +37,9 @@ class _Handler(BaseHTTPRequestHandler):
         assert isinstance(self.server, Answering)
         self.server.seen.append((self.client_address[1], self.path, body, self.headers.get("Authorization")))
         is_taken = self.path.endswith("/w")
-        self.send_response(503 if self.path.endswith("/busy") else 204 if is_taken else 200)
+        statuses = {"/busy": 503, "/denied": 401}
+        status = statuses.get(self.path.removeprefix("/vm"), 204 if is_taken else 200)
+        self.send_response(status)
         self.send_header("Content-Length", "0" if is_taken else "2")
         self.end_headers()
         self.wfile.write(b"" if is_taken else b"ok")
@@ -89,6 +91,8 @@ def test_refusal(client: VictoriaClient) -> None:
     """An answer that is no success is an error that says what was asked and answered."""
     with pytest.raises(StoreError, match="answered 503 to /busy: ok"):
         client.get("/busy")
+    with pytest.raises(StoreError, match=r"answered 401 to /denied: ok .*HUB_STORE_TOKEN"):
+        client.get("/denied")
 
 
 def test_lines_are_taken_with_204_alone(client: VictoriaClient) -> None:
