@@ -95,7 +95,7 @@ def _csv_plan(file: Path, how: Reading) -> Plan:
 
     given = "\t" if how.delimiter is None and file.suffix.lower() == ".tsv" else how.delimiter
     header, delimiter = read_header(file, given)
-    layout: Layout | None = exported_layout(header)
+    layout: Layout | None = None if how.decimal_comma else exported_layout(header, delimiter)
     told: object = "export"
     if layout is None:
         layout, told = _layout(file, how, header, is_text=True)

@@ -66,11 +66,11 @@ class Long:
 Layout = Wide | Long
 
 
-def exported_layout(header: Sequence[str]) -> Long | None:
+def exported_layout(header: Sequence[str], delimiter: str = ",") -> Long | None:
     """Return the layout of a file that a hub has exported, None when it is another."""
     if tuple(header[: len(EXPORTED)]) != EXPORTED:
         return None
-    return Long(0, 1, 2, 4, 5, exact_value)
+    return Long(0, 1, 2, 4, 5, exact_value if delimiter == "," else _saved_value)
 
 
 def read_csv(lines: Lines, layout: Layout, parse_time: ParseTime, width: int, delimiter: str = ",") -> Items:
@@ -119,8 +119,7 @@ def plain_value(text: str) -> Value | None:
         RowError: a number with a comma: a thousand and five tenths are written alike, and a text is neither.
     """
     text = text.strip()
-    if "," in text and _WITH_COMMA.fullmatch(text):
-        raise RowError(f"{text[:40]!r} is a number with a comma: say --decimal-comma, or --map the column as text")
+    _ask_about_comma(text)
     word = text.lower()
     if word in _BLANK:
         return None
@@ -131,6 +130,17 @@ def plain_value(text: str) -> Value | None:
         return text if "_" in text else float(text)
     except ValueError:
         return text
+
+
+def _saved_value(text: str) -> Value | None:
+    """Return an exported value that a spreadsheet has saved again, perhaps in its own way."""
+    _ask_about_comma(text)
+    return exact_value(text)
+
+
+def _ask_about_comma(text: str) -> None:
+    if "," in text and _WITH_COMMA.fullmatch(text):
+        raise RowError(f"{text[:40]!r} is a number with a comma: say --decimal-comma, or --map the column as text")
 
 
 def comma_value(text: str) -> Value | None:

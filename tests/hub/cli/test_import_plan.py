@@ -6,7 +6,7 @@ import pytest
 
 from hub.cli.exit_code import CliError
 from hub.cli.import_plan import FileFormat, Precision, Reading, make_plan
-from hub.importing.row import Item, Row
+from hub.importing.row import Item, Refused, Row
 
 T0 = 1_704_067_200 * 10**9
 
@@ -54,6 +54,23 @@ def test_what_decides_the_readings_is_in_the_name_of_the_import(tmp_path: Path) 
     said += [str(make_plan(tmp_path / "a.lp", how).said) for how in (Reading(), Reading(precision=Precision.S))]
 
     assert len(set(said)) == len(said)
+
+
+def test_export_that_a_spreadsheet_saved_again_is_asked_about(tmp_path: Path) -> None:
+    """Its numbers have commas then; a hub's own export has texts that look the same."""
+    own, saved = tmp_path / "own.csv", tmp_path / "saved.csv"
+    header = ["device", "channel", "time", "time_unix_ms", "value", "unit"]
+    own.write_text(",".join(header) + f'\nd,c,{T0},0,"20,5",\n')
+    saved.write_text(";".join(header) + f"\nd;c;{T0};0;20,5;\n")
+
+    (text,) = items(own, Reading())
+    (asked,) = items(saved, Reading())
+    (number,) = items(saved, Reading(decimal_comma=True))
+
+    assert isinstance(asked, Refused)
+    assert isinstance(text, Row)
+    assert isinstance(number, Row)
+    assert (text.value, number.value) == ("20,5", 20.5)
 
 
 def test_map_knows_the_decimal_comma(tmp_path: Path) -> None:
