@@ -203,7 +203,7 @@ class BucketPages:
         time_ns = None if point is None else point.time_ns
         if self._retaining is not None and (time_ns is None or not descending):
             # Sums are of before all readings.
-            minute_ns = self._minute_of_sums(number, start_ns, end_ns, descending)
+            minute_ns = self._minute_of_sums(number, start_ns, end_ns, descending=descending)
             time_ns = time_ns if minute_ns is None else minute_ns
         if time_ns is None:
             return None
@@ -213,7 +213,7 @@ class BucketPages:
             # Of dropped readings what is asked for is not known.
             return None
 
-    def _minute_of_sums(self, number: int, start_ns: int, end_ns: int, descending: bool) -> int | None:
+    def _minute_of_sums(self, number: int, start_ns: int, end_ns: int, *, descending: bool) -> int | None:
         """Return when the first minute of a range begins that has sums, or its last."""
         assert self._retaining is not None, "asked only then"
         while True:
@@ -240,7 +240,21 @@ class BucketPages:
         return found[-1] if found else None
 
     def _last_before(self, ids: Sequence[int], time_ns: int) -> _Around:
-        return {number: self._nearest(number, _BEGIN_NS, time_ns, descending=True) for number in ids}
+        return {number: self._last_number_before(number, time_ns) for number in ids}
+
+    def _last_number_before(self, number: int, time_ns: int) -> Point | None:
+        """Return the last reading before a time that is a number; of dropped ones sums know the last."""
+        point = self._nearest(number, _BEGIN_NS, time_ns, descending=True)
+        if point is not None or self._retaining is None:
+            return point
+        minute_ns = self._minute_of_sums(number, _BEGIN_NS, time_ns, descending=True)
+        if minute_ns is None:
+            return None
+        known = ("last_ns", "last")
+        for bucket in self._store.aggregate([number], minute_ns, minute_ns + 1, _MINUTE_NS, known):
+            last_ns, last = bucket.values
+            return Point(int(last_ns), last)
+        return None
 
     def _first_from(self, ids: Sequence[int], time_ns: int) -> _Around:
         return {number: self._nearest(number, time_ns, _END_NS, descending=False) for number in ids}

@@ -202,10 +202,10 @@ class RetainingStore(Store, Protocol):
     """A store that drops readings when they are old and keeps their sums; engines of others do that themselves.
 
     `aggregate` answers from sums and readings together, as before the readings were dropped, where sums can: the
-    functions ``avg``, ``count``, ``sum``, ``min``, ``max``, ``last``, in buckets and from an origin of whole minutes. A
-    minute of dropped readings counts in the range in which it begins. Everything else that needs dropped readings is
-    a `BadRequestError`. A reading that comes when those of its time are dropped goes to the sums; one that was there
-    before cannot be told from it, so a correction counts as one more.
+    functions ``avg``, ``count``, ``sum``, ``min``, ``max``, ``last``, ``last_ns``, in buckets and from an origin of
+    whole minutes. A minute of dropped readings counts in the range in which it begins. Everything else that needs
+    dropped readings is a `BadRequestError`. A reading that comes when those of its time are dropped goes to the sums;
+    one that was there before cannot be told from it, so a correction counts as one more.
     """
 
     def drop_before(self, series: Sequence[int], before_ns: int) -> int:

@@ -29,9 +29,9 @@ from hub.store.base import Bucket
 MINUTE_NS, HOUR_NS = 60 * 10**9, 3600 * 10**9
 # What a block of each step spans: so much is packed anew when anything of it changes, and unpacked to be read.
 SPANS = {MINUTE_NS: 86_400 * 10**9, HOUR_NS: 30 * 86_400 * 10**9}
-# What sums can say of dropped readings, and what must be asked of raw ones to add them.
+# What sums can say of dropped readings, and what must be asked of raw ones to add them. People ask for no ``last_ns``.
 ANSWERED = frozenset({"avg", "count", "sum", "min", "max", "last"})
-NEEDED = ("count", "sum", "min", "max", "last")
+NEEDED = ("count", "sum", "min", "max", "last", "last_ns")
 
 _VERSION = 1
 _HEAD = struct.Struct("<BI")
@@ -117,7 +117,7 @@ def coarser(sums: Iterable[Sums], step_ns: int, origin_ns: int = 0, *, most: int
 
 def check_answerable(raw_from_ns: int, step_ns: int, origin_ns: int, functions: Sequence[str]) -> None:
     """Raise `BadRequestError` when dropped readings would be needed; the message says what can be asked instead."""
-    beyond = [name for name in functions if name not in ANSWERED]
+    beyond = [name for name in functions if name not in ANSWERED and name not in NEEDED]
     if not beyond and step_ns % MINUTE_NS == 0 and origin_ns % MINUTE_NS == 0:
         return
     since = datetime.fromtimestamp(raw_from_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -130,15 +130,15 @@ def check_answerable(raw_from_ns: int, step_ns: int, origin_ns: int, functions: 
 
 def combined(series: int, dropped: Iterable[Sums], raw: Iterable[Bucket], functions: Sequence[str]) -> list[Bucket]:
     """Return the buckets of one series from sums of its buckets and raw buckets that say `NEEDED`, as asked for."""
-    found = {one.start_ns: (one.readings, one.total, one.least, one.greatest, one.last) for one in dropped}
+    found = {one.start_ns: (one.readings, one.total, one.least, one.greatest, one.last, one.last_ns) for one in dropped}
     for bucket in raw:
-        count, total, least, greatest, last = bucket.values
+        count, total, least, greatest, last, last_ns = bucket.values
         known = found.get(bucket.start_ns)
         if known is not None:
             # Raw readings are behind all that was dropped: the last is theirs.
             count, total = known[0] + int(count), known[1] + total
             least, greatest = min(known[2], least), max(known[3], greatest)
-        found[bucket.start_ns] = (int(count), total, least, greatest, last)
+        found[bucket.start_ns] = (int(count), total, least, greatest, last, int(last_ns))
     answer = []
     for start_ns in sorted(found):
         values = dict(zip(NEEDED, found[start_ns], strict=True))

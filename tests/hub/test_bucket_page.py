@@ -296,6 +296,17 @@ def test_what_was_dropped_is_not_passed_over(limit: int, descending: bool) -> No
     assert everything(store, question, limit, descending=descending) == before
 
 
+def test_the_last_of_dropped_readings_is_still_known() -> None:
+    """What a counter rose since, and the line from it: a range that begins where readings do lacks nothing."""
+    store, series = world([(at * 1000 * S, at * 3.0) for at in range(40)], kind="counter")
+    question = Question(series, 5 * HOUR, 9 * HOUR, partial(grid_of, "1h", None), ("increase", "rate", "integral"))
+    before = asked(store, question)
+    store.drop_before([1], 5 * HOUR)
+
+    assert store.raw_from([1]) == {1: 5 * HOUR}
+    assert asked(store, question) == before
+
+
 @pytest.mark.parametrize("fill", ["previous", "linear"])
 def test_the_neighbours_of_a_range_may_have_been_dropped(fill: str) -> None:
     """What their sums say is shown as their readings were; what sums do not know is null."""

@@ -111,7 +111,7 @@ class MemoryStore:
             raise BadRequestError("unknown aggregate or step")
         buckets: dict[tuple[int, int], list[tuple[int, int | float]]] = {}
         if any(start_ns < since for since in self.raw_from(series).values()):
-            beyond = set(functions) - {"avg", "count", "sum", "min", "max", "last"}
+            beyond = set(functions) - {"avg", "count", "sum", "min", "max", "last", "last_ns"}
             if beyond or step_ns % MINUTE_NS or origin_ns % MINUTE_NS:
                 raise BadRequestError("dropped readings are kept by the minute")
         rows = [row[:3] for row in self._rows(series) if start_ns <= row.time_ns < end_ns]
