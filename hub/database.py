@@ -8,8 +8,9 @@ that has a file. Must not: know what the tables mean.
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ _ROWS_PER_STATEMENT = 512
 
 # Free pages given back at a time: each may be a page moved from the end of the file; some 10 ms.
 _GIVEN_BACK_PAGES = 512
+# How long `wipe_beside` waits for those who read: 10 s.
+_WIPE_TRIES, _WIPE_PAUSE_S = 100, 0.1
 
 FULL, NORMAL = 2, 1
 # Extended codes keep their kind in the lowest byte.
@@ -207,7 +210,31 @@ def wipe(connection: sqlite3.Connection) -> None:
     While another process or a long question reads, the log keeps it until it is written over from its beginning.
     """
     connection.executescript("PRAGMA incremental_vacuum")
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    _empty_log(connection)
+
+
+def wipe_beside(connection: sqlite3.Connection, write_lock: AbstractContextManager[Any]) -> bool:
+    """As `wipe`, of a file that is written meanwhile: wait for those who read, but not with the writer's lock.
+
+    Returns: False when somebody read for longer.
+    """
+    for _ in range(_WIPE_TRIES):
+        with write_lock:
+            connection.executescript("PRAGMA incremental_vacuum")
+            (usual_ms,) = connection.execute("PRAGMA busy_timeout").fetchone()
+            connection.execute("PRAGMA busy_timeout=0")
+            try:
+                if _empty_log(connection):
+                    return True
+            finally:
+                connection.execute(f"PRAGMA busy_timeout={usual_ms}")
+        time.sleep(_WIPE_PAUSE_S)
+    return False
+
+
+def _empty_log(connection: sqlite3.Connection) -> bool:
+    is_busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not is_busy
 
 
 def is_disk_full(error: sqlite3.Error) -> bool:

@@ -180,6 +180,9 @@ class Store(Protocol):
         """Delete all rows of the series, and sums; return how many rows. They count as ``erased``.
 
         An embedded store takes them out of the bytes of its files, too.
+
+        Raises:
+            StoreError: e.g. something reads the file for so long that its log still says them: erase again.
         """
 
     def statistics(self) -> StoreStatistics:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hub.database import NORMAL, ReadPool, give_back, is_disk_failure, open_database, roll_back, wipe
+from hub.database import NORMAL, ReadPool, give_back, is_disk_failure, open_database, roll_back, wipe_beside
 from hub.errors import DiskFailedError, StoreError
 from hub.model import Frame
 from hub.renewal import mark_suspect
@@ -196,11 +196,12 @@ class ColumnFile:
         self.seal()
         while self.give_back(0):
             pass
-        with self._write_lock:
-            try:
-                wipe(self._connection)
-            except sqlite3.Error as error:
-                raise self._failure("cannot take out what was erased", error) from error
+        try:
+            is_done = wipe_beside(self._connection, self._write_lock)
+        except sqlite3.Error as error:
+            raise self._failure("cannot take out what was erased", error) from error
+        if not is_done:
+            raise StoreError(f"{self._path}: something reads the log, which still says what was erased: erase it again")
 
     def drop(self, series: Sequence[int], border_ns: int) -> int:
         """Drop readings before a time, a slice in one transaction with their sums; return how many, 0 when none is."""

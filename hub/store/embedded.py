@@ -26,7 +26,7 @@ from heapq import merge
 from pathlib import Path
 from typing import Any
 
-from hub.database import NORMAL, ReadPool, give_back, is_disk_failure, open_database, roll_back, used_bytes, wipe
+from hub.database import NORMAL, ReadPool, give_back, is_disk_failure, open_database, roll_back, used_bytes, wipe_beside
 from hub.errors import DiskFailedError, StoreError
 from hub.model import Frame
 from hub.renewal import mark_suspect
@@ -414,11 +414,12 @@ class EmbeddedStore:
     def _wipe(self) -> None:
         while self.give_back(0):
             pass
-        with self._write_lock:
-            try:
-                wipe(self._connection)
-            except sqlite3.Error as error:
-                raise self._failure("cannot take out what was erased", error) from error
+        try:
+            is_done = wipe_beside(self._connection, self._write_lock)
+        except sqlite3.Error as error:
+            raise self._failure("cannot take out what was erased", error) from error
+        if not is_done:
+            raise StoreError(f"{self.path}: something reads the log, which still says what was erased: erase it again")
 
     def _erase_slice(self, series: int) -> int | None:
         """Erase some sums or some rows; return how many rows, None when there was neither."""

@@ -289,6 +289,38 @@ def test_an_erasure_cut_short_is_finished_by_the_next(tmp_path: Path, engine: st
             assert b"diary-" not in contents(folder)
 
 
+@pytest.mark.parametrize("engine", ["columns", "embedded"])
+def test_an_erasure_waits_for_readers_and_lets_writes_pass(tmp_path: Path, engine: str) -> None:
+    """Somebody reads an older state of the file: the writer's turn comes, and no byte stays once they are done."""
+    maker = FrameMaker()
+    with (
+        closing(ENGINES[engine](tmp_path)) as store,
+        closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as beside,
+    ):
+        fill(store, maker, *((n, f"diary-{n}-of-a-day") for n in range(300)))
+        beside.execute("BEGIN")
+        assert beside.execute("SELECT count(*) FROM counter").fetchone()
+        holder: Any = store._file if isinstance(store, ColumnStore) else store
+        tries: list[str] = []
+
+        def trace(statement: str) -> None:
+            tries.extend([statement] if "TRUNCATE" in statement else [])
+
+        def turn() -> None:
+            if tries:
+                beside.execute("ROLLBACK")
+            else:
+                holder._write_lock = Turn(1, turn)
+
+        holder._connection.set_trace_callback(trace)
+        turn()
+
+        store.erase([1])
+
+        assert len(tries) == 2
+        assert b"diary-" not in contents(tmp_path)
+
+
 def contents(folder: Path) -> bytes:
     """Return every byte of the store's file and its log."""
     return b"".join(path.read_bytes() for path in folder.glob(FILE + "*") if not path.name.endswith("-shm"))
