@@ -55,8 +55,8 @@ class Sizing:
 class DiskBudget:
     """Keeps journal and store within a budget, and says how large they are.
 
-    ``is_full``: the budget is exceeded and there is nothing left to drop, or to drop makes no room: devices wait with
-    what they have.
+    ``is_full``: the budget is exceeded and there is nothing left to drop, or to drop makes no room, or more comes than
+    can be dropped: devices wait with what they have.
 
     Args:
         store: if its readings are on a server nothing is dropped, and the journal, which waits for it, may grow so far.
@@ -142,7 +142,11 @@ class DiskBudget:
 
     def _drop(self, store: RetainingStore, limit_bytes: int) -> Iterator[int]:
         numbers, before = [series.id for series in self._series()], self.dropped_early
-        while not self._is_in_vain and self._used() > limit_bytes * (1 - _FREED_SHARE):
+        most = self._used() + limit_bytes * _FREED_SHARE
+        while not self._is_in_vain and (used := self._used()) > limit_bytes * (1 - _FREED_SHARE):
+            if used > most:
+                # The pass would not end, and the files grow until the disk is full.
+                self._say(True, "more comes than can be dropped")
             oldest_ns = store.oldest(numbers)
             border_ns = self._now_ns() - LEAST_RAW_NS
             if oldest_ns is not None:
@@ -177,13 +181,14 @@ class DiskBudget:
         of_store = store.used_bytes() if isinstance(store, RetainingStore) else store.statistics().bytes
         return self._journal_bytes() + of_store
 
-    def _say(self, is_full: bool) -> None:
+    def _why(self) -> str:
+        if not isinstance(self._store, RetainingStore):
+            return "the store's server is behind"
+        return "dropping makes no room, for sums are larger" if self._is_in_vain else "nothing is left to drop"
+
+    def _say(self, is_full: bool, why: str = "") -> None:
         if is_full and not self.is_full:
-            why = "nothing is left to drop"
-            if not isinstance(self._store, RetainingStore):
-                why = "the store's server is behind"
-            elif self._is_in_vain:
-                why = "dropping makes no room, for sums are larger"
+            why = why or self._why()
             _log.error("disk budget exceeded and %s: devices wait; raise --disk-budget", why)
         elif self.is_full and not is_full:
             _log.warning("disk budget kept again: devices go on")

@@ -35,7 +35,9 @@ def status(
     if left is not None:
         lines[3] += f", {left:,.1f} days until it is reached if nothing is dropped"
     if answer["is_full"]:
-        lines.append("FULL: nothing is left to drop and devices wait; raise --disk-budget")
+        lines.append(
+            "FULL: devices wait, for nothing is left to drop, or more comes than can be dropped; raise --disk-budget"
+        )
     typer.echo("\n".join(lines))
 
 

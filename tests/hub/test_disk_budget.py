@@ -148,6 +148,19 @@ def test_readings_stay_whose_sums_are_larger(tmp_path: Path, caplog: pytest.LogC
         assert [r.getMessage() for r in caplog.records if "makes no room" in r.getMessage()] != []
 
 
+def test_devices_wait_when_more_comes_than_is_dropped(store: EmbeddedStore | ColumnStore) -> None:
+    """A pass that would not end says so while it goes on; when it has ended, they go on."""
+    rig, said = Rig(store, 0.75), []
+    for dropped in rig.budget.slices():
+        said.append(rig.budget.is_full)
+        if dropped and len(said) < 4:
+            rig.journal_bytes += rig.limit_bytes // 10
+        elif said[-1]:
+            rig.journal_bytes = 0
+
+    assert (said[0], True in said, rig.budget.is_full) == (False, True, False)
+
+
 def test_sizing_says_how_long_it_goes_well(store: EmbeddedStore | ColumnStore) -> None:
     """Bytes a reading, readings a day as since the start, days until the budget; nothing that is not known yet."""
     rig = Rig(store, 2.0)

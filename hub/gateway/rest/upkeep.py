@@ -44,7 +44,8 @@ class Status(Answer):
 
     ``readings_per_day``: as since the start, null in its first minute; ``days_left``: until the budget is exceeded at
     this rate if nothing is dropped, null without a budget. ``expired``: readings dropped since the start because their
-    time was over, ``dropped_early``: for the budget; ``is_full``: nothing is left to drop, devices wait.
+    time was over, ``dropped_early``: for the budget; ``is_full``: devices wait, for nothing is left to drop, or more
+    comes than can be dropped.
     """
 
     journal_bytes: int
