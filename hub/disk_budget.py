@@ -146,7 +146,7 @@ class DiskBudget:
         while not self._is_in_vain and (used := self._used()) > limit_bytes * (1 - _FREED_SHARE):
             if used > most:
                 # The pass would not end, and the files grow until the disk is full.
-                self._say(True, "more comes than can be dropped")
+                self._say(True, "dropping makes less room than is taken meanwhile")
             oldest_ns = store.oldest(numbers)
             border_ns = self._now_ns() - LEAST_RAW_NS
             if oldest_ns is not None:

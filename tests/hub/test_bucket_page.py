@@ -300,11 +300,11 @@ def test_the_last_of_dropped_readings_is_still_known() -> None:
     """What a counter rose since, and the line from it: a range that begins where readings do lacks nothing."""
     store, series = world([(at * 1000 * S, at * 3.0) for at in range(40)], kind="counter")
     question = Question(series, 5 * HOUR, 9 * HOUR, partial(grid_of, "1h", None), ("increase", "rate", "integral"))
-    before = asked(store, question)
+    before = everything(store, question)
     store.drop_before([1], 5 * HOUR)
 
     assert store.raw_from([1]) == {1: 5 * HOUR}
-    assert asked(store, question) == before
+    assert everything(store, question) == before
 
 
 @pytest.mark.parametrize("fill", ["previous", "linear"])

@@ -145,7 +145,7 @@ def test_readings_stay_whose_sums_are_larger(tmp_path: Path, caplog: pytest.LogC
 
         assert budget.dropped_early < 80_000 < 216_000 == days * 1440 * len(channels)
         assert budget.is_full
-        assert [r.getMessage() for r in caplog.records if "makes no room" in r.getMessage()] != []
+        assert [r.getMessage() for r in caplog.records if "less room than is taken" in r.getMessage()] != []
 
 
 def test_devices_wait_when_more_comes_than_is_dropped(store: EmbeddedStore | ColumnStore) -> None:
