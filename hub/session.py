@@ -339,6 +339,8 @@ class DeviceSession:
             self._out_of_order(state, seq)
             return False
         if not can_accept:
+            # Each time: the next frame comes again only when the device has waited, and it would wait for an ack now.
+            self._slow = False
             self.say_slow(Reason.STORE_BEHIND, RETRY_BUSY_MS)
             return False
         self._slow = False
