@@ -143,7 +143,8 @@ class RemoteStore:
                 again = self._send(items, [line(self._prefix(batch.changed[k[0]]), k[1], value) for k, value in items])
                 items = batch.refuse(again)
                 refused += again
-            self._sidecar.apply(upto, batch.changed, refused, batch.looked_up())
+            written = batch.written() if self._sidecar.notes_beyond(upto) else {}
+            self._sidecar.apply(upto, batch.changed, refused, written)
             self._is_torn = False
         for one in refused[:1]:
             _log.error(
@@ -331,6 +332,9 @@ class RemoteStore:
             there |= {time_ns for time_ns, was_there in known.items() if was_there}
             batch.changed[number].superseded += len(there)
             batch.replaced |= {(number, time_ns) for time_ns in there}
+        # Of these one value is sent: if the write is repeated in other slices, and the first of them is refused then,
+        # the next would find its own first time there.
+        notes += [(number, time_ns, False) for number, time_ns in batch.doubled]
         self._sidecar.note(upto, notes)
 
     def _existing(self, name: SeriesName, times: Sequence[int]) -> set[int]:
@@ -387,6 +391,8 @@ class _Batch:
         self.changed: dict[int, Entry] = {}
         self.uncertain: dict[int, set[int]] = {}
         self.replaced: set[tuple[int, int]] = set()
+        # New instants that came more than once.
+        self.doubled: set[tuple[int, int]] = set()
 
     def add(self, frame: Frame) -> None:
         """Take the readings of the next frame."""
@@ -396,12 +402,12 @@ class _Batch:
             for dt, value in zip(column.dt, column.values, strict=True):
                 self._add(entry, before_ns, frame.t0 + dt * frame.tick, value)
 
-    def looked_up(self) -> dict[int, list[int]]:
-        """Return of each series the times that were looked up and have a reading now."""
-        return {
-            number: [time_ns for time_ns in times if (number, time_ns) in self.values]
-            for number, times in self.uncertain.items()
-        }
+    def written(self) -> dict[int, list[int]]:
+        """Return series → times of what is stored."""
+        found: dict[int, list[int]] = {}
+        for number, time_ns in self.values:
+            found.setdefault(number, []).append(time_ns)
+        return found
 
     def refuse(self, refused: Sequence[Refused]) -> list[_Item]:
         """Count readings as refused; none of them is the newest of its series. Return what is to be stored instead."""
@@ -435,6 +441,8 @@ class _Batch:
         if key in self.values:
             entry.superseded += 1
             self._earlier.setdefault(key, []).append(self.values[key])
+            if time_ns not in self.uncertain.get(entry.id, ()):
+                self.doubled.add(key)
         elif entry.newest_ns is not None and time_ns <= entry.newest_ns:
             self.uncertain.setdefault(entry.id, set()).add(time_ns)
         self.values[key] = value

@@ -110,14 +110,18 @@ class Sidecar:
             database.execute("UPDATE progress SET known_upto = max(known_upto, ?)", (upto,))
         self._known_upto = max(self._known_upto, upto)
 
+    def notes_beyond(self, offset: int) -> bool:
+        """Tell whether there are notes of frames behind ``offset``, whose write was cut off."""
+        return self._known_upto > offset
+
     def apply(
         self,
         applied: int,
         changed: Mapping[int, Entry],
         refused: Sequence[Refused] = (),
-        looked_up: Mapping[int, Iterable[int]] = _NOTHING,
+        written: Mapping[int, Iterable[int]] = _NOTHING,
     ) -> None:
-        """Take over what a write came to; the times that were ``looked_up`` for it have a reading now."""
+        """Take over what a write came to; the times that were ``written`` have a reading now, if there are notes."""
         with self._changing() as database:
             database.executemany(_REPLACE, map(_row, changed.values()))
             if refused:
@@ -132,7 +136,7 @@ class Sidecar:
             elif self._known_upto:
                 database.executemany(
                     "UPDATE known SET was_there = 1 WHERE series = ? AND time_ns = ?",
-                    [(series, time_ns) for series, times in looked_up.items() for time_ns in times],
+                    [(series, time_ns) for series, times in written.items() for time_ns in times],
                 )
             database.execute("UPDATE progress SET applied = ?", (applied,))
         if applied >= self._known_upto:

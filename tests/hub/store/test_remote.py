@@ -198,6 +198,27 @@ def test_refused_correction_in_the_same_write(
     assert world.store.latest([1]) == [Row(1, T0 + 10 * S, 4.0)]
 
 
+@pytest.mark.parametrize("poison", [set(), {1.0}, {2.0}])
+@pytest.mark.parametrize("slices", [[3], [1, 2], [2, 1], [1, 1, 1]])
+def test_new_instant_that_came_twice_in_a_write_that_was_cut_off(
+    world: World, poison: set[Value], slices: list[int]
+) -> None:
+    """Its second value finds none of its own first time there, whichever of them is refused."""
+    world.engine.poison = poison
+    frames = numbered([world.frame((1, 1.0)), world.frame((9, 5.0)), world.frame((1, 2.0))])
+    world.engine.dies_after = True
+    with pytest.raises(StoreError):
+        world.store.write(frames)
+    world.restart()
+    at = 0
+    for size in slices:
+        world.store.write(frames[at : at + size])
+        at += size
+
+    (ledger,) = world.store.counters([1])
+    assert (ledger.accepted, ledger.accepted - ledger.superseded - ledger.refused, ledger.rows) == (3, 2, 2)
+
+
 def test_newest_beside_a_refused_one(world: World) -> None:
     """Of the readings of a write the newest that is stored is the newest, and its instant again is a correction."""
     world.engine.poison = {9.0}
