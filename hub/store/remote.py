@@ -328,7 +328,9 @@ class RemoteStore:
             known = self._sidecar.known(number, times)
             unknown = sorted(time_ns for time_ns in times if time_ns not in known)
             there = self._existing(batch.changed[number].name, unknown)
+            # Known ones again: their notes must outlive this write, too.
             notes += [(number, time_ns, time_ns in there) for time_ns in unknown]
+            notes += [(number, time_ns, was_there) for time_ns, was_there in known.items()]
             there |= {time_ns for time_ns, was_there in known.items() if was_there}
             batch.changed[number].superseded += len(there)
             batch.replaced |= {(number, time_ns) for time_ns in there}

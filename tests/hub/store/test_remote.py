@@ -219,6 +219,26 @@ def test_new_instant_that_came_twice_in_a_write_that_was_cut_off(
     assert (ledger.accepted, ledger.accepted - ledger.superseded - ledger.refused, ledger.rows) == (3, 2, 2)
 
 
+def test_note_outlives_each_write_that_goes_by_it(world: World) -> None:
+    """A refused reading left its instant empty, which is known of a write that was cut off; so is the next one."""
+    world.engine.poison = {7.0}
+    frames = numbered([world.frame((9, 1.0)), world.frame((1, 7.0)), world.frame((2, 2.0)), world.frame((1, 3.0))])
+    world.store.write(frames[:1])
+    world.engine.dies_after = True
+    with pytest.raises(StoreError):
+        world.store.write(frames[1:3])
+    world.restart()
+    world.store.write(frames[1:2])
+    world.engine.dies_after = True
+    with pytest.raises(StoreError):
+        world.store.write(frames[2:])
+    world.restart()
+    world.store.write(frames[2:3])
+    world.store.write(frames[3:])
+
+    assert world.store.counters([1]) == [SeriesCounters(1, 4, 0, 3, late=3, refused=1)]
+
+
 def test_newest_beside_a_refused_one(world: World) -> None:
     """Of the readings of a write the newest that is stored is the newest, and its instant again is a correction."""
     world.engine.poison = {9.0}
