@@ -6,11 +6,13 @@ The server exports a range series by series and as a whole, however much it is. 
 each counted first: a window that holds too much is made smaller, one that holds little makes the next larger.
 """
 
+import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
+from hub.errors import StoreError
 from hub.store.accumulator import check_buckets
 from hub.store.base import AGGREGATES, Bucket, Row
 from hub.store.victoria_client import Server, TooMuchError
@@ -62,6 +64,7 @@ class VictoriaReader:
         self._server = server
         self._file = file
         self.is_flushed = False
+        self._flushing = threading.Lock()
 
     def read(self, series: Sequence[int], start_ns: int, end_ns: int, limit: int, *, descending: bool) -> list[Row]:
         """Return rows of [start_ns, end_ns), at least ``limit`` if there are, up to a time border."""
@@ -252,10 +255,17 @@ class VictoriaReader:
 
     def _flush(self) -> None:
         """Make what was written before visible; the server does so by itself after a second."""
-        if not self.is_flushed:
+        # Who comes while another one is about it waits, or its answer would lack that second.
+        with self._flushing:
+            if self.is_flushed:
+                return
             # Set first: what is written meanwhile sets it back.
             self.is_flushed = True
-            self._server.get("/internal/force_flush")
+            try:
+                self._server.get("/internal/force_flush")
+            except StoreError:
+                self.is_flushed = False
+                raise
 
 
 def _parts(start: int, end: int, step: int, origin: int) -> Iterator[_Part]:

@@ -4,7 +4,9 @@ What every store does is in `tests/contract/test_store_victoria.py`.
 """
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
 
@@ -416,6 +418,45 @@ def test_series_of_more_readings_than_the_server_looks_at(place: Place) -> None:
     place.store.write(numbered([FrameMaker().one("pump", 1.0)], 2))
     with pytest.raises(StoreError, match="422"):
         place.store.counters([1])
+
+
+def test_readings_are_made_visible_after_it_failed_once(place: Place) -> None:
+    """What was acknowledged in the last second is seen only when the server was told to show it, and heard it."""
+    maker = FrameMaker()
+    first, again = numbered([maker.one("pump", 1.0, T0), maker.one("pump", 2.0, T0)])
+    place.store.write([first])
+    place.server.is_down = True
+    for ask in (place.rows, lambda: place.store.write([again])):
+        with pytest.raises(StoreError):
+            ask()
+    place.server.is_down = False
+    place.store.write([again])
+
+    assert place.rows() == [(0, 2.0)]
+    assert place.store.counters([1]) == [SeriesCounters(1, 2, 1, 1)]
+
+
+def test_readers_wait_until_readings_are_visible(place: Place) -> None:
+    """Of two questions at once the second one does not overtake the request that makes all of it visible."""
+    place.store.write(frames(1.0))
+    is_asked, may_go, get = threading.Event(), threading.Event(), place.server.get
+
+    def slow(path: str) -> bytes:
+        if path == "/internal/force_flush":
+            is_asked.set()
+            assert may_go.wait(10)
+        return get(path)
+
+    place.server.get = slow  # type: ignore[method-assign]
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(place.rows)
+        assert is_asked.wait(10)
+        other = pool.submit(place.rows)
+        # Overtaking, it is done at once; else it waits for the first one.
+        wait([other], 0.2)
+        may_go.set()
+
+        assert (one.result(10), other.result(10)) == ([(1, 1.0)], [(1, 1.0)])
 
 
 def test_large_writes_are_cut(place: Place) -> None:
