@@ -16,7 +16,8 @@ from hub.errors import BadRequestError
 from hub.importing.row import Items
 from hub.importing.table import Cell, Layout, read_cells
 
-# 10,000 rows of 30 columns as Python objects are 20 MB.
+# Cells of a batch: as Python objects 20 MB. Of few columns no more rows than that: it is fast enough.
+BATCH_CELLS = 300_000
 BATCH_ROWS = 10_000
 # Where channels of several types are exported, the exact values stand beside the number.
 _EXACT = ("value_int", "value_bool", "value_str")
@@ -128,9 +129,9 @@ def _cells(path: Path, file: Any, tell: Callable[[int], None]) -> Iterator[tuple
 
 
 def _batches(path: Path, file: Any, names: list[str]) -> Iterator[Any]:
-    rows = 0
+    rows, most = 0, min(BATCH_ROWS, max(1, BATCH_CELLS // max(1, len(names))))
     try:
-        for batch in file.iter_batches(BATCH_ROWS, columns=names):
+        for batch in file.iter_batches(most, columns=names):
             rows += batch.num_rows
             yield batch
     except OSError as error:

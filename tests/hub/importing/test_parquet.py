@@ -2,6 +2,7 @@
 
 from datetime import date
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hub.errors import BadRequestError
-from hub.importing.parquet import BATCH_ROWS, parquet_items, read_parquet_header
+from hub.importing.parquet import BATCH_CELLS, BATCH_ROWS, parquet_items, read_parquet_header
 from hub.importing.row import Blank, Item, Refused, Row
 from hub.importing.table import ChannelColumn, Layout, Long, Wide, as_it_is
 from simulators.local_time import parse_time
@@ -138,6 +139,20 @@ def test_damage_in_the_middle_says_where(tmp_path: Path) -> None:
         found.extend(items)
 
     assert len(found) == 2 * BATCH_ROWS
+
+
+def test_batches_of_many_columns_have_fewer_rows(tmp_path: Path) -> None:
+    """Cells are objects while they are read: their count is bounded, not that of rows."""
+    count, columns = 1000, 1000
+    path = write(tmp_path / "x.parquet", time=[T0] * count, **{f"c{at}": [1.5] * count for at in range(columns)})
+    layout = Wide(0, (ChannelColumn(1, "d", "c0", None, as_it_is),))
+    told: list[int] = []
+
+    with parquet_items(path, layout, int, told.append) as items:
+        found = list(items)
+
+    assert len(found) == told[-1] == count
+    assert max(b - a for a, b in pairwise([0, *told])) * columns <= BATCH_CELLS
 
 
 def test_other_file_is_said(tmp_path: Path) -> None:
