@@ -132,7 +132,14 @@ def _open_refused(path: Path) -> Iterator[Any]:
     try:
         with path.open("x", encoding="utf-8", newline="") as file:
             begin_refused(file)
-            yield file
+            begun = file.tell()
+            try:
+                yield file
+            except BaseException:
+                if file.tell() == begun:
+                    # Nothing is in it yet: the same command must work again.
+                    path.unlink()
+                raise
     except FileExistsError as error:
         raise CliError(f"--refused {path} exists: choose another name", ExitCode.EXISTS) from error
 

@@ -14,7 +14,7 @@ from hub.auth import Identities
 from hub.cli.exit_code import ExitCode
 from hub.roles import Role
 from tests.hub.cli.conftest import Run
-from tests.support.hub_process import ROOT, HubProcess
+from tests.support.hub_process import ROOT, HubProcess, free_port
 
 
 @pytest.fixture
@@ -219,6 +219,17 @@ def test_map_and_zone_are_taken(run: Run, to_hub: list[object], tmp_path: Path, 
         f"{name},temperature,2024-07-01T10:00:00Z,1719828000000,20.5,Cel",
         f"{name}-b,count,2024-07-01T10:00:00Z,1719828000000,7,",
     ]
+
+
+def test_import_that_failed_before_it_began_leaves_no_file(run: Run, tmp_path: Path) -> None:
+    """The same command works again: a file of refusals is there once something was refused."""
+    file, refused = write_log(tmp_path / "log.csv", 1), tmp_path / "refused.csv"
+    nowhere = f"http://127.0.0.1:{free_port()}"
+
+    codes = [run("import", file, "--refused", refused, "--url", nowhere).code for _ in range(2)]
+
+    assert codes == [ExitCode.UNREACHABLE, ExitCode.UNREACHABLE]
+    assert not refused.exists()
 
 
 def test_no_file_and_no_format_are_said(run: Run, to_hub: list[object], tmp_path: Path) -> None:
