@@ -15,7 +15,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from device_sdk.reading import Value, ValueType
+from device_sdk.reading import INT_MIN, Value, ValueType
 from hub.errors import BadRequestError, UnavailableError
 from hub.model import Series
 from hub.query import Answer
@@ -80,7 +80,9 @@ def answer_file(answer: Answer, form: str) -> bytes:
     names = _Names(arrow, answer.series)
     aggregates = answer.columns[2:]
     arrays = names.arrays([int(row[1] or 0) for row in answer.rows])
-    arrays.append(arrow.array([row[0] for row in answer.rows], arrow.timestamp("ns", "UTC")))
+    # The bucket in which time begins, in 1677, may begin before it.
+    times = [max(int(row[0] or 0), INT_MIN) for row in answer.rows]
+    arrays.append(arrow.array(times, arrow.timestamp("ns", "UTC")))
     arrays += [_numbers(arrow, [row[at] for row in answer.rows]) for at in range(2, len(answer.columns))]
     batch = arrow.record_batch(arrays, names=["device", "channel", "unit", "time", *aggregates])
     chunks = _stream(batch.schema, [batch]) if form == "arrow" else _parquet(batch.schema, [[batch]])

@@ -175,6 +175,16 @@ def test_buckets_have_a_column_for_each_aggregate(form: str) -> None:
 
 
 @pytest.mark.slow
+@forms
+def test_a_bucket_that_begins_before_time_does(form: str) -> None:
+    """Its start is the first that 64 bits hold."""
+    answer = Answer([FLOAT], ("time_ns", "series", "count"), [(-(2**63) - 1, 0, 0), (0, 0, 0)])
+
+    found = READERS[form](answer_file(answer, form))
+
+    assert found["time"].cast(pyarrow.int64()).to_pylist() == [-(2**63), 0]
+
+
 def test_without_pyarrow_the_error_names_the_extra() -> None:
     """A hub without the extra says what to install; nothing of the gateway needs pyarrow. (Another interpreter.)"""
     program = """
