@@ -208,6 +208,9 @@ def _answered(
 async def export(call: Call, query: ExportQuery) -> Response:
     """Stream readings as CSV, JSON lines, Arrow or Parquet, by time, in bounded memory; ``ETag`` as ``/v1/readings``.
 
+    The file ends with the newest reading of when it was asked for; scales and types are those of then. A channel that
+    widens or gets its first type meanwhile cuts Arrow and Parquet off: ask again.
+
     Arrow and Parquet: ``device``, ``channel``, ``unit`` are dictionaries, ``time`` and ``received`` timestamp[ns, UTC],
     ``value`` int64, float64, bool or string. Where the channels are of several types, ``value`` is float64 and null
     where there is no number, and ``value_int``, ``value_bool``, ``value_str`` hold what is of that type, exactly.
