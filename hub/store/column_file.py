@@ -266,7 +266,11 @@ class ColumnFile:
             return self._heads.blocks() if version == self._version else None
 
     def _log_frames(self, frames: Sequence[Frame]) -> None:
-        arrivals = gather(frames, self._all_newest, self._raw_from)
+        self._check_usable()
+        try:
+            arrivals = gather(frames, self._all_newest, self._raw_from)
+        except sqlite3.Error as error:
+            raise self._failure("cannot look up what there is", error) from error
         block = arrivals.block
         row = self._version + 1
         body = encode(block) if block else b""
