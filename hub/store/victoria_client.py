@@ -29,7 +29,9 @@ _NOT_ALLOWED = (401, 403)
 
 
 class TooMuchError(StoreError):
-    """A question that the server does not answer as a whole: usually one of more readings than it looks at for one."""
+    """The store's server does not answer such a question, usually for the number of readings it would look at."""
+
+    reason = "too_much"
 
 
 class Server(Protocol):
