@@ -17,7 +17,7 @@ from device_sdk.columns import Batch, Column
 from docs.cli_page import cli
 from docs.rest_page import rest
 from hub import session
-from hub.live import encode
+from hub.live import encode, poll
 from hub.model import Frame, Kind, Series, SeriesColumn, StreamKey
 
 ROOT = Path(__file__).parents[1]
@@ -86,14 +86,17 @@ def watching() -> str:
     fields, words = doc.split("\n", 1)
     return "\n".join([
         "# Readings as watchers get them: `watch.v1`\n",
-        "*Generated from `hub/live/encode.py` by `python -m docs.generate`.*\n",
+        "*Generated from `hub/live/encode.py` and `poll.py` by `python -m docs.generate`.*\n",
         f"WebSocket at `{wire.WATCH_PATH}`, subprotocol `{wire.WATCH_SUBPROTOCOL}`; the same by server-sent events at "
-        "`GET /v1/watch?match=…`. Before the first `data` of a series comes a `series` message that names it:\n",
+        "`GET /v1/watch?match=…`, and [by long poll](#by-long-poll). "
+        "Before the first `data` of a series comes a `series` message that names it:\n",
         '```json\n{"op":"series","sub":"s1",' + encode.encode_series(_WATCHED).decode() + "\n```\n",
         "## data\n",
         f"`{{\"op\":\"data\",\"sub\":\"s1\",{fields.strip()}`\n",
         f"{words}\n",
         '```json\n{"op":"data","sub":"s1",' + _data_example() + "\n```\n",
+        "## By long poll\n",
+        inspect.cleandoc(poll.__doc__ or "").split("For clients:\n\n", 1)[1] + "\n",
     ])  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from hub.gateway.endpoint import Endpoint, Nothing
 from hub.gateway.http import BODY_S, MAX_BODY_BYTES
 from hub.gateway.rest import ENDPOINTS
 from hub.live import message
+from hub.live.poll import MAX_WAIT_S
 from hub.roles import VERBS, Role, Verb
 
 _LIMITS = {
@@ -61,7 +62,8 @@ def rest() -> str:
         "## Routes\n", _overview(),
         *(_route(endpoint) for endpoint in ENDPOINTS),
         f"### `GET {WATCH_PATH}`\n\nWatch by server-sent events: verb `read`; parameters as the `sub` message below "
-        "(`match`, `not`, `since`, `mode`, `max_hz`), `Last-Event-ID` goes before `since`.\n",
+        "(`match`, `not`, `since`, `mode`, `max_hz`), `Last-Event-ID` goes before `since`. With `wait` (`0s` to "
+        f"`{MAX_WAIT_S:g}s`) it is a long poll instead: one answer in JSON, see [watch.md](watch.md#by-long-poll).\n",
         "## Errors\n", _errors(),
         "## Close codes of WebSockets\n", _close_codes(),
         f"## Ops of devices (`{DEVICE_PATH}`)\n", _device_ops(),

@@ -30,6 +30,7 @@ from hub.gateway.access import identify as identify
 from hub.gateway.endpoint import Call, Endpoint, version
 from hub.gateway.openapi import openapi
 from hub.gateway.page import SECURITY_HEADERS, SecurityHeaders, page_routes
+from hub.gateway.poll import watch_poll
 from hub.gateway.recording import Record, refused
 from hub.gateway.rest import ENDPOINTS
 from hub.gateway.sse import watch_events
@@ -145,7 +146,10 @@ def _route(hub: Parts, endpoint: Endpoint) -> Callable[[Request], Awaitable[Resp
 def _watch_route(hub: Parts) -> Callable[[Request], Awaitable[Response]]:
     async def watch(request: Request) -> Response:
         identity = authorize(hub, request, Verb.READ)
-        return watch_events(hub.live, hub.store, hub.consumer, identity, request.query_params, request.headers)
+        query, headers = request.query_params, request.headers
+        if "wait" in query:
+            return await watch_poll(hub.live, hub.store, hub.consumer, identity, query, headers, request.receive)
+        return watch_events(hub.live, hub.store, hub.consumer, identity, query, headers)
 
     return watch
 

@@ -145,10 +145,20 @@ def watch_events(
         BadRequestError: a parameter is wrong.
         ForbiddenError: nothing of what was asked for is granted.
     """
+    request = watch_request(query, headers)
+    return EventStreamResponse(EventStream(live, PageReader(live.journal, store, consumer), identity, request))
+
+
+def watch_request(query: QueryParams, headers: Headers) -> Sub:
+    """Return what the query of ``GET /v1/watch`` asks for: the same fields as in the message of a WebSocket.
+
+    Raises:
+        BadRequestError: a parameter is wrong.
+    """
     asked: dict[str, object] = {name: query[name] for name in ("mode", "max_hz", "since") if name in query}
-    asked |= {"op": "sub", "sub": "sse", "match": query.getlist("match") or ["**"], "not": query.getlist("not")}
+    asked |= {"op": "sub", "sub": "http", "match": query.getlist("match") or ["**"], "not": query.getlist("not")}
     if headers.get("last-event-id"):
         asked["since"] = headers["last-event-id"]
     request = check_message(asked)
     assert isinstance(request, Sub), "op says sub"
-    return EventStreamResponse(EventStream(live, PageReader(live.journal, store, consumer), identity, request))
+    return request

@@ -14,7 +14,7 @@ LIVE to BEHIND; nothing is queued, the cursor says what is still owed.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -24,7 +24,7 @@ from hub.live.cursor import ResetReason, Start
 from hub.live.encode import encode_rows, encode_values, scaled_rows
 from hub.live.room import PAGE_BYTES, Chunk, LosslessRoom, Outlet, Room, RoomKey
 from hub.live.rooms import Live
-from hub.model import Frame
+from hub.model import Frame, Series
 from hub.store.base import Row
 
 _log = logging.getLogger("hub.live")
@@ -87,6 +87,7 @@ class Subscription:
         outlet: where the bytes go.
         wake: asks the shell to call `step` again; called from inside a flush, so it must only schedule.
         opened: called once, before anything is written, with whether a cursor was resumed.
+        is_polled: the listener is one of many short ones: its outlet names the series, and its room waits for the next.
     """
 
     def __init__(
@@ -97,6 +98,8 @@ class Subscription:
         outlet: Outlet,
         wake: Callable[[], None],
         opened: Callable[[bool], None],
+        *,
+        is_polled: bool = False,
     ) -> None:
         self.outlet = outlet
         self.phase = _first_phase(start)
@@ -109,7 +112,8 @@ class Subscription:
         self._offset = start.offset
         self._time_ns = start.time_ns or 0
         self._rows = FIRST_HISTORY_ROWS
-        self._catalog = 0
+        self._is_polled = is_polled
+        self._catalog = len(self._room.catalog) if is_polled else 0
         self._generation = self._room.generation
         self._page: Chunk | None = None
         self._page_drawn = 0
@@ -128,6 +132,11 @@ class Subscription:
     def is_open(self) -> bool:
         """Whether ``opened`` was called: only then is it known if a cursor could be resumed."""
         return self._opened is None
+
+    @property
+    def members(self) -> Mapping[int, Series]:
+        """The series that belong, by id."""
+        return self._room.members
 
     def cursor(self) -> str:
         """Return the cursor text of what was written so far."""
@@ -225,7 +234,7 @@ class Subscription:
         if self.phase is not Phase.ENDED:
             self._room.leave(self)
             self._set(Phase.ENDED)
-            self._live.leave_room(self._room)
+            self._live.leave_room(self._room, keep=self._is_polled)
 
     # --- inside ------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Access over the WebSockets and the event stream: every entrance × role × verb × scope × namespace, and every op.
+"""Access over WebSockets, event stream and long poll: every entrance × role × verb × scope × namespace, and every op.
 
 The matrix of the REST routes is in `tests.hub.gateway.test_http`; what an entrance then shows, in `test_isolation`.
 Each case starts a whole hub with all its files: seven seconds together, so they run with the real processes.
@@ -32,19 +32,19 @@ T0 = 1_795_376_000_000_000_000
 NAMESPACES = ("default", "other")
 OWN, OTHERS = "mine-1", "theirs-1"
 MATCHES = ("**", "mine-*")
-DEVICE, WATCH, EVENTS = "device socket", "watch socket", "event stream"
+DEVICE, WATCH, EVENTS, POLL = "device socket", "watch socket", "event stream", "long poll"
 
 # Where a credential of the role comes in, and where one comes in that has this verb alone: a new one needs a line.
 ROLE_ENTERS: dict[Role, set[str]] = {
     Role.DEVICE: {DEVICE},
     Role.GATEWAY: {DEVICE},
-    Role.WATCHER: {WATCH, EVENTS},
-    Role.OPERATOR: {WATCH, EVENTS},
-    Role.ADMIN: {WATCH, EVENTS},
+    Role.WATCHER: {WATCH, EVENTS, POLL},
+    Role.OPERATOR: {WATCH, EVENTS, POLL},
+    Role.ADMIN: {WATCH, EVENTS, POLL},
 }
 VERB_ENTERS: dict[Verb, set[str]] = {
     Verb.WRITE: {DEVICE},
-    Verb.READ: {WATCH, EVENTS},
+    Verb.READ: {WATCH, EVENTS, POLL},
     Verb.COMMAND: set(),
     Verb.EDIT: set(),
     Verb.MANAGE: set(),
@@ -112,15 +112,16 @@ async def entered(hub: Hub, token: str | None) -> dict[str, int]:
         found[entrance] = socket.status
         assert token is None or token not in socket.text
         socket.leave()
-    async with EventStream(make_app(hub), token) as events:
-        found[EVENTS] = events.status
-        assert token is None or token not in events.text
+    for entrance, query in ((EVENTS, ""), (POLL, "wait=0s")):
+        async with EventStream(make_app(hub), token, query) as events:
+            found[entrance] = events.status
+            assert token is None or token not in events.text
     return found
 
 
 def expected(enters: set[str]) -> dict[str, int]:
     """Return the status of each entrance for a credential that comes in at some."""
-    opens = {DEVICE: 101, WATCH: 101, EVENTS: 200}
+    opens = {DEVICE: 101, WATCH: 101, EVENTS: 200, POLL: 200}
     return {entrance: status if entrance in enters else 403 for entrance, status in opens.items()}
 
 
