@@ -20,6 +20,8 @@ journal's retention has made worthless is answered with `reset`: why, and the he
   wait is over. `wait=0s` never waits: a page of what is there, and the cursor behind it.
 - No page is added to an answer of 128 KiB; `last` names each series once, whatever their number. `live` at the end says
   that nothing more was behind it; without it ask again at once.
+- Until the first `live` a row replaces an earlier one of its series and time, as on every transport: history and what
+  comes meanwhile may overlap.
 - Each answer names the series of its own rows; all there are: `GET /v1/latest`.
 - `mode=latest` answers a resumed question no sooner than `1 / max_hz` after it came.
 - `lag` says that history cannot be read yet, and how far the store is behind; the position stays.
