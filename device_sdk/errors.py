@@ -24,6 +24,7 @@ class Reason(StrEnum):
     UNKNOWN_CHANNEL = "unknown_channel"
     BAD_NAME = "bad_name"
     CHANNEL_LIMIT = "channel_limit"
+    HOOK = "hook"  # followed by ``: `` and the words of the hook
     # one frame
     MALFORMED = "malformed"
     OUT_OF_ORDER = "out_of_order"
@@ -49,6 +50,7 @@ class Reason(StrEnum):
     DISK_FULL = "disk_full"
     STORE_BEHIND = "store_behind"
     TOO_MANY_STREAMS = "too_many_streams"
+    HOOK_FAILED = "hook_failed"
     # declared gaps
     SPOOL_FULL = "spool_full"
     THINNED = "thinned"  # left out by ``when_full="thin"``: what is around them is there
@@ -69,6 +71,7 @@ EXPLANATIONS: dict[str, str] = {
     Reason.UNKNOWN_CHANNEL: "the channel was not declared",
     Reason.BAD_NAME: "the name breaks the rules for names",
     Reason.CHANNEL_LIMIT: "the device has as many channels as it may have",
+    Reason.HOOK: "a hook of the hub refused it",
     Reason.MALFORMED: "the frame could not be taken apart; its bytes are in quarantine",
     Reason.OUT_OF_ORDER: "the frame did not follow the one before it",
     Reason.UNREADABLE: "the frame could not be read at all",
@@ -89,6 +92,7 @@ EXPLANATIONS: dict[str, str] = {
     Reason.DISK_FULL: "the hub's disk was full",
     Reason.STORE_BEHIND: "the hub could not keep up",
     Reason.TOO_MANY_STREAMS: "the device began more new streams in a day than one that keeps its spool would",
+    Reason.HOOK_FAILED: "a hook of the hub failed or took too long",
     Reason.SPOOL_FULL: "the device's spool was full while it could not send",
     Reason.THINNED: "the device's spool was full: of each channel every second reading was left out",
     Reason.POWER_CUT: "the device lost power before its last readings were on its disk",

@@ -40,6 +40,10 @@ from hub.gateway.device_socket import DeviceSocket
 from hub.gateway.gateways import Gateways
 from hub.gateway.watch_socket import WatchSocket
 from hub.gateway.websocket import Accept, Refuse, UpgradeRequest
+from hub.hooks.grant import Grants
+from hub.hooks.ingest import Ingest
+from hub.hooks.loading import load
+from hub.hooks.runner import Runner
 from hub.importing.intake import Imports
 from hub.incident import Incident
 from hub.journal.sqlite import SqliteJournal
@@ -88,6 +92,9 @@ class Hub:
 
     Raises (on entering):
         JournalError, StoreError: the data directory cannot be used, or another hub does.
+
+    Raises:
+        ConfigError: a hook cannot be loaded.
     """
 
     def __init__(self, config: Config) -> None:
@@ -101,6 +108,7 @@ class Hub:
         self._tasks: list[asyncio.Task[None]] = []
         self._files = ExitStack()
         self._is_stopping = threading.Event()
+        self._hooks = load(config.hook)
 
     async def __aenter__(self) -> "Hub":
         with ExitStack() as files:
@@ -174,13 +182,17 @@ class Hub:
         self.downlink.listen(self.rollout)
         self.live = Live(self.journal, self.registry.by_id.values(), loop, newest=self.registry.latest)
         self.query = Query(self.registry, self.store)
-        self._build_intakes()
+        self._build_intakes(files)
 
     def _open_store(self, data: Path) -> Store:
         return open_as(data / READINGS, self.config.store, token=self.config.store_token.get_secret_value())
 
-    def _build_intakes(self) -> None:
-        """Build what gives frames to the journal that no device sends now."""
+    def _build_intakes(self, files: ExitStack) -> None:
+        """Build what gives frames to the journal: hooks, and those that no device sends now."""
+        runner = Runner(asyncio.get_running_loop())
+        files.callback(runner.stop)
+        self.grants = Grants(self._hooks.authorize, runner.ask)
+        self.ingest = Ingest(self._hooks.ingest, runner.call, self.streams, self.registry, self.submit)
         self.replays = Replays(self.streams, self.registry, self.journal, self.submit, time.time_ns)
         self.imports = Imports(
             self.streams, self.registry, self.journal.find_marks, self.submit, self.can_take, time.time_ns
@@ -209,7 +221,8 @@ class Hub:
 
     def can_take(self) -> bool:
         """Tell whether devices may send; else they are told ``slow`` and keep what they have."""
-        return not self.writer.is_full and not (self.disk_budget is not None and self.disk_budget.is_full)
+        is_full = self.writer.is_full or self.ingest.is_full
+        return not is_full and not (self.disk_budget is not None and self.disk_budget.is_full)
 
     def pause(self, seconds: float) -> None:
         """Sleep in a thread; raise `BackupError` as soon as the hub stops, which must not wait for a long copy."""
@@ -225,6 +238,7 @@ class Hub:
         self.live.stop()
         for socket in list(self._sockets):
             socket.end(Close.GOING_AWAY, "the hub stops")
+        self.ingest.stop()
         await asyncio.to_thread(self.writer.stop)
         await asyncio.to_thread(self.consumer.stop)
         self._files.close()
@@ -271,7 +285,8 @@ class Hub:
         begin = partial(self._begin, request.address, identity.namespace)
         is_gateway = identity.role is Role.GATEWAY
         session = ChildSessions(identity, self.children, begin) if is_gateway else begin(identity.name)
-        socket = DeviceSocket(session, self.submit, self.can_take, self._socket_closed)
+        submit = self.ingest.take if self.ingest.has_hooks else self.submit
+        socket = DeviceSocket(session, submit, self.can_take, self._socket_closed)
         if isinstance(session, ChildSessions):
             self.gateways.enter(socket, session)
         self._sockets.add(socket)
@@ -282,8 +297,9 @@ class Hub:
 
     def _begin(self, peer: str, namespace: str, device: str) -> DeviceSession:
         return DeviceSession(
-            namespace, device, self.streams, self.registry, downlink=self.downlink, peer=peer, report=self._incident
-        )
+            namespace, device, self.streams, self.registry, downlink=self.downlink, peer=peer, report=self._incident,
+            has_hooks=self.ingest.has_hooks,
+        )  # fmt: skip
 
     def _upgrade_watcher(self, request: UpgradeRequest) -> Accept | Refuse:
         identity = identify(self, request.headers, request)
@@ -296,7 +312,7 @@ class Hub:
             )
         if WATCH_SUBPROTOCOL not in request.subprotocols:
             return Refuse(400, "bad_request", f"ask for the WebSocket subprotocol {WATCH_SUBPROTOCOL}")
-        return Accept(WatchSocket(self.live, self.store, self.consumer, identity), WATCH_SUBPROTOCOL)
+        return Accept(WatchSocket(self.live, self.store, self.consumer, identity, self.grants), WATCH_SUBPROTOCOL)
 
     def _certified(self, request: UpgradeRequest, certificate: Certificate, by_token: Identity | None) -> Identity:
         try:
@@ -345,6 +361,7 @@ class Hub:
 
     def _refused(self, frames: Sequence[Frame]) -> None:
         self.registry.forget_arriving()
+        self.ingest.refused(frames)
         for session in self.streams.refused(frames):
             session.flush()
         self.replays.refused(frames)

@@ -144,6 +144,10 @@ class Config(BaseSettings):
         default=None,
         description="Bytes that journal and readings may take, e.g. 20GB; beyond it the oldest readings go early.",
     )
+    hook: list[str] = Field(
+        default=[],
+        description="Hooks that say what people may see and what devices send: MODULE:NAME, or an entry point's name.",
+    )
     journal_hours: Annotated[float, Field(ge=0)] = Field(
         default=24.0, description="Hours the journal keeps frames for watchers to resume from."
     )

@@ -10,7 +10,7 @@ from enum import IntEnum
 from sys import getsizeof
 from typing import NamedTuple
 
-from device_sdk.columns import Column
+from device_sdk.columns import Batch, Column
 from device_sdk.reading import INT_MAX, Value, ValueType
 from device_sdk.wire import CHAIN_BYTES, CHAIN_START, CHAINS_KEPT, Rejection
 from hub.description import NO_CHANNEL_DESCRIPTION, ChannelDescription, Scaling
@@ -150,6 +150,13 @@ class SeriesColumn:
     column: Column
 
 
+class Draft(NamedTuple):
+    """What of a frame waits for a hook: the batch as the device sent it, and the chain before it."""
+
+    batch: Batch
+    before: bytes
+
+
 class Replayed(NamedTuple):
     """The quarantined frame whose readings a frame of the hub's own stream carries.
 
@@ -173,7 +180,8 @@ class Frame:
     frame the raw bytes. ``chain`` is chain(seq) over the bytes *as received*.
     ``readings`` counts the accepted readings; ``dropped`` what a gap declares
     (0 when unknown). ``replayed`` is set until the commit, on the hub's own
-    stream only. ``late``: (index of a column, instant before which its
+    stream only. ``draft`` is set until the hooks have answered; body and
+    columns are not what is stored before. ``late``: (index of a column, instant before which its
     readings are late); columns without late readings are left out.
     """
 
@@ -194,6 +202,7 @@ class Frame:
     offset: int = 0
     replayed: Replayed | None = None
     late: tuple[tuple[int, int], ...] = ()
+    draft: Draft | None = None
     _memory_bytes: int = field(default=0, init=False, repr=False, compare=False)
 
     @property

@@ -31,7 +31,7 @@ from hub.devices import Registry
 from hub.downlink import Downlink
 from hub.errors import JournalError
 from hub.incident import ALARM, CLONED_KEY, TAKEOVER, Incident, Report, both
-from hub.model import Frame, Kind, Mark, StreamKey
+from hub.model import Draft, Frame, Kind, Mark, StreamKey
 from hub.streams import MAX_NEW_STREAMS, Owner, Streams, StreamState
 from hub.validate import MalformedError, check_batch, parse_message, unpacked
 
@@ -76,6 +76,7 @@ class DeviceSession:
         downlink: told when the device can be reached, and what it says besides readings.
         peer: address of the other end.
         report: told of takeovers and alarms.
+        has_hooks: batches are not checked here: their frames are drafts, which `hub.hooks.ingest` completes.
 
     The shell sets ``flush``: it writes `take_output` when something other than `receive` made output; and ``probe``: it
     pings the other end and calls what it is given when *that* ping is answered.
@@ -92,6 +93,7 @@ class DeviceSession:
         downlink: Downlink | None = None,
         peer: str = "",
         report: Report | None = None,
+        has_hooks: bool = False,
     ) -> None:
         self.namespace = namespace
         self.device = device
@@ -109,6 +111,7 @@ class DeviceSession:
         self._window = window
         self._downlink = downlink or Downlink()
         self._report = report
+        self._has_hooks = has_hooks
         # Who spoke for the stream before this session.
         self._before = ""
         self._output: list[bytes] = []
@@ -357,6 +360,13 @@ class DeviceSession:
 
     def _take_batch(self, batch: Batch, data: bytes, now_ns: int) -> None:
         state = self._running_stream()
+        if self._has_hooks:
+            # It counts as accepted, by its bytes as they came: so it is taken once, whatever a hook says of it when.
+            draft = Draft(batch, state.accepted_chain)
+            self._accept(
+                state, batch.seq, data, now_ns, Kind.BATCH, body=data, t0=batch.t0, tick=batch.tick, draft=draft
+            )
+            return
         channels = self._registry.device(self.namespace, self.device).channels
         checked = check_batch(batch, data, channels.get, has_all_channels=len(channels) >= wire.MAX_CHANNELS)
         for series in checked.retyped:

@@ -254,6 +254,21 @@ class Streams:
             self._rest(state)
         return owners
 
+    def take_back(self, frame: Frame, before: bytes, why: str, retry_ms: int) -> "Owner | None":
+        """Take back a frame and those behind it, which the writer was never given; return who was told ``slow``.
+
+        Those before it may be on their way to the disk, so its stream goes back to ``before``, their chain, and not to
+        what is stored.
+        """
+        state = self.get(frame.key)
+        state.accepted, state.accepted_chain = frame.seq - 1, before
+        self._forget_birth(state)
+        owner = state.owner
+        if owner is not None:
+            owner.say_slow(why, retry_ms)
+        self._rest(state)
+        return owner
+
     def _forget_birth(self, state: StreamState) -> None:
         """Take back that a stream began, when nothing of it was stored."""
         key = state.mark.key

@@ -8,7 +8,7 @@ A batch is validated as whole columns (measured 0.06–0.1 µs a reading against
 Values are checked, never converted: the body stays the one truth.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -46,6 +46,7 @@ from hub.model import Series, SeriesColumn
 MAX_REJECTIONS_NAMED = 100
 
 _SPACE = b" \t\r\n"
+_NONE_REFUSED: Mapping[str, Mapping[int, str]] = {}
 _TICKS = frozenset({1, 1000, 1_000_000, 1_000_000_000})
 # "-9223372036854775808" has 20; more would only be work for `int`.
 _INT_CHARS = 20
@@ -235,6 +236,8 @@ def check_batch(
     *,
     has_all_channels: bool = False,
     most_named: int = MAX_REJECTIONS_NAMED,
+    refused: Mapping[str, Mapping[int, str]] = _NONE_REFUSED,
+    is_changed: bool = False,
 ) -> Checked:
     """Check every reading of a batch against its series.
 
@@ -244,6 +247,8 @@ def check_batch(
         find: channel name → its declared series, or None.
         has_all_channels: the device has as many channels as it may; a further one is refused for that.
         most_named: at most so many refused readings are named, all are counted.
+        refused: channel → index → why, of readings that are refused already; nothing else is looked at of them.
+        is_changed: the body tells other values than the batch.
 
     Returns:
         Accepted columns in order. ``retyped`` names series whose type this batch settled: declared without one,
@@ -252,30 +257,31 @@ def check_batch(
     good: list[SeriesColumn] = []
     bad: list[Rejection] = []
     retyped: list[Series] = []
-    reasons: set[Reason] = set()
+    reasons: set[str] = set()
     unknown = Reason.CHANNEL_LIMIT if has_all_channels else Reason.UNKNOWN_CHANNEL
-    refused = readings = 0
+    count = readings = 0
     for column in batch.columns:
         series = find(column.channel)
-        if series is None:
-            reason = unknown if is_channel_name(column.channel) else Reason.BAD_NAME
-            failed = dict.fromkeys(range(len(column.values)), reason)
-        else:
-            failed = _check_values(series, column.values, retyped)
-            failed.update(_check_times(batch, column))
+        before = refused.get(column.channel)
+        failed = _failed(batch, column, series, unknown, retyped) if not before else dict(before)
+        kept = _without(column, failed)
+        if before and kept is not None:
+            at = [i for i in range(len(column.values)) if i not in before]
+            failed.update((at[i], why) for i, why in _failed(batch, kept, series, unknown, retyped).items())
             kept = _without(column, failed)
-            if kept is not None:
-                good.append(SeriesColumn(series, kept))
-                readings += len(kept.values)
+        if kept is not None:
+            assert series is not None, "of a series that is not known all readings failed"
+            good.append(SeriesColumn(series, kept))
+            readings += len(kept.values)
         if failed:
-            refused += len(failed)
+            count += len(failed)
             reasons.update(failed.values())
             room = most_named - len(bad)
             bad += [Rejection(batch.seq, column.channel[:128], i, r) for i, r in sorted(failed.items())[:room]]
     # Readers tell JSON from binary by the first byte; space in front of an object is legal JSON.
-    body = _body_of(batch, good) if refused else body.lstrip(_SPACE)
-    shared = next(iter(reasons)).value if len(reasons) == 1 else ""
-    return Checked(tuple(good), readings, tuple(bad), body, refused, tuple(retyped), shared)
+    body = _body_of(batch, good) if count or is_changed else body.lstrip(_SPACE)
+    shared = str(next(iter(reasons))) if len(reasons) == 1 else ""
+    return Checked(tuple(good), readings, tuple(bad), body, count, tuple(retyped), shared)
 
 
 def _batch(data: bytes) -> Batch:
@@ -332,6 +338,17 @@ def _check_count(batch: Batch) -> None:
         raise ValueError(f"{found} readings in one frame; the limit is {MAX_FRAME_READINGS}: send more, smaller frames")
 
 
+def _failed(
+    batch: Batch, column: Column, series: Series | None, unknown: Reason, retyped: list[Series]
+) -> dict[int, str]:
+    if series is None:
+        why = unknown if is_channel_name(column.channel) else Reason.BAD_NAME
+        return dict.fromkeys(range(len(column.values)), why)
+    failed: dict[int, str] = {**_check_values(series, column.values, retyped)}
+    failed.update(_check_times(batch, column))
+    return failed
+
+
 def _check_values(series: Series, values: Any, retyped: list[Series]) -> dict[int, Reason]:
     if series.type is None:
         known = next((type_of(v) for v in values if isinstance(v, float | int | str)), None)
@@ -376,7 +393,7 @@ def _check_times(batch: Batch, column: Column) -> dict[int, Reason]:
     }
 
 
-def _without(column: Column, failed: dict[int, Reason]) -> Column | None:
+def _without(column: Column, failed: Mapping[int, str]) -> Column | None:
     if not failed:
         return column
     kept = [i for i in range(len(column.values)) if i not in failed]

@@ -58,6 +58,12 @@ def serve(
             help="Bytes that journal and readings may take, e.g. 20GB; beyond it the oldest readings go early."
         ),
     ] = None,
+    hook: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Hooks that say what people may see and what devices send: MODULE:NAME, or an entry point's name."
+        ),
+    ] = None,
     journal_hours: Annotated[
         float | None, typer.Option(help="Hours the journal keeps frames for watchers to resume from.")
     ] = None,
@@ -70,7 +76,8 @@ def serve(
         "data": data, "host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key,
         "tls_client_ca": tls_client_ca, "insecure_lan": insecure_lan, "announce": announce, "demo": demo,
         "log_level": log_level, "store": store, "keep_raw": keep_raw, "keep_rollups": keep_rollups,
-        "retention": retention or None, "disk_budget": disk_budget, "journal_hours": journal_hours,
+        "retention": retention or None, "disk_budget": disk_budget, "hook": hook or None,
+        "journal_hours": journal_hours,
         "journal_bytes": journal_bytes,
     }  # fmt: skip
     loaded = load_config(flags, config).config

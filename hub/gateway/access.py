@@ -21,6 +21,7 @@ from hub.devices import Registry
 from hub.disk_budget import DiskBudget
 from hub.gateway.attempts import Attempts
 from hub.gateway.origin import is_loopback_address, is_loopback_host, is_same_origin
+from hub.hooks.grant import Grants
 from hub.importing.intake import Imports
 from hub.journal.base import Journal
 from hub.live.rooms import Live
@@ -99,6 +100,8 @@ class Parts(Protocol):
     def store(self) -> Store: ...
     @property
     def consumer(self) -> Consumer: ...
+    @property
+    def grants(self) -> Grants: ...
     @property
     def live(self) -> Live: ...
     @property

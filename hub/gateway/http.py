@@ -125,13 +125,18 @@ def _route(hub: Parts, endpoint: Endpoint) -> Callable[[Request], Awaitable[Resp
         identity, granted = LOCAL, LOCAL.patterns(Verb.READ)
         if endpoint.verb is not None:
             identity = authorize(hub, request, endpoint.verb, whole=endpoint.whole, record=record)
-            granted = identity.patterns(endpoint.verb)
         most = MAX_OPEN_BODY_BYTES if endpoint.verb is None else MAX_BODY_BYTES
         if endpoint.method in ("POST", "PATCH") and endpoint.takes.model_fields:
             question = _validated(endpoint.takes, _parse_json(await _read_body(request, most)))
         else:
             question = _validated(endpoint.takes, _query_object(endpoint.takes, request))
         record.question = question
+        if endpoint.verb is not None:
+            if hub.grants.has_hooks:
+                identity = await hub.grants.narrow(identity, endpoint.verb, _asked(question, request))
+            granted = identity.patterns(endpoint.verb)
+            if endpoint.whole and not covers_all(granted):
+                raise ForbiddenError(f"this needs {endpoint.verb} on **; a hook leaves {', '.join(granted)}")
         answer = await endpoint.answer(Call(hub, identity, request.path_params, granted, _peer(request)), question)
         if isinstance(answer, Response):
             return answer
@@ -147,11 +152,21 @@ def _watch_route(hub: Parts) -> Callable[[Request], Awaitable[Response]]:
     async def watch(request: Request) -> Response:
         identity = authorize(hub, request, Verb.READ)
         query, headers = request.query_params, request.headers
+        identity = await hub.grants.narrow(identity, Verb.READ, query.getlist("match"))
         if "wait" in query:
             return await watch_poll(hub.live, hub.store, hub.consumer, identity, query, headers, request.receive)
         return watch_events(hub.live, hub.store, hub.consumer, identity, query, headers)
 
     return watch
+
+
+def _asked(question: BaseModel, request: Request) -> tuple[str, ...]:
+    """Return the patterns that a request is about, for hooks; empty: all that its credential may see."""
+    path = request.path_params
+    if "device" in path:
+        return (f"{path['device']}/{path.get('channel', '**')}",)
+    match = getattr(question, "match", ())
+    return (match,) if isinstance(match, str) else tuple(match)
 
 
 def _query_object(model: type[BaseModel], request: Request) -> dict[str, Any]:

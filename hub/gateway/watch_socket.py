@@ -8,17 +8,19 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import orjson
 
 from device_sdk.wire import Close
+from hub.errors import HubError
 from hub.gateway.access import Consumer
 from hub.gateway.frames import text_frame
 from hub.gateway.watch_pages import PageReader
 from hub.gateway.websocket import HIGH_WATER_BYTES, Connection
+from hub.hooks.grant import Grants
 from hub.live.rooms import Live
-from hub.live.watch import WatchSession
+from hub.live.watch import Decided, WatchSession
 from hub.query import parse_time
 from hub.roles import Identity, Verb
 from hub.store.base import Store
@@ -33,12 +35,17 @@ class WatchSocket:
     Args:
         live, store, consumer: the hub's parts.
         identity: of the upgrade's credential: its namespace, and the patterns it may see.
+        grants: what hooks leave of those, for each subscription; None: there are none.
     """
 
-    def __init__(self, live: Live, store: Store, consumer: Consumer, identity: Identity) -> None:
+    def __init__(
+        self, live: Live, store: Store, consumer: Consumer, identity: Identity, grants: Grants | None = None
+    ) -> None:
         self.identity_id = identity.id
         self._live = live
         self._identity = identity
+        self._grants = grants if grants is not None and grants.has_hooks else None
+        self._deciding: asyncio.Task[None] | None = None
         self._pages = PageReader(live.journal, store, consumer)
         self._name = f"c-{next(_numbers)}"
         self._task: asyncio.Task[None] | None = None
@@ -54,8 +61,9 @@ class WatchSocket:
         self.write = connection.send_raw
         identity = self._identity
         self._session = WatchSession(
-            self._live, identity.namespace, identity.patterns(Verb.READ), self, parse_time, self._name
-        )
+            self._live, identity.namespace, identity.patterns(Verb.READ), self, parse_time, self._name,
+            decide=None if self._grants is None else self._decide,
+        )  # fmt: skip
         self._live.enter(self)
 
     def message(self, data: bytes, is_text: bool) -> None:
@@ -70,6 +78,8 @@ class WatchSocket:
         """Forget the watcher: all it had is a cursor, and the client has that."""
         self._live.leave(self)
         self._session.end()
+        if self._deciding is not None:
+            self._deciding.cancel()
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -111,6 +121,20 @@ class WatchSocket:
         if retry_ms is not None:
             self._connection.send(orjson.dumps({"op": "bye", "retry_ms": retry_ms}))
         self._connection.close(code, reason)
+
+    def _decide(self, asked: Sequence[str], decided: Decided) -> None:
+        """Ask the hooks; the session asks for one subscription at a time."""
+        name = f"watch {self._name} hooks"
+        self._deciding = asyncio.get_running_loop().create_task(self._ask_hooks(asked, decided), name=name)
+
+    async def _ask_hooks(self, asked: Sequence[str], decided: Decided) -> None:
+        assert self._grants is not None, "without hooks nobody asks"
+        try:
+            identity = await self._grants.narrow(self._identity, Verb.READ, asked)
+        except HubError as error:
+            decided(error)
+        else:
+            decided(identity.patterns(Verb.READ))
 
     async def _catch_up(self) -> None:
         """Write pages, one per turn of the loop, until everything is live or the connection is full."""

@@ -115,7 +115,9 @@ class Ledger:
             rest = frame.rejected_count - len(frame.rejected)
             if rest > 0:
                 # Whole frames, and readings beyond those an ack names one by one.
-                reason = (frame.reason or "not_itemised").partition(":")[0]
+                reason = frame.reason or "not_itemised"
+                if frame.kind is Kind.QUARANTINE:
+                    reason = reason.partition(":")[0]
                 counts[(namespace, device, *self._entry(namespace, device, "", reason))] += rest
         last_ns = frames[-1].received_ns
         flat: list[Any] = []

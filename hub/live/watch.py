@@ -30,6 +30,10 @@ MESSAGES_BURST = 200
 MESSAGES_PER_S = 20.0
 
 ParseTime = Callable[[str, int], int]
+# Told what is granted, or why nothing is.
+Decided = Callable[[Sequence[str] | HubError], None]
+# Given the patterns asked for: says later, once and never inside the call, what of the credential's is granted.
+Decide = Callable[[Sequence[str], Decided], None]
 
 
 class Link(Protocol):
@@ -79,10 +83,19 @@ class WatchSession:
         link: the connection.
         parse_time: (text, now_ns) → epoch ns, for ``since``.
         name: of the connection, for logs and `welcome`.
+        decide: asked for each subscription (hooks); None: ``granted`` holds. Messages that come meanwhile wait.
     """
 
     def __init__(
-        self, live: Live, namespace: str, granted: Sequence[str], link: Link, parse_time: ParseTime, name: str
+        self,
+        live: Live,
+        namespace: str,
+        granted: Sequence[str],
+        link: Link,
+        parse_time: ParseTime,
+        name: str,
+        *,
+        decide: Decide | None = None,
     ) -> None:
         self._live = live
         self._namespace = namespace
@@ -90,6 +103,11 @@ class WatchSession:
         self._link = link
         self._parse_time = parse_time
         self._name = name
+        self._decide = decide
+        self._is_deciding = self._has_ended = False
+        # At most as many as `_is_allowed` lets pass while hooks are asked.
+        self._held: deque[tuple[bytes, int]] = deque()
+        self._granted_to: dict[str, Sequence[str]] = {}
         self._subs: dict[str, tuple[messages.Sub, Subscription]] = {}
         self._behind: deque[Subscription] = deque()
         self._allowance = float(MESSAGES_BURST)
@@ -107,6 +125,12 @@ class WatchSession:
         if not self._is_allowed(now):
             self._link.close(Close.RATE_LIMITED, f"more than {MESSAGES_PER_S:g} messages a second")
             return
+        if self._is_deciding:
+            self._held.append((data, now_ns))
+            return
+        self._take(data, now_ns)
+
+    def _take(self, data: bytes, now_ns: int) -> None:
         try:
             parsed = orjson.loads(data)
         except orjson.JSONDecodeError as error:
@@ -149,6 +173,8 @@ class WatchSession:
 
     def end(self) -> None:
         """Leave every room: the connection is gone."""
+        self._has_ended = True
+        self._held.clear()
         for _, sub in self._subs.values():
             sub.end()
         self._subs.clear()
@@ -162,7 +188,7 @@ class WatchSession:
                 self._hello(message)
             case messages.Sub():
                 start = resolve_since(message.since, self._live.runs, self._live.head, now_ns, self._parse_time)
-                self._sub(message, start)
+                self._ask_for(message, start)
             case messages.Unsub():
                 self._end_sub(message.sub)
                 self._say({"id": message.id, "op": "ok", "sub": message.sub})
@@ -183,12 +209,34 @@ class WatchSession:
             }
         )  # fmt: skip
 
-    def _sub(self, message: messages.Sub, start: Start) -> None:
+    def _ask_for(self, message: messages.Sub, start: Start) -> None:
+        if self._decide is None:
+            self._sub(message, start, self._granted)
+            return
+
+        def decided(granted: Sequence[str] | HubError) -> None:
+            if self._has_ended:
+                return
+            self._is_deciding = False
+            try:
+                if isinstance(granted, HubError):
+                    raise granted
+                self._sub(message, start, granted)
+            except HubError as error:
+                self._say_error({"sub": message.sub, "id": message.id}, error)
+            while self._held and not self._is_deciding:
+                self._take(*self._held.popleft())
+
+        self._is_deciding = True
+        self._decide(message.match, decided)
+
+    def _sub(self, message: messages.Sub, start: Start, given: Sequence[str]) -> None:
         if message.sub in self._subs:
             raise ConflictError(f"subscription {message.sub!r} exists: unsub it first, or use another name")
         if len(self._subs) >= MAX_SUBS:
             raise BadRequestError(f"{MAX_SUBS} subscriptions on this connection: name several patterns in one")
-        key, granted, denied = room_key(message, self._namespace, self._granted)
+        key, granted, denied = room_key(message, self._namespace, given)
+        self._granted_to[message.sub] = given
 
         def opened(recovered: bool) -> None:
             begin = sub.cursor()
@@ -211,9 +259,11 @@ class WatchSession:
         if not sub.is_open or sub.phase not in (Phase.LIVE, Phase.BEHIND):
             raise ConflictError("still sending history: set max_hz after `live`")
         offset = sub.offset
+        given = self._granted_to[message.sub]
         self._end_sub(message.sub)
         new = old.model_copy(update={"max_hz": message.max_hz})
-        key, _, _ = room_key(new, self._namespace, self._granted)
+        key, _, _ = room_key(new, self._namespace, given)
+        self._granted_to[message.sub] = given
         self._begin(new, key, Start(offset), lambda _: None)
         self._say({"id": message.id, "op": "ok", "sub": message.sub})
 
@@ -227,6 +277,7 @@ class WatchSession:
 
     def _end_sub(self, name: str) -> None:
         known = self._subs.pop(name, None)
+        self._granted_to.pop(name, None)
         if known is None:
             raise NotFoundError(f"no subscription {name!r} on this connection")
         known[1].end()

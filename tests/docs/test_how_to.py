@@ -110,3 +110,14 @@ def test_commands_that_import_history_run(tmp_path: Path) -> None:
             told = done.stdout + done.stderr
             assert done.returncode == 0, f"{command}: {told}"
             assert told.strip() in page, command
+
+
+def test_hooks_of_the_page_are_those_of_the_example() -> None:
+    """Each block stands in docs/examples/hooks.py, which a hub runs in tests/end_to_end/test_hooks.py."""
+    page = (ROOT / "docs" / "how-to" / "hooks.md").read_text(encoding="utf-8")
+    example = (ROOT / "docs" / "examples" / "hooks.py").read_text(encoding="utf-8")
+
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+
+    assert len(blocks) == 2
+    assert [block for block in blocks if block not in example] == []

@@ -26,6 +26,8 @@ from hub.devices import Registry
 from hub.disk_budget import DiskBudget
 from hub.downlink import Downlink
 from hub.gateway.attempts import Attempts
+from hub.hooks.grant import Grants
+from hub.hooks.runner import Hook
 from hub.importing.intake import Imports
 from hub.journal.sqlite import SqliteJournal
 from hub.live.rooms import Live
@@ -110,6 +112,7 @@ class HubParts:
         self.imports = Imports(
             self.streams, self.registry, self.journal.find_marks, self.store_frames, lambda: True, time.time_ns
         )
+        self.grants = Grants((), _no_hook)
         self.live = Live(self.journal, (), NeverScheduler(), newest=self.registry.latest)
         self.claim_attempts = Attempts()
         self.rollout = Rollout(States(folder / "states.sqlite3"), self.downlink)
@@ -184,6 +187,11 @@ class HubParts:
         self.revocations.close()
         self.children.close()
         self.identities.close()
+
+
+async def _no_hook(hook: Hook, *arguments: object) -> object:
+    """Answer for hooks where there are none."""
+    raise AssertionError("no hook is loaded")
 
 
 @contextmanager

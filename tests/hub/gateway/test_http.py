@@ -16,8 +16,11 @@ from hub.gateway.endpoint import Endpoint
 from hub.gateway.http import MAX_BODY_BYTES, make_app
 from hub.gateway.rest import ENDPOINTS
 from hub.gateway.websocket import Refuse, make_protocol
+from hub.hooks.answer import Context, Reject
+from hub.hooks.grant import Grants
 from hub.roles import VERBS, Role, scopes_of
 from tests.support.gateway import serving
+from tests.support.hook_calls import ask_now
 from tests.support.hub_parts import FixedSettings, HubParts, http_client, hub_parts
 
 
@@ -302,6 +305,47 @@ async def test_device_path_without_websocket_is_426(hub: HubParts) -> None:
         response = await client.get("/v1/device")
 
     assert (response.status_code, response.headers["upgrade"]) == (426, "websocket")
+
+
+@pytest.mark.asyncio
+async def test_hooks_narrow_what_rest_reads_commands_and_edits(hub: HubParts) -> None:
+    """Asked with what the request is about; what they leave holds as a scope would; managing is not asked for."""
+    asked: list[tuple[str, str, tuple[str, ...]]] = []
+
+    def hook(context: Context, action: str, pattern: str) -> object:
+        asked.append((action, pattern, context.asked))
+        return Reject("read only") if action == "command" else ["*/temperature"]
+
+    hub.feed(
+        hub.connect("d"),
+        ("temperature", T0, 1.5),
+        ("secret", T0, 2.5),
+        channels=(Channel("temperature"), Channel("secret")),
+    )
+    hub.grants = Grants((hook,), ask_now)
+    _, token = hub.identities.add_token(Role.ADMIN)
+    async with http_client(make_app(hub), token=token) as client:
+        latest = await client.get("/v1/latest", params={"match": ["d", "e"]})
+        of_device = await client.get("/v1/devices/d/commands")
+        command = await client.post("/v1/commands", json={"match": "d", "name": "stop"})
+        managed = await client.get("/v1/tokens")
+
+    assert [r["channel"] for r in latest.json()["readings"]] == ["temperature"]
+    assert of_device.status_code == 403
+    assert (command.status_code, command.json()["error"]["message"]) == (403, "hook: read only")
+    assert managed.status_code == 200
+    assert asked == [("read", "*/*", ("d", "e")), ("command", "*/*", ("d/**",)), ("command", "*/*", ("d",))]
+
+
+@pytest.mark.asyncio
+async def test_hook_that_fails_opens_nothing(hub: HubParts) -> None:
+    """503, for REST and for a stream of events."""
+    hub.grants = Grants((lambda *_: None,), ask_now)
+    _, token = hub.identities.add_token(Role.WATCHER)
+    async with http_client(make_app(hub), token=token) as client:
+        for path in ("/v1/latest", "/v1/watch"):
+            answer = await client.get(path)
+            assert (answer.status_code, answer.json()["error"]["reason"]) == (503, "hook_failed"), path
 
 
 @pytest.mark.asyncio

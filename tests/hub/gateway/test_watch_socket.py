@@ -14,11 +14,14 @@ from websockets.exceptions import ConnectionClosed
 from device_sdk.reading import ValueType
 from hub.gateway.watch_socket import WatchSocket
 from hub.gateway.websocket import HIGH_WATER_BYTES, Accept, Refuse, UpgradeRequest, make_protocol
+from hub.hooks.answer import Reject
+from hub.hooks.grant import Grants
 from hub.live.rooms import Live
 from hub.model import Frame
 from hub.roles import Identity, Role, scopes_of
 from tests.support.fake_connection import FakeConnection
 from tests.support.gateway import serving
+from tests.support.hook_calls import ask_now
 from tests.support.live_world import NOW_NS, StoreInStep, World, decode
 from tests.support.memory_journal import MemoryJournal
 
@@ -275,3 +278,47 @@ async def test_real_client_that_stops_reading_is_bounded_and_recovers() -> None:
                 found += [int(value.split()[0]) for _, _, value in message.get("u", ())]
 
     assert found == list(range(1, total + 1))
+
+
+@pytest.mark.asyncio
+async def test_hooks_decide_each_subscription() -> None:
+    """Narrowed, denied with the hook's reason, and a hook that fails opens nothing."""
+    world = make_world()
+    world.add("other", "x")
+    answers: list[object] = [["d/**"], Reject("closed"), None]
+    peer = Peer(world)
+    peer.socket = WatchSocket(
+        world.live, world.store, StoreInStep(), IDENTITY, Grants((lambda *_: answers.pop(0),), ask_now)
+    )
+    peer.socket.opened(peer.connection)
+
+    for sub in ("a", "b", "c"):
+        peer.say(id=sub, op="sub", sub=sub, match=["**"])
+    await peer.until(lambda: "live" in peer.ops() and peer.ops().count("error") == 2)
+
+    assert [(m["sub"], m["reason"]) for m in peer.messages if m["op"] == "error"] == [
+        ("b", "forbidden"), ("c", "hook_failed"),
+    ]  # fmt: skip
+    assert [s["device"] for m in peer.messages if m["op"] == "series" for s in m["s"].values()] == ["d"]
+    peer.socket.closed(1000, "")
+
+
+@pytest.mark.asyncio
+async def test_connection_that_ends_while_hooks_are_asked_leaves_no_task() -> None:
+    """The question is given up."""
+    world = make_world()
+    peer = Peer(world)
+
+    async def never(hook: object, /, *arguments: object) -> object:
+        await asyncio.Event().wait()
+        raise AssertionError("never set")
+
+    peer.socket = WatchSocket(world.live, world.store, StoreInStep(), IDENTITY, Grants((lambda *_: True,), never))
+    peer.socket.opened(peer.connection)
+    peer.say(id=1, op="sub", sub="a", match=["**"])
+    await asyncio.sleep(0)
+
+    peer.socket.closed(1006, "")
+    await asyncio.sleep(0)
+
+    assert [t.get_name() for t in asyncio.all_tasks() if t.get_name().startswith("watch")] == []

@@ -1,13 +1,17 @@
 """A watcher's conversation: ops, limits, and that a cursor resumes without gap or duplicate wherever it was cut."""
 
 import random
+from collections.abc import Sequence
 
 import orjson
 import pytest
 
+from hub.errors import ForbiddenError, HubError
 from hub.live.message import MAX_MESSAGE_BYTES
-from hub.live.watch import MAX_SUBS, MESSAGES_BURST
-from tests.support.live_world import NOW_NS, Client, World
+from hub.live.watch import MAX_SUBS, MESSAGES_BURST, Decided, WatchSession
+from hub.query import parse_time
+from tests.support.fake_connection import FakeConnection
+from tests.support.live_world import NOW_NS, Client, FakeLink, World
 
 S = 10**9
 
@@ -52,6 +56,74 @@ def test_welcome_tells_position_and_limits() -> None:
     assert welcome["ping"] == 15
     assert welcome["limits"]["subs"] == 64
     assert welcome["limits"]["max_hz"] == 50
+
+
+class Deciding:
+    """Hooks of a watcher, that answer when the test says so."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+        self._waiting: list[Decided] = []
+
+    def __call__(self, asked: Sequence[str], decided: Decided) -> None:
+        """Take a question; see `hub.live.watch.Decide`."""
+        self.asked.append(list(asked))
+        self._waiting.append(decided)
+
+    def answer(self, granted: Sequence[str] | HubError) -> None:
+        """Answer the oldest."""
+        self._waiting.pop(0)(granted)
+
+
+def deciding(world: World, deciding: Deciding) -> Client:
+    """Return a client whose subscriptions are decided by hooks; it has said nothing yet."""
+    client = Client(world)
+    client.connection = FakeConnection()
+    client.link = FakeLink(client.connection, client.high_water)
+    client.session = WatchSession(
+        world.live, "default", ["**"], client.link, parse_time, "c-1", decide=deciding
+    )  # fmt: skip
+    return client
+
+
+def test_subscription_waits_for_its_hooks_and_messages_behind_it_keep_their_order() -> None:
+    """What is said meanwhile is done afterwards, one question at a time; each subscription has its own grant."""
+    world, hooks = World(), Deciding()
+    world.add("pump-1", "flow")
+    world.add("lab-1", "t")
+    client = deciding(world, hooks)
+
+    client.say({"id": 1, "op": "sub", "sub": "a", "match": ["**"], "max_hz": 5, "mode": "latest"})
+    client.say({"id": 2, "op": "sub", "sub": "b", "match": ["pump-1"]})
+    client.say({"id": 3, "op": "hello"})
+    assert client.receive() == []
+    assert hooks.asked == [["**"]]
+    hooks.answer(["lab-*/**"])
+    hooks.answer(ForbiddenError("hook: closed"))
+    client.run()
+    client.say({"id": 4, "op": "set", "sub": "a", "max_hz": 2})
+    client.run()
+
+    answers = {m["id"]: (m["op"], m.get("granted"), m.get("message")) for m in client.receive() if "id" in m}
+    assert list(answers) == [2, 3, 1, 4] or list(answers) == [1, 2, 3, 4]
+    assert answers[1] == ("ok", ["**"], None)
+    assert answers[2] == ("error", None, "hook: closed")
+    assert answers[3][0] == "welcome"
+    assert answers[4][0] == "ok"
+    assert [s["device"] for s in client.names.values()] == ["lab-1"]
+
+
+def test_answer_of_hooks_after_the_connection_ended_means_nothing() -> None:
+    """Nobody is subscribed any more."""
+    world, hooks = World(), Deciding()
+    client = deciding(world, hooks)
+    client.say({"id": 1, "op": "sub", "sub": "a", "match": ["**"]})
+    client.say({"id": 2, "op": "hello"})
+
+    client.session.end()
+    hooks.answer(["**"])
+
+    assert client.receive() == []
 
 
 @pytest.mark.parametrize("seed", range(25))
