@@ -305,6 +305,7 @@ class Client:
         since: Time | None = None,
         mode: str = "lossless",
         max_hz: float | None = None,
+        agg: str | None = None,
         exclude: Sequence[str] = (),
         on_reset: Callable[[ResetError], None] | None = None,
     ) -> Watch:
@@ -313,9 +314,12 @@ class Client:
         Args:
             since: a cursor, a time, ``-15m`` or ``last``; None = from now on.
             mode: ``lossless``: each reading once; ``latest``: the newest per series, at most ``max_hz`` times a second.
+            agg: ``minmax`` (mode ``latest``): the ``least`` and the ``greatest`` between two messages too: no spike is
+                lost.
             on_reset: called instead of raising `ResetError`; the watch goes on from the hub's head.
         """
-        return Watch(self, Subscription(match or ("**",), _time_text(since), mode, max_hz, exclude), on_reset)
+        subscription = Subscription(match or ("**",), _time_text(since), mode, max_hz, exclude, agg=agg)
+        return Watch(self, subscription, on_reset)
 
     def get(self, path: str, **parameters: object) -> dict[str, Any]:
         """Return the parsed answer of a GET; parameters that are None are left out, lists are repeated.

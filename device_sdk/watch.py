@@ -29,6 +29,7 @@ class WatchedReading:
     """One reading of one series as a watcher gets it (``time_ns``: UTC epoch nanoseconds, exact).
 
     ``late``: it is older than what the hub had of its series when it came, e.g. from a device that was offline.
+    ``least``, ``greatest`` (a watch with ``agg="minmax"``): of all that came of its series since the message before.
     """
 
     device: str
@@ -37,6 +38,8 @@ class WatchedReading:
     value: Value
     unit: str | None = None
     late: bool = False
+    least: bool = False
+    greatest: bool = False
 
     @property
     def time(self) -> datetime:
@@ -56,6 +59,7 @@ class Subscription:
         mode: ``lossless`` or ``latest``.
         max_hz: messages per second in mode ``latest``; None = the hub's default.
         exclude: patterns that take series out again.
+        more: further fields of the request, e.g. ``agg``; those that are None are left out.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Subscription:
         mode: str = "lossless",
         max_hz: float | None = None,
         exclude: Sequence[str] = (),
+        **more: object,
     ) -> None:
         self.cursor = since
         self.is_live = False
@@ -75,6 +80,7 @@ class Subscription:
             self._asked["not"] = list(exclude)
         if max_hz is not None:
             self._asked["max_hz"] = max_hz
+        self._asked |= {name: value for name, value in more.items() if value is not None}
         self._series: dict[int, dict[str, Any]] = {}
         self._arrived: str | None = None
 
@@ -136,16 +142,18 @@ class Subscription:
 
     def _readings(self, message: dict[str, Any]) -> list[WatchedReading]:
         t0, tick, series = int(message["t0"]), int(message["tick"]), self._series
-        late = {row for begin, end in message.get("late", ()) for row in range(begin, min(end, len(message["u"])))}
+        late, least, greatest = (_marked(message, name) for name in ("late", "least", "greatest"))
         readings = []
         for row, (number, dt, value) in enumerate(message["u"]):
             info = series[number]
             # Integers beyond 2**53 travel as text; a series of strings says so.
             if isinstance(value, str) and info.get("type") != "str":
                 value = int(value)
-            readings.append(
-                WatchedReading(
-                    info["device"], info["channel"], t0 + int(dt) * tick, value, info.get("unit"), row in late
-                )
-            )
+            at_ns, marks = t0 + int(dt) * tick, (row in late, row in least, row in greatest)
+            readings.append(WatchedReading(info["device"], info["channel"], at_ns, value, info.get("unit"), *marks))
         return readings
+
+
+def _marked(message: dict[str, Any], name: str) -> set[int]:
+    """Return the rows that runs [begin, end) name; what lies beyond the rows of the message is nothing."""
+    return {row for begin, end in message.get(name, ()) for row in range(begin, min(end, len(message["u"])))}

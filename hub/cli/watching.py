@@ -59,7 +59,10 @@ def line_of(reading: WatchedReading) -> str:
 def _as_lines(*, as_json: bool) -> Iterator[Callable[[WatchedReading], None]]:
     def take(reading: WatchedReading) -> None:
         if as_json:
-            text = json.dumps({**asdict(reading), "time_ns": str(reading.time_ns)}, ensure_ascii=False)
+            told = {**asdict(reading), "time_ns": str(reading.time_ns)}
+            # Marks of another mode than this command's.
+            del told["least"], told["greatest"]
+            text = json.dumps(told, ensure_ascii=False)
         else:
             text = line_of(reading)
         sys.stdout.write(text + "\n")

@@ -12,6 +12,12 @@ at most, or out of order among rows of the same frame. History has no marks: it 
 The time of a row is t0 + dt * tick ns, exact. Integers beyond 2**53 (values,
 and dt where one frame spans more than 104 days in ns) are decimal strings,
 because JavaScript would round them.
+With ``agg:"minmax"``, where more than one value came of a series since the message before, up to three of its rows
+follow one another in order of time: the least and the greatest reading of that while, named as runs of rows by
+``"least"`` and ``"greatest"``, and as the last row the newest. A line through all of them shows every spike. Late
+readings are left out, as of all that ``latest`` tells. Where only one row of a series is there, it had no other value.
+The first message after ``live`` may reach back before it, to the message that others got before; one who was behind
+gets a message for each page of what it missed.
 Values are as they are shown: a channel's scale and offset are applied. A ``series`` message that comes again says what
 changed; where ``scale`` or ``offset`` (absent: 1 and 0) did, values from before are in the old one.
 """
@@ -36,7 +42,12 @@ _EXACT = 2**53 - 1
 HISTORY_MESSAGE_ROWS = 500
 
 _Row = tuple[int, int, Value]
+# Series, time, value shown; whether it is the least, whether the greatest.
+Extreme = tuple[int, int, Value, bool, bool]
 _Item = tuple[Frame, list[SeriesColumn]]
+# Marks of rows by name: [begin, end) each.
+_Runs = Mapping[str, Sequence[Sequence[int]]]
+_NO_RUNS: _Runs = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +78,7 @@ def encode_frames(
         if group:
             joined = _join_tick(tick, frame, t0)
             if abs(frame.t0 - t0) // joined > _MAX_SHIFT:
-                late = _late_runs(group, members)
+                late = {"late": _late_runs(group, members)}
                 messages.append(_message(_rows(group, t0, tick), t0, tick, cursor(frame.offset - 1), late))
                 group, t0, tick = [], frame.t0, frame.tick
             else:
@@ -76,7 +87,7 @@ def encode_frames(
             t0, tick = frame.t0, frame.tick
         group.append((frame, columns))
     if group:
-        messages.append(_message(_rows(group, t0, tick), t0, tick, cursor(upto), _late_runs(group, members)))
+        messages.append(_message(_rows(group, t0, tick), t0, tick, cursor(upto), {"late": _late_runs(group, members)}))
     return messages
 
 
@@ -98,6 +109,18 @@ def encode_values(values: Iterable[_Row], cursor: str) -> list[Message]:
     """Return one message of (series, time_ns, value), in any order of time; none when there are no values."""
     rows = [Row(*value) for value in values]
     return [_rows_message(rows, cursor)] if rows else []
+
+
+def encode_extremes(extremes: Iterable[Extreme], cursor: str) -> list[Message]:
+    """Return one message, with marks for the rows that are a least or a greatest reading; none without rows."""
+    rows: list[Row] = []
+    runs: dict[str, list[list[int]]] = {"least": [], "greatest": []}
+    for at, (series, time_ns, value, *marks) in enumerate(extremes):
+        rows.append(Row(series, time_ns, value))
+        for name, is_marked in zip(runs, marks, strict=True):
+            if is_marked:
+                _extend(runs[name], at)
+    return [_rows_message(rows, cursor, runs)] if rows else []
 
 
 def encode_series(series: Iterable[Series]) -> bytes:
@@ -192,19 +215,19 @@ def _is_cut(rows: Sequence[Row], begin: int, at: int) -> bool:
     return at - begin >= HISTORY_MESSAGE_ROWS or time_ns - rows[begin].time_ns > _EXACT
 
 
-def _rows_message(rows: Sequence[Row], cursor: str) -> Message:
+def _rows_message(rows: Sequence[Row], cursor: str, runs: _Runs = _NO_RUNS) -> Message:
     t0 = min(row.time_ns for row in rows)
     common = gcd(*(row.time_ns - t0 for row in rows))
     tick = next(t for t in TICKS if common % t == 0)
-    return _message([(s, (time_ns - t0) // tick, value) for s, time_ns, value, _ in rows], t0, tick, cursor)
+    return _message([(s, (time_ns - t0) // tick, value) for s, time_ns, value, _ in rows], t0, tick, cursor, runs)
 
 
-def _message(rows: list[_Row], t0: int, tick: int, cursor: str, late: Sequence[Sequence[int]] = ()) -> Message:
+def _message(rows: list[_Row], t0: int, tick: int, cursor: str, runs: _Runs = _NO_RUNS) -> Message:
     try:
         body = orjson.dumps(rows, option=orjson.OPT_STRICT_INTEGER)
     except orjson.JSONEncodeError:
         body = orjson.dumps([(s, _exact(dt), _exact(value)) for s, dt, value in rows])
-    marks = b'"late":%s,' % orjson.dumps(late) if late else b""
+    marks = b"".join(b'"%s":%s,' % (name.encode(), orjson.dumps(of)) for name, of in runs.items() if of)
     return Message(b'"o":"%s","t0":"%d","tick":%d,%s"u":%s}' % (cursor.encode(), t0, tick, marks, body), cursor)
 
 

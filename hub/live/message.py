@@ -6,7 +6,7 @@ the live side; before `watch`. SSE builds the same `Sub` from its query.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from device_sdk.errors import Reason
 from hub.errors import BadRequestError
@@ -37,7 +37,10 @@ class Hello(_Message):
 
 
 class Sub(_Message):
-    """Begins a subscription named ``sub``; ``since``: cursor, RFC 3339, ``-15m``, ``last``; absent = head."""
+    """Begins a subscription named ``sub``; ``since``: cursor, RFC 3339, ``-15m``, ``last``; absent = head.
+
+    ``agg`` (mode ``latest``): the least and the greatest reading between two messages too, so that no spike is lost.
+    """
 
     op: Literal["sub"]
     sub: Name
@@ -46,6 +49,13 @@ class Sub(_Message):
     since: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     mode: Literal["lossless", "latest"] = "lossless"
     max_hz: Rate = DEFAULT_HZ
+    agg: Literal["minmax"] | None = None
+
+    @model_validator(mode="after")
+    def _check_mode(self) -> "Sub":
+        if self.agg is not None and self.mode != "latest":
+            raise ValueError("agg belongs to mode latest")
+        return self
 
 
 class Unsub(_Message):
@@ -83,4 +93,4 @@ def _say(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     # The first part of the place is the op that chose the model.
     where = ".".join(str(part) for part in first["loc"][1:]) or "message"
-    return f"{Reason.BAD_MESSAGE.value}: {where}: {first['msg']}"[:300]
+    return f"{Reason.BAD_MESSAGE.value}: {where}: {first['msg'].removeprefix('Value error, ')}"[:300]

@@ -35,13 +35,17 @@ SERIES_PER_MESSAGE = 500
 
 
 class RoomKey(NamedTuple):
-    """What makes two subscriptions share a room: patterns in normal form, and the rate (None = lossless)."""
+    """What makes two subscriptions share a room: patterns in normal form, and the rate (None = lossless).
+
+    ``has_extremes``: least and greatest readings too (``agg:"minmax"``).
+    """
 
     namespace: str
     match: tuple[str, ...]
     exclude: tuple[str, ...]
     granted: tuple[str, ...]
     max_hz: float | None = None
+    has_extremes: bool = False
 
 
 class Newest(Protocol):
@@ -260,21 +264,8 @@ class Room:
             listener.fell_behind(self.head)
 
 
-class LosslessRoom(Room):
-    """Every matching reading, each offset once and in order."""
-
-    def advance(self, now: float) -> None:
-        """Encode what is new once, in chunks, and write it to every live listener."""
-        self._announce_new()
-        ring = self._sources.ring
-        while self.live and self.head < ring.head:
-            chunk = self._chunk(self.head, ring.head)
-            if chunk is None:
-                # More arrived within one tick than the ring holds: they read it from the journal instead.
-                self._drop_all()
-                break
-            self._deliver(chunk)
-        self.head = ring.head
+class PagedRoom(Room):
+    """Listeners that fell behind read on, page by page, from ring or journal; `_messages` says what they get."""
 
     def page(self, after: int) -> Chunk | None:
         """Return the cached chunk behind ``after``, or one from the ring; None: from the journal (`encode_page`)."""
@@ -292,11 +283,35 @@ class LosslessRoom(Room):
         return None if frames is None else self._encode(after, frames, frames[-1].offset if frames else after)
 
     def _encode(self, after: int, frames: Sequence[Frame], upto: int) -> Chunk:
-        chunk = Chunk(after, upto, encode_frames(frames, self.members, upto, self._sources.runs.cursor))
+        chunk = Chunk(after, upto, self._messages(frames, upto))
         # One listener never asks for the same chunk twice; a room that it has alone ends with it.
         if frames and self.listeners > 1:
             self._sources.cache.add(self._number, chunk)
         return chunk
+
+    def _messages(self, frames: Sequence[Frame], upto: int) -> list[Message]:
+        """Encode frames; the last message's cursor stands at ``upto``."""
+        raise NotImplementedError
+
+
+class LosslessRoom(PagedRoom):
+    """Every matching reading, each offset once and in order."""
+
+    def advance(self, now: float) -> None:
+        """Encode what is new once, in chunks, and write it to every live listener."""
+        self._announce_new()
+        ring = self._sources.ring
+        while self.live and self.head < ring.head:
+            chunk = self._chunk(self.head, ring.head)
+            if chunk is None:
+                # More arrived within one tick than the ring holds: they read it from the journal instead.
+                self._drop_all()
+                break
+            self._deliver(chunk)
+        self.head = ring.head
+
+    def _messages(self, frames: Sequence[Frame], upto: int) -> list[Message]:
+        return encode_frames(frames, self.members, upto, self._sources.runs.cursor)
 
 
 class LatestRoom(Room):

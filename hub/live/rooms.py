@@ -13,6 +13,7 @@ from typing import Protocol
 from device_sdk.wire import PING_S, Close
 from hub.journal.base import Journal
 from hub.live.cursor import RunTable
+from hub.live.extremes import ExtremesRoom
 from hub.live.ring import RING_BYTES, Ring
 from hub.live.room import ChunkCache, LatestRoom, LosslessRoom, Newest, Room, RoomKey, Sources
 from hub.model import Frame, Series
@@ -143,8 +144,7 @@ class Live:
         room = self._rooms.get(key)
         if room is None:
             self._numbers += 1
-            make = LosslessRoom if key.max_hz is None else LatestRoom
-            room = self._rooms[key] = make(self._numbers, key, self._sources)
+            room = self._rooms[key] = _kind(key)(self._numbers, key, self._sources)
             room.add(list(self._series.values()))
         else:
             self._advance(room)
@@ -236,3 +236,9 @@ class Live:
         self._end_kept()
         if self.watchers or self._kept:
             self._sweep = self._scheduler.call_at(self._scheduler.time() + PING_S, self._sweep_now)
+
+
+def _kind(key: RoomKey) -> type[Room]:
+    if key.max_hz is None:
+        return LosslessRoom
+    return ExtremesRoom if key.has_extremes else LatestRoom

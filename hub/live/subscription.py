@@ -22,7 +22,7 @@ import orjson
 
 from hub.live.cursor import ResetReason, Start
 from hub.live.encode import encode_rows, encode_values, scaled_rows
-from hub.live.room import PAGE_BYTES, Chunk, LosslessRoom, Outlet, Room, RoomKey
+from hub.live.room import PAGE_BYTES, Chunk, Outlet, PagedRoom, Room, RoomKey
 from hub.live.rooms import Live
 from hub.model import Frame, Series
 from hub.store.base import Row
@@ -196,7 +196,7 @@ class Subscription:
         """Take the answer to a `JournalPage`; it is written with the next `step`, behind what must be announced."""
         if self.phase is not Phase.BEHIND:
             return
-        assert isinstance(self._room, LosslessRoom), "only lossless rooms read the journal"
+        assert isinstance(self._room, PagedRoom), "only these rooms read the journal"
         if not frames:
             self.expired()
             return
@@ -242,7 +242,7 @@ class Subscription:
         """Whether resuming depends on the journal, so that only its answer tells if the cursor is still good."""
         return (
             self.phase is Phase.BEHIND
-            and isinstance(self._room, LosslessRoom)
+            and isinstance(self._room, PagedRoom)
             and self._offset + 1 < self._live.ring.first
         )
 

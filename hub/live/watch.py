@@ -326,4 +326,4 @@ def room_key(message: messages.Sub, namespace: str, granted: Sequence[str]) -> t
         raise ForbiddenError(f"this credential may see {', '.join(granted)[:100]}, nothing of what was asked for{hint}")
     allowed, _ = PatternSet(granted).key()
     rate = None if message.mode == "lossless" else message.max_hz
-    return RoomKey(namespace, match, exclude, allowed, rate), yes, no
+    return RoomKey(namespace, match, exclude, allowed, rate, message.agg is not None), yes, no

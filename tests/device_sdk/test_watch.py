@@ -53,6 +53,17 @@ def test_late_readings_are_marked() -> None:
     assert [r.late for r in feed(Subscription(["**"]), SERIES, message)] == [True, False, True, True]
 
 
+def test_least_and_greatest_are_marked() -> None:
+    """Of a watch with `agg="minmax"`, which asks for it."""
+    subscription = Subscription(["**"], mode="latest", agg="minmax")
+    message = {**data("r.1", [1, 0, 9.0], [1, 1, 1.0], [1, 2, 3.0]), "least": [[1, 2]], "greatest": [[0, 1]]}
+
+    assert json.loads(subscription.request())["agg"] == "minmax"
+    assert [(r.least, r.greatest) for r in feed(subscription, SERIES, message)] == [
+        (False, True), (True, False), (False, False),
+    ]  # fmt: skip
+
+
 def test_cursor_moves_only_when_readings_were_taken() -> None:
     """Between receiving and taking, a new connection would ask for the same readings again."""
     subscription = Subscription(["**"], since="-15m")

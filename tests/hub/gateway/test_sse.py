@@ -117,6 +117,21 @@ async def test_history_then_live() -> None:
 
 
 @pytest.mark.asyncio
+async def test_least_and_greatest_are_marked() -> None:
+    """`agg=minmax`, as over a WebSocket."""
+    world = make_world()
+    response = respond(world, "match=**&mode=latest&max_hz=50&agg=minmax")
+    events = response.stream.events()
+    await take(events, "live")
+
+    world.publish(world.frame({1: [(NOW_NS + k, value) for k, value in enumerate([2.0, 9.0, 1.0, 3.0])]}))
+    (data,) = await take(events, "data")
+
+    assert (data["u"], data["least"], data["greatest"]) == ([[1, 0, 9.0], [1, 1, 1.0], [1, 2, 3.0]], [[1, 2]], [[0, 1]])
+    response.stream.close()
+
+
+@pytest.mark.asyncio
 async def test_unknown_cursor_is_a_reset_event_with_the_head_as_id() -> None:
     """After a reset the browser's next reconnect continues from the head it was told."""
     world = make_world()

@@ -11,6 +11,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from device_sdk import Client, WatchedReading
+from device_sdk.client import Watch
 from device_sdk.reading import ValueType
 from hub.gateway.watch_socket import WatchSocket
 from hub.gateway.websocket import HIGH_WATER_BYTES, Accept, Refuse, UpgradeRequest, make_protocol
@@ -196,6 +198,31 @@ class Door:
     def __call__(self, request: UpgradeRequest) -> Accept | Refuse:
         """Accept."""
         return Accept(WatchSocket(self.world.live, self.world.store, StoreInStep(), IDENTITY), "watch.v1")
+
+
+async def batch_of(world: World, watch: Watch, *frames: Frame) -> list[WatchedReading]:
+    """Return the first readings of a watch after it is live and frames were published."""
+    batch = asyncio.create_task(watch.batch())
+    while not watch.is_live:  # noqa: ASYNC110 (a watch says nothing when it becomes live)
+        await asyncio.sleep(0.001)
+    world.publish(*frames)
+    return await batch
+
+
+@pytest.mark.asyncio
+async def test_client_gets_every_spike_over_a_real_socket() -> None:
+    """The SDK's `watch(mode="latest", agg="minmax")`: the least and the greatest, named, the newest last."""
+    world = make_world()
+    frame = world.frame({1: [(NOW_NS + k, value) for k, value in enumerate([2.0, 9.0, 1.0, 3.0])]})
+
+    async with serving(ws=make_protocol(Door(world))) as port, asyncio.timeout(10):
+        watch = Client(f"http://127.0.0.1:{port}").watch("d/x", mode="latest", max_hz=50, agg="minmax")
+        found = await batch_of(world, watch, frame)
+        await watch.close()
+
+    assert [(r.value, r.least, r.greatest) for r in found] == [
+        (9.0, False, True), (1.0, True, False), (3.0, False, False),
+    ]  # fmt: skip
 
 
 async def watch_with_cuts(port: int, is_done: Callable[[int], bool], rng: random.Random) -> list[tuple[int, int, Any]]:

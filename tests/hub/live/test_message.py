@@ -28,6 +28,11 @@ def test_unknown_fields_are_left_alone() -> None:
         ({"op": "sub", "match": ["a"]}, "sub"),
         ({"op": "sub", "sub": "s1", "match": "a"}, "match"),
         ({"op": "sub", "sub": "s1", "match": ["a", 5]}, "match.1"),
+        (
+            {"op": "sub", "sub": "s1", "match": ["a"], "agg": "minmax"},
+            "message: agg belongs to mode latest",
+        ),
+        ({"op": "sub", "sub": "s1", "match": ["a"], "mode": "latest", "agg": "mean"}, "agg"),
         ({"op": "set", "sub": "s1", "max_hz": 0}, "max_hz"),
         ({"op": "fly"}, "message"),
         ({}, "message"),
