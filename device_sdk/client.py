@@ -306,6 +306,7 @@ class Client:
         mode: str = "lossless",
         max_hz: float | None = None,
         agg: str | None = None,
+        every: int | None = None,
         exclude: Sequence[str] = (),
         on_reset: Callable[[ResetError], None] | None = None,
     ) -> Watch:
@@ -313,12 +314,13 @@ class Client:
 
         Args:
             since: a cursor, a time, ``-15m`` or ``last``; None = from now on.
-            mode: ``lossless``: each reading once; ``latest``: the newest per series, at most ``max_hz`` times a second.
+            mode: ``lossless``: each reading once; ``latest``: the newest per series, at most ``max_hz`` times a second;
+                ``sample``: one of ``every`` readings of each series.
             agg: ``minmax`` (mode ``latest``): the ``least`` and the ``greatest`` between two messages too: no spike is
                 lost.
             on_reset: called instead of raising `ResetError`; the watch goes on from the hub's head.
         """
-        subscription = Subscription(match or ("**",), _time_text(since), mode, max_hz, exclude, agg=agg)
+        subscription = Subscription(match or ("**",), _time_text(since), mode, max_hz, exclude, agg=agg, every=every)
         return Watch(self, subscription, on_reset)
 
     def get(self, path: str, **parameters: object) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Subscription:
     Args:
         match: patterns over ``device/channel``.
         since: cursor, RFC 3339 time, ``-15m``, ``last``; None = from now on.
-        mode: ``lossless`` or ``latest``.
+        mode: ``lossless``, ``latest`` or ``sample``.
         max_hz: messages per second in mode ``latest``; None = the hub's default.
         exclude: patterns that take series out again.
         more: further fields of the request, e.g. ``agg``; those that are None are left out.

@@ -137,7 +137,7 @@ class EventStreamResponse(StreamingResponse):
 def watch_events(
     live: Live, store: Store, consumer: Consumer, identity: Identity, query: QueryParams, headers: Headers
 ) -> EventStreamResponse:
-    """Return the response of ``GET /v1/watch?match=…&not=…&since=…&mode=…&max_hz=…&agg=…``.
+    """Return the response of ``GET /v1/watch?match=…&not=…&since=…&mode=…&max_hz=…&agg=…&every=…``.
 
     ``match`` may be repeated; absent = everything granted. ``Last-Event-ID`` goes before ``since``.
 
@@ -155,7 +155,9 @@ def watch_request(query: QueryParams, headers: Headers) -> Sub:
     Raises:
         BadRequestError: a parameter is wrong.
     """
-    asked: dict[str, object] = {name: query[name] for name in ("mode", "max_hz", "agg", "since") if name in query}
+    asked: dict[str, object] = {
+        name: query[name] for name in ("mode", "max_hz", "agg", "every", "since") if name in query
+    }
     asked |= {"op": "sub", "sub": "http", "match": query.getlist("match") or ["**"], "not": query.getlist("not")}
     if headers.get("last-event-id"):
         asked["since"] = headers["last-event-id"]

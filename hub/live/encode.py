@@ -18,6 +18,10 @@ follow one another in order of time: the least and the greatest reading of that 
 readings are left out, as of all that ``latest`` tells. Where only one row of a series is there, it had no other value.
 The first message after ``live`` may reach back before it, to the message that others got before; one who was behind
 gets a message for each page of what it missed.
+With mode ``sample`` one of ``every`` readings of each series is sent. Which one follows from its place in its frame and
+the frame's number in its stream alone: the same for every watcher, after a reconnection and a restart too. Of a channel
+that is in each frame it is every n-th exactly, 16 times; then another of the n. History (``since`` a time) and the
+newest values (``last``) are sent whole in every mode.
 Values are as they are shown: a channel's scale and offset are applied. A ``series`` message that comes again says what
 changed; where ``scale`` or ``offset`` (absent: 1 and 0) did, values from before are in the old one.
 """

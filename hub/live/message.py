@@ -17,6 +17,8 @@ MAX_MESSAGE_BYTES = 32 * 1024
 # Screens show 60 pictures a second; above 50 there is nothing to see and a wake-up per watcher to pay.
 MAX_HZ = 50.0
 DEFAULT_HZ = 10.0
+# One reading a day of a sensor that measures ten times a second.
+MAX_EVERY = 1_000_000
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,32}$")]
 PatternText = Annotated[str, Field(min_length=1, max_length=MAX_PATTERN_CHARS)]
@@ -40,6 +42,7 @@ class Sub(_Message):
     """Begins a subscription named ``sub``; ``since``: cursor, RFC 3339, ``-15m``, ``last``; absent = head.
 
     ``agg`` (mode ``latest``): the least and the greatest reading between two messages too, so that no spike is lost.
+    ``every`` (mode ``sample``): one of so many readings of each series.
     """
 
     op: Literal["sub"]
@@ -47,14 +50,17 @@ class Sub(_Message):
     match: Annotated[list[PatternText], Field(min_length=1, max_length=MAX_PATTERNS)]
     exclude: Annotated[list[PatternText], Field(alias="not", max_length=MAX_PATTERNS)] = []
     since: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    mode: Literal["lossless", "latest"] = "lossless"
+    mode: Literal["lossless", "latest", "sample"] = "lossless"
     max_hz: Rate = DEFAULT_HZ
     agg: Literal["minmax"] | None = None
+    every: Annotated[int, Field(ge=1, le=MAX_EVERY)] | None = None
 
     @model_validator(mode="after")
     def _check_mode(self) -> "Sub":
         if self.agg is not None and self.mode != "latest":
             raise ValueError("agg belongs to mode latest")
+        if (self.every is not None) != (self.mode == "sample"):
+            raise ValueError("every belongs to mode sample, which needs it: every 10 is each tenth reading")
         return self
 
 

@@ -37,7 +37,7 @@ SERIES_PER_MESSAGE = 500
 class RoomKey(NamedTuple):
     """What makes two subscriptions share a room: patterns in normal form, and the rate (None = lossless).
 
-    ``has_extremes``: least and greatest readings too (``agg:"minmax"``).
+    ``has_extremes``: least and greatest readings too (``agg:"minmax"``). ``every``: one of so many (mode ``sample``).
     """
 
     namespace: str
@@ -46,6 +46,7 @@ class RoomKey(NamedTuple):
     granted: tuple[str, ...]
     max_hz: float | None = None
     has_extremes: bool = False
+    every: int = 1
 
 
 class Newest(Protocol):

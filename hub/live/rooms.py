@@ -16,6 +16,7 @@ from hub.live.cursor import RunTable
 from hub.live.extremes import ExtremesRoom
 from hub.live.ring import RING_BYTES, Ring
 from hub.live.room import ChunkCache, LatestRoom, LosslessRoom, Newest, Room, RoomKey, Sources
+from hub.live.sample import SampleRoom
 from hub.model import Frame, Series
 
 # A busy hub flushes 100 times a second: what a person or a chart cannot see is not worth a wake-up per watcher.
@@ -240,5 +241,5 @@ class Live:
 
 def _kind(key: RoomKey) -> type[Room]:
     if key.max_hz is None:
-        return LosslessRoom
+        return LosslessRoom if key.every == 1 else SampleRoom
     return ExtremesRoom if key.has_extremes else LatestRoom

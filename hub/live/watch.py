@@ -255,7 +255,7 @@ class WatchSession:
             raise NotFoundError(f"no subscription {message.sub!r} on this connection")
         old, sub = known
         if old.mode != "latest":
-            raise BadRequestError("max_hz belongs to mode latest; a lossless subscription gets everything")
+            raise BadRequestError(f"max_hz belongs to mode latest; this subscription is {old.mode}")
         if not sub.is_open or sub.phase not in (Phase.LIVE, Phase.BEHIND):
             raise ConflictError("still sending history: set max_hz after `live`")
         offset = sub.offset
@@ -325,5 +325,6 @@ def room_key(message: messages.Sub, namespace: str, granted: Sequence[str]) -> t
         )
         raise ForbiddenError(f"this credential may see {', '.join(granted)[:100]}, nothing of what was asked for{hint}")
     allowed, _ = PatternSet(granted).key()
-    rate = None if message.mode == "lossless" else message.max_hz
-    return RoomKey(namespace, match, exclude, allowed, rate, message.agg is not None), yes, no
+    rate = message.max_hz if message.mode == "latest" else None
+    key = RoomKey(namespace, match, exclude, allowed, rate, message.agg is not None, message.every or 1)
+    return key, yes, no

@@ -53,6 +53,7 @@ def watcher_message(random: Random, number: int) -> bytes:
         {"op": "sub", "sub": "h", "match": ["healthy-1/**"], "since": "-15m", "mode": "lossless"},
         {"op": "sub", "sub": "c", "match": ["healthy-1/**"], "since": f"{random.getrandbits(32):08x}.{number}"},
         {"op": "sub", "sub": "m", "match": ["**"], "since": "last", "mode": "latest", "max_hz": 2, "agg": "minmax"},
+        {"op": "sub", "sub": "n", "match": ["**"], "mode": "sample", "every": 1 + number % 7},
         {"op": "set", "sub": f"s{number % 5}", "max_hz": 2.5},
         {"op": "unsub", "sub": f"s{number % 5}"},
     )

@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -129,6 +130,24 @@ async def test_least_and_greatest_are_marked() -> None:
 
     assert (data["u"], data["least"], data["greatest"]) == ([[1, 0, 9.0], [1, 1, 1.0], [1, 2, 3.0]], [[1, 2]], [[0, 1]])
     response.stream.close()
+
+
+@pytest.mark.asyncio
+async def test_sampled_readings_go_on_after_the_last_event_id() -> None:
+    """`mode=sample&every=3`: an interrupted stream gives the same ones as one that was not."""
+    world = make_world()
+    frames = [replace(world.frame({1: [(NOW_NS + k, float(k))]}), seq=k) for k in range(60)]
+    world.publish(*frames)
+    whole = respond(world, "match=**&mode=sample&every=3", last_event_id="00000001.0")
+    rest = respond(world, "match=**&mode=sample&every=3", last_event_id="00000001.31")
+
+    seen = [u[2] for e in await take(whole.stream.events(), "live") for u in e.get("u", ())]
+    rest_seen = [u[2] for e in await take(rest.stream.events(), "live") for u in e.get("u", ())]
+
+    assert len(seen) == 20
+    assert rest_seen == [value for value in seen if value >= 31]
+    whole.stream.close()
+    rest.stream.close()
 
 
 @pytest.mark.asyncio

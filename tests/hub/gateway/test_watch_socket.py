@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -223,6 +224,21 @@ async def test_client_gets_every_spike_over_a_real_socket() -> None:
     assert [(r.value, r.least, r.greatest) for r in found] == [
         (9.0, False, True), (1.0, True, False), (3.0, False, False),
     ]  # fmt: skip
+
+
+@pytest.mark.asyncio
+async def test_client_gets_every_tenth_over_a_real_socket() -> None:
+    """The SDK's `watch(mode="sample", every=10)`: one of ten, evenly apart."""
+    world = make_world()
+    frames = [replace(world.frame({1: [(NOW_NS + k, float(k))]}), seq=k) for k in range(100)]
+
+    async with serving(ws=make_protocol(Door(world))) as port, asyncio.timeout(10):
+        watch = Client(f"http://127.0.0.1:{port}").watch("d/x", mode="sample", every=10)
+        found = [reading.value for reading in await batch_of(world, watch, *frames)]
+        await watch.close()
+
+    assert found == [float(k) for k in range(int(found[0]), 100, 10)]
+    assert found[0] < 10
 
 
 async def watch_with_cuts(port: int, is_done: Callable[[int], bool], rng: random.Random) -> list[tuple[int, int, Any]]:
