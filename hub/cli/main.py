@@ -31,6 +31,7 @@ from hub.cli import (
     tls,
     tokens,
     users,
+    watchers,
 )
 from hub.cli.exit_code import ExitCode, exit_code_of
 
@@ -64,6 +65,7 @@ app.command("export")(history.export)
 app.command("import")(importing.import_history)
 app.command("audit")(history.audit)
 app.command("status")(status.status)
+app.command("watchers")(watchers.watchers)
 app.add_typer(quarantine.app, name="quarantine")
 app.command("backup")(backup.backup)
 app.add_typer(simulation.app, name="simulate")

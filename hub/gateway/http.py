@@ -153,9 +153,10 @@ def _watch_route(hub: Parts) -> Callable[[Request], Awaitable[Response]]:
         identity = authorize(hub, request, Verb.READ)
         query, headers = request.query_params, request.headers
         identity = await hub.grants.narrow(identity, Verb.READ, query.getlist("match"))
+        peer = _peer(request).address
         if "wait" in query:
-            return await watch_poll(hub.live, hub.store, hub.consumer, identity, query, headers, request.receive)
-        return watch_events(hub.live, hub.store, hub.consumer, identity, query, headers)
+            return await watch_poll(hub.live, hub.store, hub.consumer, identity, query, headers, request.receive, peer)
+        return watch_events(hub.live, hub.store, hub.consumer, identity, query, headers, peer)
 
     return watch
 

@@ -4,6 +4,7 @@ Owns: the waiting, and noticing that the client left. Place: gateway; what is an
 """
 
 import asyncio
+import itertools
 import time
 from collections.abc import Awaitable, Callable
 
@@ -17,6 +18,7 @@ from hub.gateway.access import Consumer
 from hub.gateway.sse import watch_request
 from hub.gateway.watch_pages import PageReader
 from hub.live.cursor import resolve_since
+from hub.live.figures import Origin
 from hub.live.poll import MAX_WAIT_S, Poll
 from hub.live.rooms import Live
 from hub.live.watch import room_key
@@ -27,6 +29,7 @@ from hub.store.base import Store
 # How long an answer is looked for behind the cursor, where a narrow pattern is owed little of much.
 LOOK_S = 5.0
 _HEADERS = {"Cache-Control": "no-store"}
+_numbers = itertools.count(1)
 
 
 async def watch_poll(
@@ -37,6 +40,7 @@ async def watch_poll(
     query: QueryParams,
     headers: Headers,
     receive: Callable[[], Awaitable[Message]],
+    peer: str,
 ) -> Response:
     """Return the response of ``GET /v1/watch?match=…&not=…&since=…&mode=…&max_hz=…&wait=…``.
 
@@ -49,7 +53,8 @@ async def watch_poll(
     key, _, _ = room_key(request, identity.namespace, identity.patterns(Verb.READ))
     start = resolve_since(request.since, live.runs, live.head, time.time_ns(), parse_time)
     woken = asyncio.Event()
-    poll = Poll(live, key, start, identity.id, woken.set)
+    origin = Origin(f"p-{next(_numbers)}", identity, "poll", peer, time.time_ns())
+    poll = Poll(live, key, start, origin, woken.set)
     # With a rate, answers come no sooner than that after their questions: nobody has to remember the last one.
     pause_s = 0.0 if key.max_hz is None or not start.resumes else min(1 / key.max_hz, wait_s)
     leaving = asyncio.create_task(_notice(receive, poll, woken), name="poll")

@@ -6,6 +6,7 @@ stream is one subscription; a browser's ``Last-Event-ID`` resumes all of it.
 """
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator
 
@@ -18,6 +19,7 @@ from hub.gateway.access import Consumer
 from hub.gateway.watch_pages import PageReader
 from hub.gateway.websocket import HIGH_WATER_BYTES
 from hub.live.cursor import resolve_since
+from hub.live.figures import Origin, SubscriptionFigures
 from hub.live.message import Sub, check_message
 from hub.live.rooms import Live
 from hub.live.subscription import Phase, Subscription
@@ -28,6 +30,7 @@ from hub.store.base import Store
 
 # Browsers wait this long before they reconnect; their own default differs from 3 to 5 s.
 RETRY_MS = 2000
+_numbers = itertools.count(1)
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -36,12 +39,14 @@ class EventStream:
 
     key = "sse"
 
-    def __init__(self, live: Live, pages: PageReader, identity: Identity, request: Sub) -> None:
+    def __init__(self, live: Live, pages: PageReader, identity: Identity, request: Sub, peer: str) -> None:
         self.identity_id = identity.id
+        self.origin = Origin(f"e-{next(_numbers)}", identity, "sse", peer, time.time_ns())
         self._live = live
         self._pages = pages
         self._parts: list[bytes] = [b"retry: %d\n\n" % RETRY_MS]
         self._buffered = 0
+        self._sending = 0
         self._was_quiet = False
         self._has_ended = False
         self._woken = asyncio.Event()
@@ -80,6 +85,15 @@ class EventStream:
             self.write(b": ping\n\n")
         self._was_quiet = True
 
+    @property
+    def buffered_bytes(self) -> int:
+        """What waits here, and what the client has not taken of the last part."""
+        return self._buffered + self._sending
+
+    def figures(self) -> list[SubscriptionFigures]:
+        """Return how its one subscription stands."""
+        return [self._subscription.figures()]
+
     def end(self, code: int, reason: str, retry_ms: int | None = None) -> None:
         """End the response after what was written and a ``bye``."""
         self._subscription.end()
@@ -98,8 +112,9 @@ class EventStream:
             if self._parts:
                 data = b"".join(self._parts)
                 self._parts.clear()
-                self._buffered = 0
+                self._buffered, self._sending = 0, len(data)
                 yield data
+                self._sending = 0
             elif self._has_ended:
                 return
             elif need is True:
@@ -135,7 +150,13 @@ class EventStreamResponse(StreamingResponse):
 
 
 def watch_events(
-    live: Live, store: Store, consumer: Consumer, identity: Identity, query: QueryParams, headers: Headers
+    live: Live,
+    store: Store,
+    consumer: Consumer,
+    identity: Identity,
+    query: QueryParams,
+    headers: Headers,
+    peer: str = "",
 ) -> EventStreamResponse:
     """Return the response of ``GET /v1/watch?match=…&not=…&since=…&mode=…&max_hz=…&agg=…&every=…``.
 
@@ -146,7 +167,7 @@ def watch_events(
         ForbiddenError: nothing of what was asked for is granted.
     """
     request = watch_request(query, headers)
-    return EventStreamResponse(EventStream(live, PageReader(live.journal, store, consumer), identity, request))
+    return EventStreamResponse(EventStream(live, PageReader(live.journal, store, consumer), identity, request, peer))
 
 
 def watch_request(query: QueryParams, headers: Headers) -> Sub:

@@ -19,6 +19,7 @@ from hub.gateway.frames import text_frame
 from hub.gateway.watch_pages import PageReader
 from hub.gateway.websocket import HIGH_WATER_BYTES, Connection
 from hub.hooks.grant import Grants
+from hub.live.figures import Origin, SubscriptionFigures
 from hub.live.rooms import Live
 from hub.live.watch import Decided, WatchSession
 from hub.query import parse_time
@@ -64,6 +65,7 @@ class WatchSocket:
             self._live, identity.namespace, identity.patterns(Verb.READ), self, parse_time, self._name,
             decide=None if self._grants is None else self._decide,
         )  # fmt: skip
+        self.origin = Origin(self._name, identity, "websocket", connection.peer, time.time_ns())
         self._live.enter(self)
 
     def message(self, data: bytes, is_text: bool) -> None:
@@ -115,6 +117,10 @@ class WatchSocket:
     def tick(self) -> None:
         """Tell quiet subscriptions their position."""
         self._session.tick()
+
+    def figures(self) -> list[SubscriptionFigures]:
+        """Return how its subscriptions stand."""
+        return self._session.figures()
 
     def end(self, code: int, reason: str, retry_ms: int | None = None) -> None:
         """Close from the hub's side, after a ``bye`` when the client should come back."""

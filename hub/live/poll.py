@@ -40,6 +40,7 @@ import orjson
 
 from hub.live.cursor import Start
 from hub.live.encode import encode_series
+from hub.live.figures import Origin, SubscriptionFigures
 from hub.live.room import RoomKey
 from hub.live.rooms import Live
 from hub.live.subscription import Need, Phase, Subscription
@@ -56,15 +57,16 @@ class Poll:
 
     Args:
         live, key, start: which room, and where to begin.
-        identity_id: of the credential, so that its end ends the poll.
+        origin: who asks; the end of that credential ends the poll.
         wake: asks the shell to look again; called from inside a flush, so it must only schedule.
     """
 
     # Equal for all, so that a flush wraps a chunk once for every poll of a room.
     key = "poll"
 
-    def __init__(self, live: Live, key: RoomKey, start: Start, identity_id: str, wake: Callable[[], None]) -> None:
-        self.identity_id = identity_id
+    def __init__(self, live: Live, key: RoomKey, start: Start, origin: Origin, wake: Callable[[], None]) -> None:
+        self.identity_id = origin.identity.id
+        self.origin = origin
         self.ended: tuple[int, str, int | None] | None = None
         self._live = live
         self._wake = wake
@@ -157,6 +159,15 @@ class Poll:
         self._wake()
 
     # --- watcher ---------------------------------------------------------------------------------------------
+
+    @property
+    def buffered_bytes(self) -> int:
+        """What the answer holds until it is sent."""
+        return self._size
+
+    def figures(self) -> list[SubscriptionFigures]:
+        """Return how its subscription stands."""
+        return [self._subscription.figures()]
 
     def tick(self) -> None:
         """Say nothing: the answer tells the position."""

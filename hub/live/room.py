@@ -156,6 +156,8 @@ class Room:
         self.key = key
         self.head = sources.ring.head
         self.sent = 0
+        # Data messages that its live listeners were sent: what one got is a difference, so the hot path counts once.
+        self.messages = 0
         self.live: dict[Listener, None] = {}
         self.listeners = 0
         self.members: dict[int, Series] = {}
@@ -253,6 +255,7 @@ class Room:
                 if outlet.is_full:
                     full.append(listener)
             self._sources.deliveries += len(self.live)
+            self.messages += len(chunk.messages)
             self.sent = chunk.upto
             for listener in full:
                 del self.live[listener]

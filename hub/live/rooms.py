@@ -14,6 +14,7 @@ from device_sdk.wire import PING_S, Close
 from hub.journal.base import Journal
 from hub.live.cursor import RunTable
 from hub.live.extremes import ExtremesRoom
+from hub.live.figures import Origin, SubscriptionFigures
 from hub.live.ring import RING_BYTES, Ring
 from hub.live.room import ChunkCache, LatestRoom, LosslessRoom, Newest, Room, RoomKey, Sources
 from hub.live.sample import SampleRoom
@@ -54,6 +55,14 @@ class Watcher(Protocol):
     """One connection with subscriptions."""
 
     identity_id: str
+    origin: Origin
+
+    @property
+    def buffered_bytes(self) -> int:
+        """What was written and the other end has not taken."""
+
+    def figures(self) -> list[SubscriptionFigures]:
+        """Return how its subscriptions stand."""
 
     def tick(self) -> None:
         """Called each ping interval: tell quiet subscriptions where they stand."""
@@ -119,6 +128,11 @@ class Live:
     def head(self) -> int:
         """The offset of the newest published frame."""
         return self.ring.head
+
+    @property
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._scheduler.time()
 
     def position(self) -> str:
         """Return the head as cursor text."""

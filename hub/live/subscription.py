@@ -22,6 +22,7 @@ import orjson
 
 from hub.live.cursor import ResetReason, Start
 from hub.live.encode import encode_rows, encode_values, scaled_rows
+from hub.live.figures import Pace, SubscriptionFigures
 from hub.live.room import PAGE_BYTES, Chunk, Outlet, PagedRoom, Room, RoomKey
 from hub.live.rooms import Live
 from hub.model import Frame, Series
@@ -122,6 +123,10 @@ class Subscription:
         self._was_live = False
         self._is_lagging = False
         self._conflated = 0
+        # Data messages it was sent in pages, and of the room's those before it joined (negative) or left.
+        self._messages = 0
+        self._replaced = self._room.conflated
+        self._pace = Pace(live.now)
 
     @property
     def offset(self) -> int:
@@ -137,6 +142,11 @@ class Subscription:
     def members(self) -> Mapping[int, Series]:
         """The series that belong, by id."""
         return self._room.members
+
+    @property
+    def messages(self) -> int:
+        """How many messages with data were written."""
+        return self._messages + (self._room.messages if self.phase is Phase.LIVE else 0)
 
     def cursor(self) -> str:
         """Return the cursor text of what was written so far."""
@@ -185,6 +195,7 @@ class Subscription:
         shown = [Row(*row) for row in scaled_rows((row[:3] for row in rows), self._room.members)]
         for message in encode_rows(shown, lambda time_ns: runs.history_cursor(offset, time_ns)):
             self.outlet.write(self.outlet.wrap("data", message.tail, message.cursor))
+            self._messages += 1
             written += len(message.tail)
         if len(rows) < self._rows:
             self._set(Phase.BEHIND)
@@ -213,6 +224,7 @@ class Subscription:
         """Leave the live set with everything up to ``offset`` written (called by the room)."""
         self._offset = offset
         self._set(Phase.BEHIND)
+        self._messages += self._room.messages
         # Rooms announce before they deliver, so this listener was told all of it.
         self._generation, self._catalog = self._room.generation, len(self._room.catalog)
         self._is_lagging = True
@@ -221,6 +233,7 @@ class Subscription:
 
     def tick(self) -> None:
         """Tell a quiet subscription its position, and a stuck one how far it is behind; once per ping interval."""
+        self._pace.mark(self.messages, self._live.now)
         if self.phase is Phase.LIVE:
             told = max(self._told, self._room.sent)
             if told < self._room.head:
@@ -228,6 +241,16 @@ class Subscription:
         elif self._was_live and self.phase is Phase.BEHIND:
             # One short message per interval, even into a full buffer: silence would look like "nothing happens".
             self._write_lag()
+
+    def figures(self) -> SubscriptionFigures:
+        """Return how it stands, for the operators' view."""
+        key, is_live = self._room.key, self.phase is Phase.LIVE
+        return SubscriptionFigures(
+            self.outlet.key, key.match, key.exclude, key.max_hz, self.phase.value,
+            0 if is_live else self._live.head - self._offset, 0.0 if is_live else self._lag_s(),
+            self.messages, self._pace.rate(self.messages, self._live.now),
+            None if key.max_hz is None else self._room.conflated - self._replaced,
+        )  # fmt: skip
 
     def end(self) -> None:
         """Leave the room; nothing is written any more. Harmless when called twice."""
@@ -286,6 +309,7 @@ class Subscription:
         cursor = self.cursor()
         for message in encode_values(self._room.newest_values(), cursor):
             self.outlet.write(self.outlet.wrap("data", message.tail, message.cursor))
+            self._messages += 1
         self._set(Phase.BEHIND)
 
     def _catch_up(self) -> Need | bool:
@@ -299,6 +323,7 @@ class Subscription:
         if chunk is not None:
             if chunk.messages:
                 self.outlet.write(chunk.wrap(self.outlet))
+                self._messages += len(chunk.messages)
                 self._told = chunk.upto
             self._offset = chunk.upto
         if self._offset < self._room.head:
@@ -309,6 +334,7 @@ class Subscription:
     def _join(self) -> None:
         self._room.join(self)
         self._set(Phase.LIVE)
+        self._messages -= self._room.messages
         if not self._was_live:
             self._was_live = True
             self._write_live()

@@ -16,6 +16,7 @@ from device_sdk.wire import PING_S, Close
 from hub.errors import BadRequestError, ConflictError, ForbiddenError, HubError, NotFoundError
 from hub.live import message as messages
 from hub.live.cursor import Start, resolve_since
+from hub.live.figures import SubscriptionFigures
 from hub.live.patterns import MAX_PATTERNS, PatternSet, split_granted
 from hub.live.room import RoomKey
 from hub.live.rooms import Live
@@ -170,6 +171,10 @@ class WatchSession:
             sub.tick()
         if self._behind:
             self._link.wake()
+
+    def figures(self) -> list[SubscriptionFigures]:
+        """Return how the subscriptions stand."""
+        return [sub.figures() for _, sub in self._subs.values()]
 
     def end(self) -> None:
         """Leave every room: the connection is gone."""

@@ -24,10 +24,12 @@ from hub.gateway.rest import (
     tokens,
     upkeep,
     users,
+    watchers,
 )
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *upkeep.ENDPOINTS,
+    *watchers.ENDPOINTS,
     *devices.ENDPOINTS,
     *metadata.ENDPOINTS,
     *enrolment.ENDPOINTS,

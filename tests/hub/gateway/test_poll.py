@@ -33,7 +33,7 @@ class Asker:
         self._has_asked = False
         told = Headers({name.replace("_", "-"): value for name, value in headers.items()})
         answer = watch_poll(
-            world.live, world.store, StoreInStep(), identity, QueryParams(query), told, self._receive
+            world.live, world.store, StoreInStep(), identity, QueryParams(query), told, self._receive, "127.0.0.1"
         )  # fmt: skip
         self.task = asyncio.create_task(answer)
 
@@ -132,7 +132,8 @@ async def test_a_store_that_is_late_is_told() -> None:
     query = QueryParams(f"since={NOW_NS}&wait=50s")
 
     response = await watch_poll(
-        world.live, world.store, SlowStore(), IDENTITY, query, Headers({}), asyncio.Event().wait  # type: ignore[arg-type]
+        world.live, world.store, SlowStore(), IDENTITY, query, Headers({}),
+        asyncio.Event().wait, "127.0.0.1",  # type: ignore[arg-type]
     )  # fmt: skip
 
     body = orjson.loads(response.body)
@@ -267,8 +268,9 @@ async def test_real_http_left_at_random_sees_everything_once() -> None:
 
     async def watch(request: Request) -> Response:
         return await watch_poll(
-            world.live, world.store, StoreInStep(), IDENTITY, request.query_params, request.headers, request.receive
-        )
+            world.live, world.store, StoreInStep(), IDENTITY, request.query_params, request.headers, request.receive,
+            "127.0.0.1",
+        )  # fmt: skip
 
     async with serving(Starlette(routes=[Route("/v1/watch", watch)])) as port, asyncio.timeout(60):
         polling = asyncio.create_task(poll_with_cuts(port, total, rng))

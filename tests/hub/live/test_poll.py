@@ -11,12 +11,16 @@ from device_sdk.wire import Close
 from hub.description import ChannelDescription
 from hub.live import rooms
 from hub.live.cursor import resolve_since
+from hub.live.figures import Origin
 from hub.live.message import Sub, check_message
 from hub.live.poll import ANSWER_BYTES, Poll
 from hub.live.room import PAGE_BYTES
 from hub.live.watch import room_key
 from hub.query import parse_time
+from hub.roles import Identity, Role
 from tests.support.live_world import NOW_NS, World, decode
+
+ORIGIN = Origin("p-1", Identity("t1", "tester", Role.WATCHER), "poll", "127.0.0.1:5", NOW_NS)
 
 
 class Poller:
@@ -44,7 +48,7 @@ class Poller:
         assert isinstance(request, Sub)
         key, _, _ = room_key(request, "default", self.granted)
         start = resolve_since(request.since, self.world.live.runs, self.world.live.head, NOW_NS, parse_time)
-        return Poll(self.world.live, key, start, "t1", self._wake)
+        return Poll(self.world.live, key, start, ORIGIN, self._wake)
 
     def take(self, poll: Poll) -> list[dict[str, Any]]:
         """Take the answer: each series is named in it before its first reading."""
