@@ -37,7 +37,8 @@ _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 class EventStream:
     """One watcher by SSE: an `Outlet` that is emptied by the response, and a `Watcher` for the sweep."""
 
-    key = "sse"
+    # No name of a subscription by WebSocket leads to this key: who has an equal one gets the same bytes.
+    key = "sse/"
 
     def __init__(self, live: Live, pages: PageReader, identity: Identity, request: Sub, peer: str) -> None:
         self.identity_id = identity.id

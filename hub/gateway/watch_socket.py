@@ -39,6 +39,8 @@ class WatchSocket:
         grants: what hooks leave of those, for each subscription; None: there are none.
     """
 
+    kind = "ws"
+
     def __init__(
         self, live: Live, store: Store, consumer: Consumer, identity: Identity, grants: Grants | None = None
     ) -> None:

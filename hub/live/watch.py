@@ -40,12 +40,15 @@ Decide = Callable[[Sequence[str], Decided], None]
 class Link(Protocol):
     """The connection, as the conversation needs it."""
 
+    kind: str
+    """Equal for links whose `frame` gives equal bytes, and for no others: these share what is encoded."""
+
     @property
     def is_full(self) -> bool:
         """Whether so much is unsent that pages must wait."""
 
     def frame(self, payload: bytes) -> bytes:
-        """Return the transport's bytes of one text message (equal for every link)."""
+        """Return the transport's bytes of one text message (equal for every link of the kind)."""
 
     def write(self, frame: bytes) -> None:
         """Send bytes made by `frame`."""
@@ -61,13 +64,14 @@ class SocketOutlet:
     """One subscription's bytes on a connection: ``op`` and ``sub`` in front, then what is shared."""
 
     def __init__(self, link: Link, name: str) -> None:
-        self.key = name
+        self.key = f"{link.kind}/{name}"
         self.write = link.write
         self._link = link
+        self._name = name.encode()
 
     def wrap(self, op: str, tail: bytes, cursor: str | None) -> bytes:
         """Return one framed message."""
-        return self._link.frame(b'{"op":"%s","sub":"%s",%s' % (op.encode(), self.key.encode(), tail))
+        return self._link.frame(b'{"op":"%s","sub":"%s",%s' % (op.encode(), self._name, tail))
 
     @property
     def is_full(self) -> bool:

@@ -128,6 +128,8 @@ class StoreInStep:
 class FakeLink:
     """`hub.live.watch.Link` on a fake connection; counts wakes."""
 
+    kind = "ws"
+
     def __init__(self, connection: FakeConnection, high_water: int = HIGH_WATER_BYTES) -> None:
         self.connection = connection
         self.high_water = high_water

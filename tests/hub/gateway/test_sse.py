@@ -20,7 +20,7 @@ from hub.gateway.sse import EventStreamResponse, watch_events
 from hub.gateway.websocket import HIGH_WATER_BYTES
 from hub.roles import Identity, Role, Verb, scopes_of
 from tests.support.gateway import serving
-from tests.support.live_world import NOW_NS, StoreInStep, World, decode
+from tests.support.live_world import NOW_NS, Client, StoreInStep, World, decode
 
 IDENTITY = Identity("t1", "tester", Role.WATCHER, scopes=scopes_of(Role.WATCHER))
 
@@ -301,3 +301,20 @@ async def test_real_http_cut_at_random_sees_everything_once() -> None:
 
     assert seen == [(1, NOW_NS + k, float(k)) for k in range(1, total + 1)]
     assert world.live.statistics().rooms == 0
+
+
+@pytest.mark.asyncio
+async def test_watcher_by_websocket_with_any_name_gets_its_own_bytes() -> None:
+    """Who shares a room shares encoded bytes, but never those of another transport, whatever a subscription's name."""
+    world = make_world()
+    response = respond(world)
+    events = response.stream.events()
+    await take(events, "live")
+    client = Client(world, sub="sse").connect()
+
+    world.publish(world.frame({1: [(NOW_NS, 1.5)]}))
+    (data,) = await take(events, "data")
+
+    assert data["u"] == [[1, 0, 1.5]]
+    assert [(m["op"], m["sub"]) for m in client.receive()][-1] == ("data", "sse")
+    response.stream.close()
