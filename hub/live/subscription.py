@@ -246,7 +246,7 @@ class Subscription:
         """Return how it stands, for the operators' view."""
         key, is_live = self._room.key, self.phase is Phase.LIVE
         return SubscriptionFigures(
-            self.outlet.key, key.match, key.exclude, key.max_hz, self.phase.value,
+            self.outlet.key.rpartition("/")[2], key.match, key.exclude, key.max_hz, self.phase.value,
             0 if is_live else self._live.head - self._offset, 0.0 if is_live else self._lag_s(),
             self.messages, self._pace.rate(self.messages, self._live.now),
             None if key.max_hz is None else self._room.conflated - self._replaced,

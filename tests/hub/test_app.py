@@ -20,11 +20,12 @@ from hub.config import Config
 from hub.errors import DiskFailedError, UnavailableError
 from hub.importing.intake import Sent
 from hub.journal.sqlite import SqliteJournal
+from hub.live.figures import Origin, SubscriptionFigures
 from hub.metadata import Edit, Metadata
 from hub.model import SeriesKey, StreamKey
 from hub.renewal import mark_suspect
 from hub.retention import Ages
-from hub.roles import Role
+from hub.roles import Identity, Role
 from hub.session import DeviceSession
 from hub.store.columns import ColumnStore
 from hub.store.embedded import EmbeddedStore
@@ -237,9 +238,16 @@ async def test_goodbye_spreads_the_return(tmp_path: Path) -> None:
 class Watching:
     """A watcher that says when the hub ended it."""
 
+    buffered_bytes = 0
+
     def __init__(self, identity_id: str) -> None:
         self.identity_id = identity_id
+        self.origin = Origin("c-1", Identity(identity_id, "tests", Role.WATCHER), "websocket", "127.0.0.1:5", 0)
         self.is_ended = asyncio.Event()
+
+    def figures(self) -> list[SubscriptionFigures]:
+        """No subscription."""
+        return []
 
     def tick(self) -> None:
         """Nothing to tell."""

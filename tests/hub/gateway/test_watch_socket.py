@@ -237,8 +237,9 @@ async def test_client_gets_every_tenth_over_a_real_socket() -> None:
         found = [reading.value for reading in await batch_of(world, watch, *frames)]
         await watch.close()
 
-    assert found == [float(k) for k in range(int(found[0]), 100, 10)]
-    assert found[0] < 10
+    first = int(found[0])
+    assert found == [float(k) for k in range(first, 100, 10)]
+    assert first < 10
 
 
 async def watch_with_cuts(port: int, is_done: Callable[[int], bool], rng: random.Random) -> list[tuple[int, int, Any]]:

@@ -1,8 +1,12 @@
 """How subscriptions stand, as operators see it: behind, messages, rate and conflated are what was sent and is owed."""
 
+from typing import Any
+
 from device_sdk.reading import ValueType
 from hub.live.figures import Pace, SubscriptionFigures
 from tests.support.live_world import NOW_NS, Client, World
+
+EXCLUDED: dict[str, Any] = {"not": ["*/debug"]}
 
 
 def figures(client: Client) -> SubscriptionFigures:
@@ -40,7 +44,7 @@ def test_figures_name_what_was_asked_for() -> None:
     """The patterns in normal form, and of a `latest` subscription its rate and how many readings were replaced."""
     world = World()
     world.add("d", "x")
-    client = Client(world, match=["d"], mode="latest", max_hz=2, **{"not": ["*/debug"]}).connect()
+    client = Client(world, match=["d"], mode="latest", max_hz=2, **EXCLUDED).connect()
     for k in range(5):
         world.record(1, NOW_NS + k, float(k))
     world.settle(0.5)

@@ -1,17 +1,26 @@
 """The live core: a tick that follows the load, rooms that come and go, the sweep, the end."""
 
+from hub.live.figures import Origin, SubscriptionFigures
 from hub.live.room import RoomKey
 from hub.live.rooms import MAX_TICK_S
+from hub.roles import Identity, Role
 from tests.support.live_world import NOW_NS, Client, World
 
 
 class FakeWatcher:
     """A connection that writes down what the core tells it."""
 
+    buffered_bytes = 0
+
     def __init__(self, identity_id: str) -> None:
         self.identity_id = identity_id
+        self.origin = Origin("c-1", Identity(identity_id, "tests", Role.WATCHER), "websocket", "127.0.0.1:5", 0)
         self.ticks = 0
         self.ends: list[tuple[int, int | None]] = []
+
+    def figures(self) -> list[SubscriptionFigures]:
+        """No subscription."""
+        return []
 
     def tick(self) -> None:
         """Count."""
