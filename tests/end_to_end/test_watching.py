@@ -6,7 +6,9 @@ import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from device_sdk.watch import WatchedReading
 from simulators.proxy import Delay, FaultProxy
 from tests.end_to_end.conftest import enrol
 from tests.support.hub_process import HubProcess
+from tests.support.live_world import decode
 
 pytestmark = pytest.mark.end_to_end
 
@@ -80,6 +83,66 @@ def test_hub_with_open_streams_stops_quickly(hub: HubProcess) -> None:
 
     assert took < 2
     assert b"event: bye\n" in text
+
+
+def test_hub_with_waiting_polls_stops_quickly(hub: HubProcess) -> None:
+    """Ctrl-C answers whoever waits, with when to come back, and ends in two seconds."""
+    cursor = hub.get("/v1/watch?wait=0s")["o"]
+    answers: list[Any] = []
+    polls = [
+        threading.Thread(target=lambda: answers.append(hub.get(f"/v1/watch?wait=50s&since={cursor}"))) for _ in range(3)
+    ]
+    for poll in polls:
+        poll.start()
+    time.sleep(0.5)
+
+    took = hub.stop()
+    for poll in polls:
+        poll.join(10)
+
+    assert took < 2
+    assert sorted(answer["messages"][-1]["retry_ms"] for answer in answers) == [0, 2, 4]
+    assert {answer["o"] for answer in answers} == {cursor}
+
+
+@pytest.mark.asyncio
+async def test_poller_sees_each_reading_once_through_two_kills(hub: HubProcess, tmp_path: Path) -> None:
+    """The hub is killed twice while a device records and a client polls, which forgets an answer now and then."""
+    token = enrol(hub, "d")["d"]
+    cursor = (await asyncio.to_thread(hub.get, "/v1/watch?wait=0s"))["o"]
+    seen: list[tuple[int, object]] = []
+
+    async def poll(cursor: str) -> None:
+        asked = 0
+        while len(seen) < READINGS:
+            asked += 1
+            try:
+                body = await asyncio.to_thread(hub.get, f"/v1/watch?match=d/n&wait=20s&since={cursor}")
+            except (OSError, HTTPException):
+                await asyncio.sleep(0.05)
+                continue
+            if asked % 5 == 0:
+                continue
+            names: dict[int, Any] = {}
+            for message in body["messages"]:
+                names |= {int(number): series for number, series in message.get("s", {}).items()}
+                if message["op"] == "data":
+                    seen.extend((time_ns, value) for _, time_ns, value in decode(message, names))
+            cursor = body["o"]
+
+    async with Device("d", hub.ws_url, token=token, spool=tmp_path / "spool") as device:
+        polling = asyncio.create_task(poll(cursor))
+        for n in range(READINGS):
+            device.record({"n": n}, time=START_NS + n)
+            if n in (200, 400):
+                hub.kill()
+                await asyncio.to_thread(hub.start)
+            await asyncio.sleep(0.002)
+        await device.flush_async(30)
+        async with asyncio.timeout(30):
+            await polling
+
+    assert seen == [(START_NS + n, n) for n in range(READINGS)]
 
 
 @pytest.mark.asyncio

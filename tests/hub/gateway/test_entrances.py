@@ -296,8 +296,9 @@ async def test_every_watch_message_with_every_pattern(hub: Hub, match: str, name
             assert socket.messages[0]["namespace"] == namespace
             assert shown(hub, socket) == seen_by(hub, namespace, match, pattern)
             socket.leave()
-            async with EventStream(make_app(hub), token, f"match={pattern}") as events:
-                assert events.status == (200 if is_seen else 403)
+            for query in (f"match={pattern}", f"match={pattern}&wait=0s"):
+                async with EventStream(make_app(hub), token, query) as events:
+                    assert events.status == (200 if is_seen else 403)
 
 
 async def every_message(socket: Socket, pattern: str, is_seen: bool) -> dict[str, str]:

@@ -160,7 +160,7 @@ async def said(is_met: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("match", SCOPES)
 @pytest.mark.parametrize("namespace", NAMESPACES)
 async def test_watching_shows_what_is_granted_and_no_more(fleet: Fleet, namespace: str, match: str) -> None:
-    """Live and from each kind of `since`, both modes, by socket and event stream: the grant's series and data."""
+    """Live and from each kind of `since`, both modes, by socket, event stream and poll: the grant's series and data."""
     hub = fleet.hub
     token, app = asker(hub, namespace, match), make_app(hub)
     first = f"{hub.journal.run.id}.0"
@@ -190,6 +190,10 @@ async def test_watching_shows_what_is_granted_and_no_more(fleet: Fleet, namespac
         ids = {id_ for m in socket.messages if m["op"] == "data" for id_, *_ in m["u"]}
         shown = {(s.namespace, s.device, s.channel) for i, s in hub.registry.by_id.items() if i in ids}
         assert shown == series_of(granted(namespace, match))
+    for name, mode in streams:
+        query = str(httpx.QueryParams({"mode": mode, "wait": "0s", "since": begins[name] or first}))
+        async with EventStream(app, token, query) as poll:
+            assert marks_in(poll.text) == series_of(granted(namespace, match)), (name, mode)
     socket.leave()
 
 
@@ -249,10 +253,10 @@ async def test_presence_and_audit_count_the_own_namespace_alone(fleet: Fleet, na
 
 @pytest.mark.parametrize("namespace", NAMESPACES)
 async def test_errors_say_nothing_of_what_is_not_granted(fleet: Fleet, namespace: str) -> None:
-    """What exists elsewhere and what exists nowhere is refused in the same words, by socket, event stream and REST."""
+    """What exists elsewhere and what exists nowhere is refused in the same words, by socket, events, poll and REST."""
     hub = fleet.hub
     token, app = asker(hub, namespace, "mine-*"), make_app(hub)
-    answers: dict[str, set[str]] = {"socket": set(), "events": set(), "latest": set(), "edit": set()}
+    answers: dict[str, set[str]] = {"socket": set(), "events": set(), "poll": set(), "latest": set(), "edit": set()}
     editor = asker(hub, namespace, "mine-*", Role.OPERATOR)
     for device in (OTHERS, f"only-{other_than(namespace)}", "nowhere"):
         socket = Socket(hub, WATCH_PATH, token)
@@ -261,6 +265,8 @@ async def test_errors_say_nothing_of_what_is_not_granted(fleet: Fleet, namespace
         socket.leave()
         async with EventStream(app, token, f"match={device}") as stream:
             answers["events"].add(stream.text.replace(device, "X"))
+        async with EventStream(app, token, f"match={device}&wait=0s") as stream:
+            answers["poll"].add(stream.text.replace(device, "X"))
         async with http_client(app, token=editor) as client:
             answers["latest"].add((await client.get(f"/v1/latest?match={device}")).text.replace(device, "X"))
             edit = await client.patch(f"/v1/devices/{device}/metadata", json={"label": "Mine"})
