@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from hub.passwords import hash_password
 from hub.roles import Role
 from hub.tls import make_certificates
 from hub.users import USERS, Users
+from simulators.proxy import FaultProxy
 from tests.end_to_end.conftest import enrol
 from tests.support.hub_process import ROOT, HubProcess, wait_for
 from tests.support.live_world import decode
@@ -233,6 +235,31 @@ async def test_nothing_is_missed_or_doubled_when_hub_or_proxy_is_killed(
 
     for name, seen in watchers.seen.items():
         assert seen == [(START_NS + n, n) for n in range(600)], name
+
+
+async def test_nothing_is_missed_or_doubled_on_a_bad_line_to_the_proxy(
+    hub: HubProcess, proxy: ReverseProxy, device: Device
+) -> None:
+    """Watchers' connections are cut, reset, stalled, half closed, swallowed at random bytes: all resume by cursor."""
+    async with FaultProxy(("127.0.0.1", proxy.port), seed=7) as line:
+        beyond = copy(proxy)
+        beyond.port = line.port
+        watchers = await Watchers.begin(beyond, hub)
+        device.record({"n": 0}, time=START_NS)
+        await watchers.until(0)
+        async with line.chaos(7, 0.03):
+            for n in range(1, 1_000):
+                device.record({"n": n}, time=START_NS + n)
+                await asyncio.sleep(0.003)
+            await device.flush_async(30)
+        line.calm()
+        await watchers.until(999, 40)
+        await watchers.close()
+        struck = line.statistics().struck
+
+    assert struck > 20
+    for name, seen in watchers.seen.items():
+        assert seen == [(START_NS + n, n) for n in range(1_000)], name
 
 
 async def test_who_leaves_the_proxy_is_forgotten_by_the_hub(hub: HubProcess, proxy: ReverseProxy) -> None:

@@ -162,6 +162,25 @@ def test_answers_are_bounded_and_follow_each_other() -> None:
     assert poller.seen == [(1, NOW_NS + n, 0.123456) for n in range(20_000)]
 
 
+def test_an_answer_that_is_cut_short_says_how_far_it_looked() -> None:
+    """Much behind the cursor that does not match: an answer without a message, and without `live`, has moved on."""
+    world = make_world(ring_bytes=500)
+    for k in range(3_000):
+        world.publish(world.frame({1: [(NOW_NS + k * 100 + j, 0.123456) for j in range(20)]}))
+    world.record(2, NOW_NS, 2.0)
+    poller = Poller(world, "00000001.0", match=["d/y"])
+    poll = poller.begin()
+    for _ in range(4):
+        need = poll.step()
+        if not isinstance(need, bool):
+            world.serve(poll.reader, need)
+
+    assert poller.take(poll) == []
+    assert 0 < int(str(poller.cursor).split(".")[1]) < 3_000
+    assert ops(poller.poll()) == ["series", "data", "live"]
+    assert poller.seen == [(2, NOW_NS, 2.0)]
+
+
 def test_a_burst_fills_a_waiting_poll_and_no_more() -> None:
     """What a flush writes beyond the limit stays behind the cursor; the poll is not told that it lags."""
     world = make_world()
