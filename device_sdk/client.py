@@ -97,6 +97,11 @@ class Watch:
         """Whether everything older was received and new readings arrive as they are stored."""
         return self._subscription.is_live
 
+    @property
+    def series(self) -> list[tuple[str, str]]:
+        """Device and channel of all series that belong to the watch now, sorted: with a ``selector`` they change."""
+        return self._subscription.series()
+
     async def __aiter__(self) -> AsyncIterator[WatchedReading]:
         try:
             while True:
@@ -308,6 +313,7 @@ class Client:
         agg: str | None = None,
         every: int | None = None,
         exclude: Sequence[str] = (),
+        selector: str | None = None,
         on_reset: Callable[[ResetError], None] | None = None,
     ) -> Watch:
         """Return a `Watch` of the patterns (none = everything); it connects when it is looped over.
@@ -318,9 +324,12 @@ class Client:
                 ``sample``: one of ``every`` readings of each series.
             agg: ``minmax`` (mode ``latest``): the ``least`` and the ``greatest`` between two messages too: no spike is
                 lost.
+            selector: of what matches, only devices that it chooses as they are described at each moment:
+                ``site:north tag:tomatoes``; `Watch.series` says which belong now.
             on_reset: called instead of raising `ResetError`; the watch goes on from the hub's head.
         """
-        subscription = Subscription(match or ("**",), _time_text(since), mode, max_hz, exclude, agg=agg, every=every)
+        more = {"agg": agg, "every": every, "selector": selector}
+        subscription = Subscription(match or ("**",), _time_text(since), mode, max_hz, exclude, **more)
         return Watch(self, subscription, on_reset)
 
     def get(self, path: str, **parameters: object) -> dict[str, Any]:

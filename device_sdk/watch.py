@@ -113,6 +113,10 @@ class Subscription:
         if self._arrived is not None:
             self.cursor, self._arrived = self._arrived, None
 
+    def series(self) -> list[tuple[str, str]]:
+        """Return device and channel of all series that belong to the subscription now, sorted."""
+        return sorted((info["device"], info["channel"]) for info in self._series.values())
+
     def _apply(self, op: str, message: dict[str, Any]) -> list[WatchedReading]:
         match op:
             case "data":
@@ -120,7 +124,11 @@ class Subscription:
                 return self._readings(message)
             case "series":
                 self._series |= {int(number): series for number, series in message["s"].items()}
+                for number in message.get("gone", ()):
+                    self._series.pop(number, None)
             case "ok":
+                # All that belong are named again: some may have left while there was no connection.
+                self._series.clear()
                 self._arrived = str(message["from"])
                 self.taken()
             case "live":

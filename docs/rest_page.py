@@ -62,8 +62,8 @@ def rest() -> str:
         "## Routes\n", _overview(),
         *(_route(endpoint) for endpoint in ENDPOINTS),
         f"### `GET {WATCH_PATH}`\n\nWatch by server-sent events: verb `read`; parameters as the `sub` message below "
-        "(`match`, `not`, `since`, `mode`, `max_hz`, `agg`, `every`), `Last-Event-ID` goes before `since`. With `wait` "
-        f"(`0s` to `{MAX_WAIT_S:g}s`) it is a long poll instead: one answer in JSON, "
+        "(`match`, `not`, `selector`, `since`, `mode`, `max_hz`, `agg`, `every`), `Last-Event-ID` goes before `since`. "
+        f"With `wait` (`0s` to `{MAX_WAIT_S:g}s`) it is a long poll instead: one answer in JSON, "
         "see [watch.md](watch.md#by-long-poll).\n",
         "## Errors\n", _errors(),
         "## Close codes of WebSockets\n", _close_codes(),

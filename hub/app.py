@@ -59,6 +59,7 @@ from hub.retention import Policies, Retention
 from hub.revocations import CERTIFICATES, Revocations
 from hub.roles import Identity, Role, Verb
 from hub.rollout import Rollout
+from hub.selector import DeviceSelector
 from hub.session import DeviceSession
 from hub.sign_in import SignIn
 from hub.steady_clock import SteadyClock, known_span
@@ -180,9 +181,15 @@ class Hub:
         self.change_log.listen(entry_written)
         self.rollout = Rollout(files.enter_context(closing(States(data / "states.sqlite3"))), self.downlink)
         self.downlink.listen(self.rollout)
-        self.live = Live(self.journal, self.registry.by_id.values(), loop, newest=self.registry.latest)
+        self.live = self._make_live(loop)
         self.query = Query(self.registry, self.store)
         self._build_intakes(files)
+
+    def _make_live(self, loop: asyncio.AbstractEventLoop) -> Live:
+        def select(selector: str) -> DeviceSelector:
+            return DeviceSelector(selector, self.metadata.device)
+
+        return Live(self.journal, self.registry.by_id.values(), loop, newest=self.registry.latest, select=select)
 
     def _open_store(self, data: Path) -> Store:
         return open_as(data / READINGS, self.config.store, token=self.config.store_token.get_secret_value())
@@ -266,9 +273,11 @@ class Hub:
 
     def describe(self) -> None:
         """On the loop: bring what people set of channels to the registry and to watchers."""
-        changed = self.registry.describe(self.metadata.take_changes())
+        subjects = self.metadata.take_changes()
+        changed = self.registry.describe(subjects)
         if changed:
             self.live.add_series(changed)
+        self.live.decide_again(self.registry.series_of(subjects))
 
     def _upgrade_device(self, request: UpgradeRequest) -> Accept | Refuse:
         identity = identify(self, request.headers, None)

@@ -164,6 +164,11 @@ class Registry:
             series.described = self._described(SeriesKey(series.namespace, series.device, series.channel))
         return found
 
+    def series_of(self, subjects: Iterable[SeriesKey]) -> list[Series]:
+        """Return all series of those subjects that are devices: keys without a channel."""
+        devices = (self.devices.get((key.namespace, key.device)) for key in subjects if not key.channel)
+        return [series for state in devices if state is not None for series in state.channels.values()]
+
     def take_changes(self) -> list[Series]:
         """Return and forget the series that the next commit must carry."""
         changes = list(self._changed.values())

@@ -5,7 +5,7 @@ Owns: the grammar and the choice. Place: after `metadata` and `live.patterns`. P
 ``greenhouse-* site:north tag:tomatoes``: words are joined by "and", except names, of which one must fit.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from hub.description import DeviceDescription
 from hub.devices import natural_key
@@ -30,18 +30,31 @@ def devices_matching(
     Raises:
         BadRequestError: an empty selector, an unknown word before ``:``, a name that cannot be read.
     """
-    patterns, sites, tags = _parsed(selector)
-    wanted, allowed = _patterns(patterns or ["**"]), _patterns(granted)
+    chooses, allowed = DeviceSelector(selector, metadata.device), _patterns(granted)
     return sorted(
-        (
-            name
-            for name in set(names)
-            if wanted.matches(name, "*")
-            and allowed.matches(name, "*")
-            and all(is_chosen(metadata.device(namespace, name), site, tags) for site in sites or [None])
-        ),
-        key=natural_key,
+        (name for name in set(names) if chooses(namespace, name) and allowed.matches(name, "*")), key=natural_key
     )
+
+
+class DeviceSelector:
+    """A selector that was read once, to be asked for one device after another, and again when one is described.
+
+    Args:
+        selector: as of `devices_matching`, which says what it raises.
+        described: (namespace, device) → what people said of the device.
+    """
+
+    def __init__(self, selector: str, described: Callable[[str, str], DeviceDescription]) -> None:
+        patterns, self._sites, self._tags = _parsed(selector)
+        self._patterns = _patterns(patterns or ["**"])
+        self._described = described
+
+    def __call__(self, namespace: str, device: str) -> bool:
+        """Return whether the device is chosen, as it is described now."""
+        if not self._patterns.matches(device, "*"):
+            return False
+        description = self._described(namespace, device)
+        return all(is_chosen(description, site, self._tags) for site in self._sites or [None])
 
 
 def exact_names(selector: str) -> set[str] | None:

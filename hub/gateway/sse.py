@@ -159,7 +159,7 @@ def watch_events(
     headers: Headers,
     peer: str = "",
 ) -> EventStreamResponse:
-    """Return the response of ``GET /v1/watch?match=…&not=…&since=…&mode=…&max_hz=…&agg=…&every=…``.
+    """Return the response of ``GET /v1/watch?match=…&not=…&selector=…&since=…&mode=…&max_hz=…&agg=…&every=…``.
 
     ``match`` may be repeated; absent = everything granted. ``Last-Event-ID`` goes before ``since``.
 
@@ -178,7 +178,7 @@ def watch_request(query: QueryParams, headers: Headers) -> Sub:
         BadRequestError: a parameter is wrong.
     """
     asked: dict[str, object] = {
-        name: query[name] for name in ("mode", "max_hz", "agg", "every", "since") if name in query
+        name: query[name] for name in ("mode", "max_hz", "agg", "every", "selector", "since") if name in query
     }
     asked |= {"op": "sub", "sub": "http", "match": query.getlist("match") or ["**"], "not": query.getlist("not")}
     if headers.get("last-event-id"):

@@ -22,6 +22,9 @@ With mode ``sample`` one of ``every`` readings of each series is sent. Which one
 the frame's number in its stream alone: the same for every watcher, after a reconnection and a restart too. Of a channel
 that is in each frame it is every n-th exactly, 16 times; then another of the n. History (``since`` a time) and the
 newest values (``last``) are sent whole in every mode.
+With a ``selector`` membership follows what is said of devices: a series whose device gains the tag comes with a
+``series`` message and its data from then on; of one that loses it, ``{"op":"series","sub":"s1","s":{},"gone":[12]}``
+tells the id, and nothing of it comes until it is named again.
 Values are as they are shown: a channel's scale and offset are applied. A ``series`` message that comes again says what
 changed; where ``scale`` or ``offset`` (absent: 1 and 0) did, values from before are in the old one.
 """
@@ -127,9 +130,13 @@ def encode_extremes(extremes: Iterable[Extreme], cursor: str) -> list[Message]:
     return [_rows_message(rows, cursor, runs)] if rows else []
 
 
-def encode_series(series: Iterable[Series]) -> bytes:
-    """Return the tail of a ``series`` message: what clients need to name and decode the ids in ``data``."""
-    return b'"s":' + orjson.dumps({str(s.id): _series_object(s) for s in series}) + b"}"
+def encode_series(series: Iterable[Series], gone: Sequence[int] = ()) -> bytes:
+    """Return the tail of a ``series`` message: what clients need to name and decode the ids in ``data``.
+
+    ``gone``: ids of which no more will come, until they are named again.
+    """
+    told = b'"s":' + orjson.dumps({str(s.id): _series_object(s) for s in series})
+    return told + (b',"gone":%s}' % orjson.dumps(gone) if gone else b"}")
 
 
 def scaled(series: Series, values: Sequence[Value]) -> Sequence[Value]:

@@ -43,12 +43,15 @@ class Sub(_Message):
 
     ``agg`` (mode ``latest``): the least and the greatest reading between two messages too, so that no spike is lost.
     ``every`` (mode ``sample``): one of so many readings of each series.
+    ``selector``: of what matches, only the devices that it chooses by name, site and tag (``site:north tag:tomatoes``),
+    as they are described at each moment.
     """
 
     op: Literal["sub"]
     sub: Name
     match: Annotated[list[PatternText], Field(min_length=1, max_length=MAX_PATTERNS)]
     exclude: Annotated[list[PatternText], Field(alias="not", max_length=MAX_PATTERNS)] = []
+    selector: Annotated[str, Field(min_length=1)] | None = None
     since: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     mode: Literal["lossless", "latest", "sample"] = "lossless"
     max_hz: Rate = DEFAULT_HZ

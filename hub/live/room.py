@@ -11,11 +11,12 @@ There is no queue anywhere.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from device_sdk.reading import Value
+from hub.errors import BadRequestError
 from hub.live.cursor import RunTable
 from hub.live.encode import Message, encode_frames, encode_series, encode_values, scaled_rows
 from hub.live.patterns import PatternSet
@@ -38,6 +39,7 @@ class RoomKey(NamedTuple):
     """What makes two subscriptions share a room: patterns in normal form, and the rate (None = lossless).
 
     ``has_extremes``: least and greatest readings too (``agg:"minmax"``). ``every``: one of so many (mode ``sample``).
+    ``selector``: of which devices, by name, site and tag, its words in order.
     """
 
     namespace: str
@@ -47,6 +49,15 @@ class RoomKey(NamedTuple):
     max_hz: float | None = None
     has_extremes: bool = False
     every: int = 1
+    selector: str | None = None
+
+
+# Selector text → whether a device of a namespace is chosen as it is described now; raises `BadRequestError`.
+Select = Callable[[str], Callable[[str, str], bool]]
+
+
+def _no_selectors(_: str) -> Callable[[str, str], bool]:
+    raise BadRequestError("nothing is known here of sites and tags")
 
 
 class Newest(Protocol):
@@ -140,6 +151,7 @@ class Sources:
     cache: ChunkCache
     start_head: int
     deliveries: int = 0
+    select: Select = _no_selectors
 
 
 class Room:
@@ -149,7 +161,8 @@ class Room:
     listener keeps only how far in it was told. A series that changed is
     listed again. ``generation`` grows when the list was rewritten: listeners
     then start over. ``redrawn`` grows when a member changed: what was encoded
-    before may have its old scale.
+    before may have its old scale. A number in the catalog is the id of a
+    series that belonged and does so no more.
     """
 
     def __init__(self, number: int, key: RoomKey, sources: Sources) -> None:
@@ -161,7 +174,7 @@ class Room:
         self.live: dict[Listener, None] = {}
         self.listeners = 0
         self.members: dict[int, Series] = {}
-        self.catalog: list[Series] = []
+        self.catalog: list[Series | int] = []
         self.generation = 0
         self.redrawn = 0
         self.due: float | None = None
@@ -170,7 +183,9 @@ class Room:
         self._sources = sources
         self._wanted = PatternSet(key.match, key.exclude)
         self._granted = PatternSet(key.granted)
+        self._chooses = None if key.selector is None else sources.select(key.selector)
         self._announced = 0
+        self._kept = 0
 
     def advance(self, now: float) -> None:
         """Send live listeners what was committed since the last call; set ``due`` when some of it must wait."""
@@ -185,14 +200,24 @@ class Room:
         belonging = [s for s in series if s.id in self.members or self._belongs(s)]
         if any(s.id in self.members for s in belonging):
             # Encoded with the scale that held: what is read from now on has the new one.
-            self._sources.cache.drop(self._number)
-            self.redrawn += 1
+            self._redraw()
         self.catalog += belonging
         self.members.update((s.id, s) for s in belonging)
-        if len(self.catalog) > 2 * len(self.members) + SERIES_PER_MESSAGE:
-            self.catalog = list({s.id: s for s in self.catalog}.values())
-            self.generation += 1
-            self._announced = 0
+        self._shorten()
+
+    def decide_again(self, series: Sequence[Series]) -> None:
+        """Decide membership anew of series whose device was described: some come, some go."""
+        if self._chooses is None:
+            return
+        gone = [s.id for s in series if s.id in self.members and not self._belongs(s)]
+        come = [s for s in series if s.id not in self.members and self._belongs(s)]
+        if gone or come:
+            # Who is behind gets what belongs at the moment of sending.
+            self._redraw()
+        for number in gone:
+            del self.members[number]
+        self.catalog += gone
+        self.add(come)
 
     def join(self, listener: Listener) -> None:
         """Make a listener live: it was told the whole catalog and has received everything up to the head."""
@@ -212,7 +237,11 @@ class Room:
     def announcement(self, begin: int) -> tuple[bytes | None, int]:
         """Return a ``series`` tail for the catalog from ``begin`` on (None: nothing to tell), and where it ends."""
         part = self.catalog[begin : begin + SERIES_PER_MESSAGE]
-        return (encode_series(part) if part else None), begin + len(part)
+        # Of a series that comes and goes its last state is told.
+        told = {entry if isinstance(entry, int) else entry.id: entry for entry in part}
+        series = [entry for entry in told.values() if not isinstance(entry, int)]
+        gone = [entry for entry in told.values() if isinstance(entry, int)]
+        return (encode_series(series, gone) if part else None), begin + len(part)
 
     def newest_values(self, after: int | None = None) -> list[tuple[int, int, Value]]:
         """Return (series, time_ns, value shown) of members, newest by event time; ``after``: only what came behind."""
@@ -228,7 +257,21 @@ class Room:
             series.namespace == self.key.namespace
             and self._wanted.matches(series.device, series.channel)
             and self._granted.matches(series.device, series.channel)
+            and (self._chooses is None or self._chooses(series.namespace, series.device))
         )
+
+    def _redraw(self) -> None:
+        self._sources.cache.drop(self._number)
+        self.redrawn += 1
+
+    def _shorten(self) -> None:
+        if len(self.catalog) > 2 * max(len(self.members), self._kept) + SERIES_PER_MESSAGE:
+            self.catalog = list(
+                {entry if isinstance(entry, int) else entry.id: entry for entry in self.catalog}.values()
+            )
+            self._kept = len(self.catalog)
+            self.generation += 1
+            self._announced = 0
 
     def _announce_new(self) -> None:
         """Tell live listeners about series they do not know; always before the data that uses them."""
@@ -366,7 +409,7 @@ class LatestRoom(Room):
 
     def _send(self, now: float) -> None:
         newest = self._sources.newest
-        found = [(i, newest[i]) for i in self._changed if i in newest]
+        found = [(i, newest[i]) for i in self._changed if i in newest and i in self.members]
         # A late reading does not change what is newest: nothing to say about that series.
         rows = ((i, n.time_ns, n.value) for i, n in found if n.offset > self.head)
         values = list(scaled_rows(rows, self.members))

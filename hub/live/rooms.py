@@ -16,7 +16,7 @@ from hub.live.cursor import RunTable
 from hub.live.extremes import ExtremesRoom
 from hub.live.figures import Origin, SubscriptionFigures
 from hub.live.ring import RING_BYTES, Ring
-from hub.live.room import ChunkCache, LatestRoom, LosslessRoom, Newest, Room, RoomKey, Sources
+from hub.live.room import ChunkCache, LatestRoom, LosslessRoom, Newest, Room, RoomKey, Select, Sources
 from hub.live.sample import SampleRoom
 from hub.model import Frame, Series
 
@@ -96,6 +96,7 @@ class Live:
         scheduler: the event loop.
         newest: series id → newest reading by event time, kept by the registry before frames are published here.
         ring_bytes: memory for decoded frames.
+        select: selector text → whether a device is chosen; `decide_again` must follow when the answer may change.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Live:
         *,
         newest: Mapping[int, Newest],
         ring_bytes: int = RING_BYTES,
+        select: Select | None = None,
     ) -> None:
         self.journal = journal
         self.runs = RunTable(journal.runs())
@@ -114,6 +116,8 @@ class Live:
         self._series = {s.id: s for s in series}
         self._scheduler = scheduler
         self._sources = Sources(self.ring, self.runs, newest, ChunkCache(), journal.head)
+        if select is not None:
+            self._sources.select = select
         self._rooms: dict[RoomKey, Room] = {}
         # Rooms without a listener, the longest left first, and when they end.
         self._kept: dict[RoomKey, float] = {}
@@ -151,6 +155,13 @@ class Live:
             room.add(series)
         if self._rooms:
             # What changed by hand is told now, not with the next reading of an hourly sensor.
+            self._schedule(self._next_at)
+
+    def decide_again(self, series: Sequence[Series]) -> None:
+        """Take series of devices that were described otherwise: they may belong to other rooms from now on."""
+        for room in self._rooms.values():
+            room.decide_again(series)
+        if self._rooms and series:
             self._schedule(self._next_at)
 
     def enter_room(self, key: RoomKey) -> Room:

@@ -192,7 +192,9 @@ class Subscription:
     def _write_rows(self, rows: Sequence[Row]) -> None:
         runs, offset = self._live.runs, self._offset
         written = 0
-        shown = [Row(*row) for row in scaled_rows((row[:3] for row in rows), self._room.members)]
+        members = self._room.members
+        # While a page was read a series may have lost what it was selected by.
+        shown = [Row(*row) for row in scaled_rows((row[:3] for row in rows if row.series in members), members)]
         for message in encode_rows(shown, lambda time_ns: runs.history_cursor(offset, time_ns)):
             self.outlet.write(self.outlet.wrap("data", message.tail, message.cursor))
             self._messages += 1

@@ -335,5 +335,6 @@ def room_key(message: messages.Sub, namespace: str, granted: Sequence[str]) -> t
         raise ForbiddenError(f"this credential may see {', '.join(granted)[:100]}, nothing of what was asked for{hint}")
     allowed, _ = PatternSet(granted).key()
     rate = message.max_hz if message.mode == "latest" else None
-    key = RoomKey(namespace, match, exclude, allowed, rate, message.agg is not None, message.every or 1)
+    selector = None if message.selector is None else " ".join(sorted(set(message.selector.split())))
+    key = RoomKey(namespace, match, exclude, allowed, rate, message.agg is not None, message.every or 1, selector)
     return key, yes, no

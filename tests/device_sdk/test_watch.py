@@ -64,6 +64,18 @@ def test_least_and_greatest_are_marked() -> None:
     ]  # fmt: skip
 
 
+def test_series_come_and_go() -> None:
+    """What belongs is what was named and is not gone; a new connection names all again."""
+    subscription = Subscription(["**"], selector="tag:t")
+    assert json.loads(subscription.request())["selector"] == "tag:t"
+
+    feed(subscription, SERIES, {"op": "series", "sub": "s1", "s": {}, "gone": [2, 99]})
+    assert subscription.series() == [("pump-1", "flow"), ("pump-1", "state")]
+    feed(subscription, {"op": "ok", "sub": "s1", "from": "r.5"})
+
+    assert subscription.series() == []
+
+
 def test_cursor_moves_only_when_readings_were_taken() -> None:
     """Between receiving and taking, a new connection would ask for the same readings again."""
     subscription = Subscription(["**"], since="-15m")

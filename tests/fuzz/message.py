@@ -54,6 +54,12 @@ def watcher_message(random: Random, number: int) -> bytes:
         {"op": "sub", "sub": "c", "match": ["healthy-1/**"], "since": f"{random.getrandbits(32):08x}.{number}"},
         {"op": "sub", "sub": "m", "match": ["**"], "since": "last", "mode": "latest", "max_hz": 2, "agg": "minmax"},
         {"op": "sub", "sub": "n", "match": ["**"], "mode": "sample", "every": 1 + number % 7},
+        {
+            "op": "sub",
+            "sub": "t",
+            "match": ["**"],
+            "selector": random.choice(["site:north", "tag:a healthy-*", "x:y", " "]),
+        },
         {"op": "set", "sub": f"s{number % 5}", "max_hz": 2.5},
         {"op": "unsub", "sub": f"s{number % 5}"},
     )

@@ -21,6 +21,7 @@ from hub.errors import DiskFailedError, UnavailableError
 from hub.importing.intake import Sent
 from hub.journal.sqlite import SqliteJournal
 from hub.live.figures import Origin, SubscriptionFigures
+from hub.live.room import RoomKey
 from hub.metadata import Edit, Metadata
 from hub.model import SeriesKey, StreamKey
 from hub.renewal import mark_suspect
@@ -325,6 +326,26 @@ async def test_metadata_of_another_process_is_seen(tmp_path: Path) -> None:
 
     async with Hub(Config(data=tmp_path / "data")) as hub:
         assert hub.registry.by_key[key].effective().scale == 10
+
+
+async def test_tag_of_another_process_moves_a_device_into_a_watch(tmp_path: Path) -> None:
+    """A room of a selector has the device from then on, and no more when the tag is taken from it."""
+    device, room_key = SeriesKey("default", "d", ""), RoomKey("default", ("*/*",), (), ("*/*",), selector="tag:t")
+    async with Hub(Config(data=tmp_path / "data")) as hub:
+        speak(hub, 1, [1.5])
+        await stored(hub, 1)
+        room = hub.live.enter_room(room_key)
+        seen = [sorted(room.members)]
+        with closing(Metadata(tmp_path / "data" / "metadata.sqlite3")) as other:
+            for tags in (["t", "u"], ["u"]):
+                other.change(Edit(device, {"tags": tags}), "somebody")
+                async with asyncio.timeout(WAIT_S):
+                    while sorted(room.members) == seen[-1]:  # noqa: ASYNC110 - another process writes no event
+                        await asyncio.sleep(0.02)
+                seen.append(sorted(room.members))
+        hub.live.leave_room(room)
+
+    assert seen == [[], [1], []]
 
 
 async def test_a_hub_starts_on_a_store_older_than_its_journal_reaches_back(tmp_path: Path) -> None:

@@ -55,6 +55,17 @@ def test_declare_refuses_bad_names_and_more_than_the_limit() -> None:
     assert refused == ["../x", "c200", "c201"]
 
 
+def test_series_of_devices_that_were_described() -> None:
+    """Of a subject that is a device all its series; a channel, and a device that never came, have none."""
+    registry = registry_with_x()
+    registry.declare("default", "d", [Channel("y")])
+    registry.declare("default", "e", [Channel("x")])
+
+    found = registry.series_of([SeriesKey("default", "d", ""), SeriesKey("default", "e", "x"), SeriesKey("n", "d", "")])
+
+    assert [(s.device, s.channel) for s in found] == [("d", "x"), ("d", "y")]
+
+
 def test_latest_is_the_newest_by_event_time() -> None:
     """A late reading never replaces a newer one, whatever the order within or between frames."""
     registry = registry_with_x()

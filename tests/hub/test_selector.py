@@ -9,7 +9,7 @@ import pytest
 from hub.errors import BadRequestError
 from hub.metadata import Edit, Metadata
 from hub.model import SeriesKey
-from hub.selector import devices_matching, exact_names
+from hub.selector import DeviceSelector, devices_matching, exact_names
 
 NAMES = ("pump-10", "pump-2", "oven-1")
 
@@ -39,6 +39,18 @@ def metadata(tmp_path: Path) -> Iterator[Metadata]:
 def test_selector_chooses(metadata: Metadata, selector: str, chosen: list[str]) -> None:
     """Words are joined by "and", names by "or"; the order is natural; other namespaces do not count."""
     assert devices_matching(selector, "default", metadata, NAMES) == chosen
+
+
+def test_selector_is_asked_again_after_an_edit(metadata: Metadata) -> None:
+    """Read once, it answers as a device is described at the moment."""
+    chooses = DeviceSelector("tag:water site:north", metadata.device)
+    before = [chooses("default", name) for name in NAMES]
+
+    metadata.change(Edit(SeriesKey("default", "pump-10", ""), {"site": "north"}), "test")
+
+    assert before == [False, True, False]
+    assert [chooses("default", name) for name in NAMES] == [True, True, False]
+    assert chooses("other", "oven-1")
 
 
 def test_only_granted_devices_are_chosen(metadata: Metadata) -> None:

@@ -39,6 +39,7 @@ from hub.replay import Replays
 from hub.retention import Policies, Retention
 from hub.revocations import CERTIFICATES, Revocations
 from hub.rollout import Rollout
+from hub.selector import DeviceSelector
 from hub.session import DeviceSession
 from hub.sign_in import SignIn
 from hub.store.embedded import EmbeddedStore
@@ -113,7 +114,10 @@ class HubParts:
             self.streams, self.registry, self.journal.find_marks, self.store_frames, lambda: True, time.time_ns
         )
         self.grants = Grants((), _no_hook)
-        self.live = Live(self.journal, (), NeverScheduler(), newest=self.registry.latest)
+        self.live = Live(
+            self.journal, (), NeverScheduler(), newest=self.registry.latest,
+            select=lambda selector: DeviceSelector(selector, self.metadata.device),
+        )  # fmt: skip
         self.claim_attempts = Attempts()
         self.rollout = Rollout(States(folder / "states.sqlite3"), self.downlink)
         self.downlink.listen(self.rollout)
@@ -169,7 +173,9 @@ class HubParts:
 
     def describe(self) -> None:
         """Bring what people set to the registry and to watchers."""
-        self.live.add_series(self.registry.describe(self.metadata.take_changes()))
+        subjects = self.metadata.take_changes()
+        self.live.add_series(self.registry.describe(subjects))
+        self.live.decide_again(self.registry.series_of(subjects))
 
     def pause(self, seconds: float) -> None:
         """Nothing else wants the disk."""

@@ -11,6 +11,7 @@ import orjson
 
 from device_sdk.columns import encode_batch, to_columns
 from device_sdk.reading import Reading, Value, ValueType
+from hub.description import NO_DEVICE_DESCRIPTION, DeviceDescription
 from hub.devices import Latest
 from hub.errors import ExpiredError
 from hub.gateway.frames import text_frame
@@ -19,6 +20,7 @@ from hub.live.subscription import HistoryPage, Need, Subscription
 from hub.live.watch import WatchSession
 from hub.model import Frame, Kind, Series, SeriesColumn, StreamKey
 from hub.query import parse_time
+from hub.selector import DeviceSelector
 from tests.support.fake_connection import FakeConnection
 from tests.support.manual_scheduler import ManualScheduler
 from tests.support.memory_journal import MemoryJournal
@@ -39,6 +41,7 @@ class World:
         self.journal = MemoryJournal()
         self.series: dict[int, Series] = {}
         self.newest: dict[int, Latest] = {}
+        self.descriptions: dict[tuple[str, str], DeviceDescription] = {}
         self.store = MemoryStore()
         self.expected: list[tuple[int, int, Value, int]] = []
         self._ring_bytes = ring_bytes
@@ -51,6 +54,12 @@ class World:
         self.series[series.id] = series
         self.live.add_series([series])
         return series
+
+    def describe(self, device: str, *tags: str, site: str | None = None, namespace: str = "default") -> None:
+        """Say of a device where it is and which tags it has, as the hub does after an edit; flushes come with time."""
+        self.descriptions[namespace, device] = DeviceDescription(site=site, tags=tags)
+        of_device = [s for s in self.series.values() if (s.namespace, s.device) == (namespace, device)]
+        self.live.decide_again(of_device)
 
     def rows(self) -> dict[tuple[int, int], Value]:
         """Return what must be stored: (series, time_ns) → value."""
@@ -114,7 +123,13 @@ class World:
             subscription.supply_frames(frames)
 
     def _make_live(self) -> Live:
-        return Live(self.journal, self.series.values(), self._loop, newest=self.newest, ring_bytes=self._ring_bytes)
+        return Live(
+            self.journal, self.series.values(), self._loop, newest=self.newest, ring_bytes=self._ring_bytes,
+            select=lambda selector: DeviceSelector(selector, self._described),
+        )  # fmt: skip
+
+    def _described(self, namespace: str, device: str) -> DeviceDescription:
+        return self.descriptions.get((namespace, device), NO_DEVICE_DESCRIPTION)
 
 
 class StoreInStep:

@@ -151,6 +151,26 @@ async def test_sampled_readings_go_on_after_the_last_event_id() -> None:
 
 
 @pytest.mark.asyncio
+async def test_series_that_loses_its_tag_is_gone() -> None:
+    """`selector=tag:t`: `series` events say what comes and what goes; one that cannot be read is refused."""
+    world = make_world()
+    world.describe("d", "t")
+    response = respond(world, "match=**&selector=tag:t")
+    events = response.stream.events()
+    first = await take(events, "live")
+
+    world.describe("d")
+    (gone,) = await take(events, "series")
+
+    assert [list(e["s"]) for e in first if e.name == "series"] == [["1"]]
+    assert (gone["s"], gone["gone"]) == ({}, [1])
+    response.stream.close()
+    with pytest.raises(BadRequestError, match="colour:red"):
+        respond(world, "selector=colour:red")
+    assert world.live.statistics().watchers == 0
+
+
+@pytest.mark.asyncio
 async def test_unknown_cursor_is_a_reset_event_with_the_head_as_id() -> None:
     """After a reset the browser's next reconnect continues from the head it was told."""
     world = make_world()

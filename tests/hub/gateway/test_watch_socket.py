@@ -242,6 +242,27 @@ async def test_client_gets_every_tenth_over_a_real_socket() -> None:
     assert first < 10
 
 
+@pytest.mark.asyncio
+async def test_client_follows_a_tag_over_a_real_socket() -> None:
+    """The SDK's `watch(selector="tag:t")`: a device that gains the tag is in it, one that loses it is not."""
+    world = make_world()
+    world.add("e", "x")
+    world.describe("d", "t")
+
+    async with serving(ws=make_protocol(Door(world))) as port, asyncio.timeout(10):
+        watch = Client(f"http://127.0.0.1:{port}").watch("*/x", selector="tag:t")
+        found = await batch_of(world, watch, world.frame({1: [(NOW_NS, 1.0)]}), world.frame({2: [(NOW_NS, 2.0)]}))
+        before = watch.series
+        world.describe("d")
+        world.describe("e", "t")
+        world.publish(world.frame({1: [(NOW_NS + 1, 1.1)]}), world.frame({2: [(NOW_NS + 1, 2.1)]}))
+        found += await watch.batch()
+        await watch.close()
+
+    assert [(r.device, r.value) for r in found] == [("d", 1.0), ("e", 2.1)]
+    assert (before, watch.series) == ([("d", "x")], [("e", "x")])
+
+
 async def watch_with_cuts(port: int, is_done: Callable[[int], bool], rng: random.Random) -> list[tuple[int, int, Any]]:
     """Watch over a real socket, cut it after a random number of messages, resume by cursor, until done."""
     cursor = "00000001.0"

@@ -107,6 +107,158 @@ def test_last_cut_off_before_live_starts_over_without_a_gap() -> None:
     assert client.readings == [(1, NOW_NS, 1.0), (1, NOW_NS + 2, 3.0), (1, NOW_NS + 1, 2.0), (1, NOW_NS + 2, 3.0)]
 
 
+def selecting(*, tagged: bool = True, **world: Any) -> World:
+    """Return a hub with devices a (tag t) and b (no tag), one channel each."""
+    made = World(**world)
+    made.add("a", "x")
+    made.add("b", "x")
+    if tagged:
+        made.describe("a", "t", site="north")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("selector", "seen"),
+    [("tag:t", [1]), ("site:north tag:t", [1]), ("site:south", []), ("b", [2]), ("*", [1, 2]), ("b tag:t", [])],
+)
+def test_selector_chooses_devices_as_elsewhere(selector: str, seen: list[int]) -> None:
+    """By name, site and tag; beside the patterns, which choose channels too."""
+    world = selecting()
+    client = Client(world, match=["*/x"], selector=selector).connect()
+
+    world.record(1, NOW_NS, 1.0)
+    world.record(2, NOW_NS, 2.0)
+    client.receive()
+
+    assert [number for number, _, _ in client.readings] == seen
+
+
+@pytest.mark.parametrize("selector", ["colour:red", "  ", "a/b/c", "x" * 3000])
+def test_selector_that_cannot_be_read_is_an_error(selector: str) -> None:
+    """And leaves nothing behind: the name can be used again."""
+    world = selecting()
+    client = Client(world, selector=selector).connect()
+    client.say({"op": "sub", "id": 2, "sub": "s1", "match": ["**"]})
+    client.run()
+
+    assert [m["op"] for m in client.receive()] == ["error", "ok", "series", "live"]
+    assert world.live.statistics().rooms == 1
+
+
+def test_order_of_words_makes_no_other_room() -> None:
+    """Who asks the same shares."""
+    world = selecting()
+    for selector in ("tag:t site:north", "site:north  tag:t tag:t"):
+        Client(world, selector=selector).connect()
+
+    assert world.live.statistics().rooms == 1
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"mode": "latest", "max_hz": 50}, {"mode": "latest", "max_hz": 50, "agg": "minmax"}]
+)
+def test_series_comes_and_goes_with_the_tag(how: dict[str, Any]) -> None:
+    """Gained: `series`, then its data. Lost: `gone`, and nothing of it, also of what was on its way; and back again."""
+    world = selecting()
+    client = Client(world, selector="tag:t", **how).connect()
+    world.record(2, NOW_NS, 2.0)
+    client.receive()
+
+    world.describe("b", "t")
+    world.settle()
+    world.record(2, NOW_NS + 1, 2.1)
+    client.receive()
+    world.settle()
+    assert client.readings == [(2, NOW_NS + 1, 2.1)]
+    world.publish(world.frame({1: [(NOW_NS + 2, 1.0)]}))
+    world.describe("a", "other")
+    world.record(1, NOW_NS + 3, 1.1)
+    world.record(2, NOW_NS + 4, 2.2)
+    world.describe("a", "t")
+    world.record(1, NOW_NS + 5, 1.2)
+    client.receive()
+
+    assert client.readings[1:] == [(2, NOW_NS + 4, 2.2), (1, NOW_NS + 5, 1.2)]
+    told = [(sorted(m["s"]), m.get("gone")) for m in client.messages if m["op"] == "series"]
+    assert told == [(["1"], None), (["2"], None), ([], [1]), (["1"], None)]
+
+
+def test_described_again_without_effect_says_nothing() -> None:
+    """Another tag, or the same once more, is no news for a watcher; nor is anything for one without a selector."""
+    world = selecting()
+    chosen, all_of_it = Client(world, selector="tag:t").connect(), Client(world).connect()
+    chosen.receive()
+    all_of_it.receive()
+
+    world.describe("a", "t", "u")
+    world.describe("b", "u")
+    world.settle()
+
+    assert chosen.receive() == all_of_it.receive() == []
+
+
+def test_who_is_behind_gets_what_belongs_when_it_is_sent() -> None:
+    """A watcher that reads the journal: from the moment of the change on pages hold the one and not the other."""
+    world = selecting(ring_bytes=2_000)
+    client = Client(world, selector="tag:t", since="00000001.0")
+    for k in range(3000):
+        world.publish(world.frame({1: [(NOW_NS + k, 1.0)], 2: [(NOW_NS + k, 2.0)]}))
+    client.connect(run=False)
+    for _ in range(4):
+        need = client.session.step()
+        if not isinstance(need, bool):
+            world.serve(client.session.reader, need)
+
+    world.describe("a")
+    world.describe("b", "t")
+    client.run()
+    client.receive()
+
+    ops = [(m["op"], m.get("gone")) for m in client.messages]
+    changed = ops.index(("series", [1]))
+    before, after = client.messages[:changed], client.messages[changed + 1 :]
+    assert {row[0] for m in before for row in m.get("u", ())} == {1}
+    assert {row[0] for m in after for row in m.get("u", ())} == {2}
+    assert client.messages[changed]["s"].keys() == {"2"}
+
+
+def test_history_of_a_series_that_leaves_while_it_is_read() -> None:
+    """A page that comes from the store after the change holds nothing of it."""
+    world = selecting(tagged=False)
+    world.describe("a", "t")
+    world.describe("b", "t")
+    for k in range(10):
+        world.record(1, NOW_NS - S + k, 1.0)
+        world.record(2, NOW_NS - S + k, 2.0)
+    client = Client(world, selector="tag:t", since="-5s").connect(run=False)
+    while not isinstance(need := client.session.step(), HistoryPage):
+        pass
+    world.serve(client.session.reader, need)
+
+    world.describe("a")
+    client.run()
+    client.receive()
+
+    assert client.readings == [(2, NOW_NS - S + k, 2.0) for k in range(10)]
+    assert client.is_live
+
+
+def test_series_that_comes_and_goes_for_ever_costs_no_memory() -> None:
+    """The catalog is rewritten; a watcher that was behind all the while hears the last state."""
+    world = selecting()
+    client = Client(world, selector="tag:t").connect()
+    client.receive()
+    for _ in range(2000):
+        world.describe("a")
+        world.describe("a", "t")
+    world.settle()
+    client.run()
+
+    assert client.receive()[-1]["s"].keys() == {"1"}
+    (room,) = world.live._rooms.values()
+    assert len(room.catalog) < 600
+
+
 def test_stalled_watcher_is_bounded_told_and_complete() -> None:
     """A client that stops reading costs one write buffer; when it reads again it hears how far and gets everything."""
     world = World(ring_bytes=100_000)
