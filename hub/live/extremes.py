@@ -16,6 +16,7 @@ from hub.model import Frame, Series, SeriesColumn
 
 # (time_ns, value as it is stored)
 _Reading = tuple[int, Value]
+_NONE_LATE: dict[int, int] = {}
 
 
 class Extremes:
@@ -31,10 +32,10 @@ class Extremes:
     def add(self, frames: Sequence[Frame], members: Mapping[int, Series]) -> None:
         """Look at the readings of members."""
         for frame in frames:
-            edges = dict(frame.late)
+            late = dict(frame.late) if frame.late else _NONE_LATE
             for at, column in enumerate(frame.columns):
                 if column.series.id in members:
-                    self._add(frame, column, edges.get(at))
+                    self._add(frame, column, late.get(at))
 
     def rows(self, members: Mapping[int, Series]) -> Iterator[Extreme]:
         """Yield up to three rows a series, by time, with values as they are shown; the newest is the last of them."""
@@ -68,22 +69,19 @@ class Extremes:
             if not kept:
                 return
             times, values = [times[at] for at in kept], [values[at] for at in kept]
-        last = len(times) - 1
-        # Times ascend in nearly every frame. Of two at the same time the one that came last holds, as in the store.
-        at = last if times[last] == max(times) else max(range(len(times)), key=lambda k: (times[k], k))
-        newest = least = greatest = (t0 + times[at] * tick, values[at])
-        if last and not isinstance(values[0], str):
-            least_at, greatest_at = values.index(min(values)), values.index(max(values))
-            least = (t0 + times[least_at] * tick, values[least_at])
-            greatest = (t0 + times[greatest_at] * tick, values[greatest_at])
+        if len(times) == 1:
+            newest = least = greatest = (t0 + times[0] * tick, values[0])
+        else:
+            newest, least, greatest = _kept_of(t0, tick, times, values)
         known = self._kept.get(number)
         if known is not None:
             newest = newest if newest[0] >= known[2][0] else known[2]
             if isinstance(newest[1], str):
                 least = greatest = newest
             else:
-                least = min(known[0], least, key=_value)
-                greatest = max(known[1], greatest, key=_value)
+                # The values of a series are all texts or all numbers.
+                least = least if least[1] < known[0][1] else known[0]  # type: ignore[operator]
+                greatest = greatest if greatest[1] > known[1][1] else known[1]  # type: ignore[operator]
         self._kept[number] = (least, greatest, newest)
 
 
@@ -135,7 +133,13 @@ class ExtremesRoom(PagedRoom):
         return encode_extremes(extremes.rows(self.members), self._sources.runs.cursor(upto))
 
 
-def _value(reading: _Reading) -> float:
-    value = reading[1]
-    assert not isinstance(value, str), "texts have no order here"
-    return value
+def _kept_of(t0: int, tick: int, times: Sequence[int], values: Sequence[Value]) -> tuple[_Reading, _Reading, _Reading]:
+    """Return the newest, the least and the greatest reading of a column."""
+    last = len(times) - 1
+    # Times ascend in nearly every frame. Of two at the same time the one that came last holds, as in the store.
+    at = last if times[last] == max(times) else max(range(len(times)), key=lambda k: (times[k], k))
+    newest = (t0 + times[at] * tick, values[at])
+    if isinstance(values[0], str):
+        return newest, newest, newest
+    least, greatest = (values.index(of(values)) for of in (min, max))
+    return newest, (t0 + times[least] * tick, values[least]), (t0 + times[greatest] * tick, values[greatest])

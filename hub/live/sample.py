@@ -9,8 +9,9 @@ readings one by one, and of these every n-th is chosen. A channel that is only i
 always or never; therefore which of n it is changes after each `RUN` chosen ones.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from device_sdk.columns import Column
 from hub.live.encode import Message, encode_frames
@@ -33,34 +34,39 @@ class SampleRoom(LosslessRoom):
 
 def sampled(frame: Frame, members: Collection[int], every: int) -> Frame | None:
     """Return the frame with the chosen readings of members alone; None when there are none."""
-    edges = dict(frame.late)
     columns: list[SeriesColumn] = []
     late: list[tuple[int, int]] = []
     for at, of in enumerate(frame.columns):
         if of.series.id not in members:
             continue
-        picked = list(chosen(of.series.id, frame.seq, len(of.column.values), every))
+        picked = chosen(of.series.id, frame.seq, len(of.column.values), every)
         if not picked:
             continue
-        if at in edges:
-            late.append((len(columns), edges[at]))
+        late += [(len(columns), before_ns) for index, before_ns in frame.late if index == at]
         dt, values = of.column.dt, of.column.values
         column = Column(of.column.channel, [dt[k] for k in picked], [values[k] for k in picked])
         columns.append(SeriesColumn(of.series, column))
     return replace(frame, columns=tuple(columns), late=tuple(late)) if columns else None
 
 
-def chosen(series: int, seq: int, count: int, every: int) -> Iterator[int]:
-    """Yield which of the ``count`` readings that frame ``seq`` has of a series are chosen, ascending."""
+def chosen(series: int, seq: int, count: int, every: int) -> Sequence[int]:
+    """Return which of the ``count`` readings that frame ``seq`` has of a series are chosen, ascending."""
     first, span = seq * count, every * RUN
+    run = first // span
+    if first + count <= (run + 1) * span:
+        # Nearly every frame lies within one run.
+        return range((_place(series, run) - first) % every, count, every)
+    out: list[int] = []
     at = 0
     while at < count:
         run = (first + at) // span
         end = min(count, (run + 1) * span - first)
-        yield from range(at + (_place(series, run) - first - at) % every, end, every)
+        out += range(at + (_place(series, run) - first - at) % every, end, every)
         at = end
+    return out
 
 
+@lru_cache(maxsize=4096)
 def _place(series: int, run: int) -> int:
     """Return a number that looks drawn (the finalizer of SplitMix64), equal in every process."""
     x = (series * 0x9E3779B97F4A7C15 + run * 0xD1B54A32D192ED03) & _MASK

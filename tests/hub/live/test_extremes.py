@@ -1,5 +1,6 @@
 """Mode latest with `agg:"minmax"`: every spike is kept, whatever the rate, the reader's pace and the ring."""
 
+import random
 import tracemalloc
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 from device_sdk.reading import ValueType
 from hub.description import ChannelDescription
 from hub.live.extremes import Extremes
-from tests.support.live_world import NOW_NS, Client, World
+from hub.model import Frame
+from tests.support.live_world import NOW_NS, Client, World, decode
 
 S = 10**9
 
@@ -121,14 +123,14 @@ def test_late_readings_do_not_count(world: World) -> None:
     world.record(1, NOW_NS, 1.0)
     told(client)
 
-    backlog = world.frame({1: [(NOW_NS - 60 * S, 1000.0), (NOW_NS - 59 * S, 1001.0), (NOW_NS + 1, 2.0)]})
+    backlog = world.frame({1: [(NOW_NS - 60 * S, 1000.0), (NOW_NS - 10**7, 3.0), (NOW_NS + 1, 2.0)]})
     backlog.late = ((0, NOW_NS - 10**7),)
     only_late = world.frame({1: [(NOW_NS - 60 * S, 2000.0)]})
     only_late.late = ((0, NOW_NS - 10**7),)
     world.publish(backlog, only_late)
     world.settle(0.5)
 
-    assert told(client) == [[(2.0, "")]]
+    assert told(client) == [[(3.0, "+"), (2.0, "-")]]
 
 
 def test_newest_is_by_time_and_the_one_that_came_last() -> None:
@@ -239,3 +241,91 @@ def test_what_is_kept_does_not_grow_with_the_readings() -> None:
 
     assert extremes.seen == 10_100
     assert taken < 8_000
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_message_is_exact_through_stalls_and_cuts(seed: int) -> None:
+    """Between two cursors: the least, the greatest and the newest of exactly the readings that came there."""
+    rng = random.Random(seed)
+    world = World(ring_bytes=rng.choice([3_000, 1 << 24]))
+    for channel in "xyz":
+        world.add("d", channel)
+    client = watch(world)
+    client.high_water = 2_000
+
+    for turn in range(300):
+        world.publish(*[some_frame(world, rng) for _ in range(rng.randrange(4))])
+        world.settle(rng.choice([0.0, 0.02, 0.3]))
+        client.connection.is_stalled = rng.random() < 0.3
+        if not client.connection.is_stalled:
+            client.connection.drain()
+        client.run()
+        if turn == 150:
+            client.drop(rng.randrange(3))
+            world.restart("00000002")
+            client.connect()
+        if rng.random() < 0.1:
+            client.drop(rng.randrange(3))
+            client.connect()
+        client.receive()
+    client.connection.drain()
+    world.settle(1)
+    client.run()
+    client.receive()
+
+    before = 0
+    for message in client.messages:
+        if message["op"] == "data":
+            upto = offset_of(message["o"])
+            assert decoded(message, client) == expected(world, before, upto), f"seed {seed} at {message['o']}"
+        before = offset_of(message.get("o", message.get("from", f"x.{before}")))
+    assert before == world.journal.head
+
+
+def some_frame(world: World, rng: random.Random) -> Frame:
+    """Return a frame of some readings of some series, out of order, some of them late."""
+    channels = rng.sample((1, 2, 3), rng.randrange(1, 4))
+    frame = world.frame(
+        {
+            i: [(NOW_NS + rng.randrange(1000), float(rng.randrange(50))) for _ in range(rng.randrange(1, 6))]
+            for i in channels
+        }
+    )
+    if rng.random() < 0.2:
+        frame.late = ((rng.randrange(len(frame.columns)), NOW_NS + rng.randrange(1000)),)
+    return frame
+
+
+def offset_of(cursor: str) -> int:
+    """Return the offset in a cursor."""
+    return int(cursor.split(".")[1])
+
+
+def decoded(message: dict[str, Any], client: Client) -> dict[int, tuple[float, float, tuple[int, float]]]:
+    """Return series → (least, greatest, newest reading) as a client reads them off a message."""
+    out: dict[int, tuple[float, float, tuple[int, float]]] = {}
+    marks = rows(message)
+    for (number, time_ns, _), (value, mark) in zip(decode(message, client.names), marks, strict=True):
+        low, high, _ = out.get(number, (value, value, (0, 0.0)))
+        out[number] = (value if "-" in mark else low, value if "+" in mark else high, (time_ns, value))
+    return out
+
+
+def expected(world: World, after: int, upto: int) -> dict[int, tuple[float, float, tuple[int, float]]]:
+    """Return the same, computed from all frames in the plainest way."""
+    kept: dict[int, list[tuple[int, float]]] = {}
+    for frame in world.journal.read(after, 2**62, upto) if upto > after else ():
+        edges = dict(frame.late)
+        for at, of in enumerate(frame.columns):
+            for dt, value in zip(of.column.dt, of.column.values, strict=True):
+                time_ns = frame.t0 + dt * frame.tick
+                if time_ns >= edges.get(at, 0):
+                    kept.setdefault(of.series.id, []).append((time_ns, float(value)))
+    return {
+        number: (
+            min(v for _, v in found),
+            max(v for _, v in found),
+            max(enumerate(found), key=lambda e: (e[1][0], e[0]))[1],
+        )
+        for number, found in kept.items()
+    }
