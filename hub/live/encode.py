@@ -45,8 +45,9 @@ TICKS = (10**9, 10**6, 10**3, 1)
 # A shift of more ticks than this makes every dt longer than the 70 bytes that another message costs.
 _MAX_SHIFT = 2**36
 _EXACT = 2**53 - 1
-# History pages are cut into messages here, so that one is applied (and its cursor stored) in a few milliseconds.
-HISTORY_MESSAGE_ROWS = 500
+# Pages are cut into messages here, about 8 KB: each is applied, and its cursor stored, in a few milliseconds. In one
+# message of a whole page a watcher whose line breaks every 50 KB would begin again and again, and never come forward.
+MESSAGE_ROWS = 500
 
 _Row = tuple[int, int, Value]
 # Series, time, value shown; whether it is the least, whether the greatest.
@@ -77,22 +78,23 @@ def encode_frames(
     """
     messages: list[Message] = []
     group: list[_Item] = []
-    t0 = tick = 0
+    t0 = tick = rows = 0
     for frame in frames:
         columns = [c for c in frame.columns if c.series.id in members]
         if not columns:
             continue
         if group:
             joined = _join_tick(tick, frame, t0)
-            if abs(frame.t0 - t0) // joined > _MAX_SHIFT:
+            if rows >= MESSAGE_ROWS or abs(frame.t0 - t0) // joined > _MAX_SHIFT:
                 late = {"late": _late_runs(group, members)}
                 messages.append(_message(_rows(group, t0, tick), t0, tick, cursor(frame.offset - 1), late))
-                group, t0, tick = [], frame.t0, frame.tick
+                group, t0, tick, rows = [], frame.t0, frame.tick, 0
             else:
                 tick = joined
         else:
             t0, tick = frame.t0, frame.tick
         group.append((frame, columns))
+        rows += sum([len(c.column.values) for c in columns])
     if group:
         messages.append(_message(_rows(group, t0, tick), t0, tick, cursor(upto), {"late": _late_runs(group, members)}))
     return messages
@@ -223,7 +225,7 @@ def _is_cut(rows: Sequence[Row], begin: int, at: int) -> bool:
     time_ns = rows[at].time_ns
     if time_ns == rows[at - 1].time_ns:
         return False
-    return at - begin >= HISTORY_MESSAGE_ROWS or time_ns - rows[begin].time_ns > _EXACT
+    return at - begin >= MESSAGE_ROWS or time_ns - rows[begin].time_ns > _EXACT
 
 
 def _rows_message(rows: Sequence[Row], cursor: str, runs: _Runs = _NO_RUNS) -> Message:

@@ -11,7 +11,7 @@ from device_sdk.columns import Column
 from device_sdk.reading import Value, ValueType
 from hub.description import ChannelDescription
 from hub.live.encode import (
-    HISTORY_MESSAGE_ROWS,
+    MESSAGE_ROWS,
     Message,
     encode_frames,
     encode_rows,
@@ -104,6 +104,17 @@ def test_far_times_begin_another_message_at_a_frame_border() -> None:
     assert decode(messages) == rows_of(frames, {1})
 
 
+def test_a_large_page_is_cut_at_frame_borders() -> None:
+    """A watcher whose line breaks often keeps what came before, and comes forward; offsets are never divided."""
+    steps = [*range(200)]
+    frames = [frame(n, T + n * 10**9, 10**6, {1: (steps, [float(n)] * 200)}) for n in range(1, 8)]
+
+    messages = encode_frames(frames, {1}, 9, str)
+
+    assert [message.cursor for message in messages] == ["3", "6", "9"]
+    assert decode(messages) == rows_of(frames, {1})
+
+
 def test_frames_without_members_make_no_message() -> None:
     """When nothing matches there is nothing to send."""
     assert encode_frames([frame(1, T, 1, {1: ([0], [1.0])})], {2}, 1, str) == []
@@ -124,7 +135,7 @@ def test_large_integers_are_decimal_strings() -> None:
 
 def test_history_is_cut_only_where_the_time_changes() -> None:
     """Rows of one instant are never parted, so the cursor's time means: everything up to it was sent."""
-    same = [Row(i, T, float(i)) for i in range(HISTORY_MESSAGE_ROWS + 300)]
+    same = [Row(i, T, float(i)) for i in range(MESSAGE_ROWS + 300)]
     rows = [*same, Row(1, T + 1, 1.0), Row(2, T + 1, 2.0)]
 
     messages = encode_rows(rows, lambda t: f"run.9.{t}")
