@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from hub.disk_budget import DiskBudget
 from hub.downlink import Downlink
 from hub.errors import DiskFailedError, ExpiredError, ForbiddenError, HubError, UnauthenticatedError
 from hub.folder_lock import held
-from hub.gateway.access import identify
+from hub.gateway.access import identify, with_offered_token
 from hub.gateway.attempts import Attempts
 from hub.gateway.certified import Certified
 from hub.gateway.device_socket import DeviceSocket
@@ -311,6 +312,7 @@ class Hub:
         )  # fmt: skip
 
     def _upgrade_watcher(self, request: UpgradeRequest) -> Accept | Refuse:
+        request = replace(request, headers=with_offered_token(request.headers, request.subprotocols))
         identity = identify(self, request.headers, request)
         if identity is None:
             self._credential_refused(request)

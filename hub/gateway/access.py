@@ -8,7 +8,7 @@ a scope allows on a route (the endpoint table does).
 
 import hmac
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -42,6 +42,8 @@ SESSION_S = 30 * 86400.0
 # A link is printed and opened at once; half a day survives a lunch break, not a forgotten terminal log.
 LOGIN_LINK_S = 12 * 3600.0
 MAX_LINKS = 16
+# Before a token among the subprotocols that a browser's WebSocket offers.
+OFFER_PREFIX = "bearer."
 # A reverse proxy on this machine speaks for somebody else.
 _PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip")
 
@@ -209,6 +211,17 @@ def identify(
         if session is not None:
             return session
     return LOCAL if _is_local(hub.config, headers, asker) else None
+
+
+def with_offered_token(headers: Mapping[str, str], subprotocols: Sequence[str]) -> Mapping[str, str]:
+    """Return the headers with the token that a browser offers as subprotocol ``bearer.TOKEN``; its header goes before.
+
+    A browser gives a WebSocket no headers of the page's choice, and an address is logged by every proxy on the way.
+    """
+    offered = next((name for name in subprotocols if name.startswith(OFFER_PREFIX)), None)
+    if offered is None or "authorization" in headers:
+        return headers
+    return {**headers, "authorization": f"Bearer {offered.removeprefix(OFFER_PREFIX)}"}
 
 
 def read_cookie(header: str, name: str) -> str | None:

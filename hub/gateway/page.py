@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hub.errors import NotFoundError
 from hub.gateway.access import SESSION_COOKIE, SESSION_S, Doors, LoginLinks
+from hub.gateway.client_module import client_routes
 from hub.roles import Role
 
 CSP = (
@@ -59,7 +60,7 @@ class SecurityHeaders:
 
 
 def page_routes(hub: Doors, links: LoginLinks) -> list[BaseRoute]:
-    """Return the routes of the page: ``/``, ``/page/…``, ``/login``."""
+    """Return the routes of the page: ``/``, ``/page/…``, ``/client/…``, ``/login``."""
 
     async def index(request: Request) -> Response:
         path = PAGE / "index.html"
@@ -89,6 +90,7 @@ def page_routes(hub: Doors, links: LoginLinks) -> list[BaseRoute]:
     return [
         Route("/", index),
         Route("/login", login),
+        *client_routes(PAGE / "client"),
         Mount("/page", StaticFiles(directory=PAGE, check_dir=False)),
     ]
 

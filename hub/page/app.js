@@ -5,11 +5,11 @@
  * drawn from one `requestAnimationFrame` loop at the rate the screen needs.
  */
 
+import { Connection, Session } from "/client/v1/hub-client.js";
 import { readAddress, writeAddress } from "./address.js";
 import { fetchBuckets, fetchDevices, fetchMe, HttpError } from "./api.js";
 import { Children } from "./children.js";
-import { fromEpoch, fromMs, HubClock, toEpoch, toMs } from "./clock.js";
-import { Connection } from "./connection.js";
+import { BASE_NS, fromEpoch, fromMs, HubClock, toEpoch, toMs } from "./clock.js";
 import { Control } from "./control.js";
 import { Delivery } from "./delivery.js";
 import { byId } from "./dom.js";
@@ -24,7 +24,6 @@ import { SignIn } from "./sign-in.js";
 import { SLOT, SPAN } from "./spark.js";
 import { TopBar } from "./topbar.js";
 import { RANGES } from "./viewport.js";
-import { WatchSession } from "./watch-session.js";
 import { Watch } from "./watch.js";
 
 /** Presence changes are seen within this; live values come by themselves. */
@@ -44,8 +43,8 @@ class App {
   constructor() {
     this.clock = new HubClock();
     this.fleet = new Fleet();
-    this.session = new WatchSession();
-    this.connection = new Connection(this.session, (state, why) => this._connectionChanged(state, why));
+    this.session = new Session({ client: "page/1", origin: BASE_NS, startsOver: true });
+    this.connection = new Connection(this.session, { url: location.origin, changed: (state, why) => this._connectionChanged(state, why) });
     this.watch = new Watch(this.session, this.clock, () => this._remember(), (word) => this.rail.toggle(word));
     this.delivery = new Delivery(() => this.clock.now());
     this.control = new Control();
@@ -248,7 +247,7 @@ class App {
     }
   }
 
-  /** @param {import("./connection.js").ConnectionState} state @param {string} why */
+  /** @param {import("./client/hub-client.d.ts").State} state @param {string} why */
   _connectionChanged(state, why) {
     document.body.dataset.connection = state;
     if (state === "live") {

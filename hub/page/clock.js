@@ -11,7 +11,7 @@ export const MINUTE = 60 * SECOND;
 export const HOUR = 60 * MINUTE;
 
 const BASE_MS = Date.now();
-const BASE_NS = BigInt(BASE_MS) * 1_000_000n;
+export const BASE_NS = BigInt(BASE_MS) * 1_000_000n;
 
 /**
  * @param {string} text epoch nanoseconds, decimal

@@ -25,7 +25,7 @@ const LATENCIES = 20;
 
 export class Feed {
   /**
-   * @param {import("./watch-session.js").WatchSession} session
+   * @param {import("./client/session.js").Session} session
    * @param {{name: string, channels: unknown[]}} device
    * @param {import("./clock.js").HubClock} clock
    */
@@ -36,7 +36,7 @@ export class Feed {
     this._clock = clock;
     /** @type {Map<string, Track>} */
     this.tracks = new Map();
-    /** @type {Map<number, import("./watch-session.js").SeriesInfo>} */
+    /** @type {Map<number, import("./client/hub-client.d.ts").Series>} */
     this._infos = new Map();
     /** @type {Map<string, Envelope>} */
     this._envelopes = new Map();
@@ -141,7 +141,7 @@ export class Feed {
       });
   }
 
-  /** @returns {import("./watch-session.js").Sink} */
+  /** @returns {import("./client/session.js").Sink} */
   _sink() {
     return {
       series: (id, info) => {

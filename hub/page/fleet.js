@@ -148,7 +148,7 @@ export class Fleet {
    * A series became known on the live side; a device not seen before pops up.
    *
    * @param {number} id
-   * @param {import("./watch-session.js").SeriesInfo} info
+   * @param {import("./client/hub-client.d.ts").Series} info
    */
   series(id, info) {
     const isNew = !this.devices.has(info.device);

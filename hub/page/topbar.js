@@ -3,8 +3,8 @@
 import { byId, closeDialogs, setAttribute, setText } from "./dom.js";
 import { clockText } from "./format.js";
 
-/** @type {Record<import("./connection.js").ConnectionState, string>} */
-const WORDS = { connecting: "Connecting…", live: "Live", reconnecting: "Reconnecting…", refused: "Not connected" };
+/** @type {Record<import("./client/hub-client.d.ts").State, string>} */
+const WORDS = { connecting: "Connecting…", live: "Live", reconnecting: "Reconnecting…", refused: "Not connected", closed: "Not connected" };
 
 export class TopBar {
   /** @param {{toggleTheme: () => void, back: () => void}} actions */
@@ -28,7 +28,7 @@ export class TopBar {
     byId("refusal").hidden = false;
   }
 
-  /** @param {{connection: import("./connection.js").ConnectionState, rate: number, latencyMs: number, now: number}} status */
+  /** @param {{connection: import("./client/hub-client.d.ts").State, rate: number, latencyMs: number, now: number}} status */
   render({ connection, rate, latencyMs, now }) {
     setText(byId("rate"), rate < 10 && rate > 0 ? rate.toFixed(1) : Math.round(rate).toLocaleString());
     setText(byId("connection-word"), WORDS[connection]);

@@ -21,7 +21,7 @@ const TEXTS_EVERY_MS = 250;
 
 export class Watch {
   /**
-   * @param {import("./watch-session.js").WatchSession} session
+   * @param {import("./client/session.js").Session} session
    * @param {import("./clock.js").HubClock} clock
    * @param {() => void} changed called when something the address keeps has changed
    * @param {(word: string) => void} choose switches a word of the filter on or off

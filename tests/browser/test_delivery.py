@@ -124,7 +124,7 @@ def test_delivery_on_a_phone(open_tab: OpenTab, world: World) -> None:
 def test_late_rows_reach_whoever_asks(open_tab: OpenTab) -> None:
     """The page's half of watch.v1 hands each row on with its mark."""
     body = """
-      const session = new m.WatchSession(), seen = [];
+      const session = new m.Session(), seen = [];
       session.opened(() => {});
       session.subscribe({ match: ['**'], mode: 'lossless', since: '-15m' },
         { series() {}, reading: (id, time, value, isLate) => seen.push([value, isLate]) });
@@ -134,6 +134,6 @@ def test_late_rows_reach_whoever_asks(open_tab: OpenTab) -> None:
     """
     tab = open_tab()
 
-    seen = tab.page.evaluate(f"async () => {{ const m = await import('/page/watch-session.js'); {body} }}")
+    seen = tab.page.evaluate(f"async () => {{ const m = await import('/client/v1/hub-client.js'); {body} }}")
 
     assert seen == [[1, True], [2, False], [3, True]]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hub.auth import Identities
-from hub.gateway.access import MAX_LINKS, LoginLinks, identify, read_cookie
+from hub.gateway.access import MAX_LINKS, LoginLinks, identify, read_cookie, with_offered_token
 from hub.roles import LOCAL, Role, Verb
 from hub.users import Users
 from tests.support.hub_parts import FixedSettings
@@ -50,6 +50,15 @@ def test_bearer_token_is_its_identity(doors: Doors) -> None:
 
     assert identity is not None
     assert (identity.name, identity.role) == ("pump-1", Role.DEVICE)
+
+
+def test_token_among_the_subprotocols_is_a_bearer_token() -> None:
+    """A browser's WebSocket has no other place for it; a header goes before, and other subprotocols are none."""
+    offered = ["watch.v1", "bearer.t1.abc", "bearer.t2.def"]
+
+    assert with_offered_token(HOST, offered) == {**HOST, "authorization": "Bearer t1.abc"}
+    assert with_offered_token({"authorization": "Bearer own"}, offered) == {"authorization": "Bearer own"}
+    assert with_offered_token(HOST, ["watch.v1"]) == HOST
 
 
 @pytest.mark.parametrize("value", ["Bearer wrong", "Basic dTpw", "Bearer", ""], ids=str)

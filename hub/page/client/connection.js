@@ -1,0 +1,269 @@
+/**
+ * One link to a hub, opened again whenever it drops. The shell around `Session`.
+ *
+ * Owns: the link, the retry timer, which transport is tried, and the connection's state. A dropped link is tried again
+ * with full jitter, at once when the browser says it is online again or the tab becomes visible.
+ */
+
+import { TRANSPORTS } from "./transport.js";
+
+/** First retry within half a second; people watch, so never more than five seconds apart. A hidden tab may wait longer. */
+const FIRST_RETRY_MS = 500;
+const LONGEST_RETRY_MS = 5000;
+const HIDDEN_RETRY_MS = 30000;
+/** The hub answers within this, or the attempt is given up; a proxy that holds answers back is found out by it. */
+const OPEN_TIMEOUT_MS = 8000;
+/** A line that said nothing for this long is asked whether it lives; event streams bring a ping within 30 s anyway. */
+const QUIET_MS = 25000;
+const ANSWER_MS = 10000;
+const WATCHDOG_MS = 5000;
+/** Networks change: the transport that worked is tried first for so long. */
+const REMEMBER_MS = 3600_000;
+
+/** @param {number} code of a closed connection @returns {boolean} whether it says not to come back */
+export function isFinal(code) {
+  return code >= 4400 && code < 4500;
+}
+
+/** How long to wait before the next attempt: full jitter, so that a restarted hub does not meet all at one instant. */
+export class Backoff {
+  /** @param {() => number} [random] in [0, 1) */
+  constructor(random = Math.random) {
+    this._random = random;
+    this._attempts = 0;
+  }
+
+  /** @param {boolean} isHidden whether nobody looks @returns {number} ms */
+  next(isHidden) {
+    const ceiling = isHidden ? HIDDEN_RETRY_MS : LONGEST_RETRY_MS;
+    return this._random() * Math.min(ceiling, FIRST_RETRY_MS * 2 ** Math.min(this._attempts++, 16));
+  }
+
+  reset() {
+    this._attempts = 0;
+  }
+}
+
+/** Close codes 40xx and 41xx mean "come back", 44xx "don't". */
+export class Connection {
+  /**
+   * @param {import("./session.js").Session} session
+   * @param {object} options
+   * @param {string | URL} options.url of the hub; its path is kept, for a hub behind a prefix
+   * @param {string | (() => string | Promise<string>)} [options.token] a function is asked before each attempt
+   * @param {string[]} [options.transports]
+   * @param {(state: any, why: string, code: number) => void} [options.changed]
+   */
+  constructor(session, { url, token = "", transports = Object.keys(TRANSPORTS), changed = () => {} }) {
+    this._session = session;
+    this._base = baseOf(url);
+    this._token = token;
+    this._transports = transports;
+    this._changed = changed;
+    /** @type {"connecting" | "live" | "reconnecting" | "refused" | "closed"} */
+    this.state = "connecting";
+    /** The transport in use, or tried. */
+    this.transport = "";
+    /** `performance.now()` when the hub last said something. */
+    this.heardMs = 0;
+    this._askedMs = 0;
+    this._sinceMs = 0;
+    this._wasLive = false;
+    this._isRenewed = false;
+    this._backoff = new Backoff();
+    /** @type {(() => void) | null} closes the link that is open or opening */
+    this._close = null;
+    /** @type {string[]} transports not yet tried in this attempt */
+    this._left = [];
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this._timer = undefined;
+    /** Wait that a departing hub asked for. @type {number | undefined} */
+    this._byeMs = undefined;
+    this._ends = new AbortController();
+    const { signal } = this._ends;
+    globalThis.addEventListener?.("online", () => this.retryNow(), { signal });
+    globalThis.addEventListener?.("offline", () => this.drop("offline"), { signal });
+    globalThis.document?.addEventListener("visibilitychange", () => document.hidden || this._look(), { signal });
+    const watchdog = setInterval(() => this._check(), WATCHDOG_MS);
+    signal.addEventListener("abort", () => clearInterval(watchdog));
+  }
+
+  /** Open the link; does nothing while one is open or opening, or when the hub will not have us. */
+  open() {
+    if (this._close || this.state === "refused" || this.state === "closed") return;
+    clearTimeout(this._timer);
+    if (!this._left.length) this._left = this._order();
+    this._try(/** @type {string} */ (this._left.shift()));
+  }
+
+  /** Try at once instead of waiting for the timer. */
+  retryNow() {
+    if (this._close) return;
+    this._backoff.reset();
+    this.open();
+  }
+
+  /** Give up the present link, e.g. because nothing came for too long. @param {string} why */
+  drop(why) {
+    if (!this._close) return;
+    this._close();
+    this._closed(1006, why);
+  }
+
+  /** Stop for good: the hub will not have us. @param {string} why @param {number} [code] */
+  refuse(why, code = 0) {
+    this._set("refused", why, code);
+    this.drop(why);
+    clearTimeout(this._timer);
+  }
+
+  /** Stop for good: nobody wants anything any more. */
+  close() {
+    this._set("closed", "", 0);
+    this._ends.abort();
+    this.drop("closed");
+    clearTimeout(this._timer);
+  }
+
+  /** @returns {string[]} transports, the one that worked last first */
+  _order() {
+    const known = this._remembered();
+    return this._transports.includes(known) ? [known, ...this._transports.filter((name) => name !== known)] : [...this._transports];
+  }
+
+  /** @param {string} transport */
+  async _try(transport) {
+    this.transport = transport;
+    let isOver = false;
+    let close = () => {};
+    this._close = () => {
+      isOver = true;
+      close();
+    };
+    this._timer = setTimeout(() => this.drop("no answer"), OPEN_TIMEOUT_MS);
+    try {
+      const token = typeof this._token === "function" ? await this._token() : this._token;
+      if (isOver) return;
+      close = TRANSPORTS[transport](this._base, token, {
+        open: (send) => isOver || this._session.opened(send),
+        message: (message) => isOver || this._receive(message),
+        heard: () => (this.heardMs = performance.now()),
+        close: (code, reason) => isOver || this._closed(code, reason),
+      });
+    } catch (error) {
+      if (!isOver) this._closed(1006, String(error));
+    }
+  }
+
+  /** @param {any} message */
+  _receive(message) {
+    this.heardMs = performance.now();
+    if (message.op === "bye") this._byeMs = message.retry_ms ?? undefined;
+    if (message.op === "welcome") {
+      clearTimeout(this._timer);
+      this._left = [];
+      this._askedMs = 0;
+      this._sinceMs = this.heardMs;
+      this._wasLive = true;
+      this._isRenewed = false;
+      this._remember(this.transport);
+    }
+    try {
+      this._session.receive(message);
+    } catch (error) {
+      // What was not applied has no cursor: a new link brings it again.
+      this.drop("a message could not be applied");
+      throw error;
+    }
+    if (message.op === "welcome" && this._close) this._set("live", "", 0);
+  }
+
+  /** @param {number} code @param {string} reason */
+  _closed(code, reason) {
+    const wasWelcomed = this._session.welcomed;
+    this._close = null;
+    clearTimeout(this._timer);
+    this._session.closed();
+    this._askedMs = 0;
+    // A hub that takes us and sends us away at once is not asked ever faster.
+    if (wasWelcomed && performance.now() - this._sinceMs > LONGEST_RETRY_MS) this._backoff.reset();
+    if (this.state === "refused" || this.state === "closed") return;
+    if (isFinal(code) && !this._mayRenew(code)) {
+      this._set("refused", reason || `closed with ${code}`, code);
+      return;
+    }
+    this._set(this._wasLive ? "reconnecting" : "connecting", reason, code);
+    // What did not get through may by another way, at once; when no way is left the hub is away.
+    if (!wasWelcomed && this._left.length && this._byeMs === undefined) {
+      this._timer = setTimeout(() => this.open());
+      return;
+    }
+    this._left = [];
+    const wait = this._byeMs ?? this._backoff.next(globalThis.document?.hidden ?? false);
+    this._byeMs = undefined;
+    this._timer = setTimeout(() => this.open(), wait);
+  }
+
+  /** A token that ended is no end where a new one can be had; once. @param {number} code */
+  _mayRenew(code) {
+    if (code !== 4401 || typeof this._token !== "function" || this._isRenewed) return false;
+    return (this._isRenewed = true);
+  }
+
+  /** Somebody looks again: a link that died meanwhile must not be waited for. */
+  _look() {
+    this.retryNow();
+    this._check();
+  }
+
+  /** A dead line says nothing of itself: ask it when it was quiet for long, and leave it without an answer. */
+  _check() {
+    if (!this._close || !this._session.welcomed) return;
+    const now = performance.now();
+    if (this._askedMs && this.heardMs > this._askedMs) this._askedMs = 0;
+    if (this._askedMs && now - this._askedMs > ANSWER_MS) this.drop("the hub is silent");
+    else if (!this._askedMs && now - this.heardMs > QUIET_MS) {
+      this._askedMs = now;
+      this._session.greet();
+    }
+  }
+
+  get _key() {
+    return `hub-client ${this._base.host}`;
+  }
+
+  _remembered() {
+    try {
+      const { transport, until } = JSON.parse(localStorage.getItem(this._key) ?? "{}");
+      return until > Date.now() ? transport : "";
+    } catch {
+      return "";
+    }
+  }
+
+  /** @param {string} transport */
+  _remember(transport) {
+    try {
+      if (transport === this._transports[0]) localStorage.removeItem(this._key);
+      else localStorage.setItem(this._key, JSON.stringify({ transport, until: Date.now() + REMEMBER_MS }));
+    } catch {
+      // Without storage each page finds out anew.
+    }
+  }
+
+  /** @param {Connection["state"]} state @param {string} why @param {number} code */
+  _set(state, why, code) {
+    if (state === this.state) return;
+    this.state = state;
+    this._changed(state, why, code);
+  }
+}
+
+/** @param {string | URL} url of a hub @returns {URL} with http(s) and a path that ends with a slash */
+export function baseOf(url) {
+  const base = new URL(url, globalThis.location?.href);
+  base.protocol = base.protocol.replace("ws", "http");
+  base.search = base.hash = "";
+  if (!base.pathname.endsWith("/")) base.pathname += "/";
+  return base;
+}
