@@ -20,8 +20,9 @@ The first message after ``live`` may reach back before it, to the message that o
 gets a message for each page of what it missed.
 With mode ``sample`` one of ``every`` readings of each series is sent. Which one follows from its place in its frame and
 the frame's number in its stream alone: the same for every watcher, after a reconnection and a restart too. Of a channel
-that is in each frame it is every n-th exactly, 16 times; then another of the n. History (``since`` a time) and the
-newest values (``last``) are sent whole in every mode.
+that each frame has as many readings of it is every n-th exactly, 16 times, then another of the n; where the number
+varies (a device that records faster than it sends), one of n on average, not evenly apart. History (``since`` a time)
+and the newest values (``last``) are sent whole in every mode.
 With a ``selector`` membership follows what is said of devices: a series whose device gains the tag comes with a
 ``series`` message and its data from then on; of one that loses it, ``{"op":"series","sub":"s1","s":{},"gone":[12]}``
 tells the id, and nothing of it comes until it is named again.
