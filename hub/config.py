@@ -117,6 +117,7 @@ class Config(BaseSettings):
         default=False, description="Listen beyond this machine without TLS: tokens travel readable."
     )
     announce: bool = Field(default=False, description="Announce the hub in its network by mDNS (extra `discovery`).")
+    socketio: bool = Field(default=False, description="Let Socket.IO clients watch, at /socket.io (extra `socketio`).")
     demo: bool = Field(default=False, description="Run 200 simulated devices and this machine as a device.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level that is logged."

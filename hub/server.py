@@ -7,6 +7,7 @@ are told to come back, the journal's queue is drained.
 
 import asyncio
 import contextlib
+import importlib.util
 import logging
 import signal
 import socket
@@ -26,7 +27,7 @@ from hub.errors import ConfigError, DiskFailedError, JournalError, StoreError
 from hub.gateway.access import LoginLinks
 from hub.gateway.handshake import make_http_protocol
 from hub.gateway.http import make_app
-from hub.gateway.websocket import make_protocol
+from hub.gateway.websocket import Upgrade, make_protocol
 
 _log = logging.getLogger("hub")
 
@@ -64,6 +65,8 @@ def serve(config: Config, *, started: Started | None = None) -> int:
     _check_client_ca(config)
     if config.announce:
         check_announceable(config)
+    if config.socketio:
+        _check_socket_io()
     restarts = 0
     while True:
         begun = time.monotonic()
@@ -151,9 +154,16 @@ async def _greet(
 
 
 def _uvicorn_config(config: Config, hub: Hub, links: LoginLinks) -> uvicorn.Config:
+    upgrade: Upgrade = hub.upgrade
+    socket_io = None
+    if config.socketio:
+        from hub.gateway.socket_io import SocketIo
+
+        socket_io = SocketIo(hub)
+        upgrade = socket_io.over(hub.upgrade)
     return uvicorn.Config(
-        make_app(hub, links=links),
-        ws=make_protocol(hub.upgrade, goodbye=hub.goodbye),
+        make_app(hub, links=links, socket_io=socket_io),
+        ws=make_protocol(upgrade, goodbye=hub.goodbye),
         http=make_http_protocol(),
         proxy_headers=False,
         lifespan="off",
@@ -191,6 +201,12 @@ def _check_client_ca(config: Config) -> None:
         raise ConfigError(
             f"--tls-client-ca {path}: {error}; it takes certificates in PEM, such as ca.pem of `hub tls init`"
         ) from error
+
+
+def _check_socket_io() -> None:
+    """Raise `ConfigError` when the extra is not installed; says what to do."""
+    if importlib.util.find_spec("socketio") is None:
+        raise ConfigError("--socketio needs python-socketio: pip install 'telemetry-hub[socketio]'")
 
 
 def _bind(config: Config) -> socket.socket:

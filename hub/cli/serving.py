@@ -27,6 +27,9 @@ def serve(
     announce: Annotated[
         bool | None, typer.Option("--announce", help="Announce the hub in its network by mDNS (extra `discovery`).")
     ] = None,
+    socketio: Annotated[
+        bool | None, typer.Option("--socketio", help="Let Socket.IO clients watch, at /socket.io (extra `socketio`).")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file instead of ./hub.toml.")] = None,
     demo: Annotated[
         bool | None, typer.Option("--demo", help="Run 200 simulated devices and this machine as a device.")
@@ -74,8 +77,8 @@ def serve(
 
     flags: dict[str, object] = {
         "data": data, "host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key,
-        "tls_client_ca": tls_client_ca, "insecure_lan": insecure_lan, "announce": announce, "demo": demo,
-        "log_level": log_level, "store": store, "keep_raw": keep_raw, "keep_rollups": keep_rollups,
+        "tls_client_ca": tls_client_ca, "insecure_lan": insecure_lan, "announce": announce, "socketio": socketio,
+        "demo": demo, "log_level": log_level, "store": store, "keep_raw": keep_raw, "keep_rollups": keep_rollups,
         "retention": retention or None, "disk_budget": disk_budget, "hook": hook or None,
         "journal_hours": journal_hours,
         "journal_bytes": journal_bytes,

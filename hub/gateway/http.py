@@ -21,7 +21,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp
 
 from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, WATCH_PATH
 from hub.errors import BadRequestError, ForbiddenError, HubError, TooManyRequestsError, UnauthenticatedError
@@ -46,11 +47,12 @@ BODY_S = 10.0
 _REASONS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
-def make_app(hub: Parts, *, links: LoginLinks | None = None) -> Starlette:
+def make_app(hub: Parts, *, links: LoginLinks | None = None, socket_io: ASGIApp | None = None) -> Starlette:
     """Return the ASGI application.
 
     Args:
         links: login links that ``hub serve`` issues; None = none can be redeemed.
+        socket_io: what answers at ``/socket.io`` (`hub.gateway.socket_io`), if anything.
     """
     return Starlette(
         routes=[
@@ -58,6 +60,7 @@ def make_app(hub: Parts, *, links: LoginLinks | None = None) -> Starlette:
             Route("/openapi.json", _description),
             Route(WATCH_PATH, _watch_route(hub)),
             Route(DEVICE_PATH, _use_websocket),
+            *([] if socket_io is None else [Mount("/socket.io", socket_io)]),
             *page_routes(hub, links or LoginLinks(time.monotonic)),
         ],
         middleware=[Middleware(SecurityHeaders)],

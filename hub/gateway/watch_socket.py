@@ -132,17 +132,9 @@ class WatchSocket:
 
     def _decide(self, asked: Sequence[str], decided: Decided) -> None:
         """Ask the hooks; the session asks for one subscription at a time."""
-        name = f"watch {self._name} hooks"
-        self._deciding = asyncio.get_running_loop().create_task(self._ask_hooks(asked, decided), name=name)
-
-    async def _ask_hooks(self, asked: Sequence[str], decided: Decided) -> None:
         assert self._grants is not None, "without hooks nobody asks"
-        try:
-            identity = await self._grants.narrow(self._identity, Verb.READ, asked)
-        except HubError as error:
-            decided(error)
-        else:
-            decided(identity.patterns(Verb.READ))
+        asking = ask_hooks(self._grants, self._identity, asked, decided)
+        self._deciding = asyncio.get_running_loop().create_task(asking, name=f"watch {self._name} hooks")
 
     async def _catch_up(self) -> None:
         """Write pages, one per turn of the loop, until everything is live or the connection is full."""
@@ -163,6 +155,16 @@ class WatchSocket:
             self._connection.close(Close.INTERNAL, "the hub failed; its log says why")
         finally:
             self._task = None
+
+
+async def ask_hooks(grants: Grants, identity: Identity, asked: Sequence[str], decided: Decided) -> None:
+    """Tell a session what hooks leave of what an identity may read, or the error that they end with."""
+    try:
+        narrowed = await grants.narrow(identity, Verb.READ, asked)
+    except HubError as error:
+        decided(error)
+    else:
+        decided(narrowed.patterns(Verb.READ))
 
 
 def _drop(_frame: bytes) -> None:

@@ -38,6 +38,7 @@ _DOORS = {
     "pcodec": {"hub.store.chunk"},
     "influxdb_client": {"hub.store.influx"},
     "aiohttp": {"hub.store.influx"},
+    "socketio": {"hub.gateway.socket_io"},
     "pandas": {"device_sdk.rows"},
     "polars": {"device_sdk.rows"},
     "pyarrow": {"device_sdk.rows", "hub.gateway.arrow", "hub.importing.parquet"},

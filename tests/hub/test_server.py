@@ -2,6 +2,7 @@
 
 import resource
 import socket
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +45,16 @@ def test_serve_names_the_file_that_is_no_authority(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"--tls-client-ca .*server-key\.pem: .*ca\.pem of `hub tls init`"):
         serve(config)
+
+    assert not (tmp_path / "data").exists()
+
+
+def test_serve_without_the_extra_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--socketio` on a machine without python-socketio ends before a port is open, with the command that helps."""
+    monkeypatch.setitem(sys.modules, "socketio", None)
+
+    with pytest.raises(ConfigError, match=r"--socketio .* pip install 'telemetry-hub\[socketio\]'"):
+        serve(Config(data=tmp_path / "data", port=0, socketio=True))
 
     assert not (tmp_path / "data").exists()
 
