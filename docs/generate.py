@@ -97,7 +97,38 @@ def watching() -> str:
         '```json\n{"op":"data","sub":"s1",' + _data_example() + "\n```\n",
         "## By long poll\n",
         inspect.cleandoc(poll.__doc__ or "").split("For clients:\n\n", 1)[1] + "\n",
+        _CHECK_A_SERVER,
     ])  # fmt: skip
+
+
+_CHECK_A_SERVER = """\
+## Check a server
+
+```
+python -m tests.conformance --aborts 50
+python -m tests.conformance --aborts 1000 --readings 1000000 --transports ws,sse,poll --seed 7
+python -m tests.conformance --url https://hub.local:8000 --token T --device probe --device-token D --ca ca.pem
+```
+
+Real devices send numbered readings; watchers that are cut off, stalled and restarted must see each once, in order.
+The answer is a table and an exit code: 1 when anything was wrong. The seed is printed; the same seed cuts at the same
+bytes. Without `--url` a hub is started in a temporary folder, with a ring of newest frames smaller than the outages;
+with it, use a new device (its numbers stay in that hub), and scenarios that need a hold on the server are left out, as
+are transports that it does not have.
+
+| scenario | what happens | required |
+| --- | --- | --- |
+| `abort` | cuts at random bytes, of the request too; some outages outlast the ring | no gap, no duplicate, order kept |
+| `resume` | away for short and for long; an older cursor is used a second time | the same, and the same twice |
+| `restart` | the server is killed (SIGKILL) while readings come | the same, and no `reset` |
+| `restore` | the server is put back to a backup | a cursor from behind it is told `reset`; one from before it goes on |
+| `expire` | the credential ends during a replay | it stops; the old one is refused, a new one goes on exactly |
+| `stall` | watchers stop reading while megabytes are due | others do not wait; who reads again gets each reading once |
+| `conflate` | only the newest value, 10 times a second, with cuts | never backwards; the last value is the true one |
+
+Another server, or another transport, is two small classes beside `tests/conformance/adapter.py`: connect from a cursor,
+receive, abort.
+"""
 
 
 _WATCHED = [Series(12, "default", "greenhouse-7", "temperature", reading.ValueType.FLOAT, "Cel")]

@@ -20,6 +20,8 @@ from device_sdk.session import Outgoing, Session
 
 # What group commit of a store that batches costs; an ack that does not wait for it is that much too early.
 BATCH_S = 0.05
+# About 1,700 readings.
+SMALL_RING_BYTES = 128 * 1024
 
 
 def normal_synchronous() -> None:
@@ -177,6 +179,40 @@ def seal_often() -> None:
     defaults.update(chunk_readings=4, max_pending_bytes=2000)
 
 
+def small_ring() -> None:
+    """No fault: a hub whose newest frames in memory are a few thousand readings, so that each outage is longer."""
+    from hub.live.rooms import Live
+
+    defaults = Live.__init__.__kwdefaults__
+    assert defaults is not None, "they are keywords with defaults"
+    defaults.update(ring_bytes=SMALL_RING_BYTES)
+
+
+def any_cursor() -> None:
+    """A hub that goes on at any offset, whatever run it is of."""
+    from hub.live.cursor import RunTable
+
+    RunTable.knows = lambda self, cursor, head: True  # type: ignore[method-assign]
+
+
+def no_journal_pages() -> None:
+    """A hub that goes on at the head when the ring does not hold what a watcher missed, without a word."""
+    from hub.live.room import Chunk, LosslessRoom
+    from hub.live.subscription import Subscription
+
+    page = LosslessRoom.page
+    LosslessRoom.page = lambda self, after: page(self, after) or Chunk(after, self.head, [])  # type: ignore[method-assign]
+    Subscription._is_in_journal = lambda self: False  # type: ignore[method-assign]
+
+
+def cursor_one_back() -> None:
+    """A hub whose cursors are one frame too old."""
+    from hub.live.cursor import RunTable
+
+    cursor = RunTable.cursor
+    RunTable.cursor = lambda self, offset: cursor(self, max(offset - 1, 0))  # type: ignore[method-assign]
+
+
 HUB: dict[str, Callable[[], None]] = {
     "normal_synchronous": normal_synchronous,
     "ack_before_commit": ack_before_commit,
@@ -184,23 +220,29 @@ HUB: dict[str, Callable[[], None]] = {
     "no_chain": no_chain,
     "forget_orders": forget_orders,
 }
+LIVE: dict[str, Callable[[], None]] = {
+    "any_cursor": any_cursor,
+    "no_journal_pages": no_journal_pages,
+    "cursor_one_back": cursor_one_back,
+}
 SDK: dict[str, Callable[[], None]] = {
     "delete_before_ack": delete_before_ack,
     "number_at_record": number_at_record,
     "forget_commands": forget_commands,
 }
-SOUND: dict[str, Callable[[], None]] = {"seal_often": seal_often}
+SOUND: dict[str, Callable[[], None]] = {"seal_often": seal_often, "small_ring": small_ring}
 
 
 def apply(name: str) -> None:
     """Bring the fault into this process."""
     logging.getLogger("tests.support.mutants").warning("this program is not as it is shipped: %s", name)
-    (HUB | SOUND | SDK)[name]()
+    (HUB | LIVE | SOUND | SDK)[name]()
 
 
 def main(arguments: list[str]) -> None:
-    """Run the hub's command line with a fault."""
-    apply(arguments[0])
+    """Run the hub's command line with a fault, or several: ``NAME+NAME``."""
+    for name in arguments[0].split("+"):
+        apply(name)
     from hub.cli import main as run_hub
 
     sys.argv = ["hub", *arguments[1:]]
