@@ -109,11 +109,13 @@ class Connection(Protocol):
 class Adapter(Protocol):
     """One transport of one kind of server.
 
-    ``cut_within``: bytes that an ordinary connection is sure to carry down, so that a cut at one of them strikes.
+    ``cut_within``: bytes that an ordinary connection is sure to carry down, so that a cut at one of them strikes;
+    ``answer_bytes``: that the shortest one carries, None where it lasts until it is cut.
     """
 
     name: str
     cut_within: int
+    answer_bytes: int | None
 
     async def connect(self, place: Place, wish: Wish) -> Connection:
         """Connect and ask.

@@ -4,6 +4,7 @@ Owns: one question at a time. A server without it answers with an event stream: 
 """
 
 import json
+from collections.abc import Mapping
 from urllib.parse import urlencode
 
 from tests.conformance.adapter import CONNECT_S, Connection, Got, LostError, MissingError, Place, Wish
@@ -19,6 +20,8 @@ class PollAdapter:
     name = "poll"
     # One chunk of readings of one device: an answer that waited holds no more.
     cut_within = 3 * 1024
+    # A head and one message.
+    answer_bytes: int | None = 250
 
     async def connect(self, place: Place, wish: Wish) -> Connection:
         """See `Adapter`; nothing is sent yet."""
@@ -49,7 +52,7 @@ class PollConnection:
             await self._stream.head(CONNECT_S + WAIT_S)
             if "json" not in self._stream.headers.get("content-type", ""):
                 raise MissingError("this server has no long poll")
-            got = _whole(json.loads(await self._stream.body()))
+            got = whole(json.loads(await self._stream.body()))
         finally:
             self._stream.abort()
         self._since = got.cursor
@@ -62,7 +65,7 @@ class PollConnection:
             self._stream.abort()
 
 
-def _whole(answer: dict[str, object]) -> Got:
+def whole(answer: Mapping[str, object]) -> Got:
     """Return an answer's messages as one: they are applied together, and its cursor stands behind them."""
     messages, decoder = answer["messages"], Decoder()
     assert isinstance(messages, list), "a list of messages"

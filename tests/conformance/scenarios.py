@@ -24,6 +24,7 @@ BEYOND_RING = 4_000
 # Readings of each series at once, and the pause behind: connections live for some of them, not for one large page.
 CHUNK, PAUSE_S = 100, 0.03
 _LOOK_S = 0.05
+ANSWERS_BETWEEN_CUTS, _HARMLESS_S = 2, 0.001
 # Of 100 outages so many last until `BEYOND_RING` readings have come.
 LONG_OUTAGES_PERCENT = 10
 # A request is longer, so a cut behind so many bytes upwards strikes while it is being sent.
@@ -79,7 +80,7 @@ async def abort(target: Target, adapters: Sequence[Adapter], job: Job) -> list[R
     async with AsyncExitStack() as stack:
         proxies = [
             await stack.enter_async_context(
-                FaultProxy(_address(target), _cuts(job.random("cuts", a.name), job.aborts, a.cut_within))
+                FaultProxy(_address(target), _cuts(job.random("cuts", a.name), job.aborts, a, a.cut_within))
             )
             for a in adapters
         ]
@@ -93,7 +94,7 @@ async def abort(target: Target, adapters: Sequence[Adapter], job: Job) -> list[R
             reader.abort()
             readers.append(reader)
         limit = time.monotonic() + target.arrive_s + job.aborts
-        while any(p.statistics().struck < job.aborts for p in proxies) or _due(target, readers[0]) < job.readings:
+        while any(_struck(p) < job.aborts for p in proxies) or _due(target, readers[0]) < job.readings:
             await target.produce(CHUNK)
             await _keep_pace(target, readers)
             if time.monotonic() > limit:
@@ -103,9 +104,7 @@ async def abort(target: Target, adapters: Sequence[Adapter], job: Job) -> list[R
             proxy.calm()
         rows = [await _row("abort", target, reader) for reader in readers]
         for row, proxy in zip(rows, proxies, strict=True):
-            row.aborts = proxy.statistics().struck
-            if row.aborts < job.aborts:
-                row.faults.append(f"only {row.aborts} of {job.aborts} aborts in time")
+            _note_aborts(row, proxy, job.aborts)
         return rows
 
 
@@ -251,7 +250,8 @@ async def conflate(target: Target, adapters: Sequence[Adapter], job: Job) -> lis
         wish = Wish((f"{target.device}/{CHANNEL}",), max_hz=CONFLATE_HZ)
         readers, proxies = [], []
         for adapter in adapters:
-            faults = _cuts(job.random("conflate", adapter.name), cuts, CONFLATE_CUT_BYTES)
+            within = adapter.answer_bytes or CONFLATE_CUT_BYTES
+            faults = _cuts(job.random("conflate", adapter.name), cuts, adapter, within)
             proxy = await stack.enter_async_context(FaultProxy(_address(target), faults))
             reader = await _connected(stack, target, adapter, wish=wish)
             reader.place = _through(target, proxy)
@@ -260,7 +260,7 @@ async def conflate(target: Target, adapters: Sequence[Adapter], job: Job) -> lis
             proxies.append(proxy)
         begun = time.monotonic()
         while (lasted := time.monotonic() - begun) < target.arrive_s + cuts:
-            if lasted > CONFLATE_S and all(p.statistics().struck >= cuts for p in proxies):
+            if lasted > CONFLATE_S and all(_struck(p) >= cuts for p in proxies):
                 break
             await target.produce(5)
             await asyncio.sleep(0.005)
@@ -271,7 +271,8 @@ async def conflate(target: Target, adapters: Sequence[Adapter], job: Job) -> lis
         for reader, proxy in zip(readers, proxies, strict=True):
             await reader.until(partial(_is_last, target, reader), target.arrive_s)
             row = _counted("conflate", reader)
-            row.gaps, row.aborts = None, proxy.statistics().struck
+            row.gaps = None
+            _note_aborts(row, proxy, cuts)
             # The newest may come twice: with the answer to a cursor, and with the next tick. Backwards it may not go.
             row.duplicates = 0
             if not _is_last(target, reader):
@@ -296,21 +297,35 @@ SCENARIOS: dict[str, tuple[Scenario, frozenset[str]]] = {
 # --- inside -------------------------------------------------------------------------------------
 
 
-def _cuts(random: Random, count: int, cut_within: int) -> list[Fault]:
+def _cuts(random: Random, count: int, adapter: Adapter, within: int) -> list[Fault]:
     """Draw connections' ends: in the request, in the answer's first bytes, and (most) anywhere among readings."""
     cuts = []
+    head = min(MAX_HEAD_BYTES, within)
     for _ in range(count):
         effect, place = random.choice((Effect.CUT, Effect.RESET)), random.randrange(8)
         if place == 0:
             cuts.append(Fault(effect, Way.UP, random.randrange(MAX_UP_BYTES)))
         elif place < 3:
-            cuts.append(Fault(effect, Way.DOWN, random.randrange(MAX_HEAD_BYTES)))
+            cuts.append(Fault(effect, Way.DOWN, random.randrange(head)))
         else:
             # Small places as often as large ones.
-            cuts.append(
-                Fault(effect, Way.DOWN, round(MAX_HEAD_BYTES * (cut_within / MAX_HEAD_BYTES) ** random.random()))
-            )
+            cuts.append(Fault(effect, Way.DOWN, round(head * (within / head) ** random.random())))
+        if adapter.answer_bytes is not None:
+            # Where each answer is a connection, some must pass between two cuts, or nothing ever would.
+            cuts += [Fault(Effect.STALL, Way.DOWN, hold_s=_HARMLESS_S)] * ANSWERS_BETWEEN_CUTS
     return cuts
+
+
+def _struck(proxy: FaultProxy) -> int:
+    """Return how many connections were cut."""
+    faults = proxy.statistics().faults
+    return faults.get(Effect.CUT, 0) + faults.get(Effect.RESET, 0)
+
+
+def _note_aborts(row: Row, proxy: FaultProxy, wanted: int) -> None:
+    row.aborts = _struck(proxy)
+    if row.aborts < wanted:
+        row.faults.append(f"only {row.aborts} of {wanted} aborts in time")
 
 
 async def _outage(target: Target, random: Random, is_over: asyncio.Event) -> None:

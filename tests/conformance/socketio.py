@@ -33,6 +33,7 @@ class SocketIoAdapter:
 
     name = "socket.io"
     cut_within = 128 * 1024
+    answer_bytes: int | None = None
 
     async def connect(self, place: Place, wish: Wish) -> Connection:
         """See `Adapter`."""

@@ -18,6 +18,7 @@ class SseAdapter:
 
     name = "sse"
     cut_within = 128 * 1024
+    answer_bytes: int | None = None
 
     async def connect(self, place: Place, wish: Wish) -> Connection:
         """See `Adapter`."""

@@ -19,6 +19,7 @@ class WebSocketAdapter:
 
     name = "ws"
     cut_within = 128 * 1024
+    answer_bytes: int | None = None
 
     async def connect(self, place: Place, wish: Wish) -> Connection:
         """See `Adapter`."""
