@@ -7,6 +7,9 @@ Theory of operation. A plain function runs in one of a few threads, a coroutine 
 its own: whatever a hook does, the loop on which devices and watchers are served goes on. A call that takes longer than
 `timeout_s` fails. A coroutine is cancelled then; a function cannot be ended, so its thread is given up and another
 takes its place, up to `MAX_STUCK` of them: beyond that calls fail at once until one comes back, and nothing grows.
+
+One thread does the work as long as it keeps up, and others help for as long as it does not: threads share one
+interpreter, and the hand-over between four that are not needed costs three times what a short hook does.
 """
 
 import asyncio
@@ -25,8 +28,10 @@ _log = logging.getLogger("hub.hooks")
 
 # An ack waits for it, and a device gives a connection up after 60 s without one.
 TIMEOUT_S = 1.0
-# More would not be faster, as they share one interpreter; with one, a slow hook of one device would hold up all.
+# At once, for functions. With one, a slow hook of one device would hold up all; more than a few gain nothing.
 THREADS = 4
+# How often it is looked whether a thread needs help: so long one that hangs holds up what is behind it.
+LOOK_S = 0.02
 # Threads that are given up and still run: a stack and some kilobytes each.
 MAX_STUCK = 16
 # Coroutines of one loop that went on when they were cancelled: beyond it the loop counts as stuck.
@@ -54,11 +59,14 @@ class _Job:
 
 
 class _Worker:
-    """A thread that calls functions, one after the other."""
+    """A thread that calls functions, one after the other; a helper ends when none waits."""
 
-    def __init__(self, jobs: "queue.SimpleQueue[_Job | None]", finished: Callable[[_Job], None]) -> None:
+    def __init__(
+        self, jobs: "queue.SimpleQueue[_Job | None]", finished: Callable[[_Job], None], *, is_helper: bool
+    ) -> None:
         self.job: _Job | None = None
         self.is_given_up = False
+        self.is_helper = is_helper
         self._jobs = jobs
         self._finished = finished
         # A daemon: a function that never returns must not keep the hub from ending.
@@ -66,46 +74,75 @@ class _Worker:
         self.thread.start()
 
     def _run(self) -> None:
-        while not self.is_given_up and (job := self._jobs.get()) is not None:
-            job.started_s = time.monotonic()
-            self.job = job
-            try:
-                job.answer = job.hook(*job.arguments)
-                if inspect.isawaitable(job.answer):
-                    job.error = HookError("it returned something to await: write it with `async def`")
-            except BaseException as error:  # the outer edge of foreign code, whatever it raises
-                job.error = _raised(job.hook, error)
-            self.job = None
-            self._finished(job)
+        with suppress(queue.Empty):
+            while not self.is_given_up and (job := self._jobs.get(block=not self.is_helper)) is not None:
+                self._call(job)
+
+    def _call(self, job: _Job) -> None:
+        job.started_s = time.monotonic()
+        self.job = job
+        try:
+            job.answer = job.hook(*job.arguments)
+            if inspect.isawaitable(job.answer):
+                job.error = HookError("it returned something to await: write it with `async def`")
+        except BaseException as error:  # the outer edge of foreign code, whatever it raises
+            job.error = _raised(job.hook, error)
+        self.job = None
+        self._finished(job)
 
 
 class _Lane:
     """A thread with an event loop that runs coroutines."""
 
-    def __init__(self, timeout_s: float, finished: Callable[[_Job], None]) -> None:
+    def __init__(self, finished: Callable[[_Job], None]) -> None:
+        # Put and not over, for the hub's loop; what the lane has not begun is in `_incoming`.
         self.jobs: set[_Job] = set()
-        self.unending = 0
         # When the loop was asked for a sign of life that it has not given yet.
         self.asked_s: float | None = None
-        self._timeout_s = timeout_s
         self._finished = finished
         self._loop = asyncio.new_event_loop()
-        self._room = asyncio.Semaphore(MAX_COROUTINES)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._incoming: deque[_Job] = deque()
+        self._is_due = False
+        self._tasks: dict[_Job, asyncio.Task[None]] = {}
+        # Cancelled, when, and not over yet.
+        self._cancelled: dict[_Job, float] = {}
         self.thread = threading.Thread(target=self._run, name="hub async hooks", daemon=True)
         self.thread.start()
 
     def put(self, job: _Job) -> None:
         """Run a job; on the hub's loop."""
         self.jobs.add(job)
-        self._loop.call_soon_threadsafe(self._start, job)
+        self._incoming.append(job)
+        # As in `Runner._has_finished`: set back before the jobs are taken.
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon_threadsafe(self._begin)
 
-    def is_stuck(self, now_s: float) -> bool:
+    def take_back(self) -> list[_Job]:
+        """Return the jobs that were not begun, which are not begun here any more; on the hub's loop."""
+        taken = []
+        with suppress(IndexError):
+            while True:
+                taken.append(self._incoming.popleft())
+        return taken
+
+    def cancel(self, job: _Job) -> None:
+        """Cancel what runs too long; on the hub's loop."""
+        self._loop.call_soon_threadsafe(self._cancel, job)
+
+    def unending(self, before_s: float) -> int:
+        """Return how many coroutines were cancelled before then and go on."""
+        return sum(at < before_s for at in list(self._cancelled.values()))
+
+    def is_stuck(self, now_s: float, timeout_s: float) -> bool:
         """Return whether a coroutine has blocked the loop for longer than a call may take."""
-        if self.asked_s is None:
+        # Read once: the lane's thread may answer between two lines.
+        asked_s = self.asked_s
+        if asked_s is None:
             self.asked_s = now_s
             self._loop.call_soon_threadsafe(self._is_alive)
-        return now_s - self.asked_s > self._timeout_s
+            return False
+        return now_s - asked_s > timeout_s
 
     def stop(self) -> None:
         """End the loop when it can; harmless when it has ended."""
@@ -115,30 +152,39 @@ class _Lane:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
-        for task in self._tasks:
+        tasks = list(self._tasks.values())
+        for task in tasks:
             task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*self._tasks, return_exceptions=True))
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
     def _is_alive(self) -> None:
         self.asked_s = None
 
-    def _start(self, job: _Job) -> None:
-        task = self._loop.create_task(self._run_job(job))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _begin(self) -> None:
+        self._is_due = False
+        with suppress(IndexError):  # none is left, also when `take_back` was quicker
+            while len(self._tasks) < MAX_COROUTINES:
+                job = self._incoming.popleft()
+                job.started_s = time.monotonic()
+                self._tasks[job] = self._loop.create_task(self._run_job(job))
+
+    def _cancel(self, job: _Job) -> None:
+        if (task := self._tasks.get(job)) is not None:
+            self._cancelled[job] = time.monotonic()
+            task.cancel()
 
     async def _run_job(self, job: _Job) -> None:
-        async with self._room:
-            job.started_s = time.monotonic()
-            limit = asyncio.timeout(self._timeout_s)
-            try:
-                async with limit:
-                    job.answer = await job.hook(*job.arguments)  # type: ignore[misc]  # `Runner.call` looked
-            except BaseException as error:  # the outer edge of foreign code, whatever it raises
-                job.error = _late(self._timeout_s) if limit.expired() else _raised(job.hook, error)
+        try:
+            job.answer = await job.hook(*job.arguments)  # type: ignore[misc]  # `Runner.call` looked
+        except BaseException as error:  # the outer edge of foreign code, whatever it raises; cancelled: it is over
+            job.error = _raised(job.hook, error)
+        del self._tasks[job]
+        self._cancelled.pop(job, None)
         self._finished(job)
+        if self._incoming:
+            self._begin()
 
 
 class Runner:
@@ -146,10 +192,12 @@ class Runner:
 
     Args:
         loop: where answers are given.
-        timeout_s: how long one call may take, seconds.
+        timeout_s: how long one call may take, seconds. look_s: see `LOOK_S`.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, *, timeout_s: float = TIMEOUT_S, look_s: float = LOOK_S
+    ) -> None:
         self._hub_loop = loop
         self._timeout_s = timeout_s
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -160,7 +208,8 @@ class Runner:
         # Finished by a thread and not yet handed on: many at once cost the loop one wake-up.
         self._finished: deque[_Job] = deque()
         self._is_due = False
-        self._open = 0
+        self._open = self._answered = 0
+        self._look_s = min(look_s, timeout_s / 4)
         self._watch: asyncio.TimerHandle | None = None
         self._is_stopped = False
 
@@ -169,7 +218,7 @@ class Runner:
         job = _Job(hook, arguments, answered)
         self._open += 1
         if self._watch is None:
-            self._watch = self._hub_loop.call_later(self._timeout_s / 4, self._look)
+            self._watch = self._hub_loop.call_later(self._look_s, self._look)
         if self._is_stopped:
             self._give_up(job, "the hub stops")
         elif _is_async(hook):
@@ -214,8 +263,8 @@ class Runner:
         return len(self._given_up)
 
     def _put(self, job: _Job) -> None:
-        while len(self._workers) < THREADS and len(self._workers) + self.stuck < THREADS + MAX_STUCK:
-            self._workers.append(_Worker(self._jobs, self._has_finished))
+        if not self._workers and self.stuck < MAX_STUCK:
+            self._workers.append(_Worker(self._jobs, self._has_finished, is_helper=False))
         if self._workers:
             self._jobs.put(job)
         else:
@@ -223,7 +272,7 @@ class Runner:
 
     def _put_async(self, job: _Job) -> None:
         if self._lane is None and self.stuck < MAX_STUCK:
-            self._lane = _Lane(self._timeout_s, self._has_finished)
+            self._lane = _Lane(self._has_finished)
         if self._lane is not None:
             self._lane.put(job)
         else:
@@ -253,6 +302,7 @@ class Runner:
             return
         job.is_over = True
         self._open -= 1
+        self._answered += 1
         if self._lane is not None:
             self._lane.jobs.discard(job)
         try:
@@ -268,22 +318,30 @@ class Runner:
             job = worker.job
             if job is not None and not job.is_over and now_s - job.started_s > self._timeout_s:
                 self._replace(worker, job)
-        if self._lane is not None and self._lane.jobs:
+        self._workers = [one for one in self._workers if one.thread.is_alive()]
+        waiting, answered, self._answered = self._jobs.qsize(), self._answered, 0
+        keeps_up = waiting <= (answered if self._workers else 0)
+        if not keeps_up and len(self._workers) < THREADS and self.stuck < MAX_STUCK:
+            is_helper = any(not one.is_helper for one in self._workers)
+            self._workers.append(_Worker(self._jobs, self._has_finished, is_helper=is_helper))
+        if self._lane is not None and (self._lane.jobs or self._lane.asked_s is not None):
             self._look_at(self._lane, now_s)
-        if self._open:
-            self._watch = self._hub_loop.call_later(self._timeout_s / 4, self._look)
+        if self._open or (self._lane is not None and self._lane.asked_s is not None):
+            self._watch = self._hub_loop.call_later(self._look_s, self._look)
 
     def _look_at(self, lane: _Lane, now_s: float) -> None:
-        # Cancelled at its time; one that takes as long again to end is one that does not.
-        for job in [job for job in lane.jobs if job.started_s and now_s - job.started_s > 2 * self._timeout_s]:
-            lane.unending += 1
+        for job in [job for job in lane.jobs if job.started_s and now_s - job.started_s > self._timeout_s]:
+            lane.cancel(job)
             self._end(job, None, _late(self._timeout_s))
-        if lane.is_stuck(now_s) or lane.unending > MAX_UNENDING:
+        if lane.is_stuck(now_s, self._timeout_s) or lane.unending(now_s - self._timeout_s) > MAX_UNENDING:
             self._lane = None
             self._note(lane, "async hooks")
             lane.stop()
-            for job in list(lane.jobs):
+            waiting = lane.take_back()
+            for job in lane.jobs.difference(waiting):
                 self._end(job, None, HookError("a coroutine blocks the loop of async hooks: it must await, not wait"))
+            for job in waiting:
+                self._put_async(job)
 
     def _replace(self, worker: _Worker, job: _Job) -> None:
         if not worker.is_given_up:
@@ -295,8 +353,6 @@ class Runner:
             with suppress(queue.Empty):
                 while (waiting := self._jobs.get_nowait()) is not None:
                     self._give_up(waiting, f"{self.stuck} calls of hooks hang: their threads are used up")
-        elif self._jobs.qsize():
-            self._workers.append(_Worker(self._jobs, self._has_finished))
 
     def _note(self, one: _Worker | _Lane, what: str) -> None:
         self._given_up.append(one)

@@ -263,3 +263,44 @@ def test_nulls_do_not_settle_the_type_of_a_channel() -> None:
 
     assert [taken([None, {}]), taken(["on"])] == [0, 1]
     assert series.type is ValueType.STR
+
+
+@pytest.mark.parametrize("t0", [1_795_376_000_000_000_000, -9_999_999_999_999_999_999], ids=["usual", "beyond-64-bits"])
+def test_what_is_left_of_a_long_batch_is_encoded_exactly(t0: int) -> None:
+    """Refused readings are left out, whatever t0 a peer chose; the body reads again as the columns taken."""
+    base = (1_795_376_000_000_000_000 - t0) // 10**9
+    column = Column("x", [base + n for n in range(40)], [None, *(n / 7 for n in range(39))])  # type: ignore[list-item]
+    batch = Batch(1, 40, t0, 10**9, (column,))
+
+    checked = check_batch(batch, b"", {"x": Series(1, "default", "d", "x", ValueType.FLOAT)}.get)
+
+    again = columns.decode_batch(checked.body)
+    assert again.count == 39
+    assert (list(again.columns[0].values), list(again.columns[0].dt)) == (column.values[1:], column.dt[1:])
+    assert again.t0 == t0
+
+
+def test_readings_refused_before_are_counted_and_not_looked_at() -> None:
+    """They keep their places and reasons; the others are checked as always."""
+    series = Series(1, "default", "d", "x", None)
+    batch = Batch(1, 4, 0, 1, (Column("x", [2**60, 2**60, 2**60, 1], ["text", 1.5, 2.5, 3.5]),))
+
+    checked = check_batch(batch, b"", {"x": series}.get, refused={"x": {0: "hook: no", 2: "hook: spike"}})
+
+    assert series.type is ValueType.FLOAT
+    assert [(r.index, r.reason) for r in checked.rejected] == [
+        (0, "hook: no"),
+        (2, "hook: spike"),
+        (3, "time_out_of_range"),
+    ]
+    assert (checked.readings, checked.rejected_count, checked.reason) == (1, 3, "")
+
+
+def test_changed_batch_is_encoded_again_though_nothing_is_refused() -> None:
+    """The body tells what is stored."""
+    batch = Batch(1, 1, 1_795_376_000_000_000_000, 1, (Column("x", [0], [2.5]),))
+    series = Series(1, "default", "d", "x", ValueType.FLOAT)
+
+    checked = check_batch(batch, b"as it came", {"x": series}.get, is_changed=True)
+
+    assert columns.decode_batch(checked.body).columns == batch.columns
