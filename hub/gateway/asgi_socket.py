@@ -36,7 +36,11 @@ class AsgiSocket:
         self._unread_bytes = 0
         self._arrived = asyncio.Event()
         self._drained = asyncio.Event()
-        self._is_closed = False
+        self.is_closed = False
+
+    def end(self) -> None:
+        """Close from the hub's side."""
+        self._connection.close(1000)
 
     # --- what the connection calls -----------------------------------------------------------------------
 
@@ -59,7 +63,7 @@ class AsgiSocket:
 
     def closed(self, code: int, reason: str) -> None:
         """Tell the application; what it still sends is refused."""
-        self._is_closed = True
+        self.is_closed = True
         self._push({"type": "websocket.disconnect", "code": code, "reason": reason}, 0)
         self._drained.set()
 
@@ -86,13 +90,13 @@ class AsgiSocket:
                 pass
 
     async def _wait_drained(self) -> None:
-        while not self._is_closed and self._connection.buffered_bytes > HIGH_WATER_BYTES:
+        while not self.is_closed and self._connection.buffered_bytes > HIGH_WATER_BYTES:
             self._drained.clear()
             # The transport may take it at the end of this turn without ever saying `writable`.
             await asyncio.sleep(0)
             if self._connection.buffered_bytes > HIGH_WATER_BYTES:
                 await self._drained.wait()
-        if self._is_closed:
+        if self.is_closed:
             raise OSError("the connection is closed")
 
     # --- inside ----------------------------------------------------------------------------------------

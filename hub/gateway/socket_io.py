@@ -24,7 +24,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from device_sdk.wire import PING_S, Close
-from hub.errors import ForbiddenError, HubError, UnauthenticatedError
+from hub.errors import BadRequestError, ForbiddenError, HubError, UnauthenticatedError
 from hub.gateway.access import Parts, Peer, identify
 from hub.gateway.asgi_socket import AsgiSocket
 from hub.gateway.origin import is_same_origin
@@ -149,7 +149,9 @@ class SocketIoLink:
     def write(self, frame: bytes) -> None:
         """Add packets to what the client gets next."""
         if self._ending is None:
-            self._parts.append(frame)
+            # Mostly one packet: then these are the very bytes that others have too.
+            is_one = frame.find(_END) == len(frame) - 1
+            self._parts.extend((frame,) if is_one else frame.split(_END)[:-1])
             self._buffered += len(frame)
             self._woken.set()
 
@@ -206,14 +208,11 @@ class SocketIoLink:
 
     def _take_batch(self) -> list[bytes]:
         batch: list[bytes] = []
-        while self._parts and len(batch) < BATCH_PACKETS:
-            part = self._parts.popleft()
-            # One write may be many packets.
-            *packets, rest = part.split(_END, BATCH_PACKETS - len(batch))
-            batch += packets
-            self._buffered -= len(part) - len(rest)
-            if rest:
-                self._parts.appendleft(rest)
+        size = 0
+        while self._parts and len(batch) < BATCH_PACKETS and size < HIGH_WATER_BYTES:
+            batch.append(self._parts.popleft())
+            size += len(batch[-1])
+        self._buffered = self._buffered - size if self._parts else 0
         return batch
 
     async def _give(self, packets: list[bytes]) -> None:
@@ -308,14 +307,18 @@ class SocketIo:
 
     Args:
         hub: its parts.
-        sweep: the timer that ends strangers; tests pass one with a short interval.
+        sweep: the timer that ends strangers; tests pass one that they drive.
+        body_s: how long the body of a request may take.
     """
 
-    def __init__(self, hub: Parts, sweep: Sweep | None = None) -> None:
+    def __init__(self, hub: Parts, sweep: Sweep | None = None, body_s: float = BODY_S) -> None:
         self._server = _Server(hub)
         self._app = socketio.ASGIApp(self._server, socketio_path=PATH)
         self._sweep_timer = Sweep() if sweep is None else sweep
+        self._body_s = body_s
         self._ages: dict[str, int] = {}
+        # Of sessions that began by polling: the library waits without a limit for what such a WebSocket says first.
+        self._upgrades: dict[str, AsgiSocket] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -323,10 +326,14 @@ class SocketIo:
         refuse = self._refusal(_headers(scope), parse_qs(scope["query_string"].decode("latin-1")))
         if refuse is not None:
             body = orjson.dumps({"error": {"reason": refuse.reason, "message": refuse.message}})
-            await Response(body, refuse.status, media_type="application/json")(scope, receive, send)
+            headers = dict(refuse.headers)
+            await Response(body, refuse.status, headers, media_type="application/json")(scope, receive, send)
         elif scope["method"] == "POST":
-            async with asyncio.timeout(BODY_S):
-                await self._app(scope, receive, send)
+            try:
+                async with asyncio.timeout(self._body_s):
+                    await self._app(scope, receive, send)
+            except TimeoutError:
+                await Response(status_code=408, headers={"Connection": "close"})(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -337,20 +344,35 @@ class SocketIo:
             if request.path.rstrip("/") != PATH:
                 return upgrade(request)
             refuse = self._refusal(request.headers, request.query)
-            return Accept(AsgiSocket(self._app, request)) if refuse is None else refuse
+            return self._accept(request) if refuse is None else refuse
 
         return decide
+
+    def _accept(self, request: UpgradeRequest) -> Accept | Refuse:
+        sid = request.query.get("sid")
+        if sid is None:
+            return Accept(AsgiSocket(self._app, request))
+        before = self._upgrades.get(sid)
+        if sid not in self._server.eio.sockets or (before is not None and not before.is_closed):
+            return Refuse(400, BadRequestError.reason, "no such session, or one that has a WebSocket")
+        socket = self._upgrades[sid] = AsgiSocket(self._app, request)
+        return Accept(socket)
 
     def sweep(self) -> None:
         """End who has not said in `STRANGER_S` sweeps that it comes to watch."""
         strangers = self._strangers()
         self._ages = {sid: self._ages.get(sid, 0) + 1 for sid in strangers}
+        for sid, socket in list(self._upgrades.items()):
+            if socket.is_closed:
+                del self._upgrades[sid]
+            elif sid not in self._server.eio.sockets:
+                socket.end()
         for sid, age in self._ages.items():
             if age > STRANGER_S:
                 task = asyncio.get_running_loop().create_task(self._server.close_client(sid, for_good=False))
                 self._closing.add(task)
                 task.add_done_callback(self._closing.discard)
-        if not self._server.eio.sockets:
+        if not self._server.eio.sockets and not self._upgrades:
             self._sweep_timer.discard(self)
 
     def _refusal(self, headers: Mapping[str, str], query: Mapping[str, object]) -> Refuse | None:

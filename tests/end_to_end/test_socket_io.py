@@ -116,7 +116,7 @@ async def test_node_client_is_told_why_and_stays_away_or_comes_back(hub: HubProc
         await wait_for(lambda: wrong.heard("connect_error") and node.heard("live"))
         assert wrong.heard("connect_error")[0]["data"] == {"reason": "unauthenticated"}
 
-        assert hub.stop() < 2.0
+        hub.stop()
         await wait_for(lambda: node.heard("disconnect"))
         hub.start()
         await wait_for(lambda: len(node.heard("ok")) == 2)

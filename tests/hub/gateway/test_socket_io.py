@@ -73,10 +73,10 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(folder: Path) -> AsyncIterator[Rig]:
+async def rig(folder: Path, **options: Any) -> AsyncIterator[Rig]:
     """Serve a hub in this loop."""
     async with Hub(Config(data=folder / "data", socketio=True)) as hub:
-        door = SocketIo(hub, Sweep(3600))
+        door = SocketIo(hub, Sweep(3600), **options)
         ws = make_protocol(door.over(hub.upgrade), goodbye=hub.goodbye)
         async with serving(make_app(hub, socket_io=door), ws=ws) as port:
             yield Rig(hub, door, port)
@@ -397,6 +397,42 @@ async def test_strangers_are_few_and_short(tmp_path: Path) -> None:
 
         assert (await http.get("/socket.io/?EIO=4&transport=polling")).status_code == 200
         assert (await client.call("hello"))["op"] == "welcome"
+        await client.leave()
+
+
+async def test_session_has_one_websocket_and_it_ends_with_it(tmp_path: Path) -> None:
+    """A session that began by polling opens one WebSocket to upgrade; without a session there is none."""
+    async with rig(tmp_path) as hub, httpx.AsyncClient(base_url=hub.url) as http:
+        opened = await http.get("/socket.io/?EIO=4&transport=polling")
+        sid = json.loads(opened.text[1:])["sid"]
+        url = f"ws://127.0.0.1:{hub.port}/socket.io/?EIO=4&transport=websocket&sid="
+        async with connect(url + sid) as upgrading:
+            for wrong in (sid, "unknown"):
+                with pytest.raises(Exception, match="400"):
+                    await connect(url + wrong)
+            for _ in range(STRANGER_S + 1):
+                hub.door.sweep()
+            await wait_for(lambda: not hub.door._server.eio.sockets)
+            hub.door.sweep()
+            await asyncio.wait_for(upgrading.wait_closed(), 5)
+        hub.door.sweep()
+
+        assert hub.door._upgrades == {}
+
+
+async def test_body_that_does_not_come_is_408(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A client that sends a head and no body gets an answer, and the log no traceback."""
+    async with rig(tmp_path, body_s=0.1) as hub:
+        client = await Client(hub.token(), "polling").connect(hub)
+        reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
+        path = f"/socket.io/?EIO=4&transport=polling&sid={client.io.eio.sid}"
+        writer.write(f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\n\r\n".encode())
+        answer = await asyncio.wait_for(reader.readline(), 5)
+        writer.close()
+        await writer.wait_closed()
+
+        assert answer.split()[1] == b"408"
+        assert "Traceback" not in caplog.text
         await client.leave()
 
 
