@@ -312,7 +312,7 @@ class Hub:
         )  # fmt: skip
 
     def _upgrade_watcher(self, request: UpgradeRequest) -> Accept | Refuse:
-        request = replace(request, headers=with_offered_token(request.headers, request.subprotocols))
+        request = replace(request, headers=with_offered_token(self.config, request.headers, request.subprotocols))
         identity = identify(self, request.headers, request)
         if identity is None:
             self._credential_refused(request)

@@ -86,6 +86,15 @@ class Policy(BaseModel):
         return {"match": match, **dict(zip(("raw", "rollups"), ages, strict=False))}
 
 
+def _origin(text: str) -> str:
+    """Return an origin as browsers write it."""
+    if not re.fullmatch(r"https?://[a-z0-9.\-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?", text):
+        raise ValueError(
+            "an origin is SCHEME://HOST[:PORT] in small letters, e.g. https://panel.example; no path, no *"
+        )
+    return text
+
+
 def _one_line(secret: SecretStr) -> SecretStr:
     """Return a token without the line end of the file it comes from."""
     text = secret.get_secret_value().strip()
@@ -115,6 +124,9 @@ class Config(BaseSettings):
     )
     insecure_lan: bool = Field(
         default=False, description="Listen beyond this machine without TLS: tokens travel readable."
+    )
+    allow_origin: list[Annotated[str, AfterValidator(_origin)]] = Field(
+        default=[], description="Let web pages of another origin ask this hub, e.g. https://panel.example."
     )
     announce: bool = Field(default=False, description="Announce the hub in its network by mDNS (extra `discovery`).")
     socketio: bool = Field(default=False, description="Let Socket.IO clients watch, at /socket.io (extra `socketio`).")

@@ -24,6 +24,10 @@ def serve(
         bool | None,
         typer.Option("--insecure-lan", help="Listen beyond this machine without TLS: tokens travel readable."),
     ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Let web pages of another origin ask this hub, e.g. https://panel.example."),
+    ] = None,
     announce: Annotated[
         bool | None, typer.Option("--announce", help="Announce the hub in its network by mDNS (extra `discovery`).")
     ] = None,
@@ -77,10 +81,10 @@ def serve(
 
     flags: dict[str, object] = {
         "data": data, "host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key,
-        "tls_client_ca": tls_client_ca, "insecure_lan": insecure_lan, "announce": announce, "socketio": socketio,
-        "demo": demo, "log_level": log_level, "store": store, "keep_raw": keep_raw, "keep_rollups": keep_rollups,
-        "retention": retention or None, "disk_budget": disk_budget, "hook": hook or None,
-        "journal_hours": journal_hours,
+        "tls_client_ca": tls_client_ca, "insecure_lan": insecure_lan, "allow_origin": allow_origin or None,
+        "announce": announce, "socketio": socketio, "demo": demo, "log_level": log_level, "store": store,
+        "keep_raw": keep_raw, "keep_rollups": keep_rollups, "retention": retention or None,
+        "disk_budget": disk_budget, "hook": hook or None, "journal_hours": journal_hours,
         "journal_bytes": journal_bytes,
     }  # fmt: skip
     loaded = load_config(flags, config).config

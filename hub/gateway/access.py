@@ -60,6 +60,10 @@ class Settings(Protocol):
         """How long the journal keeps frames."""
 
     @property
+    def allow_origin(self) -> Sequence[str]:
+        """Origins beside the hub's own whose pages may ask."""
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the port."""
 
@@ -192,7 +196,7 @@ def identify(
 
     A Bearer token counts alone: a wrong one is never replaced by a cookie. The
     page's cookie and the free access on loopback are for browsers, so they
-    hold only for the hub's own origin.
+    hold only for the hub's own origin; of those that the settings allow, for reading.
 
     Args:
         headers: lower-case names.
@@ -203,7 +207,8 @@ def identify(
     if authorization is not None:
         scheme, _, token = authorization.partition(" ")
         return hub.identities.authenticate(token.strip()) if scheme.lower() == "bearer" else None
-    if asker is None or not is_same_origin(headers.get("origin"), headers.get("host", "")):
+    allowed = () if is_change else hub.config.allow_origin
+    if asker is None or not is_same_origin(headers.get("origin"), headers.get("host", ""), allowed=allowed):
         return None
     cookie = read_cookie(headers.get("cookie", ""), SESSION_COOKIE)
     if cookie and (not is_change or is_from_page(headers)):
@@ -213,13 +218,16 @@ def identify(
     return LOCAL if _is_local(hub.config, headers, asker) else None
 
 
-def with_offered_token(headers: Mapping[str, str], subprotocols: Sequence[str]) -> Mapping[str, str]:
+def with_offered_token(config: Settings, headers: Mapping[str, str], subprotocols: Sequence[str]) -> Mapping[str, str]:
     """Return the headers with the token that a browser offers as subprotocol ``bearer.TOKEN``; its header goes before.
 
     A browser gives a WebSocket no headers of the page's choice, and an address is logged by every proxy on the way.
+    From an origin that is not allowed it does not count: what `fetch` may not do, a WebSocket may not.
     """
     offered = next((name for name in subprotocols if name.startswith(OFFER_PREFIX)), None)
     if offered is None or "authorization" in headers:
+        return headers
+    if not is_same_origin(headers.get("origin"), headers.get("host", ""), allowed=config.allow_origin):
         return headers
     return {**headers, "authorization": f"Bearer {offered.removeprefix(OFFER_PREFIX)}"}
 
@@ -244,7 +252,10 @@ def _is_local(config: Settings, headers: Mapping[str, str], asker: Asker) -> boo
         and not config.is_tls
         and asker.is_loopback
         and is_loopback_host(headers.get("host", ""))
-        and headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+        and (
+            headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+            or headers.get("origin") in config.allow_origin
+        )
         and not any(name in headers for name in _PROXY_HEADERS)
     )
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
 from typing import Any, get_origin
 
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
@@ -63,9 +64,21 @@ def make_app(hub: Parts, *, links: LoginLinks | None = None, socket_io: ASGIApp 
             *([] if socket_io is None else [Mount("/socket.io", socket_io)]),
             *page_routes(hub, links or LoginLinks(time.monotonic)),
         ],
-        middleware=[Middleware(SecurityHeaders)],
+        middleware=[Middleware(SecurityHeaders), *_for_other_origins(hub.config.allow_origin)],
         exception_handlers={HubError: _hub_error, HTTPException: _http_error, Exception: _bug},
     )
+
+
+def _for_other_origins(origins: Sequence[str]) -> list[Middleware]:
+    """Return what lets browsers show our answers to pages of these origins; they bring a token, no cookie."""
+    if not origins:
+        return []
+    cors = Middleware(
+        CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST", "PATCH", "PUT", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", "If-None-Match", "Last-Event-ID"],
+        expose_headers=["ETag", "Next-Page", "Retry-After"],
+    )  # fmt: skip
+    return [cors]
 
 
 async def _description(request: Request) -> Response:

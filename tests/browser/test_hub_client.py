@@ -1,12 +1,17 @@
 """`/client/v1/hub-client.js` in a real browser: its pure parts, and gapless watching of a real hub on each way."""
 
+import threading
 import time
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import WebSocketRoute
 
+from device_sdk import Device
 from hub.auth import Identities
 from hub.roles import Role
 from tests.browser.conftest import OpenTab, Tab, World
@@ -295,6 +300,54 @@ def own_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         identities.close()
         with Sensors(hub.ws_url, tokens) as sensors:
             yield World(hub, sensors)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[str]:
+    """The origin of a web server that knows nothing of the hub."""
+    (tmp_path / "index.html").write_text("<!doctype html><title>panel</title>")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, name="panel")
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_page_of_another_origin(
+    open_tab: OpenTab, tmp_path_factory: pytest.TempPathFactory, elsewhere: str, is_allowed: bool
+) -> None:
+    """With --allow-origin it imports the module from the hub and watches it on each way; without, it sees nothing."""
+    options = ["--allow-origin", elsewhere if is_allowed else "https://panel.example"]
+    body = """
+      async ({ hub, token }) => {
+        const { watch } = await import(`${hub}/client/v1/hub-client.js`);
+        const first = async (transports, token) => {
+          const stop = new AbortController();
+          setTimeout(() => stop.abort(), 8000);
+          const watched = watch(undefined, { since: 'last', transports, token, signal: stop.signal });
+          try { for await (const { value } of watched) return value; } catch (error) { return error.reason; }
+          return null;
+        };
+        return Promise.all([first(['ws'], token), first(['sse'], token), first(['ws']), first(['sse'])]);
+      }
+    """
+    with HubProcess(tmp_path_factory.mktemp("hub") / "data", *options) as hub:
+        identities = Identities(hub.data / "identities.sqlite3")
+        device = identities.add_device("pump-1")
+        _, token = identities.add_token(Role.WATCHER)
+        identities.close()
+        with Device("pump-1", hub.ws_url, token=device, spool=None) as pump:
+            pump.record({"level": 7})
+            pump.flush(20)
+            tab = open_tab("healthz", expect_errors=True)
+            tab.page.goto(elsewhere)
+
+            seen = tab.page.evaluate(body, {"hub": hub.url, "token": token})
+
+    assert seen == ([7, 7, 7, 7] if is_allowed else [None] * 4)
 
 
 @pytest.mark.parametrize("transport", ["ws", "sse"])

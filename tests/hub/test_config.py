@@ -225,3 +225,18 @@ def test_a_wrong_policy_is_refused(policy: object) -> None:
     """Whatever is wrong with it, the setting is named."""
     with pytest.raises(ConfigError, match="retention"):
         load_config({"retention": [policy]})
+
+
+@pytest.mark.parametrize("origin", ["https://panel.example", "http://127.0.0.1:5173", "http://[::1]:8080"])
+def test_origins_are_written_as_browsers_do(origin: str) -> None:
+    """Scheme, host and port are all there is."""
+    assert Config(allow_origin=[origin]).allow_origin == [origin]
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "null", "panel.example", "https://panel.example/", "https://Panel.example", "ftp://panel.example"]
+)
+def test_what_no_browser_would_say_is_refused(origin: str) -> None:
+    """An origin that can never match, or that would match all, is a mistake."""
+    with pytest.raises(ConfigError, match=r"allow_origin.*https://panel\.example"):
+        load_config({"allow_origin": [origin]})

@@ -5,7 +5,7 @@ writer and the consumer do in their threads.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,7 @@ class FixedSettings:
 
     data: Path = Path("no-such-folder")
     journal_hours: float = 24.0
+    allow_origin: Sequence[str] = ()
     is_loopback: bool = True
     is_tls: bool = False
 

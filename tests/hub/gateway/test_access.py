@@ -39,6 +39,7 @@ def doors(tmp_path: Path) -> Iterator[Doors]:
     identities.close()
 
 
+PANEL = "https://panel.example"
 HOST = {"host": "127.0.0.1:8000"}
 
 
@@ -56,9 +57,24 @@ def test_token_among_the_subprotocols_is_a_bearer_token() -> None:
     """A browser's WebSocket has no other place for it; a header goes before, and other subprotocols are none."""
     offered = ["watch.v1", "bearer.t1.abc", "bearer.t2.def"]
 
-    assert with_offered_token(HOST, offered) == {**HOST, "authorization": "Bearer t1.abc"}
-    assert with_offered_token({"authorization": "Bearer own"}, offered) == {"authorization": "Bearer own"}
-    assert with_offered_token(HOST, ["watch.v1"]) == HOST
+    settings = FixedSettings(allow_origin=[PANEL])
+    own, foreign = {"authorization": "Bearer own"}, {**HOST, "origin": "https://evil.example"}
+
+    for headers in (HOST, {**HOST, "origin": PANEL}):
+        assert with_offered_token(settings, headers, offered) == {**headers, "authorization": "Bearer t1.abc"}
+    for headers, given in ((own, offered), (HOST, ["watch.v1"]), (foreign, offered)):
+        assert with_offered_token(settings, headers, given) == headers
+
+
+def test_allowed_origin_may_read_as_the_user(doors: Doors) -> None:
+    """It is let in as the page is, but changes nothing; any other origin is nobody."""
+    doors.config = FixedSettings(allow_origin=[PANEL])
+    panel = {**HOST, "origin": PANEL, "sec-fetch-site": "cross-site"}
+
+    assert identify(doors, panel, Asker()) is LOCAL
+    assert identify(doors, panel, Asker(), is_change=True) is None
+    assert identify(doors, {**panel, "origin": "https://evil.example"}, Asker()) is None
+    assert identify(doors, {**HOST, "sec-fetch-site": "cross-site"}, Asker()) is None
 
 
 @pytest.mark.parametrize("value", ["Bearer wrong", "Basic dTpw", "Bearer", ""], ids=str)

@@ -358,6 +358,25 @@ async def test_watching_by_events_needs_a_watcher(hub: HubParts) -> None:
 
 
 @pytest.mark.asyncio
+async def test_pages_of_allowed_origins_may_ask(hub: HubParts) -> None:
+    """Their browsers are told so, before a request with a token and with the answer; those of others are not."""
+    hub.config = FixedSettings(is_loopback=False, allow_origin=["https://panel.example"])
+    _, token = hub.identities.add_token(Role.WATCHER)
+    asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
+    seen = []
+
+    async with http_client(make_app(hub)) as client:
+        for origin in ("https://panel.example", "https://evil.example"):
+            before = await client.options("/v1/watch", headers={"Origin": origin, **asked})
+            answer = await client.get("/v1/devices", headers={"Origin": origin, "Authorization": f"Bearer {token}"})
+            allowed = [r.headers.get("access-control-allow-origin") for r in (before, answer)]
+            seen.append((before.status_code, allowed, "access-control-allow-credentials" in answer.headers))
+            assert answer.headers["x-content-type-options"] == before.headers["x-content-type-options"] == "nosniff"
+
+    assert seen == [(200, ["https://panel.example"] * 2, False), (400, [None, None], False)]
+
+
+@pytest.mark.asyncio
 async def test_application_and_websocket_on_one_real_port(hub: HubParts) -> None:
     """Over a socket: REST answers, and an upgrade goes to the WebSocket class."""
     hub.config = FixedSettings(is_loopback=True)
