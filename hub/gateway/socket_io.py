@@ -313,6 +313,7 @@ class SocketIo:
 
     def __init__(self, hub: Parts, sweep: Sweep | None = None, body_s: float = BODY_S) -> None:
         self._server = _Server(hub)
+        self._allowed_origins = hub.config.allow_origin
         self._app = socketio.ASGIApp(self._server, socketio_path=PATH)
         self._sweep_timer = Sweep() if sweep is None else sweep
         self._body_s = body_s
@@ -376,7 +377,7 @@ class SocketIo:
             self._sweep_timer.discard(self)
 
     def _refusal(self, headers: Mapping[str, str], query: Mapping[str, object]) -> Refuse | None:
-        if not is_same_origin(headers.get("origin"), headers.get("host", "")):
+        if not is_same_origin(headers.get("origin"), headers.get("host", ""), allowed=self._allowed_origins):
             return Refuse(403, ForbiddenError.reason, "this page is of another origin")
         if "sid" in query:
             return None
