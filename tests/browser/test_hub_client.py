@@ -1,5 +1,6 @@
 """`/client/v1/hub-client.js` in a real browser: its pure parts, and gapless watching of a real hub on each way."""
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -164,7 +165,7 @@ def test_event_stream_may_be_cut_anywhere(tab: Tab) -> None:
 # --- a real hub ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("transport", ["ws", "sse"])
+@pytest.mark.parametrize("transport", ["ws", "sse", "poll"])
 def test_what_is_seen_is_what_is_stored(tab: Tab, world: World, transport: str) -> None:
     """History and live, each reading once and in order, over breaks of the connection, on each way."""
     call(tab, COLLECT, {"match": "pump-1/temperature", "transports": [transport]})
@@ -232,8 +233,9 @@ def test_loop_ends_by_signal_and_cursor_goes_on(tab: Tab, world: World) -> None:
     assert len(found["seen"]) < len(seen) + 500, "at most the message that was cut comes again"
 
 
-def test_without_websockets_it_falls_back_and_remembers(open_tab: OpenTab) -> None:
-    """A proxy that lets none pass costs one try; the next page begins with what worked."""
+@pytest.mark.parametrize("way", ["sse", "poll"])
+def test_without_websockets_it_falls_back_and_remembers(open_tab: OpenTab, way: str) -> None:
+    """A proxy that lets none pass, or no event stream either, costs one try; the next page begins with what worked."""
     tab = open_tab("healthz", bypass_csp=True, expect_errors=True)
     tries: list[str] = []
 
@@ -242,12 +244,14 @@ def test_without_websockets_it_falls_back_and_remembers(open_tab: OpenTab) -> No
         route.close()
 
     tab.page.route_web_socket("**/v1/watch", refuse)
+    if way == "poll":
+        tab.page.route(re.compile(r"/v1/watch\?(?!.*wait=)"), lambda route: route.abort())
     for expected in (1, 1):
         call(tab, COLLECT, {"match": "pump-1/temperature"})
         tab.page.wait_for_function("() => watched.isLive && seen.length > 10")
         assert len(tries) == expected
         tab.page.reload()
-    assert "sse" in tab.page.evaluate("() => localStorage.getItem(`hub-client ${location.host}`)")
+    assert f'"{way}"' in tab.page.evaluate("() => localStorage.getItem(`hub-client ${location.host}`)")
 
 
 def test_refused_subscription_says_why(tab: Tab) -> None:
@@ -261,7 +265,7 @@ def test_refused_subscription_says_why(tab: Tab) -> None:
       for await (const { value } of good) { hub.close(); return [told, typeof value, hub.state]; }
     """
 
-    for transport in ("ws", "sse"):
+    for transport in ("ws", "sse", "poll"):
         assert call(tab, body, transport) == [["WatchError", "bad_request", True], "number", "closed"]
 
 
@@ -350,7 +354,7 @@ def test_page_of_another_origin(
     assert seen == ([7, 7, 7, 7] if is_allowed else [None] * 4)
 
 
-@pytest.mark.parametrize("transport", ["ws", "sse"])
+@pytest.mark.parametrize("transport", ["ws", "sse", "poll"])
 def test_restart_of_the_hub_costs_nothing(open_tab: OpenTab, own_world: World, transport: str) -> None:
     """A killed hub is found again within seconds, and what devices recorded meanwhile comes once, in order."""
     tab = open_tab("healthz", bypass_csp=True, expect_errors=True)

@@ -173,7 +173,7 @@ export class Connection {
     } catch (error) {
       // What was not applied has no cursor: a new link brings it again.
       this.drop("a message could not be applied");
-      throw error;
+      reportError(error);
     }
     if (message.op === "welcome" && this._close) this._set("live", "", 0);
   }

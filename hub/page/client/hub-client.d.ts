@@ -3,7 +3,7 @@
 export const VERSION: string;
 
 export type State = "connecting" | "live" | "reconnecting" | "refused" | "closed";
-export type Transport = "ws" | "sse";
+export type Transport = "ws" | "sse" | "poll";
 export type Value = number | bigint | string | boolean;
 
 /** What the hub says of a series. Values come as they are shown: `scale` and `offset` are applied. */

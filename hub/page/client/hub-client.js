@@ -5,7 +5,7 @@
  *     for await (const { device, channel, value, timeMs } of watch(undefined, { match: "greenhouse-1/temperature" })) …
  *
  * What is where: `Session` computes (no socket, no clock), `Connection` keeps one link to a hub open, by WebSocket or, where
- * that does not pass, by server-sent events; `connect` and `watch` here are what a page calls. Types: hub-client.d.ts.
+ * that does not pass, by server-sent events or long poll; `connect` and `watch` here are what a page calls. Types: hub-client.d.ts.
  */
 
 import { Connection } from "./connection.js";
@@ -58,7 +58,7 @@ export class Hub {
     return this._connection.state;
   }
 
-  /** "ws" or "sse". */
+  /** "ws", "sse" or "poll". */
   get transport() {
     return this._connection.transport;
   }
