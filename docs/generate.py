@@ -17,7 +17,7 @@ from device_sdk.columns import Batch, Column
 from docs.cli_page import cli
 from docs.rest_page import rest
 from hub import session
-from hub.live import encode, poll
+from hub.live import budget, encode, poll
 from hub.model import Frame, Kind, Series, SeriesColumn, StreamKey
 
 ROOT = Path(__file__).parents[1]
@@ -98,6 +98,8 @@ def watching() -> str:
         "## By long poll\n",
         inspect.cleandoc(poll.__doc__ or "").split("For clients:\n\n", 1)[1] + "\n",
         _CHECK_A_SERVER,
+        "## Reading slowly\n",
+        inspect.cleandoc(budget.__doc__ or "").split("Theory of operation. ", 1)[1] + "\n",
     ])  # fmt: skip
 
 

@@ -44,7 +44,7 @@ CLOSE_MEANINGS: dict[int, str] = {
     Close.FORBIDDEN: "the credential does not allow it",
     Close.TAKEN_OVER: "a newer connection continues the stream",
     Close.TOO_LARGE: "the message was larger than a frame may be",
-    Close.EVICTED: "the hub gave the place to others",
+    Close.EVICTED: "watchers that do not read held too much memory, this one among the most",
 }
 
 

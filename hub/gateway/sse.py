@@ -15,9 +15,9 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from device_sdk.wire import Close
 from hub.gateway.access import Consumer
 from hub.gateway.watch_pages import PageReader
-from hub.gateway.websocket import HIGH_WATER_BYTES
 from hub.live.cursor import resolve_since
 from hub.live.figures import Origin, SubscriptionFigures
 from hub.live.message import Sub, check_message
@@ -61,7 +61,7 @@ class EventStream:
     @property
     def is_full(self) -> bool:
         """Whether the response has so much to send that pages must wait."""
-        return self._buffered > HIGH_WATER_BYTES
+        return self._buffered > self._live.unsent.mark
 
     def wrap(self, op: str, tail: bytes, cursor: str | None) -> bytes:
         """Return one event; JSON holds no line breaks, so one ``data:`` line is enough."""
@@ -98,6 +98,9 @@ class EventStream:
     def end(self, code: int, reason: str, retry_ms: int | None = None) -> None:
         """End the response after what was written and a ``bye``."""
         self._subscription.end()
+        if code == Close.EVICTED:
+            # Its cursor is behind what was taken: nothing of this is lost, and memory is short now.
+            self._parts, self._buffered = [], 0
         body = {"code": code, "reason": reason, "retry_ms": retry_ms}
         self.write(self.wrap("bye", orjson.dumps(body)[1:], None))
         self._has_ended = True

@@ -17,7 +17,7 @@ from hub.errors import HubError
 from hub.gateway.access import Consumer
 from hub.gateway.frames import text_frame
 from hub.gateway.watch_pages import PageReader
-from hub.gateway.websocket import HIGH_WATER_BYTES, Connection
+from hub.gateway.websocket import Connection
 from hub.hooks.grant import Grants
 from hub.live.figures import Origin, SubscriptionFigures
 from hub.live.rooms import Live
@@ -46,6 +46,7 @@ class WatchSocket:
     ) -> None:
         self.identity_id = identity.id
         self._live = live
+        self._unsent = live.unsent
         self._identity = identity
         self._grants = grants if grants is not None and grants.has_hooks else None
         self._deciding: asyncio.Task[None] | None = None
@@ -93,7 +94,7 @@ class WatchSocket:
     @property
     def is_full(self) -> bool:
         """Whether the connection holds so much that pages must wait for `writable`."""
-        return self.buffered_bytes > HIGH_WATER_BYTES
+        return self.buffered_bytes > self._unsent.mark
 
     @property
     def buffered_bytes(self) -> int:
@@ -150,6 +151,9 @@ class WatchSocket:
                 was_full = self.is_full
                 await asyncio.sleep(0)
                 self._is_woken |= was_full and not self.is_full
+            if self.is_full:
+                # Its share may be smaller than what the transport waits for by itself.
+                self._connection.expect_drain(self._unsent.mark)
         except Exception:
             _log.exception("watch failed conn=%s", self._name)
             self._connection.close(Close.INTERNAL, "the hub failed; its log says why")

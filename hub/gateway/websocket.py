@@ -53,9 +53,9 @@ SHUTDOWN_S = 0.8
 # After a read of so many bytes a connection waits for its next turn. uvloop takes up to 32 reads of 256 KiB from one
 # socket before it looks at the next: measured, 400 schemas in a row held every other device's ack for 3.5 s.
 TURN_BYTES = 64 * 1024
-# Written and not yet taken by the kernel: above it reading pauses and lossless watchers wait for `writable`.
+# Written and not yet taken by the kernel: above it reading pauses and lossless watchers wait for `writable`,
+# which comes when three quarters of it are gone.
 HIGH_WATER_BYTES = 256 * 1024
-LOW_WATER_BYTES = 64 * 1024
 # A handler that writes on regardless of `writable` loses its connection here (4008), not the hub its memory.
 MAX_BUFFER_BYTES = 4 * 1024 * 1024
 
@@ -77,6 +77,9 @@ class Connection(Protocol):
     def send_raw(self, frame: bytes) -> None:
         """Send frames made by `text_frame` or `binary_frame`, one or several joined."""
 
+    def expect_drain(self, high_bytes: int) -> None:
+        """Take more than ``high_bytes`` unsent as full this time: `Handler.writable` comes at a quarter of it."""
+
     def keep_alive(self, ping_s: int) -> None:
         """Probe a quiet line each ``ping_s`` seconds from now on."""
 
@@ -97,7 +100,7 @@ class Handler(Protocol):
         """Take one whole message of at most `MAX_FRAME_BYTES`; text is valid UTF-8."""
 
     def writable(self) -> None:
-        """Go on writing: the buffer has drained after more than `HIGH_WATER_BYTES` were in it."""
+        """Go on writing: the buffer has drained after more than `HIGH_WATER_BYTES` were in it, or than was expected."""
 
     def closed(self, code: int, reason: str) -> None:
         """Let go: the connection has ended. The last call, exactly once; 1006 = without a close frame."""
@@ -178,8 +181,8 @@ def make_protocol(
 class WebSocketConnection(asyncio.Protocol):
     """One connection from handshake to end; used once."""
 
-    __slots__ = ("_buffered_before", "_cut_off", "_handler", "_has_ended", "_is_closing", "_is_corked", "_is_full",
-                 "_output", "_ping_s", "_probe", "_protocol", "_quiet", "_reader", "_state", "_transport",
+    __slots__ = ("_buffered_before", "_cut_off", "_handler", "_has_ended", "_high", "_is_closing", "_is_corked",
+                 "_is_full", "_output", "_ping_s", "_probe", "_protocol", "_quiet", "_reader", "_state", "_transport",
                  "peer")  # fmt: skip
     _shared: ClassVar[_Shared]
 
@@ -229,6 +232,11 @@ class WebSocketConnection(asyncio.Protocol):
             _log.warning("too slow peer=%s buffered=%d", self.peer, self._transport.get_write_buffer_size())
             self._fail(Close.TOO_SLOW, "too slow")
 
+    def expect_drain(self, high_bytes: int) -> None:
+        """Say `writable` sooner; see `Connection`."""
+        if self._high != high_bytes and not self._transport.is_closing():
+            self._limit(high_bytes)
+
     def keep_alive(self, ping_s: int) -> None:
         """Probe less often, or more; see `Connection`."""
         self._ping_s = ping_s
@@ -257,7 +265,7 @@ class WebSocketConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take over the transport from uvicorn's HTTP protocol."""
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES, low=LOW_WATER_BYTES)
+        self._limit(HIGH_WATER_BYTES)
         self.peer = _address(transport.get_extra_info("peername"))
         self._state.connections.add(self)  # type: ignore[arg-type]
         self._shared.sweep.add(self)
@@ -297,6 +305,8 @@ class WebSocketConnection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         self._transport.resume_reading()
+        if self._high != HIGH_WATER_BYTES:
+            self._limit(HIGH_WATER_BYTES)
         if self._handler is not None and not self._is_closing:
             self._guarded(self._handler.writable)
 
@@ -339,6 +349,10 @@ class WebSocketConnection(asyncio.Protocol):
             self._fail(Close.NO_PONG, "no pong")
 
     # --- inside ----------------------------------------------------------------------------------------
+
+    def _limit(self, high_bytes: int) -> None:
+        self._high = high_bytes
+        self._transport.set_write_buffer_limits(high=high_bytes, low=high_bytes // 4)
 
     def _read_on(self) -> None:
         """Read again after the others had their turn; a full connection does so when it has drained."""

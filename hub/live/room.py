@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 
 from device_sdk.reading import Value
 from hub.errors import BadRequestError
+from hub.live.budget import UnsentBudget
 from hub.live.cursor import RunTable
 from hub.live.encode import Message, encode_frames, encode_series, encode_values, scaled_rows
 from hub.live.patterns import PatternSet
@@ -150,6 +151,7 @@ class Sources:
     newest: Mapping[int, Newest]
     cache: ChunkCache
     start_head: int
+    unsent: UnsentBudget
     deliveries: int = 0
     select: Select = _no_selectors
 
@@ -287,6 +289,7 @@ class Room:
         if chunk.messages:
             full: list[Listener] = []
             ready: dict[str, bytes] = {}
+            data: bytes | None = b""
             for listener in self.live:
                 outlet = listener.outlet
                 data = ready.get(outlet.key)
@@ -298,6 +301,9 @@ class Room:
                 if outlet.is_full:
                     full.append(listener)
             self._sources.deliveries += len(self.live)
+            assert data is not None, "each listener was written something"
+            # The copies differ by the name of the subscription alone.
+            self._sources.unsent.wrote(len(data) * len(self.live))
             self.messages += len(chunk.messages)
             self.sent = chunk.upto
             for listener in full:
@@ -326,7 +332,9 @@ class PagedRoom(Room):
         chunk = self._sources.cache.get(self._number, after)
         if chunk is not None:
             return chunk
-        frames = self._sources.ring.after(after, PAGE_BYTES, upto)
+        # Fullness is asked behind a chunk: where the share is small, a whole page would pass it many times over.
+        size = min(PAGE_BYTES, self._sources.unsent.chunk_bytes())
+        frames = self._sources.ring.after(after, size, upto)
         return None if frames is None else self._encode(after, frames, frames[-1].offset if frames else after)
 
     def _encode(self, after: int, frames: Sequence[Frame], upto: int) -> Chunk:

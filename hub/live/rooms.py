@@ -12,6 +12,7 @@ from typing import Protocol
 
 from device_sdk.wire import PING_S, Close
 from hub.journal.base import Journal
+from hub.live.budget import BUDGET_BYTES, UnsentBudget
 from hub.live.cursor import RunTable
 from hub.live.extremes import ExtremesRoom
 from hub.live.figures import Origin, SubscriptionFigures
@@ -73,7 +74,11 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LiveStatistics:
-    """What the live side holds and has done; ``behind`` listeners are read from pages, not from flushes."""
+    """What the live side holds and has done; ``behind`` listeners are read from pages, not from flushes.
+
+    ``unsent_bytes``: of all connections when they were last looked at; ``unsent_mark``: above it one waits as a cursor;
+    ``evicted``: those that were closed because all together held too much.
+    """
 
     head: int
     watchers: int
@@ -85,6 +90,9 @@ class LiveStatistics:
     cache_bytes: int
     flushes: int
     deliveries: int
+    unsent_bytes: int
+    unsent_mark: int
+    evicted: int
 
 
 class Live:
@@ -97,6 +105,7 @@ class Live:
         newest: series id → newest reading by event time, kept by the registry before frames are published here.
         ring_bytes: memory for decoded frames.
         select: selector text → whether a device is chosen; `decide_again` must follow when the answer may change.
+        unsent_bytes: what all connections together may hold unsent.
     """
 
     def __init__(
@@ -108,6 +117,7 @@ class Live:
         newest: Mapping[int, Newest],
         ring_bytes: int = RING_BYTES,
         select: Select | None = None,
+        unsent_bytes: int = BUDGET_BYTES,
     ) -> None:
         self.journal = journal
         self.runs = RunTable(journal.runs())
@@ -115,7 +125,8 @@ class Live:
         self.watchers: dict[Watcher, None] = {}
         self._series = {s.id: s for s in series}
         self._scheduler = scheduler
-        self._sources = Sources(self.ring, self.runs, newest, ChunkCache(), journal.head)
+        self.unsent = UnsentBudget(scheduler.call_soon, lambda: self.watchers, _evict, unsent_bytes)
+        self._sources = Sources(self.ring, self.runs, newest, ChunkCache(), journal.head, self.unsent)
         if select is not None:
             self._sources.select = select
         self._rooms: dict[RoomKey, Room] = {}
@@ -194,6 +205,7 @@ class Live:
     def leave(self, watcher: Watcher) -> None:
         """Forget a connection."""
         self.watchers.pop(watcher, None)
+        self.unsent.left(watcher)
 
     def end_identities(self, ended: AbstractSet[str]) -> None:
         """Close every connection whose credential ended."""
@@ -229,6 +241,7 @@ class Live:
         return LiveStatistics(
             self.head, len(self.watchers), len(rooms), listeners, listeners - sum(len(room.live) for room in rooms),
             len(self.ring), self.ring.bytes, self._sources.cache.bytes, self._flushes, self._sources.deliveries,
+            self.unsent.unsent_bytes, self.unsent.mark, self.unsent.evicted,
         )  # fmt: skip
 
     def _advance(self, room: Room) -> None:
@@ -260,6 +273,7 @@ class Live:
         for watcher in list(self.watchers):
             watcher.tick()
         self._end_kept()
+        self.unsent.look()
         if self.watchers or self._kept:
             self._sweep = self._scheduler.call_at(self._scheduler.time() + PING_S, self._sweep_now)
 
@@ -268,3 +282,7 @@ def _kind(key: RoomKey) -> type[Room]:
     if key.max_hz is None:
         return LosslessRoom if key.every == 1 else SampleRoom
     return ExtremesRoom if key.has_extremes else LatestRoom
+
+
+def _evict(watcher: Watcher) -> None:
+    watcher.end(Close.EVICTED, "too much unsent: read faster, or ask for less")

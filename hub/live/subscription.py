@@ -196,8 +196,7 @@ class Subscription:
         # While a page was read a series may have lost what it was selected by.
         shown = [Row(*row) for row in scaled_rows((row[:3] for row in rows if row.series in members), members)]
         for message in encode_rows(shown, lambda time_ns: runs.history_cursor(offset, time_ns)):
-            self.outlet.write(self.outlet.wrap("data", message.tail, message.cursor))
-            self._messages += 1
+            self._write_data(self.outlet.wrap("data", message.tail, message.cursor), 1)
             written += len(message.tail)
         if len(rows) < self._rows:
             self._set(Phase.BEHIND)
@@ -310,8 +309,7 @@ class Subscription:
         # Values that came after H may be among them and are sent again from H + 1 on: until `live`, rows are upserts.
         cursor = self.cursor()
         for message in encode_values(self._room.newest_values(), cursor):
-            self.outlet.write(self.outlet.wrap("data", message.tail, message.cursor))
-            self._messages += 1
+            self._write_data(self.outlet.wrap("data", message.tail, message.cursor), 1)
         self._set(Phase.BEHIND)
 
     def _catch_up(self) -> Need | bool:
@@ -324,14 +322,18 @@ class Subscription:
                 return self._journal_page()
         if chunk is not None:
             if chunk.messages:
-                self.outlet.write(chunk.wrap(self.outlet))
-                self._messages += len(chunk.messages)
+                self._write_data(chunk.wrap(self.outlet), len(chunk.messages))
                 self._told = chunk.upto
             self._offset = chunk.upto
         if self._offset < self._room.head:
             return True
         self._join()
         return False
+
+    def _write_data(self, data: bytes, messages: int) -> None:
+        self.outlet.write(data)
+        self._messages += messages
+        self._live.unsent.wrote(len(data))
 
     def _join(self) -> None:
         self._room.join(self)

@@ -42,7 +42,7 @@ MAX_ACK_SLOWDOWN, MAX_WATCH_SLOWDOWN = 1.5, 2.0
 # Below this the disk's own fsyncs decide, not the hub.
 FLOOR_MS = 10.0
 _RECEIVE_BUFFER = 4096
-_SUBSCRIBE = b'{"op":"sub","sub":"s1","match":["load/**"],"mode":"lossless"}'
+_SUBSCRIBE = b'{"op":"sub","sub":"%s","match":["load/**"],"mode":"lossless"}'
 _START_NS = 1_790_000_000_000_000_000
 
 
@@ -95,8 +95,11 @@ def _slower(what: str, calm: Latency, stalled: Latency, factor: float) -> list[s
     return [f"{what}: {stalled}, undisturbed {calm}: more than {factor:g} times"]
 
 
-def run_stalled(folder: Path, watchers: int) -> Stalled:
-    """Run the whole of it with everything below ``folder``."""
+def run_stalled(folder: Path, watchers: int, *, is_apart: bool = False) -> Stalled:
+    """Run the whole of it with everything below ``folder``.
+
+    ``is_apart``: each watcher gives its subscription a name of its own, so that they share no bytes.
+    """
     raise_handle_limit(watchers + 500)
     with HubProcess(folder / "data") as hub, Bystander(hub, folder / "ledger") as bystander:
         token = enrol_in_folder(hub.data, ["load"])["load"]
@@ -106,7 +109,7 @@ def run_stalled(folder: Path, watchers: int) -> Stalled:
             calm = bystander.measure(CALM_S).measured
             rss, handles, kernel = hub.rss_bytes, hub.handle_count, _kernel_bytes()
             try:
-                sockets += [_stalled_watcher(hub.port) for _ in range(watchers)]
+                sockets += [_stalled_watcher(hub.port, f"s{n if is_apart else 1}") for n in range(watchers)]
                 due = load.bytes
                 bystander.reset()
                 time.sleep(STALL_S * 2 / 3)
@@ -124,12 +127,12 @@ def run_stalled(folder: Path, watchers: int) -> Stalled:
         )  # fmt: skip
 
 
-def _stalled_watcher(port: int) -> socket.socket:
+def _stalled_watcher(port: int, name: str) -> socket.socket:
     watcher = connected(port, receive_buffer=_RECEIVE_BUFFER)
     watcher.settimeout(20)
     watcher.sendall(upgrade(WATCH_PATH, WATCH_SUBPROTOCOL))
     assert b" 101 " in watcher.recv(4096)
-    watcher.sendall(frame(_SUBSCRIBE))
+    watcher.sendall(frame(_SUBSCRIBE % name.encode()))
     return watcher
 
 
@@ -179,9 +182,10 @@ def main(arguments: list[str]) -> int:
     """Run from the command line and print one line."""
     parser = argparse.ArgumentParser(description="Watchers that never read.")
     parser.add_argument("--watchers", type=int, default=WATCHERS)
+    parser.add_argument("--apart", action="store_true", help="subscriptions of different names: no shared bytes")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="telemetry-stalled-") as folder:
-        stalled = run_stalled(Path(folder), options.watchers)
+        stalled = run_stalled(Path(folder), options.watchers, is_apart=options.apart)
     print(stalled)
     print("".join(f"{fault}\n" for fault in stalled.faults), end="")
     return bool(stalled.faults)

@@ -15,6 +15,7 @@ from hub.description import NO_DEVICE_DESCRIPTION, DeviceDescription
 from hub.devices import Latest
 from hub.errors import ExpiredError
 from hub.gateway.frames import text_frame
+from hub.live.budget import BUDGET_BYTES
 from hub.live.rooms import Live, Scheduler
 from hub.live.subscription import HistoryPage, Need, Subscription
 from hub.live.watch import WatchSession
@@ -36,7 +37,9 @@ class World:
     ``loop``: the real event loop, for tests of shells; else time stands still but for `settle`.
     """
 
-    def __init__(self, *, ring_bytes: int = 1 << 24, loop: Scheduler | None = None) -> None:
+    def __init__(
+        self, *, ring_bytes: int = 1 << 24, unsent_bytes: int = BUDGET_BYTES, loop: Scheduler | None = None
+    ) -> None:
         self.scheduler = ManualScheduler()
         self.journal = MemoryJournal()
         self.series: dict[int, Series] = {}
@@ -45,6 +48,7 @@ class World:
         self.store = MemoryStore()
         self.expected: list[tuple[int, int, Value, int]] = []
         self._ring_bytes = ring_bytes
+        self._unsent_bytes = unsent_bytes
         self._loop: Scheduler = self.scheduler if loop is None else loop
         self.live = self._make_live()
 
@@ -125,7 +129,7 @@ class World:
     def _make_live(self) -> Live:
         return Live(
             self.journal, self.series.values(), self._loop, newest=self.newest, ring_bytes=self._ring_bytes,
-            select=lambda selector: DeviceSelector(selector, self._described),
+            select=lambda selector: DeviceSelector(selector, self._described), unsent_bytes=self._unsent_bytes,
         )  # fmt: skip
 
     def _described(self, namespace: str, device: str) -> DeviceDescription:

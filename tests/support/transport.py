@@ -15,6 +15,7 @@ class FakeTransport(asyncio.Transport):
         self.is_aborted = False
         self.is_reading_paused = False
         self.buffered = 0
+        self.limits: tuple[int | None, int | None] = (None, None)
         self._can_half_close = can_half_close
 
     @property
@@ -32,7 +33,8 @@ class FakeTransport(asyncio.Transport):
         self.writes.append(bytes(data))
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Accepted; the test sets ``buffered`` and calls the protocol itself."""
+        """Kept; the test sets ``buffered`` and calls the protocol itself."""
+        self.limits = (high, low)
 
     def get_write_buffer_size(self) -> int:
         """Return what the test set."""

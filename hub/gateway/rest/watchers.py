@@ -62,7 +62,8 @@ class WatcherState(Answer):
 class LiveState(Answer):
     """The live side of the whole hub, in all namespaces.
 
-    ``listeners``: subscriptions; ``behind``: those that read pages. ``flushes`` and ``deliveries``: since the start.
+    ``listeners``: subscriptions; ``behind``: those that read pages. ``flushes``, ``deliveries`` and ``evicted``
+    (closed because all together held too much): since the start. ``unsent_mark``: above it a connection waits.
     """
 
     head: int
@@ -75,6 +76,9 @@ class LiveState(Answer):
     cache_bytes: int
     flushes: int
     deliveries: int
+    unsent_bytes: int
+    unsent_mark: int
+    evicted: int
 
 
 class WatcherList(Answer):

@@ -223,6 +223,26 @@ async def test_slow_reader_is_bounded() -> None:
 
 
 @pytest.mark.asyncio
+async def test_closed_for_memory_drops_what_was_not_taken() -> None:
+    """What waits here is dropped before the bye with 4429: the id of the last event taken resumes in front of it."""
+    world = make_world()
+    response = respond(world)
+    events = response.stream.events()
+    await take(events, "live")
+    world.publish(world.frame({1: [(NOW_NS + k, 0.5) for k in range(100)]}))
+    await asyncio.sleep(0.02)
+    held = response.stream.buffered_bytes
+
+    response.stream.end(4429, "too much unsent")
+    rest = parse((await anext(events)).decode())
+
+    assert held > 1000
+    assert [(e.name, e["code"]) for e in rest] == [("bye", 4429)]
+    assert [data async for data in events] == []
+    response.stream.close()
+
+
+@pytest.mark.asyncio
 async def test_end_says_bye_and_finishes() -> None:
     """When the hub stops or the credential ends, the response ends after a bye."""
     world = make_world()

@@ -3,14 +3,16 @@
 import asyncio
 import json
 import random
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 from device_sdk import Client, WatchedReading
 from device_sdk.client import Watch
@@ -19,6 +21,7 @@ from hub.gateway.watch_socket import WatchSocket
 from hub.gateway.websocket import HIGH_WATER_BYTES, Accept, Refuse, UpgradeRequest, make_protocol
 from hub.hooks.answer import Reject
 from hub.hooks.grant import Grants
+from hub.live.budget import BUDGET_BYTES, MOST_BYTES
 from hub.live.rooms import Live
 from hub.model import Frame
 from hub.roles import Identity, Role, scopes_of
@@ -58,9 +61,9 @@ class Peer:
         return [m["op"] for m in self.messages]
 
 
-def make_world(ring_bytes: int = 1 << 24) -> World:
+def make_world(ring_bytes: int = 1 << 24, unsent_bytes: int = BUDGET_BYTES) -> World:
     """Return a hub on the running loop with one series."""
-    world = World(ring_bytes=ring_bytes, loop=asyncio.get_running_loop())
+    world = World(ring_bytes=ring_bytes, unsent_bytes=unsent_bytes, loop=asyncio.get_running_loop())
     world.add("d", "x")
     return world
 
@@ -387,3 +390,56 @@ async def test_connection_that_ends_while_hooks_are_asked_leaves_no_task() -> No
     await asyncio.sleep(0)
 
     assert [t.get_name() for t in asyncio.all_tasks() if t.get_name().startswith("watch")] == []
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+@pytest.mark.parametrize("budget", [2**20, 50_000], ids=["shared", "some are closed"])
+async def test_real_clients_that_stop_reading_share_a_budget(budget: int) -> None:
+    """Four that do not read hold less than one may alone; who is not closed (4429) gets everything when it reads."""
+    world = make_world(unsent_bytes=budget)
+    world.add("d", "text", ValueType.STR)
+    total, filler = 6_000, "x" * 1000
+
+    async def rest(client: ClientConnection) -> list[int]:
+        found: list[int] = []
+        with suppress(ConnectionClosed):
+            while len(found) < total:
+                message = json.loads(await client.recv())
+                found += [int(value.split()[0]) for _, _, value in message.get("u", ())]
+        return found
+
+    async with serving(ws=make_protocol(Door(world))) as port, asyncio.timeout(30), AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(slow_client(port)) for _ in range(4)]
+        reader = await stack.enter_async_context(slow_client(port, receive_buffer=2**18))
+        reading = asyncio.create_task(rest(reader))
+        held = 0
+        for first in range(1, total + 1, 10):
+            texts = [(NOW_NS + k, f"{k} {filler}") for k in range(first, first + 10)]
+            world.publish(world.frame({2: texts}))
+            await asyncio.sleep(0.001)
+            held = max(held, sum(watcher.buffered_bytes for watcher in world.live.watchers))
+        statistics = world.live.statistics()
+        found = [await rest(client) for client in clients]
+
+    assert await reading == list(range(1, total + 1))
+    assert statistics.unsent_mark < MOST_BYTES
+    assert held < budget + 5 * 20_000
+    assert [seen for seen in found if len(seen) == total] == [list(range(1, total + 1))] * (4 - statistics.evicted)
+    assert (statistics.evicted > 0) is (budget < 2**20)
+
+
+@asynccontextmanager
+async def slow_client(port: int, receive_buffer: int = 4096) -> AsyncIterator[ClientConnection]:
+    """Connect with a small receive buffer, subscribe, and read until it is live."""
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    narrow.connect(("127.0.0.1", port))
+    uri = f"ws://127.0.0.1:{port}/v1/watch"
+    async with connect(
+        uri, sock=narrow, subprotocols=[Subprotocol("watch.v1")], compression=None, max_queue=1, proxy=None
+    ) as client:
+        await client.send(json.dumps({"op": "sub", "sub": "s1", "match": ["**"]}))
+        while json.loads(await client.recv())["op"] != "live":
+            pass
+        yield client

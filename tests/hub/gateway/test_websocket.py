@@ -24,6 +24,7 @@ from hub.gateway.frames import PING_FRAME, text_frame
 from hub.gateway.sweep import Sweep
 from hub.gateway.websocket import (
     CLOSE_S,
+    HIGH_WATER_BYTES,
     MAX_BUFFER_BYTES,
     PONG_S,
     PROBE_BYTES,
@@ -304,6 +305,22 @@ async def test_reading_stops_while_the_write_buffer_is_full() -> None:
 
     assert was_paused
     assert not opened.transport.is_reading_paused
+    assert opened.handler.writable_count == 1
+
+
+@pytest.mark.asyncio
+async def test_a_smaller_share_is_said_to_have_drained_sooner() -> None:
+    """`expect_drain` holds once: after `writable` the connection is full at the usual mark again."""
+    opened = Opened()
+    usual = opened.transport.limits
+
+    opened.handler.connection.expect_drain(40_000)
+    while_waiting = opened.transport.limits
+    opened.connection.pause_writing()
+    opened.connection.resume_writing()
+
+    assert while_waiting == (40_000, 10_000)
+    assert usual == opened.transport.limits == (HIGH_WATER_BYTES, HIGH_WATER_BYTES // 4)
     assert opened.handler.writable_count == 1
 
 

@@ -61,7 +61,7 @@ def world() -> World:
 def make(world: World, kind: type[Room], max_hz: float | None = None, ring: Ring | None = None) -> Room:
     """Return a room over the world's ring and newest values, with its series."""
     ring = world.live.ring if ring is None else ring
-    sources = Sources(ring, RunTable(world.journal.runs()), world.newest, ChunkCache(), ring.head)
+    sources = Sources(ring, RunTable(world.journal.runs()), world.newest, ChunkCache(), ring.head, world.live.unsent)
     room = kind(1, RoomKey("default", ("*/*",), (), ("*/*",), max_hz), sources)
     room.add(list(world.series.values()))
     return room

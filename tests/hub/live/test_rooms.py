@@ -1,5 +1,6 @@
 """The live core: a tick that follows the load, rooms that come and go, the sweep, the end."""
 
+from device_sdk.reading import ValueType
 from hub.live.figures import Origin, SubscriptionFigures
 from hub.live.room import RoomKey
 from hub.live.rooms import MAX_TICK_S
@@ -185,6 +186,46 @@ def test_stop_spreads_reconnects() -> None:
     assert watchers[500].ends == [(4000, 1000)]
     assert watchers[1000].ends == [(4000, 2000)]
     assert world.scheduler.due() is None
+
+
+def test_too_much_unsent_closes_the_largest() -> None:
+    """Who holds most is told 4429; the figures say so, and who left is forgotten."""
+    world = World(unsent_bytes=1000)
+    small, large = FakeWatcher("t"), FakeWatcher("t")
+    small.buffered_bytes, large.buffered_bytes = 300, 900
+    for watcher in (small, large):
+        world.live.enter(watcher)
+
+    world.scheduler.advance(15)
+    world.live.leave(large)
+    world.scheduler.advance(15)
+
+    assert (small.ends, large.ends) == ([], [(4429, None)])
+    statistics = world.live.statistics()
+    assert (statistics.unsent_bytes, statistics.evicted) == (300, 1)
+
+
+def test_deliveries_and_pages_count_as_written() -> None:
+    """What a room writes and what is caught up in pages both bring the next look; it comes in a later turn."""
+    world = World(unsent_bytes=40_000)
+    world.add("d", "x", ValueType.STR)
+    stalled = FakeWatcher("t")
+    stalled.buffered_bytes = 15_000
+    world.live.enter(stalled)
+    clients = [Client(world).connect() for _ in range(4)]
+    world.record(1, NOW_NS, "x" * 1000)
+    before = world.live.statistics().unsent_bytes
+
+    world.record(1, NOW_NS + 1, "x" * 1000)
+    world.record(1, NOW_NS + 2, "x" * 1000)
+    by_room = world.live.statistics().unsent_bytes
+    stalled.buffered_bytes = 16_000
+    for _ in range(4):
+        clients.append(Client(world, since="00000001.0").connect())
+    world.settle()
+
+    assert (before, by_room, world.live.statistics().unsent_bytes) == (0, 15_000, 16_000)
+    assert world.live.statistics().unsent_mark == 8192
 
 
 def test_statistics_tell_who_is_behind() -> None:
