@@ -323,7 +323,20 @@ class Hub:
             )
         if WATCH_SUBPROTOCOL not in request.subprotocols:
             return Refuse(400, "bad_request", f"ask for the WebSocket subprotocol {WATCH_SUBPROTOCOL}")
-        return Accept(WatchSocket(self.live, self.store, self.consumer, identity, self.grants), WATCH_SUBPROTOCOL)
+        authenticate = partial(self._authenticate, request.address)
+        socket = WatchSocket(self.live, self.store, self.consumer, identity, self.grants, authenticate)
+        return Accept(socket, WATCH_SUBPROTOCOL)
+
+    def _authenticate(self, peer: str, token: str) -> Identity:
+        """Return whose token a connected watcher goes on with."""
+        identity = self.identities.authenticate(token)
+        if identity is None:
+            entry = Entry(f"auth {WATCH_PATH}", outcome=UnauthenticatedError.reason, peer=peer)
+            self.change_log.refused(entry)
+            raise UnauthenticatedError(
+                "this token is not known or has ended; the connection goes on with the one before"
+            )
+        return identity
 
     def _certified(self, request: UpgradeRequest, certificate: Certificate, by_token: Identity | None) -> Identity:
         try:

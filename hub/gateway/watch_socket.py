@@ -9,11 +9,12 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import orjson
 
 from device_sdk.wire import Close
-from hub.errors import HubError
+from hub.errors import ForbiddenError, HubError, UnauthenticatedError
 from hub.gateway.access import Consumer
 from hub.gateway.frames import text_frame
 from hub.gateway.watch_pages import PageReader
@@ -30,6 +31,10 @@ _log = logging.getLogger("hub.gateway")
 _numbers = itertools.count(1)
 
 
+def _refuse(_token: str) -> Identity:
+    raise UnauthenticatedError("tokens are not taken on this connection: open one with the new token")
+
+
 class WatchSocket:
     """Handler of one watcher's connection.
 
@@ -37,12 +42,19 @@ class WatchSocket:
         live, store, consumer: the hub's parts.
         identity: of the upgrade's credential: its namespace, and the patterns it may see.
         grants: what hooks leave of those, for each subscription; None: there are none.
+        authenticate: token → who it speaks for, of `auth` on the connection; raises `UnauthenticatedError`.
     """
 
     kind = "ws"
 
     def __init__(
-        self, live: Live, store: Store, consumer: Consumer, identity: Identity, grants: Grants | None = None
+        self,
+        live: Live,
+        store: Store,
+        consumer: Consumer,
+        identity: Identity,
+        grants: Grants | None = None,
+        authenticate: Callable[[str], Identity] = _refuse,
     ) -> None:
         self.identity_id = identity.id
         self._live = live
@@ -50,6 +62,7 @@ class WatchSocket:
         self._identity = identity
         self._grants = grants if grants is not None and grants.has_hooks else None
         self._deciding: asyncio.Task[None] | None = None
+        self._authenticate = authenticate
         self._pages = PageReader(live.journal, store, consumer)
         self._name = f"c-{next(_numbers)}"
         self._task: asyncio.Task[None] | None = None
@@ -108,6 +121,17 @@ class WatchSocket:
     def close(self, code: int, reason: str) -> None:
         """Close for what the client did."""
         self._connection.close(code, reason)
+
+    def identify(self, token: str) -> Identity:
+        """Go on as who the token speaks for: from now on it is that credential whose end ends the connection."""
+        identity = self._authenticate(token)
+        if identity.namespace != self._identity.namespace:
+            raise ForbiddenError("this token is of another namespace: open a connection with it")
+        if not identity.patterns(Verb.READ):
+            raise ForbiddenError("this credential may not read: use one from `hub tokens add --role watcher`")
+        self._identity, self.identity_id = identity, identity.id
+        self.origin = replace(self.origin, identity=identity)
+        return identity
 
     def wake(self) -> None:
         """Run the catch-up task, or let the running one go round once more."""

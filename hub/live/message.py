@@ -82,7 +82,19 @@ class Set(_Message):
     max_hz: Rate
 
 
-ClientMessage = Hello | Sub | Unsub | Set
+class Auth(_Message):
+    """Goes on with another credential of the same namespace, without reconnecting.
+
+    Every subscription is decided again, and goes on where it is: series that are no longer granted end, those granted
+    anew begin now. The `ok` names for each subscription what is granted and denied, and under ``ended`` those of which
+    nothing is. A token that is refused changes nothing.
+    """
+
+    op: Literal["auth"]
+    token: Annotated[str, Field(min_length=1, max_length=128)]
+
+
+ClientMessage = Hello | Sub | Unsub | Set | Auth
 _ADAPTER: TypeAdapter[ClientMessage] = TypeAdapter(Annotated[ClientMessage, Field(discriminator="op")])
 
 

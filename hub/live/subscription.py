@@ -148,6 +148,19 @@ class Subscription:
         """How many messages with data were written."""
         return self._messages + (self._room.messages if self.phase is Phase.LIVE else 0)
 
+    @property
+    def key(self) -> RoomKey:
+        """What is sent, and at which rate."""
+        return self._room.key
+
+    def here(self) -> Start:
+        """Return where a subscription in the place of this one begins, so that nothing is left out or sent again."""
+        if not self.is_open:
+            return self._start
+        if self.phase is Phase.HISTORY:
+            return Start(self._offset, self._time_ns)
+        return Start(self._offset, is_last=True) if self.phase is Phase.NEWEST else Start(self.offset)
+
     def cursor(self) -> str:
         """Return the cursor text of what was written so far."""
         if self.phase is Phase.HISTORY:

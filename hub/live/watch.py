@@ -21,6 +21,7 @@ from hub.live.patterns import MAX_PATTERNS, PatternSet, split_granted
 from hub.live.room import RoomKey
 from hub.live.rooms import Live
 from hub.live.subscription import Need, Phase, Subscription
+from hub.roles import Identity, Verb
 
 _log = logging.getLogger("hub.live")
 
@@ -55,6 +56,9 @@ class Link(Protocol):
 
     def close(self, code: int, reason: str) -> None:
         """Begin closing."""
+
+    def identify(self, token: str) -> Identity:
+        """Go on as who the token speaks for; a `HubError` when it may not, and nothing has changed."""
 
     def wake(self) -> None:
         """Schedule calls of `WatchSession.step` (never inside this call)."""
@@ -203,6 +207,8 @@ class WatchSession:
                 self._say({"id": message.id, "op": "ok", "sub": message.sub})
             case messages.Set():
                 self._set(message)
+            case messages.Auth():
+                self._auth(message)
             case _:
                 assert_never(message)
 
@@ -275,6 +281,30 @@ class WatchSession:
         self._granted_to[message.sub] = given
         self._begin(new, key, Start(offset), lambda _: None)
         self._say({"id": message.id, "op": "ok", "sub": message.sub})
+
+    def _auth(self, message: messages.Auth) -> None:
+        if self._decide is not None:
+            raise BadRequestError("hooks decide here what each connection sees: connect again with the new token")
+        given = self._granted = self._link.identify(message.token).patterns(Verb.READ)
+        told: dict[str, object] = {}
+        ended: list[str] = []
+        for name, (asked, sub) in list(self._subs.items()):
+            try:
+                key, granted, denied = room_key(asked, self._namespace, given)
+            except ForbiddenError:
+                self._end_sub(name)
+                ended.append(name)
+                continue
+            told[name] = {"granted": granted, "denied": denied}
+            if key != sub.key:
+                here = sub.here()
+                self._end_sub(name)
+                if not sub.is_open:
+                    self._sub(asked, here, given)
+                    continue
+                self._begin(asked, key, here, lambda _: None)
+            self._granted_to[name] = given
+        self._say({"id": message.id, "op": "ok", "ttl": None, "subs": told, "ended": ended})
 
     def _begin(self, message: messages.Sub, key: RoomKey, start: Start, opened: Callable[[bool], None]) -> Subscription:
         outlet = SocketOutlet(self._link, message.sub)

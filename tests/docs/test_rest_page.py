@@ -57,4 +57,4 @@ def test_every_op_is_listed() -> None:
     devices, watchers = PAGE.split("## Ops of devices")[1].split("## Ops of watchers")
 
     assert set(re.findall(r"^\| `(\w+)` \|", devices, re.MULTILINE)) == set(ALLOWED)
-    assert re.findall(r"^### (\w+)$", watchers, re.MULTILINE) == ["hello", "sub", "unsub", "set"]
+    assert re.findall(r"^### (\w+)$", watchers, re.MULTILINE) == ["hello", "sub", "unsub", "set", "auth"]

@@ -13,7 +13,7 @@ from device_sdk.columns import encode_batch, to_columns
 from device_sdk.reading import Reading, Value, ValueType
 from hub.description import NO_DEVICE_DESCRIPTION, DeviceDescription
 from hub.devices import Latest
-from hub.errors import ExpiredError
+from hub.errors import ExpiredError, UnauthenticatedError
 from hub.gateway.frames import text_frame
 from hub.live.budget import BUDGET_BYTES
 from hub.live.rooms import Live, Scheduler
@@ -21,6 +21,7 @@ from hub.live.subscription import HistoryPage, Need, Subscription
 from hub.live.watch import WatchSession
 from hub.model import Frame, Kind, Series, SeriesColumn, StreamKey
 from hub.query import parse_time
+from hub.roles import Identity, Role, scopes_of
 from hub.selector import DeviceSelector
 from tests.support.fake_connection import FakeConnection
 from tests.support.manual_scheduler import ManualScheduler
@@ -167,6 +168,12 @@ class FakeLink:
     def close(self, code: int, reason: str) -> None:
         """Close the connection."""
         self.connection.close(code, reason)
+
+    def identify(self, token: str) -> Identity:
+        """Take the token for the pattern that may be seen; an empty one, ``?``, is refused."""
+        if token == "?":
+            raise UnauthenticatedError("not known")
+        return Identity("t-2", "other", Role.WATCHER, scopes=scopes_of(Role.WATCHER, [token]))
 
     def wake(self) -> None:
         """Count; tests call `Client.run`."""

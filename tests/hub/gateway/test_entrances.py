@@ -78,11 +78,12 @@ WATCH_OPS: dict[type, dict[str, Any]] = {
     watch.Sub: {"sub": "s"},
     watch.Set: {"sub": "s", "max_hz": 5},
     watch.Unsub: {"sub": "s"},
+    watch.Auth: {"token": "t0.unknown"},
 }
 PATTERNS = (OWN, OTHERS, "**")
 # What comes of each when the pattern is granted, and when it is not: then there is no subscription to set or end.
-GRANTED = {"Hello": "welcome", "Sub": "ok", "Set": "ok", "Unsub": "ok"}
-REFUSED = {"Hello": "welcome", "Sub": "forbidden", "Set": "not_found", "Unsub": "not_found"}
+GRANTED = {"Hello": "welcome", "Sub": "ok", "Set": "ok", "Unsub": "ok", "Auth": "unauthenticated"}
+REFUSED = {**GRANTED, "Sub": "forbidden", "Set": "not_found", "Unsub": "not_found"}
 
 
 @pytest_asyncio.fixture
@@ -333,4 +334,21 @@ async def test_denied_patterns_are_named_beside_the_granted(hub: Hub, match: str
     answer = await socket.until("ok")
 
     assert (answer["denied"], answer["granted"]) == (denied, [p for p in PATTERNS if p not in denied])
+    socket.leave()
+
+
+async def test_another_token_decides_again_on_the_open_connection(hub: Hub) -> None:
+    """With a narrower token the connection sees less from now on; the end of the first one is nothing to it."""
+    first = token_of(hub, Role.WATCHER, "**", "default")
+    socket = Socket(hub, WATCH_PATH, first)
+    socket.say(json.dumps({"op": "sub", "sub": "s", "match": list(PATTERNS[:2])}).encode())
+    await socket.until("live")
+
+    socket.ask(op="auth", id="a", token=token_of(hub, Role.WATCHER, "mine-*", "default"))
+    hub.identities.remove_token(first.partition(".")[0])
+    hub.live.end_identities(hub.identities.refresh())
+    answer = next(m for m in socket.messages if m.get("id") == "a")
+
+    assert answer["subs"] == {"s": {"granted": [OWN], "denied": [OTHERS]}}
+    assert socket.code is None
     socket.leave()

@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -37,10 +37,13 @@ IDENTITY = Identity("t1", "tester", Role.WATCHER, scopes=scopes_of(Role.WATCHER)
 class Peer:
     """A `WatchSocket` on a fake connection, with its messages as they come."""
 
-    def __init__(self, world: World, identity: Identity = IDENTITY) -> None:
+    def __init__(
+        self, world: World, identity: Identity = IDENTITY, known: Mapping[str, Identity] | None = None
+    ) -> None:
         self.connection = FakeConnection()
         self.messages: list[dict[str, Any]] = []
-        self.socket = WatchSocket(world.live, world.store, StoreInStep(), identity)
+        authenticate = () if known is None else (known.__getitem__,)
+        self.socket = WatchSocket(world.live, world.store, StoreInStep(), identity, *authenticate)
         self.socket.opened(self.connection)
 
     def say(self, **message: object) -> None:
@@ -118,6 +121,53 @@ async def test_full_connection_waits_for_writable() -> None:
     await peer.until(lambda: peer.ops().count("live") == 2)
 
     assert numbers(peer.messages) == list(range(1, 60_001))
+    peer.socket.closed(1000, "")
+
+
+@pytest.mark.asyncio
+async def test_auth_makes_the_new_credential_the_one_that_counts() -> None:
+    """From then on the end of the old token is nothing to the connection, that of the new one closes it."""
+    world = make_world()
+    new = Identity("t2", "renewed", Role.WATCHER, scopes=scopes_of(Role.WATCHER))
+    peer = Peer(world, known={"t2.secret": new})
+    peer.say(op="sub", sub="s1", match=["**"])
+    await peer.until(lambda: "live" in peer.ops())
+
+    peer.say(id=5, op="auth", token="t2.secret")
+    world.live.end_identities({"t1"})
+    after_old = peer.connection.closed_with
+    publish(world, 1, 1)
+    await peer.until(lambda: numbers(peer.messages) == [1])
+    world.live.end_identities({"t2"})
+
+    assert after_old is None
+    assert peer.socket.origin.identity is new
+    assert peer.connection.closed_with == (4401, "this credential was revoked")
+    assert peer.ops() == ["ok", "series", "live", "ok", "data"]
+    peer.socket.closed(4401, "")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("identity", "reason"),
+    [
+        (Identity("t3", "", Role.WATCHER, "north", scopes_of(Role.WATCHER)), "forbidden"),
+        (Identity("t4", "", Role.DEVICE, scopes=scopes_of(Role.DEVICE)), "forbidden"),
+        (None, "unauthenticated"),
+    ],
+    ids=["another namespace", "may not read", "no tokens here"],
+)
+async def test_auth_that_is_refused_keeps_the_credential(identity: Identity | None, reason: str) -> None:
+    """A token of another namespace, or of a device, is no way to other readings; the connection stays as it was."""
+    world = make_world()
+    peer = Peer(world, known=None if identity is None else {"token": identity})
+
+    peer.say(id=5, op="auth", token="token")
+    await peer.until(lambda: peer.ops() == ["error"])
+
+    assert (peer.messages[0]["id"], peer.messages[0]["reason"]) == (5, reason)
+    assert peer.socket.identity_id == "t1"
+    assert peer.connection.closed_with is None
     peer.socket.closed(1000, "")
 
 

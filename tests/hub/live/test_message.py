@@ -37,6 +37,7 @@ def test_unknown_fields_are_left_alone() -> None:
         ({"op": "sub", "sub": "s1", "match": ["a"], "every": 5}, "message: every belongs to mode sample"),
         ({"op": "sub", "sub": "s1", "match": ["a"], "mode": "sample", "every": 0}, "every"),
         ({"op": "set", "sub": "s1", "max_hz": 0}, "max_hz"),
+        ({"op": "auth", "token": "x" * 129}, "token"),
         ({"op": "fly"}, "message"),
         ({}, "message"),
         ([], "message"),

@@ -536,3 +536,85 @@ def test_error_reply_is_json_even_for_odd_input() -> None:
         client.session.receive(orjson.dumps(odd), True, 0.0, NOW_NS)
 
     assert all(m["op"] == "error" for m in client.receive())
+
+
+def test_auth_decides_again_and_goes_on_where_it_is() -> None:
+    """With other rights a live subscription keeps its place: what is no longer granted ends, the rest has no gap."""
+    world = World()
+    world.add("a", "x")
+    world.add("b", "x")
+    client = Client(world, match=["a", "b"]).connect()
+    for k in range(3):
+        world.record(1 + k % 2, NOW_NS + k, float(k))
+
+    client.say({"id": 9, "op": "auth", "token": "a/**"})
+    client.run()
+    for k in range(3, 7):
+        world.record(1 + k % 2, NOW_NS + k, float(k))
+    client.receive()
+
+    (ok,) = [m for m in client.messages if m.get("id") == 9]
+    assert (ok["op"], ok["ttl"], ok["ended"]) == ("ok", None, [])
+    assert ok["subs"] == {"s1": {"granted": ["a"], "denied": ["b"]}}
+    assert [v for _, _, v in client.readings] == [0.0, 1.0, 2.0, 4.0, 6.0]
+
+
+def test_auth_ends_what_is_not_granted_at_all() -> None:
+    """A subscription of which nothing is granted ends and is named; the others are not touched."""
+    world = World()
+    world.add("a", "x")
+    client = Client(world, match=["a"]).connect()
+    client.say({"op": "sub", "sub": "s2", "match": ["b"]})
+    client.run()
+
+    client.say({"op": "auth", "token": "b/**"})
+    client.run()
+    world.record(1, NOW_NS, 1.0)
+    client.receive()
+
+    (ok,) = [m for m in client.messages if "ended" in m]
+    assert (ok["ended"], list(ok["subs"])) == (["s1"], ["s2"])
+    assert client.readings == []
+    assert [f.name for f in client.session.figures()] == ["s2"]
+
+
+def test_refused_token_changes_nothing() -> None:
+    """The answer is an error with the id echoed; the subscription goes on with the rights it had."""
+    world = World()
+    world.add("a", "x")
+    client = Client(world).connect()
+    client.receive()
+
+    client.say({"id": 3, "op": "auth", "token": "?"})
+    world.record(1, NOW_NS, 1.0)
+
+    error, data = client.receive()
+    assert (error["op"], error["id"], error["reason"]) == ("error", 3, "unauthenticated")
+    assert data["op"] == "data"
+
+
+@pytest.mark.parametrize("steps", range(6))
+@pytest.mark.parametrize("since", ["-1h", "last", "00000001.0", None])
+def test_auth_at_any_step_leaves_nothing_out(steps: int, since: str | None) -> None:
+    """Rights that change while history, newest values or pages are sent: what stays granted is complete, once live."""
+    world = World(ring_bytes=1)
+    world.add("a", "x")
+    world.add("b", "x")
+    for k in range(20):
+        world.record(1 + k % 2, NOW_NS - S + k, float(k))
+    begin: dict[str, Any] = {} if since is None else {"since": since}
+    client = Client(world, **begin).connect(run=False)
+    client.run(steps)
+
+    client.say({"id": 9, "op": "auth", "token": "a/**"})
+    told = len(client.receive())
+    client.run()
+    world.record(1, NOW_NS, 99.0)
+    world.record(2, NOW_NS, 99.0)
+    client.receive()
+
+    seen = [v for i, _, v in client.readings if i == 1]
+    owed_values = {"last": [18.0, 99.0], None: [99.0]}.get(since, [*map(float, range(0, 20, 2)), 99.0])
+    assert list(dict.fromkeys(seen)) == owed_values
+    later = [m for m in client.messages[told:] if m["op"] == "data"]
+    assert all(row[0] == 1 for message in later for row in message["u"])
