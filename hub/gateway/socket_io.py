@@ -155,6 +155,10 @@ class SocketIoLink:
             self._buffered += len(frame)
             self._woken.set()
 
+    def identify(self, token: str) -> Identity:
+        """Refuse: whose token it is was said when the client connected."""
+        raise BadRequestError("connect again with the new token in auth")
+
     def close(self, code: int, reason: str) -> None:
         """Close for what the client did."""
         self.end(code, reason)

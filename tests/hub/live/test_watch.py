@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import orjson
 import pytest
