@@ -115,6 +115,21 @@ def test_subscription_waits_for_its_hooks_and_messages_behind_it_keep_their_orde
     assert [s["device"] for s in client.names.values()] == ["lab-1"]
 
 
+def test_hooks_are_not_passed_by_with_another_token() -> None:
+    """Where they decide what a connection sees, `auth` is refused and nothing changes."""
+    world, hooks = World(), Deciding()
+    world.add("lab-1", "t")
+    client = deciding(world, hooks)
+    client.say({"id": 1, "op": "sub", "sub": "a", "match": ["**"]})
+    hooks.answer(["lab-*/**"])
+
+    client.say({"id": 2, "op": "auth", "token": "**"})
+    client.run()
+
+    answers = {m["id"]: (m["op"], m.get("reason")) for m in client.receive() if "id" in m}
+    assert answers == {1: ("ok", None), 2: ("error", "bad_request")}
+
+
 def test_answer_of_hooks_after_the_connection_ended_means_nothing() -> None:
     """Nobody is subscribed any more."""
     world, hooks = World(), Deciding()
