@@ -61,23 +61,21 @@ class Runs(NamedTuple):
 class Block:
     """One run of each series, ascending by series; never changed."""
 
-    def __init__(self, runs: Runs, ends: Ints | None = None) -> None:
+    def __init__(self, runs: Runs, ends: Ints | None = None, span: tuple[int, int] | None = None) -> None:
         self.runs = runs
         # Where the readings of each run end.
         self._ends: Ints = np.cumsum(runs.counts) if ends is None else ends
+        self._span = span
 
     def __len__(self) -> int:
         return len(self.runs.times)
 
-    @cached_property
-    def oldest_ns(self) -> int:
-        """The least time of all."""
-        return int(self.runs.times.min())
-
-    @cached_property
-    def newest_ns(self) -> int:
-        """The greatest time of all."""
-        return int(self.runs.times.max())
+    def is_near(self, start_ns: int, end_ns: int) -> bool:
+        """Return whether there may be a reading of [start_ns, end_ns): no for certain, yes perhaps."""
+        if self._span is None:
+            self._span = int(self.runs.times.min()), int(self.runs.times.max())
+        # Of a part it is the whole's: parts are made with every slice that is sealed.
+        return self._span[0] < end_ns and start_ns <= self._span[1]
 
     @property
     def series(self) -> Ints:
@@ -173,6 +171,7 @@ class Block:
                 runs.times[chosen], runs.received[chosen], runs.bits[chosen], runs.others,
             ),
             self._ends[begin:end] - first,
+            self._span,
         )  # fmt: skip
 
 

@@ -125,7 +125,7 @@ def waiting(
         blocks: in the order they came.
         numbers: the series; None = all.
     """
-    near = [block for block in blocks if block.oldest_ns < end_ns and start_ns <= block.newest_ns]
+    near = [block for block in blocks if block.is_near(start_ns, end_ns)]
     if not near or (numbers is not None and not numbers):
         return {}
     if numbers is not None and len(numbers) <= _FEW:

@@ -87,7 +87,11 @@ def test_edges_are_those_of_the_readings(runs: list[Run]) -> None:
 
     assert made.least().tolist() == [min(of_one) for of_one in times.values()]
     assert made.greatest.tolist() == [max(of_one) for of_one in times.values()]
-    assert (made.oldest_ns, made.newest_ns) == (min(map(min, times.values())), max(map(max, times.values())))
+    oldest, newest = min(map(min, times.values())), max(map(max, times.values()))
+    near = [
+        made.is_near(*where) for where in ((newest, newest + 1), (newest + 1, 99), (-99, oldest), (-99, oldest + 1))
+    ]
+    assert near == [True, False, False, True]
     found = made.newest(np.arange(len(times)))
     assert [(series, time_ns, repr(value)) for series, time_ns, value in found] == [
         (series, max(times[series]), [value for time_ns, value in pairs if time_ns == max(times[series])][-1])
