@@ -34,7 +34,7 @@ from hub.disk_budget import DiskBudget
 from hub.downlink import Downlink
 from hub.errors import DiskFailedError, ExpiredError, ForbiddenError, HubError, UnauthenticatedError
 from hub.folder_lock import held
-from hub.gateway.access import identify, with_offered_token
+from hub.gateway.access import identify, identify_again, with_offered_token
 from hub.gateway.attempts import Attempts
 from hub.gateway.certified import Certified
 from hub.gateway.device_socket import DeviceSocket
@@ -323,20 +323,9 @@ class Hub:
             )
         if WATCH_SUBPROTOCOL not in request.subprotocols:
             return Refuse(400, "bad_request", f"ask for the WebSocket subprotocol {WATCH_SUBPROTOCOL}")
-        authenticate = partial(self._authenticate, request.address)
+        authenticate = partial(identify_again, self, request.address)
         socket = WatchSocket(self.live, self.store, self.consumer, identity, self.grants, authenticate)
         return Accept(socket, WATCH_SUBPROTOCOL)
-
-    def _authenticate(self, peer: str, token: str) -> Identity:
-        """Return whose token a connected watcher goes on with."""
-        identity = self.identities.authenticate(token)
-        if identity is None:
-            entry = Entry(f"auth {WATCH_PATH}", outcome=UnauthenticatedError.reason, peer=peer)
-            self.change_log.refused(entry)
-            raise UnauthenticatedError(
-                "this token is not known or has ended; the connection goes on with the one before"
-            )
-        return identity
 
     def _certified(self, request: UpgradeRequest, certificate: Certificate, by_token: Identity | None) -> Identity:
         try:

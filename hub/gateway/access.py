@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from device_sdk.wire import WATCH_PATH
 from hub.auth import Identities
-from hub.change_log import ChangeLog
+from hub.change_log import ChangeLog, Entry
 from hub.children import Children
 from hub.commands import Commands
 from hub.devices import Registry
 from hub.disk_budget import DiskBudget
+from hub.errors import UnauthenticatedError
 from hub.gateway.attempts import Attempts
 from hub.gateway.origin import is_loopback_address, is_loopback_host, is_same_origin
 from hub.hooks.grant import Grants
@@ -216,6 +218,19 @@ def identify(
         if session is not None:
             return session
     return LOCAL if _is_local(hub.config, headers, asker) else None
+
+
+def identify_again(hub: Parts, peer: str, token: str) -> Identity:
+    """Return whose token a connected watcher goes on with; ``peer``: its address, for the log of changes.
+
+    Raises:
+        UnauthenticatedError: nobody's.
+    """
+    identity = hub.identities.authenticate(token)
+    if identity is None:
+        hub.change_log.refused(Entry(f"auth {WATCH_PATH}", outcome=UnauthenticatedError.reason, peer=peer))
+        raise UnauthenticatedError("this token is not known or has ended; the connection goes on with the one before")
+    return identity
 
 
 def with_offered_token(config: Settings, headers: Mapping[str, str], subprotocols: Sequence[str]) -> Mapping[str, str]:

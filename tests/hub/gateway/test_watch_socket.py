@@ -43,7 +43,7 @@ class Peer:
         self.connection = FakeConnection()
         self.messages: list[dict[str, Any]] = []
         authenticate = () if known is None else (known.__getitem__,)
-        self.socket = WatchSocket(world.live, world.store, StoreInStep(), identity, *authenticate)
+        self.socket = WatchSocket(world.live, world.store, StoreInStep(), identity, None, *authenticate)
         self.socket.opened(self.connection)
 
     def say(self, **message: object) -> None:
