@@ -257,9 +257,15 @@ class FaultProxy:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert self._loop is not None, "it was entered"
+        if self._server is not None and not self._server.is_serving():
+            # It came while the door was being closed.
+            _drop(writer, is_reset=True)
+            return
         task = self._loop.create_task(self._serve(reader, writer), name="fault proxy")
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
+        # A task that is cancelled before it begins runs nothing of its own.
+        task.add_done_callback(lambda _: _drop(writer, is_reset=True))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._count += 1

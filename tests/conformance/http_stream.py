@@ -43,9 +43,11 @@ class HttpStream:
                 reader, writer = await asyncio.open_connection(
                     sock=socket, ssl=place.tls, server_hostname=name, limit=_LIMIT_BYTES
                 )
-        except (OSError, TimeoutError) as error:
+        except BaseException as error:
             socket.close()
-            raise LostError(str(error)) from error
+            if isinstance(error, OSError | TimeoutError):
+                raise LostError(str(error)) from error
+            raise
         given = {"Host": f"{place.server_name or place.host}:{place.port}", **headers}
         if place.token is not None:
             given["Authorization"] = f"Bearer {place.token}"

@@ -18,8 +18,8 @@ class PollAdapter:
     """Each answer is a connection of its own, so that each may be cut at any byte."""
 
     name = "poll"
-    # One chunk of readings of one device: an answer that waited holds no more.
-    cut_within = 3 * 1024
+    # One chunk of readings of one device, 1.3 kB: an answer that waited may hold no more.
+    cut_within = 1280
     # A head and one message.
     answer_bytes: int | None = 250
 

@@ -322,3 +322,24 @@ async def test_port_in_use_is_an_error_and_leaves_no_thread() -> None:
             raise AssertionError("it listens twice")
 
     assert not any(thread.name == "fault proxy" for thread in threading.enumerate())
+
+
+# At 2 turns the loop itself loses the connection: https://github.com/python/cpython/issues/109564.
+@pytest.mark.parametrize("turns", [0, 1, 3, 4, 5, 6, 7])
+async def test_connection_that_comes_while_the_proxy_closes_is_dropped(turns: int) -> None:
+    """Wherever on its way to being served it is: its client does not wait for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as far:
+        async with FaultProxy(far.getsockname()) as proxy:
+            near = socket.create_connection(("127.0.0.1", proxy.port))
+            near.setblocking(False)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                end = await asyncio.get_running_loop().sock_recv(near, 1)
+        except ConnectionResetError:
+            end = b""
+        finally:
+            near.close()
+
+        assert end == b""
