@@ -109,7 +109,10 @@ async def _serve(config: Config, listener: socket.socket, started: Started | Non
         is_asked = False
 
         def stop() -> None:
-            # Watchers first: an open event stream would hold uvicorn until its time is up.
+            # The door before everything: who is told to come back must not come back to this hub.
+            for door in server.servers if server.started else ():
+                door.close()
+            # Then watchers: an open event stream would hold uvicorn until its time is up.
             hub.live.stop()
             server.should_exit = True
 

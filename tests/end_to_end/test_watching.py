@@ -1,6 +1,8 @@
 """Watching a real hub through kills: each reading once, the set seen equals the set stored, and an open stream ends."""
 
 import asyncio
+import os
+import signal
 import threading
 import time
 import urllib.request
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
 
 from device_sdk import Client, Device
 from device_sdk.watch import WatchedReading
@@ -195,3 +199,17 @@ async def test_new_readings_are_live_at_once_after_a_long_outage(hub: HubProcess
     assert set(seen) == {-1, 1_000_000, *range(20_000)}
     [series] = hub.get("/v1/audit?device=d")["series"]
     assert series["rows"] == series["accepted"] >= 20_002
+
+
+@pytest.mark.asyncio
+async def test_hub_that_says_bye_is_not_there_to_come_back_to(hub: HubProcess) -> None:
+    """A watcher that comes back at once finds nobody, and not the hub that is about to end."""
+    async with connect(f"{hub.ws_url}/v1/watch", subprotocols=[Subprotocol("watch.v1")]) as watcher:
+        await watcher.send('{"op":"sub","sub":"s1","match":["d"]}')
+        assert "ok" in str(await watcher.recv())
+        os.kill(hub.pid, signal.SIGINT)
+        while "bye" not in str(await watcher.recv()):
+            pass
+
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(hub.host, hub.port)
