@@ -17,6 +17,7 @@ from device_sdk.columns import Batch, Column
 from docs.cli_page import cli
 from docs.rest_page import rest
 from hub import session
+from hub.gateway.asyncapi import document_bytes
 from hub.live import budget, encode, poll
 from hub.model import Frame, Kind, Series, SeriesColumn, StreamKey
 
@@ -56,7 +57,8 @@ def protocol() -> str:
     parts = [
         "# The device protocol `telemetry.v1`\n",
         "*Generated from `device_sdk/wire.py`, `columns.py`, `envelope.py`, `reading.py` and `hub/session.py` by "
-        "`python -m docs.generate`; golden vectors for other languages are in `tests/vectors/`.*\n",
+        "`python -m docs.generate`; golden vectors for other languages are in `tests/vectors/`, every message as JSON "
+        "Schema is in [asyncapi.json](asyncapi.json).*\n",
         f"WebSocket at `{wire.DEVICE_PATH}`, subprotocol `{wire.DEVICE_SUBPROTOCOL}`, credential in the upgrade: "
         "`Authorization: Bearer <token>`. Text frames hold one JSON object with an `op`; binary frames hold a batch. "
         "Times are decimal strings of UTC nanoseconds.\n",
@@ -86,7 +88,8 @@ def watching() -> str:
     fields, words = doc.split("\n", 1)
     return "\n".join([
         "# Readings as watchers get them: `watch.v1`\n",
-        "*Generated from `hub/live/encode.py` and `poll.py` by `python -m docs.generate`.*\n",
+        "*Generated from `hub/live/encode.py` and `poll.py` by `python -m docs.generate`; every message as JSON Schema "
+        "is in [asyncapi.json](asyncapi.json).*\n",
         f"WebSocket at `{wire.WATCH_PATH}`, subprotocol `{wire.WATCH_SUBPROTOCOL}`; the same by server-sent events at "
         "`GET /v1/watch?match=…`, and [by long poll](#by-long-poll). "
         "Before the first `data` of a series comes a `series` message that names it:\n",
@@ -227,6 +230,7 @@ FILES = {
     REFERENCE / "watch.md": watching,
     REFERENCE / "rest.md": rest,
     REFERENCE / "cli.md": cli,
+    REFERENCE / "asyncapi.json": lambda: document_bytes().decode(),
     ROOT / "ARCHITECTURE.md": architecture,
 }
 

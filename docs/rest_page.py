@@ -15,6 +15,7 @@ import hub
 from device_sdk import errors as sdk_errors
 from device_sdk.wire import DEVICE_PATH, WATCH_PATH, Close
 from hub import errors, session
+from hub.gateway.asyncapi import close_codes
 from hub.gateway.endpoint import Endpoint, Nothing
 from hub.gateway.http import BODY_S, MAX_BODY_BYTES
 from hub.gateway.rest import ENDPOINTS
@@ -33,19 +34,6 @@ _OF_HTTP = (
     (413, "too_large", f"the body is over {MAX_BODY_BYTES} bytes"),
     (426, "upgrade_required", f"`{DEVICE_PATH}` speaks WebSocket"),
 )
-CLOSE_MEANINGS: dict[int, str] = {
-    Close.GOING_AWAY: "the hub stops; come back after `retry_ms` of its `bye`",
-    Close.TOO_SLOW: "too much was written that the peer did not take",
-    Close.NO_PONG: "the peer was silent and did not answer a ping",
-    Close.RATE_LIMITED: "too much in too short a time",
-    Close.INTERNAL: "the hub failed; its log says why",
-    Close.BAD_MESSAGE: "a message breaks the protocol, is not allowed in this state, or the first one did not come",
-    Close.UNAUTHENTICATED: "the credential was revoked or has ended",
-    Close.FORBIDDEN: "the credential does not allow it",
-    Close.TAKEN_OVER: "a newer connection continues the stream",
-    Close.TOO_LARGE: "the message was larger than a frame may be",
-    Close.EVICTED: "watchers that do not read held too much memory, this one among the most",
-}
 
 
 def rest() -> str:
@@ -54,7 +42,8 @@ def rest() -> str:
         "# REST, roles, errors and ops\n",
         "*Generated from the tables the hub runs by (`hub/gateway/rest`, `hub/roles.py`, `hub/errors.py`, "
         "`hub/session.py`, `hub/live/message.py`) by `python -m docs.generate`; a running hub has the same as "
-        "`/openapi.json`. Exit codes and options of the command line: [cli.md](cli.md); messages of devices: "
+        "`/openapi.json`, and its protocols as [`/v1/asyncapi.json`](asyncapi.json). "
+        "Exit codes and options of the command line: [cli.md](cli.md); messages of devices: "
         "[protocol.md](protocol.md); of watchers: [watch.md](watch.md).*\n",
         "Credential: `Authorization: Bearer <token>`, or the page's cookie. The namespace is the credential's. A body "
         f"is JSON of at most {MAX_BODY_BYTES} bytes within {BODY_S:g} s; a name that is not listed is an error.\n",
@@ -185,8 +174,7 @@ def _errors() -> str:
 def _close_codes() -> str:
     doc = inspect.cleandoc(Close.__doc__ or "")
     rows = ["| code | name | meaning |", "| --- | --- | --- |"]
-    codes = {name: value for name, value in vars(Close).items() if name.isupper()}
-    rows += [f"| {code} | {name.lower()} | {CLOSE_MEANINGS[code]} |" for name, code in codes.items()]
+    rows += [f"| {one['code']} | {one['name']} | {one['meaning']} |" for one in close_codes()]
     return f"{doc}\n\n" + "\n".join(rows) + "\n"
 
 

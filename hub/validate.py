@@ -141,7 +141,7 @@ class _BatchModel(_Model):
     count: _Count
     t0: _Nanoseconds
     # Not a Literal: that takes 1000.0 and true as well, and times would become floats when the body is read again.
-    tick: Annotated[int, Strict()] = 1
+    tick: Annotated[int, Strict(), Field(json_schema_extra={"enum": [*sorted(_TICKS)]})] = 1
     again: bool = False
     time_estimated: Annotated[bool, Strict()] = False
     c: Annotated[dict[str, _ColumnModel], Field(min_length=1)]
@@ -159,6 +159,16 @@ class _ReportedModel(_Model):
     state: dict[str, Any]
     mark: _Short = ""
 
+
+class _ByeModel(_Model):
+    pass
+
+
+# op → what is checked of such a message, for the hub's description of its protocols.
+MODELS: Mapping[str, type[BaseModel]] = {
+    "hello": _HelloModel, "schema": _SchemaModel, "batch": _BatchModel, "gap": _GapModel, "reply": _ReplyModel,
+    "reported": _ReportedModel, "bye": _ByeModel,
+}  # fmt: skip
 
 _VALUES: dict[ValueType, TypeAdapter[Any]] = {
     ValueType.FLOAT: TypeAdapter(list[Annotated[float, Strict(), AllowInfNan(False)]]),

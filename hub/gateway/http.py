@@ -29,6 +29,7 @@ from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, WATCH_PATH
 from hub.errors import BadRequestError, ForbiddenError, HubError, TooManyRequestsError, UnauthenticatedError
 from hub.gateway.access import LoginLinks, Parts, Peer
 from hub.gateway.access import identify as identify
+from hub.gateway.asyncapi import document_bytes
 from hub.gateway.endpoint import Call, Endpoint, version
 from hub.gateway.openapi import openapi
 from hub.gateway.page import SECURITY_HEADERS, SecurityHeaders, page_routes
@@ -59,6 +60,7 @@ def make_app(hub: Parts, *, links: LoginLinks | None = None, socket_io: ASGIApp 
         routes=[
             *(Route(e.path, _route(hub, e), methods=[e.method]) for e in ENDPOINTS),
             Route("/openapi.json", _description),
+            Route("/v1/asyncapi.json", _protocols),
             Route(WATCH_PATH, _watch_route(hub)),
             Route(DEVICE_PATH, _use_websocket),
             *([] if socket_io is None else [Mount("/socket.io", socket_io)]),
@@ -83,6 +85,10 @@ def _for_other_origins(origins: Sequence[str]) -> list[Middleware]:
 
 async def _description(request: Request) -> Response:
     return Response(_document(), media_type="application/json")
+
+
+async def _protocols(request: Request) -> Response:
+    return Response(document_bytes(), media_type="application/json")
 
 
 @cache

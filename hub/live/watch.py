@@ -15,6 +15,7 @@ import orjson
 from device_sdk.wire import PING_S, Close
 from hub.errors import BadRequestError, ConflictError, ForbiddenError, HubError, NotFoundError
 from hub.live import message as messages
+from hub.live import outgoing
 from hub.live.cursor import Start, resolve_since
 from hub.live.figures import SubscriptionFigures
 from hub.live.patterns import MAX_PATTERNS, PatternSet, split_granted
@@ -204,7 +205,7 @@ class WatchSession:
                 self._ask_for(message, start)
             case messages.Unsub():
                 self._end_sub(message.sub)
-                self._say({"id": message.id, "op": "ok", "sub": message.sub})
+                self._say_ok(message)
             case messages.Set():
                 self._set(message)
             case messages.Auth():
@@ -213,16 +214,15 @@ class WatchSession:
                 assert_never(message)
 
     def _hello(self, hello: messages.Hello) -> None:
-        limits = {
-            "subs": MAX_SUBS, "patterns": MAX_PATTERNS, "max_hz": messages.MAX_HZ,
-            "message_bytes": messages.MAX_MESSAGE_BYTES,
+        welcome: outgoing.Welcome = {
+            "id": hello.id, "op": "welcome", "conn": self._name, "namespace": self._namespace,
+            "head": self._live.position(), "ttl": None, "ping": PING_S,
+            "limits": {
+                "subs": MAX_SUBS, "patterns": MAX_PATTERNS, "max_hz": messages.MAX_HZ,
+                "message_bytes": messages.MAX_MESSAGE_BYTES,
+            },
         }  # fmt: skip
-        self._say(
-            {
-                "id": hello.id, "op": "welcome", "conn": self._name, "namespace": self._namespace,
-                "head": self._live.position(), "ttl": None, "ping": PING_S, "limits": limits,
-            }
-        )  # fmt: skip
+        self._say(welcome)
 
     def _ask_for(self, message: messages.Sub, start: Start) -> None:
         if self._decide is None:
@@ -254,13 +254,11 @@ class WatchSession:
         self._granted_to[message.sub] = given
 
         def opened(recovered: bool) -> None:
-            begin = sub.cursor()
-            self._say(
-                {
-                    "id": message.id, "op": "ok", "sub": message.sub, "granted": granted, "denied": denied,
-                    "from": begin, "head": self._live.position(), "recovered": recovered,
-                }
-            )  # fmt: skip
+            ok: outgoing.SubOk = {
+                "id": message.id, "op": "ok", "sub": message.sub, "granted": granted, "denied": denied,
+                "from": sub.cursor(), "head": self._live.position(), "recovered": recovered,
+            }  # fmt: skip
+            self._say(ok)
 
         sub = self._begin(message, key, start, opened)
 
@@ -280,13 +278,13 @@ class WatchSession:
         key, _, _ = room_key(new, self._namespace, given)
         self._granted_to[message.sub] = given
         self._begin(new, key, Start(offset), lambda _: None)
-        self._say({"id": message.id, "op": "ok", "sub": message.sub})
+        self._say_ok(message)
 
     def _auth(self, message: messages.Auth) -> None:
         if self._decide is not None:
             raise BadRequestError("hooks decide here what each connection sees: connect again with the new token")
         given = self._granted = self._link.identify(message.token).patterns(Verb.READ)
-        told: dict[str, object] = {}
+        told: dict[str, outgoing.Grant] = {}
         ended: list[str] = []
         for name, (asked, sub) in list(self._subs.items()):
             try:
@@ -304,7 +302,8 @@ class WatchSession:
                     continue
                 self._begin(asked, key, here, lambda _: None)
             self._granted_to[name] = given
-        self._say({"id": message.id, "op": "ok", "ttl": None, "subs": told, "ended": ended})
+        ok: outgoing.AuthOk = {"id": message.id, "op": "ok", "ttl": None, "subs": told, "ended": ended}
+        self._say(ok)
 
     def _begin(self, message: messages.Sub, key: RoomKey, start: Start, opened: Callable[[bool], None]) -> Subscription:
         outlet = SocketOutlet(self._link, message.sub)
@@ -335,6 +334,10 @@ class WatchSession:
 
     def _say(self, message: Mapping[str, object]) -> None:
         self._link.write(self._link.frame(orjson.dumps(message)))
+
+    def _say_ok(self, message: messages.Unsub | messages.Set) -> None:
+        ok: outgoing.Ok = {"id": message.id, "op": "ok", "sub": message.sub}
+        self._say(ok)
 
     def _say_error(self, parsed: object, error: HubError) -> None:
         answer: dict[str, object] = {"op": "error", "reason": error.reason, "message": str(error)}
