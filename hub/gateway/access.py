@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from device_sdk.wire import WATCH_PATH
 from hub.auth import Identities
@@ -24,8 +24,10 @@ from hub.errors import UnauthenticatedError
 from hub.gateway.attempts import Attempts
 from hub.gateway.origin import is_loopback_address, is_loopback_host, is_same_origin
 from hub.hooks.grant import Grants
+from hub.hooks.ingest import IngestStatistics
 from hub.importing.intake import Imports
 from hub.journal.base import Journal
+from hub.journal.writer import WriterStatistics
 from hub.live.rooms import Live
 from hub.metadata import Metadata
 from hub.query import Query
@@ -36,6 +38,7 @@ from hub.roles import LOCAL, Identity, Role
 from hub.rollout import Rollout
 from hub.sign_in import SignIn
 from hub.store.base import Store
+from hub.store.consumer import ConsumerStatistics
 from hub.streams import Streams
 from hub.users import Users
 
@@ -48,6 +51,8 @@ MAX_LINKS = 16
 OFFER_PREFIX = "bearer."
 # A reverse proxy on this machine speaks for somebody else.
 _PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip")
+
+S_co = TypeVar("S_co", covariant=True)
 
 
 class Settings(Protocol):
@@ -81,6 +86,17 @@ class Consumer(Protocol):
         """Wait until the store holds all frames up to ``offset``."""
 
 
+class Counting(Protocol[S_co]):
+    """A part of which only the figures are asked for here."""
+
+    def statistics(self) -> S_co:
+        """Return the figures of now."""
+
+
+class Feed(Consumer, Counting[ConsumerStatistics], Protocol):
+    """The store's consumer with its figures."""
+
+
 class Parts(Protocol):
     """The parts of a hub that the gateway reads (`hub.app.Hub` is one)."""
 
@@ -107,7 +123,11 @@ class Parts(Protocol):
     @property
     def store(self) -> Store: ...
     @property
-    def consumer(self) -> Consumer: ...
+    def consumer(self) -> Feed: ...
+    @property
+    def writer(self) -> Counting[WriterStatistics]: ...
+    @property
+    def ingest(self) -> Counting[IngestStatistics]: ...
     @property
     def grants(self) -> Grants: ...
     @property

@@ -43,6 +43,7 @@ _DOORS = {
     "segno": {"hub.cli.qr"},
     "numpy": {"hub.store"},
     "pcodec": {"hub.store.chunk"},
+    "prometheus_client": {"hub.gateway.metrics"},
     "influxdb_client": {"hub.store.influx"},
     "aiohttp": {"hub.store.influx"},
     "socketio": {"hub.gateway.socket_io"},

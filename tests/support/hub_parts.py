@@ -27,9 +27,11 @@ from hub.disk_budget import DiskBudget
 from hub.downlink import Downlink
 from hub.gateway.attempts import Attempts
 from hub.hooks.grant import Grants
+from hub.hooks.ingest import Ingest
 from hub.hooks.runner import Hook
 from hub.importing.intake import Imports
 from hub.journal.sqlite import SqliteJournal
+from hub.journal.writer import MAX_QUEUE_BYTES, WriterStatistics
 from hub.live.rooms import Live
 from hub.metadata import Metadata
 from hub.model import Frame, Series, StreamKey
@@ -42,6 +44,7 @@ from hub.rollout import Rollout
 from hub.selector import DeviceSelector
 from hub.session import DeviceSession
 from hub.sign_in import SignIn
+from hub.store.consumer import ConsumerStatistics
 from hub.store.embedded import EmbeddedStore
 from hub.streams import Streams
 from hub.users import USERS, Users
@@ -63,9 +66,21 @@ class StoreInStep:
 
     is_behind = False
 
+    def statistics(self) -> ConsumerStatistics:
+        """Nothing waits."""
+        return ConsumerStatistics(0, 0, 0, 1, 0, 0, "")
+
     async def applied(self, offset: int, timeout_s: float) -> bool:
         """Answer at once."""
         return not self.is_behind
+
+
+class NoWriter:
+    """The writer's face where `HubParts.feed` commits by itself: nothing waits."""
+
+    def statistics(self) -> WriterStatistics:
+        """Return the figures of now."""
+        return WriterStatistics(0, 0, MAX_QUEUE_BYTES, 0, 0)
 
 
 class NeverScheduler:
@@ -115,6 +130,8 @@ class HubParts:
             self.streams, self.registry, self.journal.find_marks, self.store_frames, lambda: True, time.time_ns
         )
         self.grants = Grants((), _no_hook)
+        self.writer = NoWriter()
+        self.ingest = Ingest((), _no_call, self.streams, self.registry, self.store_frames)
         self.live = Live(
             self.journal, (), NeverScheduler(), newest=self.registry.latest,
             select=lambda selector: DeviceSelector(selector, self.metadata.device),
@@ -198,6 +215,11 @@ class HubParts:
 
 async def _no_hook(hook: Hook, *arguments: object) -> object:
     """Answer for hooks where there are none."""
+    raise AssertionError("no hook is loaded")
+
+
+def _no_call(hook: Hook, arguments: tuple[object, ...], answered: object, /) -> None:
+    """Call a hook where there are none."""
     raise AssertionError("no hook is loaded")
 
 

@@ -17,6 +17,7 @@ from hub.gateway.rest import (
     erasure,
     imports,
     metadata,
+    metrics,
     quarantine,
     readings,
     sign_in,
@@ -30,6 +31,7 @@ from hub.gateway.rest import (
 ENDPOINTS: tuple[Endpoint, ...] = (
     *upkeep.ENDPOINTS,
     *watchers.ENDPOINTS,
+    *metrics.ENDPOINTS,
     *devices.ENDPOINTS,
     *metadata.ENDPOINTS,
     *enrolment.ENDPOINTS,
