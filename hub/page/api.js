@@ -35,6 +35,11 @@
  *   reported: {version: number, state: Record<string, unknown>, time_ns: string | null}}} StateAnswer
  * @typedef {{device: string, drift: Drift, differing: string[], desired_version: number, reported_version: number}} StateRow
  * @typedef {{gateway: string, device: string, state: string, first_ns: string, last_ns: string}} ChildAnswer
+ * @typedef {{name: string, match: string[], max_hz: number | null, phase: string, behind: number, behind_s: number,
+ *   messages_per_s: number, conflated: number | null}} SubscriptionAnswer
+ * @typedef {{name: string, identity: string, role: string, transport: string, peer: string, unsent_bytes: number,
+ *   subscriptions: SubscriptionAnswer[]}} WatcherAnswer
+ * @typedef {{count: number, behind: number, unsent_bytes: number, watchers: WatcherAnswer[]}} WatchersAnswer
  * @typedef {{entries: LogEntry[], next: number | null, cut: {count: number, until_ns: string} | null}} LogAnswer
  */
 
@@ -138,6 +143,11 @@ export function fetchLog(before) {
 /** @param {AbortSignal} [signal] @returns {Promise<{children: ChildAnswer[]}>} devices that wait behind gateways */
 export function fetchWaiting(signal) {
   return ask("/v1/children", [["state", "pending"]], signal);
+}
+
+/** @param {number} limit @param {AbortSignal} [signal] @returns {Promise<WatchersAnswer>} the furthest behind first */
+export function fetchWatchers(limit, signal) {
+  return ask("/v1/watchers", [["limit", String(limit)]], signal);
 }
 
 /** @param {AbortSignal} [signal] @returns {Promise<DevicesAnswer>} */

@@ -25,6 +25,7 @@ import { SLOT, SPAN } from "./spark.js";
 import { TopBar } from "./topbar.js";
 import { RANGES } from "./viewport.js";
 import { Watch } from "./watch.js";
+import { Watchers } from "./watchers.js";
 
 /** Presence changes are seen within this; live values come by themselves. */
 const POLL_MS = 3000;
@@ -54,6 +55,7 @@ class App {
     this.signIn = new SignIn();
     this.log = new Log();
     this.children = new Children();
+    this.watchers = new Watchers();
     this.palette = readPalette();
     this.wanted = readAddress(location.hash);
     this._isAllowed = false;
@@ -110,6 +112,7 @@ class App {
     this.signIn.show(me);
     this.control.allow(me);
     this.fleetView.allow(me);
+    this.watchers.allow(me);
     byId("open-log").hidden = me.role !== "admin";
     if (me.role === "admin") this.children.begin();
   }
