@@ -33,6 +33,7 @@ from hub.devices import Registry
 from hub.disk_budget import DiskBudget
 from hub.downlink import Downlink
 from hub.errors import DiskFailedError, ExpiredError, ForbiddenError, HubError, UnauthenticatedError
+from hub.event_log import EVENTS, EventLog
 from hub.folder_lock import held
 from hub.gateway.access import identify, identify_again, with_offered_token
 from hub.gateway.attempts import Attempts
@@ -68,7 +69,8 @@ from hub.store.base import RetainingStore, Store
 from hub.store.consumer import StoreConsumer
 from hub.store.opening import open_as
 from hub.streams import NEW_STREAMS_NS, Streams
-from hub.system_feed import AUDIT, SystemFeed
+from hub.system_feed import SystemFeed
+from hub.system_readings import SystemReadings
 from hub.users import USERS, Users
 
 _log = logging.getLogger("hub.app")
@@ -83,7 +85,9 @@ TRIM_EVERY_S = 60.0
 MIN_SPREAD_MS = 1000
 _REPLAY_BYTES = 4 * 1024 * 1024
 # Whichever of them a disk failed gets a fresh copy before it is opened.
-_FILES = (JOURNAL, READINGS, IDENTITIES, METADATA, CERTIFICATES, USERS, CHANGES, COMMANDS, STATES, CHILDREN)
+_FILES = (
+    JOURNAL, READINGS, IDENTITIES, METADATA, CERTIFICATES, USERS, CHANGES, COMMANDS, STATES, CHILDREN, EVENTS,
+)  # fmt: skip
 
 
 class Hub:
@@ -128,7 +132,7 @@ class Hub:
         if self.disk_budget is not None:
             self._tasks.append(loop.create_task(self.disk_budget.run(), name="hub disk budget"))
         self._tasks.append(loop.create_task(self._write_refusals(), name="hub refusals"))
-        self._tasks.append(loop.create_task(self.system_feed.run(), name="hub system feed"))
+        self._tasks.append(loop.create_task(self.system.run(), name="hub system readings"))
         self._tasks.append(loop.create_task(self.commands.run(), name="hub commands"))
         self._tasks.append(loop.create_task(self.rollout.run(), name="hub rollout"))
         return self
@@ -171,15 +175,12 @@ class Hub:
 
         self.consumer = StoreConsumer(self.store, self.journal, on_failed=store_failed)
         self.writer = JournalWriter(self.journal, loop, self._committed, self._disk_failed, self._refused)
-        self.system_feed = SystemFeed(
-            self.change_log, AUDIT, self.streams, self.registry, self.submit, lambda: not self.writer.is_full,
-            time.time_ns,
+        feed = partial(
+            SystemFeed, streams=self.streams, registry=self.registry, submit=self.submit,
+            can_submit=lambda: not self.writer.is_full, clock=time.time_ns,
         )  # fmt: skip
-
-        def entry_written(_: Entry) -> None:
-            loop.call_soon_threadsafe(self.system_feed.wake)
-
-        self.change_log.listen(entry_written)
+        events = files.enter_context(closing(EventLog(data / EVENTS)))
+        self.system = SystemReadings(feed, self.change_log, events, self.journal, self.downlink)
         self.rollout = Rollout(files.enter_context(closing(States(data / "states.sqlite3"))), self.downlink)
         self.downlink.listen(self.rollout)
         self.live = self._make_live(loop)

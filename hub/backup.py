@@ -6,9 +6,9 @@ above the journal and the store, beside `query`. Must not: make the hub's writer
 Theory of operation. The store is seen first, the journal right after it, each in one read transaction that lasts until
 its copy is whole: so the store's ``applied`` is never beyond the copied journal, and what the store has not seen is in
 it. Had the journal forgotten frames between the two looks, both are looked at again. Identities, metadata and commands
-come last; they may be newer. The log of changes must be: `hub.system_feed` tells the copied journal what that lacks,
-but could not take back what it has too much. In a write-ahead log readers and the writer do not wait for each other;
-meanwhile the log grows by what is written.
+come last; they may be newer. The log of changes and the events must be: `hub.system_feed` tells the copied journal what
+that lacks, but could not take back what it has too much. In a write-ahead log readers and the writer do not wait for
+each other; meanwhile the log grows by what is written.
 
 A copy is made under another name, fsynced, checked, and takes its name when it is whole.
 """
@@ -28,6 +28,7 @@ from urllib.parse import quote
 from hub.change_log import CHANGES
 from hub.children import CHILDREN
 from hub.errors import ConflictError, HubError, NotFoundError
+from hub.event_log import EVENTS
 from hub.revocations import CERTIFICATES
 from hub.users import USERS
 
@@ -35,7 +36,7 @@ READINGS, JOURNAL, IDENTITIES = "readings.sqlite3", "journal.sqlite3", "identiti
 METADATA, COMMANDS, STATES = "metadata.sqlite3", "commands.sqlite3", "states.sqlite3"
 FILES = (READINGS, JOURNAL, IDENTITIES)
 # Copied last, where they are: a folder of an earlier hub has none of them.
-FURTHER = (METADATA, USERS, CHANGES, COMMANDS, STATES, CERTIFICATES, CHILDREN)
+FURTHER = (METADATA, USERS, CHANGES, COMMANDS, STATES, CERTIFICATES, CHILDREN, EVENTS)
 # Inside the data folder while a running hub makes a copy to send; what a kill leaves is removed at the next start.
 SENDING = "backup.part"
 

@@ -112,10 +112,10 @@ class ChildSessions:
                 if refusal is not None:
                     self._refuse(number, refusal)
 
-    def closed(self) -> None:
+    def closed(self, why: str = "") -> None:
         """The connection ended, and with it every session."""
         for session in self._sessions.values():
-            session.closed()
+            session.closed(f"gateway: {why}")
         self._sessions.clear()
         self._numbers.clear()
 
@@ -165,7 +165,7 @@ class ChildSessions:
         _log.debug("refused gateway=%s number=%d reason=%s", self.gateway, number, refusal.reason)
         session = self._sessions.get(number)
         if session is not None:
-            session.closed()
+            session.closed(refusal.reason)
             self._forget(number, session)
         self._say(number, wire.Bye(refusal.retry_ms, Close.FORBIDDEN, refusal.reason, refusal.message))
 
@@ -193,7 +193,7 @@ class ChildSessions:
 
     def _end(self, code: int, reason: str) -> None:
         self.closing = (code, reason)
-        self.closed()
+        self.closed(reason)
 
 
 _WORDS = {

@@ -35,6 +35,16 @@ class Listener(Protocol):
         """A device said something (a schema: when it declares commands); each listener takes what is for it."""
 
 
+class Follower(Protocol):
+    """Who is told which devices are there, by whichever connection."""
+
+    def came(self, namespace: str, device: str) -> None:
+        """A device that had no connection has one."""
+
+    def went(self, namespace: str, device: str, why: str) -> None:
+        """A device's last connection ended."""
+
+
 class Downlink:
     """The way to the devices. One per hub."""
 
@@ -42,10 +52,15 @@ class Downlink:
         # Of each device its sessions, the newest last: nearly always one.
         self._sessions: dict[tuple[str, str], list[Reachable]] = {}
         self._listeners: list[Listener] = []
+        self._followers: list[Follower] = []
 
     def listen(self, listener: Listener) -> None:
         """Tell it of every device from now on."""
         self._listeners.append(listener)
+
+    def follow(self, follower: Follower) -> None:
+        """Tell it who comes and goes from now on."""
+        self._followers.append(follower)
 
     def can_reach(self, namespace: str, device: str) -> bool:
         """Say whether the device is connected."""
@@ -70,18 +85,26 @@ class Downlink:
         key = (session.namespace, session.device)
         held = self._sessions.get(key, [])
         self._sessions[key] = [*(other for other in held if other is not session), session]
+        if not held:
+            for follower in self._followers:
+                follower.came(*key)
         for listener in self._listeners:
             listener.entered(session.namespace, session.device)
         return held[-1] if held and held[-1] is not session else None
 
-    def left(self, session: Reachable) -> None:
-        """Forget a session that ended; an older one that is still there is the one that counts again."""
+    def left(self, session: Reachable, why: str = "") -> None:
+        """Forget a session that ended; an older one that is still there is the one that counts again.
+
+        Args:
+            why: it ended.
+        """
         key = (session.namespace, session.device)
         sessions = [other for other in self._sessions.get(key, ()) if other is not session]
         if sessions:
             self._sessions[key] = sessions
-        else:
-            self._sessions.pop(key, None)
+        elif self._sessions.pop(key, None):
+            for follower in self._followers:
+                follower.went(*key, why)
 
     def heard(self, session: Reachable, message: Reply | Reported | Schema) -> None:
         """Hand on what a device said, whichever of its connections it came on."""

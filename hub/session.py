@@ -175,13 +175,13 @@ class DeviceSession:
         """Another connection of the device, from that address, was welcomed on another stream."""
         self.probe(lambda: self._is_alive(newer))
 
-    def closed(self) -> None:
+    def closed(self, why: str = "") -> None:
         """The connection ended: give up the stream (frames already accepted are still stored)."""
         if self._stream is not None and self._stream.owner is self:
             self._streams.release(self._stream)
         if self.state is State.RUNNING:
             self._registry.device(self.namespace, self.device).connections -= 1
-            self._downlink.left(self)
+            self._downlink.left(self, why if self.closing is None else self.closing[1])
         self._set(State.CLOSED)
 
     def _take(

@@ -14,7 +14,7 @@ A source that begins anew has another name, so another stream. One that ends bef
 older state: it is renamed, and what it holds is told again; to the store, which keeps one reading a series and time,
 that adds nothing twice.
 
-Sources today: the log of changes, channel ``audit``.
+Sources: the log of changes, channel ``audit``, and what `hub.event_log` holds (`hub.system_readings` names all).
 """
 
 import asyncio

@@ -37,7 +37,7 @@ class Conversation(Protocol):
     def take_output(self) -> list[bytes]:
         """Return and clear the text messages to send."""
 
-    def closed(self) -> None:
+    def closed(self, why: str = "") -> None:
         """The connection ended."""
 
 
@@ -121,7 +121,7 @@ class DeviceSocket:
         if self._first_frame is not None:
             self._first_frame.cancel()
         self._connection = None
-        self.session.closed()
+        self.session.closed(reason or f"connection lost ({code})")
         self._on_closed(self)
 
     def _no_first_frame(self) -> None:

@@ -71,14 +71,36 @@ class Ledger:
         self._quarantine_bytes = quarantine_bytes
         self._reasons: dict[tuple[str, str], set[tuple[str, str]]] = {}
         self._quarantined: tuple[int, int] | None = None
+        # Devices of which readings were refused: in this transaction, and since somebody took note. How often a commit
+        # wrote into the tables.
+        self._refusing: set[tuple[str, str]] = set()
+        self._refused: set[tuple[str, str]] = set()
+        self._has_written = False
+        self.declared = 0
 
     def forget(self) -> None:
         """Drop what is remembered of the tables: call after a rollback."""
         self._reasons.clear()
         self._quarantined = None
+        self._refusing.clear()
+        self._has_written = False
+
+    def keep(self) -> None:
+        """Take over what was written: call after the commit."""
+        if self._has_written:
+            self._refused |= self._refusing
+            self._refusing.clear()
+            self._has_written = False
+            self.declared += 1
+
+    def take_refused(self) -> set[tuple[str, str]]:
+        """Return and forget of which devices readings were refused; not while `keep` runs."""
+        refused, self._refused = self._refused, set()
+        return refused
 
     def write(self, frames: Sequence[Frame], first_offset: int) -> None:
         """Write what these frames declare; ``frames[i]`` gets offset ``first_offset + i``."""
+        self._has_written = True
         rejections: list[Frame] = []
         for offset, frame in enumerate(frames, first_offset):
             if frame.kind is Kind.GAP:
@@ -110,6 +132,7 @@ class Ledger:
         counts: Counter[tuple[str, str, str, str]] = Counter()
         for frame in frames:
             namespace, device, _ = frame.key
+            self._refusing.add((namespace, device))
             for rejection in frame.rejected:
                 counts[(namespace, device, *self._entry(namespace, device, rejection.channel, rejection.reason))] += 1
             rest = frame.rejected_count - len(frame.rejected)
@@ -194,10 +217,22 @@ def read_gaps(
         WHERE namespace = ?1 AND (?2 IS NULL OR device = ?2) ORDER BY offset DESC LIMIT ?3) ORDER BY offset""",
         (namespace, device, limit),
     )
-    return [
-        GapEntry(StreamKey(*r[:3]), r[3], r[4], r[5], {c: (a, b) for c, (a, b) in json.loads(r[6]).items()}, r[7])
-        for r in rows
-    ]
+    return [_gap(row) for row in rows]
+
+
+def read_gaps_behind(connection: sqlite3.Connection, offset: int, limit: int) -> list[tuple[int, GapEntry]]:
+    """Return (offset, declared loss) behind an offset, in order, of all namespaces."""
+    rows = connection.execute(
+        """SELECT namespace, device, stream, seq, count, reason, ranges, received_ns, offset FROM gap
+        WHERE offset > ? ORDER BY offset LIMIT ?""",
+        (offset, limit),
+    )
+    return [(row[-1], _gap(row)) for row in rows]
+
+
+def read_refusing(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+    """Return (namespace, device) of which readings are counted as refused."""
+    return set(connection.execute("SELECT DISTINCT namespace, device FROM rejection"))
 
 
 def read_rejections(connection: sqlite3.Connection, namespace: str, device: str | None) -> list[RejectionEntry]:
@@ -247,6 +282,11 @@ def read_replays(connection: sqlite3.Connection, namespace: str, device: str | N
 def no_quarantined(offset: int) -> NotFoundError:
     """Return the error for an offset at which no raw frame is kept."""
     return NotFoundError(f"no quarantined frame {offset}; see them with: hub quarantine ls")
+
+
+def _gap(row: tuple[Any, ...]) -> GapEntry:
+    ranges = {channel: (first, last) for channel, (first, last) in json.loads(row[6]).items()}
+    return GapEntry(StreamKey(*row[:3]), row[3], row[4], row[5], ranges, row[7])
 
 
 def _entry(row: tuple[Any, ...]) -> QuarantineEntry:

@@ -235,6 +235,26 @@ class SqliteJournal:
         with self._readers.connection() as connection:
             return ledger.read_gaps(connection, namespace, device)
 
+    @property
+    def declared(self) -> int:
+        """How often since the start a commit wrote something declared lost, refused or set aside."""
+        return self._ledger.declared
+
+    def gaps_behind(self, offset: int, limit: int) -> list[tuple[int, GapEntry]]:
+        """Return declared losses behind an offset with theirs, in order, of all namespaces."""
+        with self._readers.connection() as connection:
+            return ledger.read_gaps_behind(connection, offset, limit)
+
+    def refusing(self) -> set[tuple[str, str]]:
+        """Return (namespace, device) of which readings are counted as refused."""
+        with self._readers.connection() as connection:
+            return ledger.read_refusing(connection)
+
+    def take_refused(self) -> set[tuple[str, str]]:
+        """Return and forget of which devices readings were refused since the last call."""
+        with self._write_lock:
+            return self._ledger.take_refused()
+
     def rejections(self, namespace: str, device: str | None = None) -> list[RejectionEntry]:
         """Return the summary of refused readings."""
         with self._readers.connection() as connection:
@@ -343,6 +363,7 @@ class SqliteJournal:
         for offset, frame in enumerate(frames, self.head + 1):
             frame.offset = offset
         self._marks.keep(staged)
+        self._ledger.keep()
         for known in series:
             self._series[SeriesKey(known.namespace, known.device, known.channel)] = known
         self.head += len(frames)

@@ -54,6 +54,7 @@ _DOORS = {
         "hub.auth",
         "hub.backup",
         "hub.change_log",
+        "hub.event_log",
         "hub.children",
         "hub.claims",
         "hub.cli.source",

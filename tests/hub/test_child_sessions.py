@@ -336,6 +336,37 @@ def test_line_is_probed_for_the_device_that_needs_it_most() -> None:
     assert seen == [wire.PING_S, wire.METERED_PING_S, wire.METERED_PING_S, wire.PING_S]
 
 
+class Guest:
+    """Notes who comes, who goes and why."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str]] = []
+
+    def came(self, namespace: str, device: str) -> None:
+        """Note it."""
+        self.seen.append((device, "came"))
+
+    def went(self, namespace: str, device: str, why: str) -> None:
+        """Note it."""
+        self.seen.append((device, why))
+
+
+def test_devices_behind_a_gateway_come_and_go() -> None:
+    """Each for itself: by its own bye, by a decision, and with the gateway's connection."""
+    rig, guest = Rig(), Guest()
+    rig.downlink.follow(guest)
+    gateway = rig.connect()
+    for number in (1, 2, 3):
+        rig.say(gateway, number, greet(f"barn-{number}"))
+    rig.say(gateway, 1, wire.encode(wire.Bye()))
+    rig.doorman.refusals["barn-2"] = PENDING
+    gateway.recheck()
+    gateway.closed("no pong")
+
+    assert guest.seen[:3] == [("barn-1", "came"), ("barn-2", "came"), ("barn-3", "came")]
+    assert guest.seen[3:] == [("barn-1", "bye"), ("barn-2", "child_pending"), ("barn-3", "gateway: no pong")]
+
+
 def test_full_journal_is_told_to_the_device() -> None:
     """`slow`, under its number."""
     rig = Rig()

@@ -100,3 +100,32 @@ def test_listeners_may_speak_as_soon_as_a_device_entered() -> None:
     assert ear.entries == [("default", "d")] * 2
     assert (line.told, line.written) == ([COMMAND] * 2, 2)
     assert ear.messages == [("default", "d", Reply("k1", True))]
+
+
+class Guest:
+    """A follower that notes who comes and goes."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, ...]] = []
+
+    def came(self, namespace: str, device: str) -> None:
+        """Note it."""
+        self.seen.append(("came", namespace, device))
+
+    def went(self, namespace: str, device: str, why: str) -> None:
+        """Note it."""
+        self.seen.append(("went", namespace, device, why))
+
+
+def test_followers_hear_of_a_devices_first_and_last_connection() -> None:
+    """Not of those between, and of none twice."""
+    downlink, older, newer, guest = Downlink(), Line(), Line(), Guest()
+    downlink.follow(guest)
+    downlink.entered(older)
+    downlink.entered(older)
+    downlink.entered(newer)
+    downlink.left(older, "taken over")
+    downlink.left(newer, "no pong")
+    downlink.left(newer, "no pong")
+
+    assert guest.seen == [("came", "default", "d"), ("went", "default", "d", "no pong")]

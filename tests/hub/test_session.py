@@ -800,6 +800,37 @@ def test_what_is_told_follows_the_welcome() -> None:
     assert not downlink.can_reach("default", "d")
 
 
+class Guest:
+    """Notes who comes, who goes and why."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def came(self, namespace: str, device: str) -> None:
+        """Note it."""
+        self.seen.append("came")
+
+    def went(self, namespace: str, device: str, why: str) -> None:
+        """Note it."""
+        self.seen.append(why)
+
+
+def test_end_of_a_connection_says_why() -> None:
+    """What the hub itself decided, else what the connection ended with; who was never welcomed never came."""
+    rig, guest = Rig(), Guest()
+    rig.downlink.follow(guest)
+    rig.watched("1").closed("connection lost (1006)")
+    lost = rig.watched("1")
+    rig.say(lost, greet())
+    lost.closed("connection lost (1006)")
+    polite = rig.watched("1")
+    rig.say(polite, greet())
+    rig.say(polite, wire.encode(wire.Bye()))
+    polite.closed("")
+
+    assert guest.seen == ["came", "connection lost (1006)", "came", "bye"]
+
+
 def _nested(levels: int) -> bytes:
     return b"[" * levels + b"]" * levels
 

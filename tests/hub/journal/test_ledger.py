@@ -111,6 +111,37 @@ def test_oldest_gaps_are_capped(connection: sqlite3.Connection) -> None:
     assert kept == [[1], [1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5], [4, 5, 6]]
 
 
+def test_gaps_behind_an_offset_are_of_all_namespaces(connection: sqlite3.Connection) -> None:
+    """In order, at most so many, each with its offset."""
+    table, makers = ledger.Ledger(connection), [FrameMaker(), FrameMaker("north")]
+    for offset in range(1, 7):
+        table.write([makers[offset % 2].gap("pump", offset)], offset)
+
+    found = ledger.read_gaps_behind(connection, 2, 3)
+
+    assert [(offset, gap.count, gap.key.namespace) for offset, gap in found] == [
+        (3, 3, "north"), (4, 4, "default"), (5, 5, "north"),
+    ]  # fmt: skip
+
+
+def test_refusing_devices_are_known_once_they_are_committed(connection: sqlite3.Connection) -> None:
+    """Not before the commit, not when it was undone; each since the last time that somebody asked."""
+    table, maker = ledger.Ledger(connection), FrameMaker()
+    rejected = (Rejection(1, "t", 0, "type_conflict"),)
+    table.write([maker.batch("pump", [("t", T0, 1.0)], rejected=rejected)], 1)
+    early = table.take_refused()
+    table.keep()
+    table.keep()
+    table.write([maker.batch("tank", [("t", T0, 1.0)], rejected=rejected)], 2)
+    table.forget()
+    table.keep()
+
+    assert (early, table.declared) == (set(), 1)
+    assert table.take_refused() == {("default", "pump")}
+    assert table.take_refused() == set()
+    assert ledger.read_refusing(connection) == {("default", "pump"), ("default", "tank")}
+
+
 def test_upgraded_tables_are_those_of_a_new_file(connection: sqlite3.Connection) -> None:
     """A journal of schema 1 gets the columns and the table it lacks, and keeps what was in quarantine."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as old:

@@ -1,0 +1,87 @@
+"""The channels of ``$sys``: which there are, who writes each, and the feeds that bring them to the journal.
+
+Owns: the tellers and the feeds, and their life. Place: above `system_feed`, `presence` and `losses`, below `app`. Must
+not: be on the way of readings.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+
+from device_sdk.reading import Channel, ValueType
+from hub.change_log import ChangeLog, Entry
+from hub.downlink import Downlink
+from hub.errors import HubError
+from hub.event_log import EventLog, EventSource
+from hub.journal.sqlite import SqliteJournal
+from hub.losses import GAPS, LossTeller
+from hub.presence import PRESENCE, PresenceTeller
+from hub.system_feed import AUDIT, Source, SystemFeed
+
+_log = logging.getLogger("hub.system_readings")
+
+# What the hub notices of devices, beside the log of changes.
+CHANNELS = (
+    Channel(PRESENCE, type=ValueType.STR, label="devices that came and went"),
+    Channel(GAPS, type=ValueType.STR, label="declared losses"),
+)
+CUT_EVERY_S = 600.0
+
+
+class SystemReadings:
+    """All of ``$sys``. Use on the event loop; blocks while it begins.
+
+    Args:
+        feed: makes the feed of a source to a channel.
+        change_log: source of the channel ``audit``.
+        events: source of the others.
+        journal: whose ledger is told.
+        downlink: tells who comes and goes, from now on.
+    """
+
+    def __init__(
+        self,
+        feed: Callable[[Source, Channel], SystemFeed],
+        change_log: ChangeLog,
+        events: EventLog,
+        journal: SqliteJournal,
+        downlink: Downlink,
+    ) -> None:
+        call_soon = asyncio.get_running_loop().call_soon_threadsafe
+        audit = feed(change_log, AUDIT)
+
+        def entry_written(_: Entry) -> None:
+            call_soon(audit.wake)
+
+        change_log.listen(entry_written)
+        self._feeds = [audit]
+        for channel in CHANNELS:
+            told = feed(EventSource(events, channel.name), channel)
+            events.listen(channel.name, partial(call_soon, told.wake))
+            self._feeds.append(told)
+        self._events = events
+        self._presence = PresenceTeller(events)
+        self._losses = LossTeller(events, journal)
+        received = journal.received()
+        self._presence.begin(0 if received is None else min(received[1], time.time_ns()))
+        self._losses.begin()
+        downlink.follow(self._presence)
+
+    async def run(self) -> None:
+        """Tell what there is, for as long as the hub lives."""
+        async with asyncio.TaskGroup() as group:
+            for feed in self._feeds:
+                group.create_task(feed.run(), name="hub system feed")
+            group.create_task(self._presence.run(), name="hub presence")
+            group.create_task(self._losses.run(), name="hub losses")
+            group.create_task(self._cut(), name="hub events")
+
+    async def _cut(self) -> None:
+        while True:
+            await asyncio.sleep(CUT_EVERY_S)
+            try:
+                await asyncio.to_thread(self._events.cut)
+            except HubError as error:
+                _log.error("events not cut reason=%s; trying again", error)

@@ -1,0 +1,88 @@
+"""All channels of ``$sys`` of a running hub: what it notices of devices is in the journal, and the ledgers balance."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_sdk import wire
+from device_sdk.reading import Channel
+from hub.app import Hub
+from hub.audit import audit_object, take_books
+from hub.config import Config
+from hub.model import Kind, StreamKey
+from hub.session import DeviceSession
+from hub.system_readings import CHANNELS
+
+# Not a day of the past: the journal keeps one day.
+T0 = time.time_ns()
+
+
+def greeted(hub: Hub, device: str) -> DeviceSession:
+    """Return a session of the hub that was welcomed."""
+    session = DeviceSession("default", device, hub.streams, hub.registry, downlink=hub.downlink)
+    mark = hub.streams.get(StreamKey("default", device, "00000000000000aa")).mark
+    hello = wire.Hello(device, mark.key.stream, "0" * 16, "1" * 16, mark.stored, mark.stored + 1, mark.last_chain.hex())
+    session.receive(wire.encode(hello), True, T0)
+    return session
+
+
+def told(hub: Hub) -> dict[str, list[dict[str, Any]]]:
+    """Return the readings of each channel that the journal holds."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for frame in hub.journal.read(0, 10**8) if hub.journal.head else []:
+        for series, _, value in frame.rows():
+            if series.device == "$sys":
+                found.setdefault(series.channel, []).append(json.loads(str(value)))
+    return found
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait: commits come from another thread."""
+    async with asyncio.timeout(20):
+        while not is_so():  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.asyncio
+async def test_devices_and_losses_are_readings_over_restarts(tmp_path: Path) -> None:
+    """A device comes, declares a loss, stays until the hub stops; the next start says so; nothing is told twice."""
+    async with Hub(Config(data=tmp_path)) as hub:
+        session = greeted(hub, "pump")
+        session.receive(wire.encode(wire.Schema((Channel("t"),))), True, T0)
+        gap = wire.Gap(1, 12, "spool_full", {"t": (T0, T0 + 5)})
+        session.receive(wire.encode(gap), True, T0)
+        assert [frame.kind for frame in session.frames] == [Kind.GAP]
+        hub.submit(session.frames)
+        await until(lambda: {"presence", "gaps"} <= told(hub).keys())
+    async with Hub(Config(data=tmp_path)) as hub:
+        await until(lambda: len(told(hub)["presence"]) == 2)
+        session = greeted(hub, "pump")
+        session.closed("connection lost (1006)")
+        session = greeted(hub, "tank")
+        await until(lambda: len(told(hub)["presence"]) == 4)
+        session.closed("no pong")
+        await until(lambda: len(told(hub)["presence"]) == 5)
+        assert await hub.consumer.applied(hub.journal.head, 10)
+        series = [series.id for series in hub.registry.by_id.values()]
+        books = take_books(lambda after: hub.journal.account("default", None, after), hub.store.account, series)
+        found = told(hub)
+
+    states = [(entry["device"], entry["state"], entry["why"], entry["changes"]) for entry in found["presence"]]
+    assert states == [
+        ("pump", "online", "connected", 1), ("pump", "offline", "hub_stopped", 1),
+        ("pump", "offline", "connection lost (1006)", 2), ("tank", "online", "connected", 1),
+        ("tank", "offline", "no pong", 1),
+    ]  # fmt: skip
+    assert [(gap["device"], gap["count"], gap["first_ns"]) for gap in found["gaps"]] == [("pump", 12, str(T0))]
+    account = audit_object(books, lambda *_: True)
+    assert account["balanced"], account
+
+
+def test_channels_have_names_and_labels() -> None:
+    """As devices' channels have: lists show what each is."""
+    assert all(channel.label and channel.name for channel in CHANNELS)
