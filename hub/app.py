@@ -180,7 +180,7 @@ class Hub:
             can_submit=lambda: not self.writer.is_full, clock=time.time_ns,
         )  # fmt: skip
         events = files.enter_context(closing(EventLog(data / EVENTS)))
-        self.system = SystemReadings(feed, self.change_log, events, self.journal, self.downlink)
+        self.system = SystemReadings(feed, self.change_log, events, self.journal, self.downlink, self._all_series())
         self.rollout = Rollout(files.enter_context(closing(States(data / "states.sqlite3"))), self.downlink)
         self.downlink.listen(self.rollout)
         self.live = self._make_live(loop)
@@ -270,6 +270,7 @@ class Hub:
         changes = self.registry.take_changes()
         if changes:
             self.live.add_series(changes)
+            self.system.describe(changes)
         self.registry.mark_late(frames)
         self.writer.submit(frames, changes)
 
@@ -279,6 +280,7 @@ class Hub:
         changed = self.registry.describe(subjects)
         if changed:
             self.live.add_series(changed)
+            self.system.describe(changed)
         self.live.decide_again(self.registry.series_of(subjects))
 
     def _upgrade_device(self, request: UpgradeRequest) -> Accept | Refuse:
@@ -370,6 +372,7 @@ class Hub:
         self.registry.apply(frames)
         self.live.publish(frames)
         self.consumer.wake(frames)
+        self.system.committed(frames)
         self.replays.committed(frames)
         self.imports.committed(frames)
 

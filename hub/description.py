@@ -93,7 +93,8 @@ class ChannelDescription:
     """A channel as a person described it.
 
     ``unit`` is a UCUM or SenML code, of what is shown. ``low``, ``high``: the normal range of what is shown, each may
-    be absent. ``every_s``: seconds between readings, for presence.
+    be absent; beyond it is an alert, which ends when a value is back inside by ``hysteresis``. ``every_s``: seconds
+    between readings, for presence.
     """
 
     label: str | None = None
@@ -105,6 +106,7 @@ class ChannelDescription:
     scale: float | None = None
     offset: float | None = None
     every_s: float | None = None
+    hysteresis: float | None = None
     scaling: Scaling | None = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -245,7 +247,8 @@ CHANNEL_FIELDS: Mapping[str, Callable[[object], Held]] = {
     "scale": _scale,
     "offset": _number(-MAX_OFFSET, MAX_OFFSET),
     "every_s": _number(MIN_EVERY_S, MAX_EVERY_S),
+    "hysteresis": _number(0, MAX_LIMIT),
 }
-NUMBERS = frozenset({"lat", "lon", "decimals", "low", "high", "scale", "offset", "every_s"})
+NUMBERS = frozenset({"lat", "lon", "decimals", "low", "high", "scale", "offset", "every_s", "hysteresis"})
 NO_DEVICE_DESCRIPTION = DeviceDescription()
 NO_CHANNEL_DESCRIPTION = ChannelDescription()

@@ -1,22 +1,24 @@
 """The channels of ``$sys``: which there are, who writes each, and the feeds that bring them to the journal.
 
-Owns: the tellers and the feeds, and their life. Place: above `system_feed`, `presence` and `losses`, below `app`. Must
-not: be on the way of readings.
+Owns: the tellers and the feeds, and their life. Place: above `system_feed`, `presence`, `losses` and `alerts`, below
+`app`. Must not: be on the way of readings.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from device_sdk.reading import Channel, ValueType
+from hub.alerts import ALERTS, AlertTeller
 from hub.change_log import ChangeLog, Entry
 from hub.downlink import Downlink
 from hub.errors import HubError
 from hub.event_log import EventLog, EventSource
 from hub.journal.sqlite import SqliteJournal
 from hub.losses import GAPS, LossTeller
+from hub.model import Series
 from hub.presence import PRESENCE, PresenceTeller
 from hub.system_feed import AUDIT, Source, SystemFeed
 
@@ -26,6 +28,7 @@ _log = logging.getLogger("hub.system_readings")
 CHANNELS = (
     Channel(PRESENCE, type=ValueType.STR, label="devices that came and went"),
     Channel(GAPS, type=ValueType.STR, label="declared losses"),
+    Channel(ALERTS, type=ValueType.STR, label="values beyond their limits"),
 )
 CUT_EVERY_S = 600.0
 
@@ -37,8 +40,9 @@ class SystemReadings:
         feed: makes the feed of a source to a channel.
         change_log: source of the channel ``audit``.
         events: source of the others.
-        journal: whose ledger is told.
+        journal: whose ledger is told, and over whose frames alerts are decided.
         downlink: tells who comes and goes, from now on.
+        series: those known so far.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class SystemReadings:
         events: EventLog,
         journal: SqliteJournal,
         downlink: Downlink,
+        series: Iterable[Series],
     ) -> None:
         call_soon = asyncio.get_running_loop().call_soon_threadsafe
         audit = feed(change_log, AUDIT)
@@ -64,19 +69,26 @@ class SystemReadings:
         self._events = events
         self._presence = PresenceTeller(events)
         self._losses = LossTeller(events, journal)
+        self._alerts = AlertTeller(events, journal)
+        # Where commits and changes of series are told to; costs nothing while nobody set a limit.
+        self.committed, self.describe = self._alerts.committed, self._alerts.describe
         received = journal.received()
         self._presence.begin(0 if received is None else min(received[1], time.time_ns()))
         self._losses.begin()
+        self._alerts.begin(series)
         downlink.follow(self._presence)
 
     async def run(self) -> None:
         """Tell what there is, for as long as the hub lives."""
-        async with asyncio.TaskGroup() as group:
-            for feed in self._feeds:
-                group.create_task(feed.run(), name="hub system feed")
-            group.create_task(self._presence.run(), name="hub presence")
-            group.create_task(self._losses.run(), name="hub losses")
-            group.create_task(self._cut(), name="hub events")
+        try:
+            async with asyncio.TaskGroup() as group:
+                for feed in self._feeds:
+                    group.create_task(feed.run(), name="hub system feed")
+                group.create_task(self._presence.run(), name="hub presence")
+                group.create_task(self._losses.run(), name="hub losses")
+                group.create_task(self._cut(), name="hub events")
+        finally:
+            await asyncio.to_thread(self._alerts.stop)
 
     async def _cut(self) -> None:
         while True:

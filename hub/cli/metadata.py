@@ -49,7 +49,7 @@ def set_(
     """Set fields; tags+=WORD and tags-=WORD add and take one tag.
 
     Device: label, site, tags, lat, lon, place, notes. Channel: label, unit (code, e.g. Cel, %RH), decimals, low, high,
-    kind (gauge, counter), scale, offset (shown = stored * scale + offset), every_s.
+    kind (gauge, counter), scale, offset (shown = stored * scale + offset), every_s, hysteresis.
     """
     device, channel = _target(target)
     body = _assigned(assignments)

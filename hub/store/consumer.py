@@ -18,11 +18,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from hub.errors import DiskFailedError, ExpiredError
-from hub.journal.base import Journal
+from hub.journal.base import JournalStatistics
 from hub.model import Frame
-from hub.store.base import Store
+from hub.store.base import StoreStatistics
 
 _log = logging.getLogger("hub.store.consumer")
 
@@ -58,20 +59,58 @@ class _Waiter:
     loop: asyncio.AbstractEventLoop
 
 
+class Source(Protocol):
+    """What is asked of a journal: see `Journal`."""
+
+    @property
+    def head(self) -> int: ...
+    def read(self, after: int, max_bytes: int, upto: int | None = None) -> list[Frame]:
+        """Return frames behind ``after``."""
+
+    def statistics(self) -> JournalStatistics:
+        """Return the figures of now."""
+
+    def checkpoint(self, consumer: str) -> int:
+        """Return what was set."""
+
+    def set_checkpoint(self, consumer: str, offset: int) -> None:
+        """Keep frames above it."""
+
+
+class Sink(Protocol):
+    """What is asked of a store: see `Store`."""
+
+    @property
+    def applied(self) -> int: ...
+    def write(self, frames: Sequence[Frame]) -> None:
+        """Take frames; those ≤ ``applied`` are skipped."""
+
+    def sync(self) -> int:
+        """Make what was written durable; return up to where it is."""
+
+    def rewind(self, offset: int) -> None:
+        """Set ``applied`` back."""
+
+    def statistics(self) -> StoreStatistics:
+        """Return the figures of now."""
+
+
 class StoreConsumer:
     """Feeds one store from one journal.
 
     Args:
         store, journal: `Store.write` and `Journal.read` are called from this thread.
+        name: of the checkpoint, and in the log.
         on_failed: called once, from this thread, when the store's disk failed; the thread then ends.
         clock: monotonic seconds; paces checkpoints.
     """
 
     def __init__(
         self,
-        store: Store,
-        journal: Journal,
+        store: Sink,
+        journal: Source,
         *,
+        name: str = CONSUMER,
         on_failed: Callable[[Exception], None] | None = None,
         max_queue_bytes: int = MAX_QUEUE_BYTES,
         slice_readings: int = SLICE_READINGS,
@@ -81,6 +120,7 @@ class StoreConsumer:
     ) -> None:
         self._store = store
         self._journal = journal
+        self._name = name
         self._on_failed = on_failed
         self._max_queue_bytes = max_queue_bytes
         self._slice_readings = slice_readings
@@ -97,7 +137,7 @@ class StoreConsumer:
         self._errors = self._expired = 0
         self._last_error = ""
         self._checkpointed_at = clock()
-        self._thread = threading.Thread(target=self._run, name="hub-store-consumer", daemon=False)
+        self._thread = threading.Thread(target=self._run, name=f"hub-{name}-consumer", daemon=False)
 
     def start(self) -> None:
         """Start the thread, which first replays what the store has not seen; call once, and `stop` afterwards."""
@@ -106,13 +146,13 @@ class StoreConsumer:
         counted = self._store.statistics().applied
         if max(self._position, counted) > self._head:
             _log.error(
-                "store ahead of journal applied=%d head=%d: the journal was restored; going on from its head",
-                max(self._position, counted), self._head,
+                "%s ahead of journal applied=%d head=%d: the journal was restored; going on from its head",
+                self._name, max(self._position, counted), self._head,
             )  # fmt: skip
             self._store.rewind(self._head)
             self._position = self._applied = self._store.applied
         # From now on the journal keeps what the store has not seen.
-        self._journal.set_checkpoint(CONSUMER, self._position)
+        self._journal.set_checkpoint(self._name, self._position)
         self._thread.start()
 
     def wake(self, frames: Sequence[Frame]) -> None:
@@ -198,7 +238,7 @@ class StoreConsumer:
         """Return True when frames or a checkpoint are due, False when stopping."""
         with self._condition:
             while not self._is_stopping and self._head <= self._position:
-                if self._journal.checkpoint(CONSUMER) == self._position:
+                if self._journal.checkpoint(self._name) == self._position:
                     self._condition.wait()
                     continue
                 due_s = self._checkpointed_at + self._checkpoint_s - self._clock()
@@ -222,7 +262,9 @@ class StoreConsumer:
         """Go back with a store that lost what it had not made durable; the journal still has it."""
         applied = self._store.applied
         if applied < self._applied:
-            _log.warning("store fell back applied=%d from=%d: reading the journal again", applied, self._position)
+            _log.warning(
+                "%s fell back applied=%d from=%d: reading the journal again", self._name, applied, self._position
+            )
             with self._condition:
                 self._position = min(self._position, applied)
         self._applied = applied
@@ -243,7 +285,7 @@ class StoreConsumer:
             return self._journal.read(self._position, _SLICE_BYTES, upto)
         except ExpiredError as error:
             first = self._journal.statistics().first_offset
-            _log.error("store lost frames from=%d to=%d reason=%s", self._position + 1, first - 1, error)
+            _log.error("%s lost frames from=%d to=%d reason=%s", self._name, self._position + 1, first - 1, error)
             self._expired += first - 1 - self._position
             self._position = first - 1
             return []
@@ -270,13 +312,15 @@ class StoreConsumer:
 
     def _checkpoint(self) -> None:
         self._checkpointed_at = self._clock()
-        if self._journal.checkpoint(CONSUMER) != self._store.applied:
-            self._journal.set_checkpoint(CONSUMER, self._store.sync())
+        if self._journal.checkpoint(self._name) != self._store.applied:
+            self._journal.set_checkpoint(self._name, self._store.sync())
 
     def _note_error(self, error: Exception) -> None:
         # The first of a series in full; the following ones are the same trouble going on.
         level = logging.DEBUG if self._last_error == str(error) else logging.ERROR
-        _log.log(level, "store failed applied=%d reason=%s; trying again", self._position, error, exc_info=error)
+        _log.log(
+            level, "%s failed applied=%d reason=%s; trying again", self._name, self._position, error, exc_info=error
+        )
         with self._condition:
             self._errors += 1
             self._last_error = str(error)

@@ -94,3 +94,40 @@ async def test_events_are_watched_once_each_through_kills(hub: HubProcess) -> No
     assert not [reading for reading in everything if reading.device == "$sys"]
     audited = hub.get("/v1/audit?device=$sys", token=operator)
     assert audited["balanced"] is True
+
+
+@pytest.mark.asyncio
+@pytest.mark.timeout(120)
+async def test_alerts_are_told_once_each_through_kills(hub: HubProcess) -> None:
+    """A limit set while the hub runs, crossed while it is killed and is away: told as often as it was crossed."""
+    token = enrol(hub, "pump")["pump"]
+    with closing(Identities(hub.data / "identities.sqlite3")) as identities:
+        operator = identities.add_token(Role.ADMIN, ("**", "$sys"), "operator")[1]
+    seen = list[WatchedReading]()
+    watching = asyncio.create_task(collect(Client(hub.url, operator), "$sys/alerts", seen))
+    path = "/v1/devices/pump/channels/level/metadata"
+    status, answer = hub.request("PATCH", path, {"high": 10, "hysteresis": 1}, operator)
+    assert status == 200, answer
+    crossings: list[tuple[str, float]] = []
+
+    def are_all_told() -> bool:
+        return len(seen) >= len(crossings)
+
+    async with Device("pump", hub.ws_url, token=token, spool=":memory:") as pump:
+        for number in range(ROUNDS):
+            # Few enough for all of them to be told where one look decides over both halves.
+            for place in range(4):
+                pump.record(level=20.0 + place)
+                pump.record(level=float(place))
+                crossings += [("raised", 20.0 + place), ("cleared", float(place))]
+                if place == 1:
+                    await pump.flush_async(LIMIT_S)
+                    hub.kill()
+            await asyncio.to_thread(hub.start)
+            await pump.flush_async(LIMIT_S)
+            await wait_for(are_all_told, LIMIT_S, f"alerts of round {number}")
+    await asyncio.sleep(1.0)  # what would be told twice would come now
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+
+    assert [(value["state"], value["value"]) for value in values(seen)] == crossings

@@ -65,6 +65,7 @@ class ChannelFields(Question):
     scale: Annotated[float | None, Field(description="Shown = stored * scale + offset, for all of history.")] = None
     offset: float | None = None
     every_s: Annotated[float | None, Field(description="Seconds between readings: later is stale.")] = None
+    hysteresis: Annotated[float | None, Field(description="Back inside by so much an alert of `$sys` ends.")] = None
 
 
 class RowEdit(Question):
