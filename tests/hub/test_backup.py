@@ -34,6 +34,7 @@ from hub.command_file import CommandFile
 from hub.config import Config
 from hub.desired import States
 from hub.errors import ConflictError, NotFoundError
+from hub.event_log import EVENTS, Event, EventLog
 from hub.journal.sqlite import SqliteJournal
 from hub.metadata import Edit, Metadata
 from hub.model import SeriesKey
@@ -265,8 +266,10 @@ def test_folder_of_an_earlier_hub_is_copied_as_it_is(files: Files, tmp_path: Pat
 
 
 def test_users_and_log_are_copied_where_they_are(files: Files, tmp_path: Path) -> None:
-    """A folder with users and a log of changes: both are in the copy and in the archive."""
+    """A folder with users, a log of changes and events: all are in the copy and in the archive."""
     users, log = Users(files.folder / USERS), ChangeLog(files.folder / CHANGES)
+    with closing(EventLog(files.folder / EVENTS)) as events:
+        events.write("presence", [Event("default", 1, "came")])
     users.add("anna", Role.ADMIN)
     log.record(Entry("add"))
 
@@ -279,7 +282,9 @@ def test_users_and_log_are_copied_where_they_are(files: Files, tmp_path: Path) -
     with (
         closing(Users(tmp_path / "received" / USERS)) as copied,
         closing(ChangeLog(tmp_path / "copy" / CHANGES)) as told,
+        closing(EventLog(tmp_path / "received" / EVENTS)) as events,
     ):
+        assert [entry.text for entry in events.numbered("presence", "default", 0, 9)] == ["came"]
         assert [user.name for user in copied.users()] == ["anna"]
         assert [entry.what for entry in told.entries("default", 9)] == ["add"]
 
