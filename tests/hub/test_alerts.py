@@ -128,6 +128,9 @@ def test_alert_is_raised_and_cleared_once(world: World) -> None:
         pytest.param(
             ChannelDescription(high=20.0, scale=0.1), [150, 201, 199], ["raised", "cleared"], id="of what is shown"
         ),
+        pytest.param(
+            ChannelDescription(high=20.0, scale=-1), [-19.0, -30.0, -21.0], ["raised"], id="turned round by its scale"
+        ),
         pytest.param(ChannelDescription(high=20.0), [True, False], [], id="a switch has none"),
         pytest.param(ChannelDescription(high=20.0), ["99"], [], id="a text has none"),
         pytest.param(ChannelDescription(label="x"), [99.0], [], id="no limits"),
