@@ -191,6 +191,10 @@ async def ask_hooks(grants: Grants, identity: Identity, asked: Sequence[str], de
         narrowed = await grants.narrow(identity, Verb.READ, asked)
     except HubError as error:
         decided(error)
+    except Exception:
+        # Messages wait for the answer: without one they would wait for ever.
+        _log.exception("hooks not asked name=%s", identity.name)
+        decided(HubError("the hub failed; its log says why"))
     else:
         decided(narrowed.patterns(Verb.READ))
 

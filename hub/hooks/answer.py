@@ -8,6 +8,7 @@ A wrong answer is a `HookError`, never a guess: its frame is not taken, its aske
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from device_sdk.columns import Batch, Column
 from device_sdk.errors import Reason
@@ -17,6 +18,7 @@ from hub.live.patterns import MAX_PATTERNS, Glob, Pattern, parse_pattern
 
 # It is in each ack that names such a reading, in the ledger and on the page: a few words, not an essay.
 MAX_REASON_CHARS = 80
+_PLAIN = frozenset({float, int, bool, str})
 
 
 class HookError(HubError):
@@ -54,6 +56,8 @@ class Reject:
     def word(self) -> str:
         """Return the reason as it stands in acks and ledgers."""
         text = " ".join(str(self.reason).split())[:MAX_REASON_CHARS]
+        # Half a character (of a file name, say) is text to Python alone: no ack and no file takes it.
+        text = text.encode(errors="replace").decode()
         return f"{Reason.HOOK}: {text}" if text else Reason.HOOK.value
 
 
@@ -150,11 +154,26 @@ def _column_left(given: object, column: Column) -> tuple[Sequence[Value], dict[i
         raise HookError(
             f"channel {column.channel!r} has {len(column.values)} values: answer as many, or Reject in their places"
         )
+    # A copy: the hook may use its list again, and what watchers see must stay what is stored.
+    values = list(values)
+    if not _PLAIN.issuperset(map(type, values)):
+        values = [_plain(value) for value in values]
     no = {i: value.word() for i, value in enumerate(values) if isinstance(value, Reject)}
     if no:
         # Hooks that follow see what it was: a None would surprise them.
         values = [column.values[i] if i in no else value for i, value in enumerate(values)]
     return values, no
+
+
+def _plain(value: object) -> Any:
+    """Return a value as JSON knows it, of a scalar of numpy or another subclass; anything else as it is."""
+    if hasattr(value, "item"):
+        return value.item()
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value)
+    return float(value) if isinstance(value, float) else value
 
 
 def narrowed(answer: object, pattern: Pattern) -> tuple[Pattern, ...]:
@@ -177,8 +196,10 @@ def narrowed(answer: object, pattern: Pattern) -> tuple[Pattern, ...]:
         raise HookError(f"it answered {len(answer)} patterns: use at most {MAX_PATTERNS}, with * for several names")
     try:
         common = [_common(pattern, parse_pattern(text)) for text in answer]
-    except (ValueError, TypeError) as error:
-        raise HookError(f"it answered what is no pattern: {error}") from error
+    except HookError:
+        raise
+    except Exception as error:  # foreign code's objects: a tuple in the place of a text, a list that cannot be read
+        raise HookError(f"it answered what is no pattern: {error!r}"[:200]) from error
     return tuple(found for found in common if found is not None)
 
 

@@ -422,6 +422,28 @@ async def test_hooks_decide_each_subscription() -> None:
 
 
 @pytest.mark.asyncio
+async def test_question_that_fails_is_answered_and_those_behind_it_are_heard(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever goes wrong while hooks are asked: the subscription is refused, the conversation goes on."""
+    world = make_world()
+    peer = Peer(world)
+
+    async def broken(hook: object, /, *arguments: object) -> object:
+        raise RuntimeError("no thread")
+
+    peer.socket = WatchSocket(world.live, world.store, StoreInStep(), IDENTITY, Grants((lambda *_: True,), broken))
+    peer.socket.opened(peer.connection)
+    peer.say(id=1, op="sub", sub="a", match=["**"])
+    peer.say(id=2, op="hello")
+    await peer.until(lambda: len(peer.messages) == 2)
+
+    assert [(m["id"], m["op"], m.get("reason")) for m in peer.messages] == [
+        (1, "error", "internal"), (2, "welcome", None),
+    ]  # fmt: skip
+    assert "no thread" in caplog.text
+    peer.socket.closed(1000, "")
+
+
+@pytest.mark.asyncio
 async def test_connection_that_ends_while_hooks_are_asked_leaves_no_task() -> None:
     """The question is given up."""
     world = make_world()

@@ -1,8 +1,11 @@
 """What a hook answers is taken exactly, or it is an error: nothing is added, nothing widened, nothing guessed."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from device_sdk.columns import Batch, Column
+from device_sdk.reading import Value
 from hub.hooks.answer import MAX_REASON_CHARS, Columns, HookError, Refused, Reject, left_by, name_of, narrowed
 from hub.live.patterns import parse_pattern
 
@@ -48,6 +51,43 @@ def test_arrays_and_columns_are_values_too() -> None:
     assert list(left_by(columns, BATCH, {}).columns[0].values) == [1.0, 7.0]
 
 
+class Scalar(float):
+    """What scalars of numpy are: a float of another type, that knows how to be a plain one."""
+
+    def item(self) -> float:
+        return float(self)
+
+
+class Number(float):
+    """A float of another type."""
+
+
+class Count(int):
+    """An int of another type."""
+
+
+class Word(str):
+    """A text of another type."""
+
+
+@pytest.mark.parametrize("value", [Scalar(2.5), Number(2.5), Count(3), Word("a")], ids=repr)
+def test_values_are_of_plain_types(value: Value) -> None:
+    """What watchers are told is written as JSON, which takes no others: one such reading would end all watching."""
+    (column, _) = left_by({"x": [value, True]}, BATCH, {}).columns
+
+    assert list(column.values) == [value, True]
+    assert [type(v) for v in column.values] == [type(value).__mro__[1], bool]
+
+
+def test_list_that_a_hook_uses_again_changes_nothing() -> None:
+    """What watchers see stays what was stored."""
+    mine = [5.0, 6.0]
+    left = left_by({"x": mine}, BATCH, {})
+    mine[:] = [0.0, 0.0]
+
+    assert list(left.columns[0].values) == [5.0, 6.0]
+
+
 def test_refused_readings_keep_their_first_reason() -> None:
     """Who refuses first says why."""
     refused: Refused = {}
@@ -79,6 +119,8 @@ def test_reason_is_one_short_line() -> None:
     assert Reject("too\nfar  off").word() == "hook: too far off"
     assert len(Reject("x" * 500).word()) == len("hook: ") + MAX_REASON_CHARS
     assert Reject(" ").word() == "hook"
+    # Half a character, as names of files have them, is in no ack and in no file.
+    assert Reject("no \udcff").word() == "hook: no ?"
 
 
 @pytest.mark.parametrize(
@@ -103,7 +145,21 @@ def test_answers_narrow_what_is_granted(granted: str, answer: object, left: list
     assert [str(pattern) for pattern in narrowed(answer, parse_pattern(granted))] == left
 
 
-@pytest.mark.parametrize("answer", [None, 1, "**", ["a/b/c"], [5], ["lab-*"] * 33, {"a": 1}, ["*-7/x"]], ids=repr)
+class Unreadable(list[str]):
+    """A list that fails when it is read."""
+
+    def __iter__(self) -> Iterator[str]:
+        raise KeyError("lost")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None, 1, "**", ["a/b/c"], [5], ["lab-*"] * 33, {"a": 1}, ["*-7/x"], [("lab-1", "t")], [["lab-1"]], [{}],
+        Unreadable(["lab-1"]),
+    ],
+    ids=repr,
+)  # fmt: skip
 def test_answers_that_open_by_mistake_are_errors(answer: object) -> None:
     """A forgotten return, a string for a list, a pattern that cannot be cut: nothing is granted."""
     with pytest.raises(HookError):
