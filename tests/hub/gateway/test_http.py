@@ -1,5 +1,6 @@
 """`hub.gateway.http`: access by role for every route, errors as JSON, limits of requests, one real socket."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -347,6 +348,24 @@ async def test_hook_that_fails_opens_nothing(hub: HubParts) -> None:
         for path in ("/v1/latest", "/v1/watch"):
             answer = await client.get(path)
             assert (answer.status_code, answer.json()["error"]["reason"]) == (503, "hook_failed"), path
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("query", ["", "?wait=0s"], ids=["events", "poll"])
+async def test_credential_that_ends_while_hooks_are_asked_watches_nothing(hub: HubParts, query: str) -> None:
+    """It was in no list of watchers when its end was told, and would watch on for ever."""
+    id_, token = hub.identities.add_token(Role.WATCHER)
+
+    def hook(context: Context, action: str, pattern: str) -> object:
+        hub.identities.remove_token(id_)
+        hub.live.end_identities(hub.identities.refresh())
+        return True
+
+    hub.grants = Grants((hook,), ask_now)
+    async with http_client(make_app(hub), token=token) as client, asyncio.timeout(10):
+        answer = await client.get(f"/v1/watch{query}")
+
+    assert (answer.status_code, hub.live.statistics().watchers) == (401, 0)
 
 
 @pytest.mark.asyncio
