@@ -15,6 +15,8 @@ from hub.gateway.sweep import Sweep
 
 # Sweeps (seconds) from the connection, or from the first byte of a further request, to the end of the head.
 HEAD_S = 10
+# The ASGI extension under which a response finds how to cut its connection off, with what was not taken of it.
+ABORT = "hub.abort"
 
 
 def make_http_protocol(sweep: Sweep | None = None) -> "type[GuardedHttp]":
@@ -48,6 +50,7 @@ class GuardedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Expect no head: a request runs, or an upgrade follows."""
         self._sweep.discard(self)
+        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
         super().on_headers_complete()
 
     def sweep(self) -> None:

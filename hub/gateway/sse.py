@@ -8,7 +8,7 @@ stream is one subscription; a browser's ``Last-Event-ID`` resumes all of it.
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import orjson
 from starlette.datastructures import Headers, QueryParams
@@ -17,7 +17,9 @@ from starlette.types import Receive, Scope, Send
 
 from device_sdk.wire import Close
 from hub.gateway.access import Consumer
+from hub.gateway.handshake import ABORT
 from hub.gateway.watch_pages import PageReader
+from hub.gateway.websocket import CLOSE_S
 from hub.live.cursor import resolve_since
 from hub.live.figures import Origin, SubscriptionFigures
 from hub.live.message import Sub, check_message
@@ -50,6 +52,8 @@ class EventStream:
         self._sending = 0
         self._was_quiet = False
         self._has_ended = False
+        self._abort: Callable[[], None] | None = None
+        self._cut_off: asyncio.TimerHandle | None = None
         self._woken = asyncio.Event()
         key, _, _ = room_key(request, identity.namespace, identity.patterns(Verb.READ))
         start = resolve_since(request.since, live.runs, live.head, time.time_ns(), parse_time)
@@ -104,6 +108,9 @@ class EventStream:
         body = {"code": code, "reason": reason, "retry_ms": retry_ms}
         self.write(self.wrap("bye", orjson.dumps(body)[1:], None))
         self._has_ended = True
+        if self._abort is not None and self._cut_off is None:
+            # Who does not read never takes the end either, and would hold for ever what was written.
+            self._cut_off = asyncio.get_running_loop().call_later(CLOSE_S, self._abort)
 
     # --- response ----------------------------------------------------------------------------------------------
 
@@ -127,8 +134,14 @@ class EventStream:
                 await self._woken.wait()
             self._woken.clear()
 
+    def cut_off_by(self, abort: Callable[[], None] | None) -> None:
+        """Take what cuts the connection off when the client does not take the end of the stream."""
+        self._abort = abort
+
     def close(self) -> None:
         """Leave the room and the sweep. Harmless when called twice."""
+        if self._cut_off is not None:
+            self._cut_off.cancel()
         self._subscription.end()
         self._live.leave(self)
 
@@ -147,6 +160,7 @@ class EventStreamResponse(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the client leaves or the hub ends it."""
+        self.stream.cut_off_by(scope.get("extensions", {}).get(ABORT, {}).get("abort"))
         try:
             await super().__call__(scope, receive, send)
         finally:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -16,8 +17,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hub.errors import BadRequestError, ForbiddenError
+from hub.gateway.handshake import make_http_protocol
 from hub.gateway.sse import EventStreamResponse, watch_events
-from hub.gateway.websocket import HIGH_WATER_BYTES
+from hub.gateway.websocket import CLOSE_S, HIGH_WATER_BYTES
 from hub.roles import Identity, Role, Verb, scopes_of
 from tests.support.gateway import serving
 from tests.support.live_world import NOW_NS, Client, StoreInStep, World, decode
@@ -281,6 +283,36 @@ async def test_only_granted_series_are_sent() -> None:
 
     assert [e.name for e in events] == ["live"]
     stream.close()
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_who_does_not_read_the_end_is_cut_off() -> None:
+    """A stream that is ended (for memory, or with its credential) gives back what its client does not take."""
+    world = make_world()
+
+    async def watch(request: Request) -> Response:
+        return watch_events(world.live, world.store, StoreInStep(), IDENTITY, request.query_params, request.headers)
+
+    http = make_http_protocol()
+    async with serving(Starlette(routes=[Route("/v1/watch", watch)]), http=http) as port, asyncio.timeout(30):
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", port))
+            client.send(b"GET /v1/watch?match=** HTTP/1.1\r\nHost: x\r\n\r\n")
+            at = 0
+            while not any(watcher.buffered_bytes > 100_000 for watcher in world.live.watchers):
+                at += 1
+                world.publish(world.frame({1: [(NOW_NS + at * 1000 + i, 0.123456) for i in range(1000)]}))
+                await asyncio.sleep(0.001)
+            for watcher in list(world.live.watchers):
+                watcher.end(4429, "too much unsent")
+            async with asyncio.timeout(CLOSE_S + 3):
+                while world.live.statistics().watchers:  # noqa: ASYNC110 (uvicorn says nothing when it was cut off)
+                    await asyncio.sleep(0.02)
+
+    assert world.live.statistics().rooms == 0
 
 
 class CutClient:
