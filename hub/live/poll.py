@@ -126,11 +126,14 @@ class Poll:
             if not line.startswith(_SERIES):
                 yield line
                 continue
-            told = orjson.loads(line)["s"]
+            message = orjson.loads(line)
+            told, gone = message["s"], message.get("gone", ())
             new = {i: series for i, series in told.items() if named.get(i) != series}
             named |= new
-            if new:
-                yield line if len(new) == len(told) else orjson.dumps({"op": "series", "s": new})
+            for number in gone:
+                named.pop(str(number), None)
+            if new or gone:
+                yield line if len(new) == len(told) else orjson.dumps({**message, "s": new})
 
     # --- outlet ----------------------------------------------------------------------------------------------
 

@@ -246,6 +246,20 @@ def test_latest_answers_with_the_newest_of_each() -> None:
     assert not poller.ask().is_due
 
 
+def test_series_that_is_gone_while_a_poll_waits_is_told() -> None:
+    """As on the other transports: nothing more of it comes until it is named again."""
+    world = make_world()
+    world.describe("d", "on")
+    poller = Poller(world, "00000001.0", selector="tag:on")
+    poll = poller.ask()
+
+    world.describe("d")
+    world.settle()
+    (gone, live) = poller.take(poll)
+
+    assert (gone, live["op"]) == ({"op": "series", "s": {}, "gone": [1, 2]}, "live")
+
+
 def test_rows_are_named_by_the_scale_they_were_written_with() -> None:
     """A scale that changes while an answer is made: what was written before is named by the old one, then the new."""
     world = make_world()
