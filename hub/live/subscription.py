@@ -281,6 +281,8 @@ class Subscription:
             self.phase is Phase.BEHIND
             and isinstance(self._room, PagedRoom)
             and self._offset + 1 < self._live.ring.first
+            # A room with a rate may not have sent so much yet: what is behind the cursor comes with its next message.
+            and self._offset < self._room.head
         )
 
     def _journal_page(self) -> JournalPage:

@@ -533,3 +533,23 @@ def test_changed_series_is_told_without_a_reading() -> None:
 
     assert client.messages[-1]["op"] == "series"
     assert client.messages[-1]["s"]["1"]["label"] == "New"
+
+
+def test_cursor_behind_what_a_room_with_a_rate_has_sent_is_resumed() -> None:
+    """The room waits for its time, the ring has moved on: nothing has expired, and no extreme is left out."""
+    world = World(ring_bytes=3_000)
+    world.add("d", "x")
+    how = {"mode": "latest", "agg": "minmax", "max_hz": 0.01}
+    first = Client(world, **how).connect()
+    world.record(1, NOW_NS, 1.0)
+    for k in range(1, 200):
+        world.record(1, NOW_NS + k, 99.0 if k == 100 else float(k % 7))
+    second = Client(world, **how)
+    second.cursor = "00000001.50"
+    second.connect()
+    world.settle(200)
+
+    for client in (first, second):
+        client.receive()
+        assert "reset" not in client.ops()
+        assert max(v for _, _, v in client.readings) == 99.0
