@@ -7,11 +7,11 @@ Theory of operation. A connection that is not read holds what was written until 
 would be 2.5 GiB. So all are looked at whenever a quarter of the budget was written since the last look, in a turn of
 its own: by then the kernel has taken what it takes, and what is left is owed to peers that read slowly or not at all.
 While they hold little together, each may hold the most; from then on what half of the budget has left is shared evenly
-among those that hold something, so that those who come later find some. Half, because a connection is asked after a
-chunk was written, which is no larger than a share. Until that look all count as holders. Only what was held before the
-share fell, or more holders than the least share serves, can go beyond the budget itself: then the largest are closed
-until a quarter of it is free. Who reads holds little and is never among them; who is closed has its cursor and loses
-nothing.
+among those that hold something, so that those who come later find some. Half, because one that is not full yet is
+written a chunk more, which is no larger than a share. Until that look all count as holders. Only what was held before
+the share fell, or more holders than the least share serves, can go beyond the budget itself: then the largest are
+closed until a quarter of it is free. Who reads holds little and is never among them; who is closed has its cursor and
+loses nothing.
 """
 
 import logging

@@ -13,6 +13,7 @@ There is no queue anywhere.
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from device_sdk.reading import Value
@@ -161,10 +162,11 @@ class Room:
 
     ``catalog`` lists member series in the order they must be announced; a
     listener keeps only how far in it was told. A series that changed is
-    listed again. ``generation`` grows when the list was rewritten: listeners
-    then start over. ``redrawn`` grows when a member changed: what was encoded
-    before may have its old scale. A number in the catalog is the id of a
-    series that belonged and does so no more.
+    listed again. ``announced``: how far in live listeners were told.
+    ``generation`` grows when the list was rewritten: listeners then start over.
+    ``redrawn`` grows when a member changed: what was encoded before may have
+    its old scale. A number in the catalog is the id of a series that belonged
+    and does so no more.
     """
 
     def __init__(self, number: int, key: RoomKey, sources: Sources) -> None:
@@ -186,7 +188,7 @@ class Room:
         self._wanted = PatternSet(key.match, key.exclude)
         self._granted = PatternSet(key.granted)
         self._chooses = None if key.selector is None else sources.select(key.selector)
-        self._announced = 0
+        self.announced = 0
         self._kept = 0
 
     def advance(self, now: float) -> None:
@@ -224,7 +226,7 @@ class Room:
     def join(self, listener: Listener) -> None:
         """Make a listener live: it was told the whole catalog and has received everything up to the head."""
         if not self.live:
-            self._announced = len(self.catalog)
+            self.announced = len(self.catalog)
         self._announce_new()
         self.live[listener] = None
 
@@ -273,43 +275,51 @@ class Room:
             )
             self._kept = len(self.catalog)
             self.generation += 1
-            self._announced = 0
+            self.announced = 0
 
     def _announce_new(self) -> None:
         """Tell live listeners about series they do not know; always before the data that uses them."""
-        while self.live and self._announced < len(self.catalog):
-            tail, self._announced = self.announcement(self._announced)
-            assert tail is not None, "there is something behind _announced"
-            for listener in self.live:
-                listener.outlet.write(listener.outlet.wrap("series", tail, None))
-        self._announced = len(self.catalog)
+        while self.live and self.announced < len(self.catalog):
+            tail, end = self.announcement(self.announced)
+            assert tail is not None, "there is something behind announced"
+            self._write(partial(_wrap_series, tail))
+            self.announced = end
+        self.announced = len(self.catalog)
 
     def _deliver(self, chunk: Chunk) -> None:
-        """The hot path: one dictionary look-up and one write per listener."""
+        """Write a chunk to every live listener; it begins where they stand."""
         if chunk.messages:
-            full: list[Listener] = []
-            ready: dict[str, bytes] = {}
-            data: bytes | None = b""
-            for listener in self.live:
-                outlet = listener.outlet
-                data = ready.get(outlet.key)
-                if data is None:
-                    data = chunk.wrap(outlet)
-                    if len(ready) < _MAX_READY:
-                        ready[outlet.key] = data
-                outlet.write(data)
-                if outlet.is_full:
-                    full.append(listener)
+            self._write(chunk.wrap)
             self._sources.deliveries += len(self.live)
-            assert data is not None, "each listener was written something"
-            # The copies differ by the name of the subscription alone.
-            self._sources.unsent.wrote(len(data) * len(self.live))
             self.messages += len(chunk.messages)
             self.sent = chunk.upto
-            for listener in full:
-                del self.live[listener]
-                listener.fell_behind(chunk.upto)
         self.head = chunk.upto
+
+    def _write(self, wrap: Callable[[Outlet], bytes]) -> None:
+        """The hot path: one dictionary look-up and one write per live listener.
+
+        Who is full is asked before it is written to: of the subscriptions of one connection each would add its share.
+        """
+        full: list[Listener] = []
+        ready: dict[str, bytes] = {}
+        size = 0
+        for listener in self.live:
+            outlet = listener.outlet
+            if outlet.is_full:
+                full.append(listener)
+                continue
+            data = ready.get(outlet.key)
+            if data is None:
+                data = wrap(outlet)
+                if len(ready) < _MAX_READY:
+                    ready[outlet.key] = data
+            outlet.write(data)
+            size = len(data)
+        for listener in full:
+            del self.live[listener]
+            listener.fell_behind(self.head)
+        # The copies differ by the name of the subscription alone.
+        self._sources.unsent.wrote(size * len(self.live))
 
     def _drop_all(self) -> None:
         for listener in list(self.live):
@@ -427,3 +437,7 @@ class LatestRoom(Room):
         chunk = Chunk(self.head, self._scanned, encode_values(values, self._sources.runs.cursor(self._scanned)))
         self._next_at = now + self._interval_s
         self._deliver(chunk)
+
+
+def _wrap_series(tail: bytes, outlet: Outlet) -> bytes:
+    return outlet.wrap("series", tail, None)

@@ -139,6 +139,11 @@ class Subscription:
         return self._opened is None
 
     @property
+    def has_page(self) -> bool:
+        """Whether it holds a page that was read for it and is not written yet."""
+        return (self._rows_read is not None or self._page is not None) and self.phase is not Phase.ENDED
+
+    @property
     def members(self) -> Mapping[int, Series]:
         """The series that belong, by id."""
         return self._room.members
@@ -239,8 +244,7 @@ class Subscription:
         self._offset = offset
         self._set(Phase.BEHIND)
         self._messages += self._room.messages
-        # Rooms announce before they deliver, so this listener was told all of it.
-        self._generation, self._catalog = self._room.generation, len(self._room.catalog)
+        self._generation, self._catalog = self._room.generation, self._room.announced
         self._is_lagging = True
         self._conflated = self._room.conflated
         self._wake()
@@ -271,6 +275,7 @@ class Subscription:
         if self.phase is not Phase.ENDED:
             self._room.leave(self)
             self._set(Phase.ENDED)
+            self._rows_read = self._page = None
             self._live.leave_room(self._room, keep=self._is_polled)
 
     # --- inside ------------------------------------------------------------------------------------------
@@ -306,7 +311,10 @@ class Subscription:
         tail, self._catalog = self._room.announcement(self._catalog)
         if tail is None:
             return False
-        self.outlet.write(self.outlet.wrap("series", tail, None))
+        data = self.outlet.wrap("series", tail, None)
+        self.outlet.write(data)
+        # Thousands who come back at once are told more names than readings.
+        self._live.unsent.wrote(len(data))
         return True
 
     def _history_page(self) -> Need | bool:

@@ -31,6 +31,8 @@ MAX_SUBS = 64
 # A person clicks a few times a second; a new set of patterns costs one look at every series.
 MESSAGES_BURST = 200
 MESSAGES_PER_S = 20.0
+# What may wait while hooks are asked: 64 subscriptions with 32 patterns of 200 characters each are less.
+MAX_HELD_BYTES = 512 * 1024
 
 ParseTime = Callable[[str, int], int]
 # Told what is granted, or why nothing is.
@@ -115,8 +117,8 @@ class WatchSession:
         self._name = name
         self._decide = decide
         self._is_deciding = self._has_ended = False
-        # At most as many as `_is_allowed` lets pass while hooks are asked.
         self._held: deque[tuple[bytes, int]] = deque()
+        self._held_bytes = 0
         self._granted_to: dict[str, Sequence[str]] = {}
         self._subs: dict[str, tuple[messages.Sub, Subscription]] = {}
         self._behind: deque[Subscription] = deque()
@@ -136,9 +138,16 @@ class WatchSession:
             self._link.close(Close.RATE_LIMITED, f"more than {MESSAGES_PER_S:g} messages a second")
             return
         if self._is_deciding:
-            self._held.append((data, now_ns))
+            self._hold(data, now_ns)
             return
         self._take(data, now_ns)
+
+    def _hold(self, data: bytes, now_ns: int) -> None:
+        if self._held_bytes + len(data) > MAX_HELD_BYTES:
+            self._link.close(Close.RATE_LIMITED, f"more than {MAX_HELD_BYTES} bytes before a hook has answered")
+            return
+        self._held.append((data, now_ns))
+        self._held_bytes += len(data)
 
     def _take(self, data: bytes, now_ns: int) -> None:
         try:
@@ -157,6 +166,11 @@ class WatchSession:
         True: call again soon. False: nothing to do until `Link.wake` or the connection has drained. A `Need`: read
         it, hand the answer to `reader`, call again.
         """
+        reading = self._reading
+        if reading is not None and reading.has_page and self._behind[0] is not reading:
+            # Its page is written before another is read: a connection that stalls holds one, not one per subscription.
+            self._behind.remove(reading)
+            self._behind.appendleft(reading)
         while self._behind and not self._link.is_full:
             sub = self._behind[0]
             answer = sub.step()
@@ -240,7 +254,9 @@ class WatchSession:
             except HubError as error:
                 self._say_error({"sub": message.sub, "id": message.id}, error)
             while self._held and not self._is_deciding:
-                self._take(*self._held.popleft())
+                held, held_ns = self._held.popleft()
+                self._held_bytes -= len(held)
+                self._take(held, held_ns)
 
         self._is_deciding = True
         self._decide(message.match, decided)
@@ -251,7 +267,6 @@ class WatchSession:
         if len(self._subs) >= MAX_SUBS:
             raise BadRequestError(f"{MAX_SUBS} subscriptions on this connection: name several patterns in one")
         key, granted, denied = room_key(message, self._namespace, given)
-        self._granted_to[message.sub] = given
 
         def opened(recovered: bool) -> None:
             ok: outgoing.SubOk = {
@@ -261,6 +276,8 @@ class WatchSession:
             self._say(ok)
 
         sub = self._begin(message, key, start, opened)
+        # Behind what may fail: names that never were subscriptions must not add up.
+        self._granted_to[message.sub] = given
 
     def _set(self, message: messages.Set) -> None:
         known = self._subs.get(message.sub)
@@ -359,6 +376,7 @@ def room_key(message: messages.Sub, namespace: str, granted: Sequence[str]) -> t
     try:
         yes, no = split_granted(message.match, granted)
         match, exclude = PatternSet(yes, message.exclude).key()
+        allowed, _ = PatternSet(granted).key()
     except ValueError as error:
         raise BadRequestError(str(error)) from error
     if not yes:
@@ -366,7 +384,6 @@ def room_key(message: messages.Sub, namespace: str, granted: Sequence[str]) -> t
             " (no * means $sys: its scope must name it)" if any(text.startswith("$") for text in message.match) else ""
         )
         raise ForbiddenError(f"this credential may see {', '.join(granted)[:100]}, nothing of what was asked for{hint}")
-    allowed, _ = PatternSet(granted).key()
     rate = message.max_hz if message.mode == "latest" else None
     selector = None if message.selector is None else " ".join(sorted(set(message.selector.split())))
     key = RoomKey(namespace, match, exclude, allowed, rate, message.agg is not None, message.every or 1, selector)

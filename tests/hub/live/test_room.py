@@ -99,7 +99,7 @@ def test_many_different_names_still_get_their_bytes(world: World) -> None:
 
 
 def test_full_listener_leaves_with_the_offset_it_reached(world: World) -> None:
-    """Who is full after a write is told where it stands and gets no more; the others go on."""
+    """Who is full is told where it stands and gets no more; the others go on."""
     room = make(world, LosslessRoom)
     slow, quick = listeners(room, 2)
 
@@ -108,8 +108,8 @@ def test_full_listener_leaves_with_the_offset_it_reached(world: World) -> None:
         world.record(1, NOW_NS + k, float(k))
         room.advance(0)
 
-    assert slow.behind_at == [1]
-    assert len(slow.outlet.written) == 1
+    assert slow.behind_at == [0]
+    assert len(slow.outlet.written) == 0
     assert len(quick.outlet.written) == 3
 
 
@@ -140,6 +140,21 @@ def test_new_series_is_told_before_its_data(world: World) -> None:
     room.advance(0)
 
     assert listener.outlet.ops() == ["series", "data", "series"]
+
+
+def test_full_listener_is_told_of_series_when_it_reads_on(world: World) -> None:
+    """Thousands of new series are bytes too: who is full leaves with what it was told, the others share the bytes."""
+    room = make(world, LosslessRoom)
+    slow, quick, third = listeners(room, 3)
+
+    for k in range(3 * SERIES_PER_MESSAGE):
+        room.add([world.add(f"new-{k}", "x")])
+    slow.outlet.is_full = True
+    room.advance(0)
+
+    assert (slow.behind_at, len(slow.outlet.written)) == ([0], 0)
+    assert quick.outlet.ops() == ["series"] * 3
+    assert all(one is other for one, other in zip(quick.outlet.written, third.outlet.written, strict=True))
 
 
 def test_membership_is_decided_once_per_series(world: World) -> None:

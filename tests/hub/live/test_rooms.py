@@ -1,6 +1,7 @@
 """The live core: a tick that follows the load, rooms that come and go, the sweep, the end."""
 
 from device_sdk.reading import ValueType
+from hub.live.budget import MOST_BYTES
 from hub.live.figures import Origin, SubscriptionFigures
 from hub.live.room import RoomKey
 from hub.live.rooms import MAX_TICK_S
@@ -226,6 +227,24 @@ def test_deliveries_and_pages_count_as_written() -> None:
 
     assert (before, by_room, world.live.statistics().unsent_bytes) == (0, 15_000, 16_000)
     assert world.live.statistics().unsent_mark == 8192
+
+
+def test_announcements_count_as_written() -> None:
+    """Many who come back at once to many series are told more names than readings: the share falls for them too."""
+    world = World(unsent_bytes=400_000)
+    for k in range(2000):
+        world.add(f"device-{k}", "temperature")
+    stalled = FakeWatcher("t")
+    stalled.buffered_bytes = 100_000
+    world.live.enter(stalled)
+
+    Client(world).connect()
+    by_subscribing = world.live.statistics().unsent_mark
+    world.settle()
+    looked = world.live.statistics().unsent_bytes
+
+    assert by_subscribing < MOST_BYTES
+    assert looked == 100_000
 
 
 def test_statistics_tell_who_is_behind() -> None:

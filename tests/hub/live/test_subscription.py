@@ -553,3 +553,28 @@ def test_cursor_behind_what_a_room_with_a_rate_has_sent_is_resumed() -> None:
         client.receive()
         assert "reset" not in client.ops()
         assert max(v for _, _, v in client.readings) == 99.0
+
+
+def test_full_watcher_is_told_the_rest_of_the_series_when_it_reads() -> None:
+    """Announcements stop where it is full, and go on there; each series is named once, before its reading."""
+    world = World()
+    world.add("d", "x")
+    client = Client(world, high_water=40_000).connect()
+    client.receive()
+    client.connection.is_stalled = True
+
+    for k in range(5000):
+        world.add(f"device-{k}", "temperature")
+    world.settle()
+    peak = client.connection.peak_bytes
+    for k in range(2, 5002, 100):
+        world.record(k, NOW_NS + k, 1.0)
+    for _ in range(200):
+        client.connection.drain()
+        client.connection.is_stalled = True
+        client.run()
+        client.receive()
+
+    assert peak < 150_000
+    assert len(client.live_readings) == 50
+    assert sum(len(m["s"]) for m in client.messages if m["op"] == "series") == 5001

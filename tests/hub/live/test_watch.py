@@ -1,6 +1,8 @@
 """A watcher's conversation: ops, limits, and that a cursor resumes without gap or duplicate wherever it was cut."""
 
+import gc
 import random
+import tracemalloc
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -128,6 +130,21 @@ def test_hooks_are_not_passed_by_with_another_token() -> None:
 
     answers = {m["id"]: (m["op"], m.get("reason")) for m in client.receive() if "id" in m}
     assert answers == {1: ("ok", None), 2: ("error", "bad_request")}
+
+
+def test_what_waits_for_hooks_is_bounded() -> None:
+    """A client that goes on talking while a hook thinks ends with its connection, not with the hub's memory."""
+    world, hooks = World(), Deciding()
+    client = deciding(world, hooks)
+    client.say({"id": 1, "op": "sub", "sub": "a", "match": ["**"]})
+
+    for at in range(100):
+        client.say({"id": at, "op": "sub", "sub": "b", "match": ["x" * 200] * 32, "not": ["y" * 200] * 32})
+    hooks.answer(["**"])
+
+    assert client.connection.closed_with is not None
+    assert client.connection.closed_with[0] == 4029
+    assert len(hooks.asked) == 2
 
 
 def test_answer_of_hooks_after_the_connection_ended_means_nothing() -> None:
@@ -634,3 +651,89 @@ def test_auth_at_any_step_leaves_nothing_out(steps: int, since: str | None) -> N
     assert list(dict.fromkeys(seen)) == owed_values
     later = [m for m in client.messages[told:] if m["op"] == "data"]
     assert all(row[0] == 1 for message in later for row in message["u"])
+
+
+def test_stalled_connection_holds_one_page_whatever_the_number_of_its_subscriptions() -> None:
+    """What was read for one is written before another reads: the rest are cursors."""
+    world = World(ring_bytes=20_000)
+    world.add("d", "x")
+    for k in range(10):
+        world.publish(world.frame({1: [(NOW_NS + S * (200 * k + i), i + 0.5) for i in range(200)]}))
+    client = Client(world, high_water=20_000)
+    client.sub = {"op": "hello"}
+    client.connect()
+    client.connection.is_stalled = True
+
+    for k in range(MAX_SUBS):
+        since = str(NOW_NS) if k % 2 else "00000001.0"
+        client.say({"op": "sub", "sub": f"s{k}", "match": ["**"], "not": [f"n{k}"], "since": since})
+    holders: set[int] = set()
+    while (need := client.session.step()) is not False:
+        if need is not True:
+            world.serve(client.session.reader, need)
+            holders.add(id(client.session.reader))
+            assert len(holders) == 1, "a page of another is not written yet"
+        elif not client.session.reader.has_page:
+            holders.clear()
+    client.connection.drain()
+    client.run()
+
+    received = client.connection.take()
+    assert {m["sub"] for m in received if m["op"] == "live"} == {f"s{k}" for k in range(MAX_SUBS)}
+    assert sum(len(m["u"]) for m in received if m["op"] == "data") == MAX_SUBS * 2000
+
+
+def test_subscriptions_of_a_full_connection_fall_behind_before_they_are_written_to() -> None:
+    """One burst to 64 rooms of a connection is one write above the mark, not 64: else a quick client were too slow."""
+    world = World()
+    world.add("d", "x")
+    client = Client(world, high_water=20_000)
+    client.sub = {"op": "hello"}
+    client.connect()
+    for k in range(MAX_SUBS):
+        client.say({"op": "sub", "sub": f"s{k}", "match": ["**"], "not": [f"n{k}"]})
+    client.run()
+    client.receive()
+    client.connection.is_stalled = True
+
+    frames = [world.frame({1: [(NOW_NS + S * (1000 * k + i), i + 0.5) for i in range(1000)]}) for k in range(2)]
+    world.publish(*frames)
+    world.settle()
+    peak = client.connection.peak_bytes
+    client.connection.drain()
+    client.run()
+
+    assert peak < 20_000 + 64 * 1024
+    got = [m for m in client.connection.take() if m["op"] == "data"]
+    assert [sum(len(m["u"]) for m in got if m["sub"] == f"s{k}") for k in range(MAX_SUBS)] == [2000] * MAX_SUBS
+
+
+def test_refused_subscriptions_leave_nothing_behind() -> None:
+    """Names that never were subscriptions do not add up on a connection that stays for weeks."""
+    world = World()
+    world.add("d", "x")
+    client = Client(world).connect()
+
+    def refuse(first: int, last: int) -> int:
+        for k in range(first, last):
+            world.settle(1)
+            client.say({"op": "sub", "sub": f"refused-{k}", "match": ["**"], "selector": "colour:red"})
+            client.connection.take()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    before = refuse(0, 100)
+    grown = refuse(100, 1100) - before
+    tracemalloc.stop()
+
+    assert grown < 50_000
+
+
+def test_credential_with_too_many_patterns_is_told_so() -> None:
+    """It is an answer, not the end of the connection and of each that follows."""
+    world = World()
+    world.add("d", "x")
+    client = Client(world, granted=[f"d{k}/**" for k in range(33)]).connect()
+
+    assert [(m["op"], m["reason"]) for m in client.receive()] == [("error", "bad_request")]
