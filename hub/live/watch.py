@@ -8,6 +8,7 @@ its subscriptions catch up (one page at a time, in turn). Place: after
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol, assert_never
 
 import orjson
@@ -336,6 +337,9 @@ class WatchSession:
         if known is None:
             raise NotFoundError(f"no subscription {name!r} on this connection")
         known[1].end()
+        # While the connection is full nobody else takes it out, and it holds its room.
+        with suppress(ValueError):
+            self._behind.remove(known[1])
 
     # --- inside ----------------------------------------------------------------------------------------------
 

@@ -737,3 +737,28 @@ def test_credential_with_too_many_patterns_is_told_so() -> None:
     client = Client(world, granted=[f"d{k}/**" for k in range(33)]).connect()
 
     assert [(m["op"], m["reason"]) for m in client.receive()] == [("error", "bad_request")]
+
+
+def test_subscriptions_ended_on_a_full_connection_are_let_go() -> None:
+    """A client that does not read and goes on changing its mind costs no memory: each end gives its room back."""
+    world = World()
+    for k in range(200):
+        world.add(f"device-{k}", "x")
+    client = Client(world, high_water=10_000).connect()
+    client.connection.is_stalled = True
+    client.connection.send(b"x" * 20_000)
+
+    def change(times: int) -> int:
+        for k in range(times):
+            world.settle(1)
+            client.say({"op": "unsub", "sub": "s1"})
+            client.say({**client.sub, "not": [f"other-{k % 2}"]})
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    before = change(20)
+    grown = change(60) - before
+    tracemalloc.stop()
+
+    assert grown < 200_000
