@@ -116,7 +116,8 @@ class _Lane:
         # As in `Runner._has_finished`: set back before the jobs are taken.
         if not self._is_due:
             self._is_due = True
-            self._loop.call_soon_threadsafe(self._begin)
+            with suppress(RuntimeError):  # the loop was stopped by a hook: `is_stuck` says so soon
+                self._loop.call_soon_threadsafe(self._begin)
 
     def take_back(self) -> list[_Job]:
         """Return the jobs that were not begun, which are not begun here any more; on the hub's loop."""
@@ -128,19 +129,23 @@ class _Lane:
 
     def cancel(self, job: _Job) -> None:
         """Cancel what runs too long; on the hub's loop."""
-        self._loop.call_soon_threadsafe(self._cancel, job)
+        with suppress(RuntimeError):  # it has ended with its loop
+            self._loop.call_soon_threadsafe(self._cancel, job)
 
     def unending(self, before_s: float) -> int:
         """Return how many coroutines were cancelled before then and go on."""
         return sum(at < before_s for at in list(self._cancelled.values()))
 
     def is_stuck(self, now_s: float, timeout_s: float) -> bool:
-        """Return whether a coroutine has blocked the loop for longer than a call may take."""
+        """Return whether a coroutine has blocked the loop for longer than a call may take, or stopped it."""
+        if not self.thread.is_alive():
+            return True
         # Read once: the lane's thread may answer between two lines.
         asked_s = self.asked_s
         if asked_s is None:
             self.asked_s = now_s
-            self._loop.call_soon_threadsafe(self._is_alive)
+            with suppress(RuntimeError):  # it ends just now
+                self._loop.call_soon_threadsafe(self._is_alive)
             return False
         return now_s - asked_s > timeout_s
 
@@ -364,7 +369,11 @@ def _is_async(hook: Hook) -> bool:
 
 
 def _raised(hook: Hook, error: BaseException) -> HookError:
-    found = HookError(f"{name_of(hook)} raised {type(error).__name__}: {str(error)[:200]}")
+    try:
+        text = str(error)[:200]
+    except Exception:  # a bug in foreign code's own error: its call must be answered all the same
+        text = "without a text"
+    found = HookError(f"{name_of(hook)} raised {type(error).__name__}: {text}")
     found.__cause__ = error
     return found
 

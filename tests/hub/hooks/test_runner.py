@@ -118,6 +118,50 @@ async def test_what_a_hook_raises_is_an_error_with_its_name() -> None:
     runner.stop()
 
 
+class Untold(Exception):
+    """An error with an error."""
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+async def test_error_that_cannot_be_told_is_an_answer_too() -> None:
+    """Else its thread ended without one: readings of that device would wait until the hub is started anew."""
+    runner = make()
+
+    def fail() -> None:
+        raise Untold
+
+    async def fail_too() -> None:
+        raise Untold
+
+    errors = await within(runner, fail, fail_too)
+
+    assert [str(error).rpartition("raised ")[2] for error in errors] == ["Untold: without a text"] * 2
+    assert await within(runner, lambda: 1) == [1]
+    runner.stop()
+
+
+async def test_coroutine_that_stops_its_loop_ends_no_other() -> None:
+    """Who comes while it ends is answered, by an error perhaps; those that come later run in a new one."""
+    runner = make()
+
+    async def stop() -> int:
+        asyncio.get_running_loop().stop()
+        return 1
+
+    async def answer() -> int:
+        return 2
+
+    stopped = await within(runner, stop)
+    (meanwhile,) = await within(runner, answer)
+    later = [await within(runner, answer, answer) for _ in range(3)]
+
+    assert (stopped, later) == ([1], [[2, 2]] * 3)
+    assert meanwhile == 2 or isinstance(meanwhile, HookError)
+    runner.stop()
+
+
 async def test_function_that_returns_something_to_await_is_an_error() -> None:
     """Silently it would never run."""
     runner, future = make(), asyncio.get_running_loop().create_future()
