@@ -1,15 +1,15 @@
-"""uvicorn's HTTP protocol with a limit on how long a request's head may take.
+"""uvicorn's HTTP protocol with limits on what a peer may send and how long it may take, and an end for what it leaves.
 
-Owns: the one thing uvicorn has no setting for: a client that opens a
-connection and sends its head slowly, or nothing, holds a descriptor for ever.
-Place: uvicorn's ``http=`` class; upgrades pass through it to ``ws=``.
-Must not: look at requests.
+Owns: what uvicorn has no setting for. A client that sends its head slowly, or nothing, would hold a descriptor for
+ever; a head without an end would be kept whole; one that does not read its answer would hold that answer; and one that
+sends a further request behind an event stream and goes would leave the stream behind. Place: uvicorn's ``http=``
+class; upgrades pass through it to ``ws=``. Must not: look at requests.
 """
 
 import asyncio
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from hub.gateway.sweep import Sweep
 
@@ -17,6 +17,16 @@ from hub.gateway.sweep import Sweep
 HEAD_S = 10
 # The ASGI extension under which a response finds how to cut its connection off, with what was not taken of it.
 ABORT = "hub.abort"
+# 64 patterns in a query are 13 KB. Checked behind each read, so one read more (256 KiB) may be kept. Without it a
+# stranger that sent 60 MB of short headers made the hub grow by 1.1 GB within 6 s.
+MAX_HEAD_BYTES = 64 * 1024
+# Sweeps in which not a byte of an answer was taken; nginx's `send_timeout` is as long. A program that is busy with what
+# it has may pause, and whoever sleeps for longer resumes by its cursor.
+STALL_S = 60
+_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+    b'{"error":{"reason":"too_large","message":"the head of a request is over %d bytes"}}' % MAX_HEAD_BYTES
+)
 
 
 def make_http_protocol(sweep: Sweep | None = None) -> "type[GuardedHttp]":
@@ -29,7 +39,14 @@ class GuardedHttp(HttpToolsProtocol):
     """One HTTP connection; between requests uvicorn's own keep-alive limit holds."""
 
     _sweep: ClassVar[Sweep]
+    _expects_head = True
+    # Bytes since a request ended or brought some of its body: a head, trailers, or nothing at all.
+    _unused = 0
     _waited = 0
+    _stalled = 0
+    _unsent = 0
+    # The request being answered. uvicorn's `cycle` is the last that came, which may wait behind this one.
+    _running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Expect a head from now on."""
@@ -37,25 +54,84 @@ class GuardedHttp(HttpToolsProtocol):
         self._sweep.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Expect nothing any more."""
+        """Expect nothing any more; tell the request being answered, whichever came last."""
         self._sweep.discard(self)
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; refuse a head, or what follows a body, that is too large."""
+        self._unused += len(data)
+        super().data_received(data)
+        if self._unused > MAX_HEAD_BYTES and not self.transport.is_closing():
+            if self._running is None or self._running.response_complete:
+                self.transport.write(_TOO_LARGE)
+            self.transport.close()
 
     def on_message_begin(self) -> None:
         """Expect the rest of the head: its first byte has come."""
         super().on_message_begin()
         self._waited = 0
+        self._expects_head = True
         self._sweep.add(self)
 
     def on_headers_complete(self) -> None:
         """Expect no head: a request runs, or an upgrade follows."""
-        self._sweep.discard(self)
         self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
+        self._expects_head = False
+        self._sweep_or_not()
         super().on_headers_complete()
 
-    def sweep(self) -> None:
-        """Close after `HEAD_S` sweeps without a complete head."""
-        self._waited += 1
-        if self._waited > HEAD_S:
-            self._sweep.discard(self)
+    def on_body(self, body: bytes) -> None:
+        """Pass it on; limits of its size are those of who reads it."""
+        self._unused = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Expect nothing more of this request."""
+        self._unused = 0
+        super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over, unless an answer is still being sent on it: frames would come in its middle."""
+        if self._running is not None and not self._running.response_complete:
             self.transport.close()
+            return
+        super().handle_websocket_upgrade()
+
+    def pause_writing(self) -> None:
+        """Expect that some of what was sent is taken."""
+        super().pause_writing()
+        self._stalled = 0
+        self._sweep.add(self)
+
+    def resume_writing(self) -> None:
+        """Enough was taken."""
+        super().resume_writing()
+        self._sweep_or_not()
+
+    def sweep(self) -> None:
+        """Close after `HEAD_S` sweeps without a complete head; cut off after `STALL_S` in which nothing was taken."""
+        if self.flow.write_paused:
+            unsent = self.transport.get_write_buffer_size()
+            self._stalled = 0 if unsent < self._unsent else self._stalled + 1
+            self._unsent = unsent
+            if self._stalled > STALL_S:
+                # Not `close`, which would wait until all was taken.
+                self.transport.abort()
+        if self._expects_head:
+            self._waited += 1
+            if self._waited > HEAD_S:
+                self._sweep.discard(self)
+                self.transport.close()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _sweep_or_not(self) -> None:
+        if not self._expects_head and not self.flow.write_paused:
+            self._sweep.discard(self)

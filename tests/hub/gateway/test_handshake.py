@@ -2,15 +2,37 @@
 
 import asyncio
 import contextlib
+from typing import Any
 
 import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from hub.gateway.handshake import HEAD_S, make_http_protocol
+from hub.gateway.handshake import HEAD_S, MAX_HEAD_BYTES, STALL_S, make_http_protocol
 from hub.gateway.sweep import Sweep
 from hub.gateway.websocket import Accept, make_protocol
 from tests.support.gateway import RecordingHandler, serving
+from tests.support.raw_socket import connected, upgrade
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Stream:
+    """An answer that begins with ``first`` and goes on until the client leaves."""
+
+    def __init__(self, first: bytes = b"begun") -> None:
+        self.first = first
+        self.has_begun = asyncio.Event()
+        self.is_left = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": self.first, "more_body": True})
+        self.has_begun.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.is_left.set()
 
 
 @pytest.mark.asyncio
@@ -57,3 +79,145 @@ async def test_requests_and_upgrades_are_not_limited() -> None:
             answer = await websocket.recv()
 
     assert (answers, between, answer) == ([404, 404], 0, "still here")
+
+
+@pytest.mark.asyncio
+async def test_who_leaves_with_a_further_request_behind_a_stream_is_noticed() -> None:
+    """The stream ends, though the last request of the connection is the one that waits for it."""
+    stream = Stream()
+
+    async with serving(stream, http=make_http_protocol(Sweep(3600))) as port, asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(REQUEST * 2)
+        await reader.readuntil(b"begun")
+        writer.close()
+        await writer.wait_closed()
+
+        await stream.is_left.wait()
+
+
+@pytest.mark.asyncio
+async def test_an_upgrade_in_the_middle_of_an_answer_is_no_upgrade() -> None:
+    """The connection ends, and with it the answer; frames among its bytes would be neither."""
+    stream, handler = Stream(), RecordingHandler()
+    protocol = make_protocol(lambda request: Accept(handler), sweep=Sweep(3600))
+
+    async with serving(stream, http=make_http_protocol(Sweep(3600)), ws=protocol) as port, asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(REQUEST + upgrade("/", "any"))
+        answer = await reader.read()
+        await stream.is_left.wait()
+        writer.close()
+        await writer.wait_closed()
+
+    assert b"101" not in answer
+    assert not handler.is_opened.is_set()
+
+
+@pytest.mark.asyncio
+async def test_an_answer_that_nobody_takes_is_cut_off() -> None:
+    """After a minute in which not a byte was taken, not before; what was kept for the client goes with it."""
+    sweep = Sweep(3600)
+    stream = Stream(bytes(8 * 1024 * 1024))
+
+    async with serving(stream, http=make_http_protocol(sweep)) as port, asyncio.timeout(10):
+        with connected(port, receive_buffer=4096) as client:
+            client.sendall(REQUEST)
+            await stream.has_begun.wait()
+            sweeps = 0
+            while not stream.is_left.is_set():
+                sweep.run()
+                sweeps += 1
+                await asyncio.sleep(0.001)
+
+    assert STALL_S < sweeps < 3 * STALL_S
+    assert len(sweep) == 0
+
+
+@pytest.mark.asyncio
+async def test_an_answer_that_is_taken_slowly_is_not_cut_off() -> None:
+    """However long it takes, while some of it is taken between two sweeps."""
+    sweep = Sweep(3600)
+    size = 16 * 1024 * 1024
+    stream = Stream(bytes(size))
+
+    async with serving(stream, http=make_http_protocol(sweep)) as port, asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=65536)
+        writer.write(REQUEST)
+        await reader.readuntil(b"\r\n\r\n")
+        taken = 0
+        while taken < size:
+            taken += len(await reader.read(65536))
+            if taken % 3 == 0:
+                sweep.run()
+        is_left = stream.is_left.is_set()
+        writer.close()
+        await writer.wait_closed()
+
+    assert not is_left
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [(b"GET /", b"a" * 65536), (b"GET / HTTP/1.1\r\nX: ", b"a" * 65536), (b"GET / HTTP/1.1\r\n", b"a: b\r\n" * 10_000),
+     (b"GET / HTTP/1.1\r\n", b"a" * 65536), (b"", b"\r\n" * 32768), (CHUNKED + b"0\r\n", b"a: b\r\n" * 10_000),
+     (CHUNKED + b"0\r\nX: ", b"a" * 65536), (CHUNKED + b"1;", b"a" * 65536)],
+    ids=["address", "header", "headers", "name", "lines", "trailers", "trailer", "extension"],
+)  # fmt: skip
+async def test_a_head_without_end_is_refused(begin: bytes, more: bytes) -> None:
+    """Whatever its form, and behind a body too: nothing that a stranger sends is kept for long."""
+    async with serving(http=make_http_protocol(Sweep(3600))) as port, asyncio.timeout(10):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(begin)
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 64 * MAX_HEAD_BYTES:
+                writer.write(more)
+                await writer.drain()
+                sent += len(more)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    assert sent < 64 * MAX_HEAD_BYTES
+
+
+@pytest.mark.asyncio
+async def test_who_sends_too_large_a_head_is_told() -> None:
+    """431 in the hub's words, and the connection ends."""
+    async with serving(http=make_http_protocol(Sweep(3600))) as port, asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nX: " + b"a" * (MAX_HEAD_BYTES + 1))
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert b'"reason":"too_large"' in answer
+
+
+@pytest.mark.asyncio
+async def test_a_body_in_tiny_pieces_is_no_head() -> None:
+    """What frames the pieces is longer than they are, and counts for nothing."""
+
+    async def count(scope: Any, receive: Any, send: Any) -> None:
+        size = 0
+        while (message := await receive())["type"] == "http.request":
+            size += len(message["body"])
+            if not message["more_body"]:
+                break
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"%d" % size})
+
+    async with serving(count, http=make_http_protocol(Sweep(3600))) as port, asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(CHUNKED + b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n")
+        answer = await reader.readuntil(b"0\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    assert b"\r\n100000\r\n" in answer
