@@ -7,6 +7,7 @@ stream is one subscription; a browser's ``Last-Event-ID`` resumes all of it.
 
 import asyncio
 import itertools
+import random
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -30,7 +31,8 @@ from hub.query import parse_time
 from hub.roles import Identity, Verb
 from hub.store.base import Store
 
-# Browsers wait this long before they reconnect; their own default differs from 3 to 5 s.
+# Browsers wait this long before they reconnect, half of it more or less, and add no jitter of their own: all that were
+# cut off at one instant would come back at one. Their default differs from 3 to 5 s.
 RETRY_MS = 2000
 _numbers = itertools.count(1)
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -47,7 +49,7 @@ class EventStream:
         self.origin = Origin(f"e-{next(_numbers)}", identity, "sse", peer, time.time_ns())
         self._live = live
         self._pages = pages
-        self._parts: list[bytes] = [b"retry: %d\n\n" % RETRY_MS]
+        self._parts: list[bytes] = [b"retry: %d\n\n" % random.randint(RETRY_MS // 2, RETRY_MS * 3 // 2)]
         self._buffered = 0
         self._sending = 0
         self._was_quiet = False
@@ -106,7 +108,9 @@ class EventStream:
             # Its cursor is behind what was taken: nothing of this is lost, and memory is short now.
             self._parts, self._buffered = [], 0
         body = {"code": code, "reason": reason, "retry_ms": retry_ms}
-        self.write(self.wrap("bye", orjson.dumps(body)[1:], None))
+        # A browser's own EventSource obeys this line alone; a hub that starts again is back in about a second.
+        wait = b"" if retry_ms is None else b"retry: %d\n" % (RETRY_MS + retry_ms)
+        self.write(wait + self.wrap("bye", orjson.dumps(body)[1:], None))
         self._has_ended = True
         if self._abort is not None and self._cut_off is None:
             # Who does not read never takes the end either, and would hold for ever what was written.
@@ -159,12 +163,21 @@ class EventStreamResponse(StreamingResponse):
         self.stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the client leaves or the hub ends it."""
+        """Send until the client leaves or the hub ends it; the head alone where only that is asked for."""
         self.stream.cut_off_by(scope.get("extensions", {}).get(ABORT, {}).get("abort"))
+        if scope["method"] == "HEAD":
+            self.stream.close()
+            self.body_iterator = _nothing()
         try:
             await super().__call__(scope, receive, send)
         finally:
             self.stream.close()
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    events: tuple[bytes, ...] = ()
+    for event in events:
+        yield event
 
 
 def watch_events(

@@ -14,7 +14,7 @@ def test_watchers_of_a_running_hub(run: Run, hub: HubProcess, admin: str, record
     headers = {"Authorization": f"Bearer {admin}"}
     with httpx.stream("GET", f"{hub.url}{WATCH_PATH}?match={recorded}", headers=headers) as response:
         lines = response.iter_lines()
-        assert next(lines) == "retry: 2000"
+        assert next(lines).startswith("retry: ")
 
         said = run("watchers", "--url", hub.url, "--token", admin)
         told = run("watchers", "--url", hub.url, "--token", admin, "--json").json

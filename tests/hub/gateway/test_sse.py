@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from hub.errors import BadRequestError, ForbiddenError
 from hub.gateway.handshake import make_http_protocol
-from hub.gateway.sse import EventStreamResponse, watch_events
+from hub.gateway.sse import RETRY_MS, EventStreamResponse, watch_events
 from hub.gateway.websocket import CLOSE_S, HIGH_WATER_BYTES
 from hub.roles import Identity, Role, Verb, scopes_of
 from tests.support.gateway import serving
@@ -390,3 +390,39 @@ async def test_watcher_by_websocket_with_any_name_gets_its_own_bytes() -> None:
     assert data["u"] == [[1, 0, 1.5]]
     assert [(m["op"], m["sub"]) for m in client.receive()][-1] == ("data", "sse")
     response.stream.close()
+
+
+@pytest.mark.asyncio
+async def test_browsers_that_are_cut_off_together_come_back_apart() -> None:
+    """An EventSource has no jitter of its own: each is told another wait, and at the hub's end its place in the row."""
+    world = make_world()
+    streams = [respond(world).stream for _ in range(40)]
+
+    waits = {int((await anext(stream.events())).split()[1]) for stream in streams}
+    world.live.stop()
+    ends = [b"".join([data async for data in stream.events()]) for stream in streams]
+
+    assert len(waits) > 20
+    assert all(RETRY_MS // 2 <= wait <= RETRY_MS * 3 // 2 for wait in waits)
+    told = [int(line.split()[1]) for end in ends for line in end.splitlines() if line.startswith(b"retry: ")]
+    assert told == [RETRY_MS + 2 * place for place in range(40)]
+    for stream in streams:
+        stream.close()
+
+
+@pytest.mark.asyncio
+async def test_head_alone_is_no_watcher() -> None:
+    """HEAD is answered as GET would be, without a stream that waits for the end of the connection."""
+    world = make_world()
+
+    async def watch(request: Request) -> Response:
+        return watch_events(world.live, world.store, StoreInStep(), IDENTITY, request.query_params, request.headers)
+
+    app = Starlette(routes=[Route("/v1/watch", watch)])
+    async with serving(app) as port, httpx.AsyncClient(trust_env=False, base_url=f"http://127.0.0.1:{port}") as http:
+        answers = [await http.head("/v1/watch", timeout=10) for _ in range(2)]
+        watchers = world.live.statistics().watchers
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].headers["content-type"].startswith("text/event-stream")
+    assert watchers == 0
