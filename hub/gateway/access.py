@@ -8,7 +8,7 @@ a scope allows on a route (the endpoint table does).
 
 import hmac
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -230,7 +230,7 @@ def identify(
         scheme, _, token = authorization.partition(" ")
         return hub.identities.authenticate(token.strip()) if scheme.lower() == "bearer" else None
     allowed = () if is_change else hub.config.allow_origin
-    if asker is None or not is_same_origin(headers.get("origin"), headers.get("host", ""), allowed=allowed):
+    if asker is None or not _is_own(hub.config, headers, allowed):
         return None
     cookie = read_cookie(headers.get("cookie", ""), SESSION_COOKIE)
     if cookie and (not is_change or is_from_page(headers)):
@@ -262,7 +262,7 @@ def with_offered_token(config: Settings, headers: Mapping[str, str], subprotocol
     offered = next((name for name in subprotocols if name.startswith(OFFER_PREFIX)), None)
     if offered is None or "authorization" in headers:
         return headers
-    if not is_same_origin(headers.get("origin"), headers.get("host", ""), allowed=config.allow_origin):
+    if not _is_own(config, headers, config.allow_origin):
         return headers
     return {**headers, "authorization": f"Bearer {offered.removeprefix(OFFER_PREFIX)}"}
 
@@ -274,6 +274,11 @@ def read_cookie(header: str, name: str) -> str | None:
         if equals and key == name:
             return value
     return None
+
+
+def _is_own(config: Settings, headers: Mapping[str, str], allowed: Collection[str]) -> bool:
+    origin, host = headers.get("origin"), headers.get("host", "")
+    return is_same_origin(origin, host, allowed=allowed, is_tls=config.is_tls)
 
 
 def _is_local(config: Settings, headers: Mapping[str, str], asker: Asker) -> bool:

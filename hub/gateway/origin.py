@@ -39,15 +39,16 @@ def is_loopback_host(host: str) -> bool:
     return name in LOOPBACK_NAMES or name.endswith(".localhost") or is_loopback_address(name)
 
 
-def is_same_origin(origin: str | None, host: str, *, allowed: Collection[str] = ()) -> bool:
+def is_same_origin(origin: str | None, host: str, *, allowed: Collection[str] = (), is_tls: bool = False) -> bool:
     """Return whether a request may act for the user: no Origin (not a browser), the page's own, or one allowed.
 
     Args:
         origin: the Origin header, None when absent. ``null`` (a sandboxed page) is never the same.
         host: the Host header of the same request.
         allowed: further origins, as ``https://panel.example``.
+        is_tls: the port speaks TLS, so its page does: whoever is on the way can make one of ``http://`` with its name.
     """
     if origin is None or origin in allowed:
         return True
     scheme, _, rest = origin.partition("://")
-    return scheme in ("http", "https") and rest != "" and rest.lower() == host.lower()
+    return scheme in (("https",) if is_tls else ("http", "https")) and rest != "" and rest.lower() == host.lower()

@@ -109,6 +109,18 @@ def test_session_cookie_from_another_origin_is_nobody(doors: Doors) -> None:
     assert identify(doors, headers, Asker(is_loopback=False)) is None
 
 
+def test_page_without_tls_is_not_the_page_of_a_hub_with_it(doors: Doors) -> None:
+    """Browsers that send the cookie all the same say where the page came from: anybody on the way can make that one."""
+    doors.config = FixedSettings(is_loopback=False, is_tls=True)
+    session = doors.identities.add_session(Role.ADMIN, 60)
+    headers = {"host": "hub.local:8000", "cookie": f"hub_session={session}"}
+
+    own, forged = ({**headers, "origin": f"{scheme}://hub.local:8000"} for scheme in ("https", "http"))
+
+    assert identify(doors, own, Asker(is_loopback=False)) is not None
+    assert identify(doors, forged, Asker(is_loopback=False)) is None
+
+
 def test_this_machine_is_a_watcher_on_loopback(doors: Doors) -> None:
     """On a loopback bind without TLS the page opens without login, as a watcher of everything, never as admin."""
     identity = identify(doors, {**HOST, "origin": "http://127.0.0.1:8000"}, Asker())

@@ -47,3 +47,10 @@ def test_loopback_host(host: str, expected: bool) -> None:
 def test_same_origin(origin: str | None, host: str, expected: bool) -> None:
     """Only no Origin, the host's own one, or one that was allowed may act for the user."""
     assert is_same_origin(origin, host, allowed=("https://panel.example",)) is expected
+
+
+def test_page_of_a_hub_with_tls_has_tls() -> None:
+    """Whoever is on the way can make a page of http:// with the hub's name and port; it is another site's."""
+    assert is_same_origin("https://hub.local:8000", "hub.local:8000", is_tls=True)
+    assert not is_same_origin("http://hub.local:8000", "hub.local:8000", is_tls=True)
+    assert is_same_origin("http://hub.local:8000", "hub.local:8000", is_tls=True, allowed=["http://hub.local:8000"])
