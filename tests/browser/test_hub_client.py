@@ -254,6 +254,28 @@ def test_without_websockets_it_falls_back_and_remembers(open_tab: OpenTab, way: 
     assert f'"{way}"' in tab.page.evaluate("() => localStorage.getItem(`hub-client ${location.host}`)")
 
 
+@pytest.mark.parametrize("transport", ["sse", "poll"])
+def test_more_subscriptions_than_a_browser_has_connections(tab: Tab, transport: str) -> None:
+    """By HTTP/1.1 it has six: each of nine charts goes on, and what else the page asks is answered."""
+    body = """
+      const hub = m.connect(undefined, { transports: [a] }), counts = Array(9).fill(0);
+      const count = (at) => hub.watch({ match: 'pump-1/temperature', since: '-5s', onReading: () => counts[at]++ });
+      for (const at of counts.keys()) count(at);
+      const until = async (isTrue) => {
+        for (let left = 100; left && !isTrue(); left--) await new Promise((done) => setTimeout(done, 100));
+      };
+      await until(() => counts.every((count) => count > 0));
+      const before = [...counts];
+      await until(() => counts.every((count, at) => count > before[at] + 10));
+      const signal = AbortSignal.timeout(3000);
+      const status = await fetch('/healthz', { signal }).then((answer) => answer.status, (error) => error.name);
+      hub.close();
+      return [status, counts.map((count, at) => count > before[at] + 10)];
+    """
+
+    assert call(tab, body, transport) == [200, [True] * 9]
+
+
 def test_refused_subscription_says_why(tab: Tab) -> None:
     """What the hub cannot read ends the loop with its reason, on each way; others on the connection go on."""
     body = """

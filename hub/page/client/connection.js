@@ -70,6 +70,8 @@ export class Connection {
     this._sinceMs = 0;
     this._wasLive = false;
     this._isRenewed = false;
+    /** Transports that were live on this page. @type {Set<string>} */
+    this._passed = new Set();
     this._backoff = new Backoff();
     /** @type {(() => void) | null} closes the link that is open or opening */
     this._close = null;
@@ -244,8 +246,13 @@ export class Connection {
   /** @param {string} transport */
   _remember(transport) {
     try {
-      if (transport === this._transports[0]) localStorage.removeItem(this._key);
-      else localStorage.setItem(this._key, JSON.stringify({ transport, until: Date.now() + REMEMBER_MS }));
+      this._passed.add(transport);
+      const better = this._transports.slice(0, this._transports.indexOf(transport));
+      if (!better.length) localStorage.removeItem(this._key);
+      // A better one that passed here failed for once: the hub came back, or the network did, between two tries. And an
+      // hour is not made longer by who comes back meanwhile.
+      else if (!better.some((name) => this._passed.has(name)) && this._remembered() !== transport)
+        localStorage.setItem(this._key, JSON.stringify({ transport, until: Date.now() + REMEMBER_MS }));
     } catch {
       // Without storage each page finds out anew.
     }

@@ -6,7 +6,11 @@
 
 /** Proxies give up on a request that is silent for half a minute or more. */
 const POLL_WAIT = "20s";
-const LAG_PAUSE_MS = 1000;
+const PAUSE_MS = 1000;
+/** A browser opens six connections to a server of HTTP/1.1, and the page needs some: subscriptions beyond these take turns. */
+const MOST_HELD = 4;
+/** A server that says "come back in an hour" is asked each minute: somebody looks at the page. */
+const LONGEST_PAUSE_S = 60;
 
 /** Text of an event stream → events. Pure; bytes may be cut anywhere. */
 export class EventParser {
@@ -54,15 +58,29 @@ function openSocket(base, token, on) {
   // A browser gives a WebSocket no headers; an address would be logged by every proxy, the offered protocols are not.
   const socket = new WebSocket(url, token ? ["watch.v1", `bearer.${token}`] : ["watch.v1"]);
   socket.onopen = () => on.open((message) => socket.readyState === WebSocket.OPEN && socket.send(JSON.stringify(message)));
-  socket.onmessage = (event) => on.message(JSON.parse(String(event.data)));
+  socket.onmessage = (event) => {
+    let message;
+    try {
+      message = JSON.parse(String(event.data));
+    } catch {
+      // What follows it must not be applied: its cursor would stand behind what was lost.
+      close();
+      return on.close(1006, "a message broke on its way");
+    }
+    on.message(message);
+  };
   socket.onclose = (event) => on.close(event.code, event.reason);
-  return () => {
+  const close = () => {
     socket.onopen = socket.onmessage = socket.onclose = null;
     socket.close();
   };
+  return close;
 }
 
-/** @typedef {(base: URL, token: string, sub: any, signal: AbortSignal, on: LinkEvents, end: (code: number, reason: string) => void) => Promise<void>} Reader */
+/**
+ * @typedef {<T>(ask: () => Promise<T>) => Promise<T>} Turns
+ * @typedef {(base: URL, token: string, sub: any, signal: AbortSignal, on: LinkEvents, end: (code: number, reason: string) => void, inTurn?: Turns) => Promise<void>} Reader
+ */
 
 /**
  * One event stream or poll per subscription; when one ends, all do.
@@ -73,6 +91,13 @@ function openRequests(read, base, token, on) {
   /** @type {Map<string, AbortController>} */
   const streams = new Map();
   let hasEnded = false;
+  let isOpen = () => {};
+  // Who takes turns begins when a held one has got through: a stream that is held back must not pass for open by a poll.
+  /** @type {Promise<any>} */
+  let last = new Promise((open) => (isOpen = () => open(null)));
+  /** @type {Turns} */
+  const inTurn = (ask) => (last = last.then(ask, ask));
+  const held = { ...on, message: (/** @type {any} */ message) => (message.op === "welcome" && isOpen(), on.message(message)) };
   const abort = () => {
     hasEnded = true;
     for (const stream of streams.values()) stream.abort();
@@ -87,10 +112,14 @@ function openRequests(read, base, token, on) {
       streams.get(message.sub)?.abort();
       streams.delete(message.sub);
     }
+    // Without a stream nothing travels that could show whether the line lives.
+    if (message.op === "hello" && !streams.size) on.heard();
     if (message.op !== "sub") return;
     const stream = new AbortController();
     streams.set(message.sub, stream);
-    read(base, token, message, stream.signal, on, end).catch(() => stream.signal.aborted || end(1006, "the answer broke off"));
+    const reading =
+      streams.size > MOST_HELD ? readPolls(base, token, message, stream.signal, on, end, inTurn) : read(base, token, message, stream.signal, held, end);
+    reading.catch(() => stream.signal.aborted || end(1006, "the answer broke off"));
   };
   queueMicrotask(() => {
     if (hasEnded) return;
@@ -123,31 +152,51 @@ async function readStream(base, token, sub, signal, on, end) {
   }
 }
 
-/** Each answer is a page and the cursor behind it. @type {Reader} */
-async function readPolls(base, token, sub, signal, on, end) {
+/** Each answer is a page and the cursor behind it; with `inTurn` each question waits for that of another. @type {Reader} */
+async function readPolls(base, token, sub, signal, on, end, inTurn) {
   let { since } = sub;
   for (let isFirst = true; ; isFirst = false) {
     // The first does not wait: only its answer shows that this way is open.
-    const asked = { ...sub, since, wait: isFirst ? "0s" : POLL_WAIT };
-    const answer = await ask(base, token, asked, "application/json", signal, on, end);
-    if (!answer) return;
-    if (!answer.headers.get("content-type")?.startsWith("application/json")) return end(1006, "this hub knows no long poll");
-    const { o, messages } = await answer.json();
-    if (signal.aborted) return;
-    if (isFirst) on.message({ op: "welcome" });
-    on.heard();
+    const asked = { ...sub, since, wait: isFirst || inTurn ? "0s" : POLL_WAIT };
+    const begun = performance.now();
+    const question = async () => {
+      const answer = await ask(base, token, asked, "application/json", signal, on, end);
+      // Its head shows it; on a slow line the rest may take longer than an attempt has.
+      if (answer && isFirst) on.message({ op: "welcome" });
+      return answer && JSON.parse(await textOf(answer, on));
+    };
+    const answer = await (inTurn ? inTurn(question) : question());
+    if (!answer || signal.aborted) return;
+    const { o, messages } = answer;
+    const ops = new Set();
     for (const message of messages) {
+      ops.add(message.op);
       on.message({ ...message, sub: sub.sub });
       if (signal.aborted) return;
       if (message.op === "bye") return end(message.code ?? 4000, message.reason ?? "");
     }
+    // The hub cannot read history yet, or a cache on the way answers: at once, however often it is asked.
+    const isAsBefore = o === since && !isFirst && performance.now() - begun < PAUSE_MS;
     since = o;
-    // The hub cannot read history yet: it says so at once, however often it is asked.
-    if (messages.some((/** @type {{op: string}} */ { op }) => op === "lag")) await new Promise((done) => setTimeout(done, LAG_PAUSE_MS));
+    if (ops.has("lag") || isAsBefore || (inTurn && ops.has("live"))) await new Promise((done) => setTimeout(done, PAUSE_MS));
+  }
+}
+
+/** @param {Response} answer @param {LinkEvents} on hears each part of it @returns {Promise<string>} */
+async function textOf(answer, on) {
+  const reader = /** @type {ReadableStream<Uint8Array>} */ (answer.body).getReader();
+  const decoder = new TextDecoder();
+  for (let text = ""; ; ) {
+    const { done, value } = await reader.read();
+    if (done) return text + decoder.decode();
+    on.heard();
+    text += decoder.decode(value, { stream: true });
   }
 }
 
 /**
+ * Only the hub's own words count: a proxy, or a network that wants a sign-in, answers with pages of its own.
+ *
  * @param {URL} base @param {string} token @param {any} sub @param {string} kind @param {AbortSignal} signal @param {LinkEvents} on
  * @param {(code: number, reason: string) => void} end
  * @returns {Promise<Response | null>} null: the hub said no, and whom it concerns was told
@@ -161,14 +210,22 @@ async function ask(base, token, { sub, match, not, mode, since, max_hz, wait }, 
   const headers = { Accept: kind };
   if (token) headers.Authorization = `Bearer ${token}`;
   const answer = await fetch(url, { headers, signal, cache: "no-store" });
-  if (answer.ok) return answer;
-  const { error } = await answer.json().catch(() => ({}));
-  const words = error?.message ?? `the hub answered with ${answer.status}`;
-  if (answer.status === 401) end(4401, words);
-  else if (answer.status !== 400 && answer.status !== 403) end(1006, words);
-  else {
+  if (answer.ok) {
+    if (answer.headers.get("content-type")?.startsWith(kind)) return answer;
+    end(1006, "not the hub answered");
+    return null;
+  }
+  const error = (await answer.json().catch(() => null))?.error;
+  const words = error?.message ?? `not the hub answered: ${answer.status}`;
+  if (error?.reason && answer.status === 401) end(4401, words);
+  else if (error?.reason && (answer.status === 400 || answer.status === 403)) {
     on.message({ op: "welcome" });
-    on.message({ op: "error", sub, reason: error?.reason ?? "refused", message: words });
+    on.message({ op: "error", sub, reason: error.reason, message: words });
+  } else {
+    const pause = Math.min(Number(answer.headers.get("retry-after")) || 0, LONGEST_PAUSE_S);
+    // All who were sent away at once were told the same.
+    if (pause > 0) on.message({ op: "bye", retry_ms: pause * 1000 * (1 + Math.random() / 2) });
+    end(1006, words);
   }
   return null;
 }
