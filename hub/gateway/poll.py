@@ -28,6 +28,8 @@ from hub.store.base import Store
 
 # How long an answer is looked for behind the cursor, where a narrow pattern is owed little of much.
 LOOK_S = 5.0
+# As long as any duration of REST: Python reads no number of thousands of digits.
+_MAX_WAIT_CHARS = 32
 _HEADERS = {"Cache-Control": "no-store"}
 _numbers = itertools.count(1)
 
@@ -106,6 +108,8 @@ async def _notice(receive: Callable[[], Awaitable[Message]], poll: Poll, woken: 
 
 
 def _wait_s(text: str) -> float:
+    if len(text) > _MAX_WAIT_CHARS:
+        raise BadRequestError(f"wait {text[:40]!r}…: {len(text)} characters; the limit is {_MAX_WAIT_CHARS}")
     wait_s = parse_duration(text) / 1e9
     if text.startswith("-") or wait_s > MAX_WAIT_S:
         raise BadRequestError(f"wait {text[:40]!r}: 0s to {MAX_WAIT_S:g}s; ask again with the cursor of the answer")

@@ -17,6 +17,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from device_sdk.wire import Close
+from hub.errors import BadRequestError
 from hub.gateway.access import Consumer
 from hub.gateway.handshake import ABORT
 from hub.gateway.watch_pages import PageReader
@@ -207,6 +208,10 @@ def watch_request(query: QueryParams, headers: Headers) -> Sub:
     Raises:
         BadRequestError: a parameter is wrong.
     """
+    for name in query:
+        if name not in ("match", "not") and len(query.getlist(name)) > 1:
+            # One of them would be obeyed and the other not.
+            raise BadRequestError(f"parameter {name[:40]!r} is given twice")
     asked: dict[str, object] = {
         name: query[name] for name in ("mode", "max_hz", "agg", "every", "selector", "since") if name in query
     }

@@ -365,7 +365,7 @@ def test_page_of_another_origin(
         device = identities.add_device("pump-1")
         _, token = identities.add_token(Role.WATCHER)
         identities.close()
-        with Device("pump-1", hub.ws_url, token=device, spool=None) as pump:
+        with Device("pump-1", hub.ws_url, token=device, spool=tmp_path_factory.mktemp("spool")) as pump:
             pump.record({"level": 7})
             pump.flush(20)
             tab = open_tab("healthz", expect_errors=True)

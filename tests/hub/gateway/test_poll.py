@@ -212,7 +212,7 @@ async def test_latest_answers_at_its_rate() -> None:
 @pytest.mark.parametrize(
     "query",
     ["match=a/b/c&wait=1s", "max_hz=fast&wait=1s", "mode=sample&wait=1s", "since=soon&wait=1s", "wait=", "wait=soon",
-     "wait=56s", "wait=-1s", "wait=1"],
+     "wait=56s", "wait=-1s", "wait=1", f"wait={'0' * 5000}s", "wait=1s&wait=0s"],
 )  # fmt: skip
 async def test_wrong_query_is_refused(query: str) -> None:
     """A parameter that cannot be read, or a wait that proxies would cut, is a BadRequestError that says the limits."""

@@ -260,7 +260,9 @@ async def test_end_says_bye_and_finishes() -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("query", ["match=a/b/c", "max_hz=fast", "mode=sample", "since=soon", "match="])
+@pytest.mark.parametrize(
+    "query", ["match=a/b/c", "max_hz=fast", "mode=sample", "since=soon", "match=", "since=last&since=-1m"]
+)
 async def test_wrong_query_is_refused(query: str) -> None:
     """A parameter that cannot be read is a BadRequestError before the stream begins."""
     world = make_world()
