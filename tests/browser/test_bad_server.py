@@ -137,6 +137,50 @@ def test_a_network_that_wants_a_sign_in_is_waited_for(transport: str) -> None:
     assert (told["seen"], told["failed"], told["states"]) == ([1, 2, 3], None, ["live"])
 
 
+def chunks(*parts: bytes) -> bytes:
+    """Return the parts as chunks of an answer, with its head."""
+    head = answer("200 OK", "text/event-stream", "Transfer-Encoding: chunked")
+    return head + b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
+
+
+ODD: dict[str, list[bytes]] = {
+    "redirect": [answer("302 Found", "text/html", "Location: /sign-in?since=r.0")],
+    "circle": [answer("302 Found", "text/html", "Location: /v1/watch?since=r.0")],
+    "empty": [b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"],
+    "nothing": [b""],
+    "noise": [b"\x16\x03\x01\x00\x00"],
+    "chunk": [chunks(stream_of(1, 3)[:60]) + b"zz\r\nrubbish"],
+    "short": [chunks(stream_of(1, 3)[:100]) + b"ffff\r\n" + stream_of(1, 3)[100:140]],
+    "failed": [answer("500 Internal Server Error", "application/json") + b'{"error":{"reason":"internal"}}'],
+    "null": [JSON + b"null"],
+    "object": [JSON + b"{}"],
+    "no position": [JSON + b'{"messages":[]}'],
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("transport", ["sse", "poll"])
+def test_whatever_is_answered_first_costs_nothing(transport: str, odd: list[bytes]) -> None:
+    """Three times something that is not what was asked for, then the hub: every reading once, in order."""
+
+    def script(path: str, number: int) -> Iterable[bytes | float]:
+        if number <= 3:
+            yield from odd
+        elif transport == "poll":
+            yield JSON + poll_answer(since_of(path) + 1, 3)
+        else:
+            # As some write it: a mark of the byte order, other line ends, each byte a chunk.
+            text = b"\xef\xbb\xbf" + stream_of(since_of(path) + 1, 3).replace(b"\n", b"\r\n")
+            yield chunks(*(text[at : at + 1] for at in range(len(text))))
+            yield 5.0
+
+    with BadServer(script) as server:
+        told = server.run(WATCH, {"transports": [transport], "count": 3, "limit": 3000}, speed=20)
+
+    assert (told["seen"], told["failed"]) == ([1, 2, 3], None)
+    assert [path for path in server.paths if "since=" not in path] == [], "the position is never forgotten"
+
+
 @pytest.mark.parametrize(
     ("status", "reason", "ends"),
     [("401 Unauthorized", "unauthenticated", "refused"), ("403 Forbidden", "forbidden", "forbidden"),
@@ -194,6 +238,27 @@ def test_a_large_answer_on_a_slow_line_arrives() -> None:
 
     assert told["seen"] == list(range(1, 401))
     assert told["states"] == ["live"]
+
+
+@pytest.mark.parametrize("transport", ["sse", "poll"])
+def test_a_line_that_is_half_open_is_left(transport: str) -> None:
+    """One that was live and says nothing more, not even a ping, is given up within 45 s; nothing is missed."""
+
+    def script(path: str, number: int) -> Iterable[bytes | float]:
+        behind, most = since_of(path), 1 if number == 1 else 3
+        if transport == "sse":
+            yield STREAM + stream_of(behind + 1, most)
+            yield 30.0
+        elif number == 2:
+            yield 30.0
+        else:
+            yield 0.1 if behind == 3 else 0.0
+            yield JSON + poll_answer(behind + 1, most)
+
+    with BadServer(script) as server:
+        told = server.run(WATCH, {"transports": [transport], "count": 3, "limit": 5000}, speed=20)
+
+    assert (told["seen"], told["states"]) == ([1, 2, 3], ["live", "reconnecting", "live"])
 
 
 @pytest.mark.parametrize("transport", ["sse", "poll"])

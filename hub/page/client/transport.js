@@ -163,7 +163,11 @@ async function readPolls(base, token, sub, signal, on, end, inTurn) {
       const answer = await ask(base, token, asked, "application/json", signal, on, end);
       // Its head shows it; on a slow line the rest may take longer than an attempt has.
       if (answer && isFirst) on.message({ op: "welcome" });
-      return answer && JSON.parse(await textOf(answer, on));
+      if (!answer) return null;
+      const told = JSON.parse(await textOf(answer, on));
+      // Without a position the next question would begin at the head, and skip what came meanwhile.
+      if (typeof told?.o !== "string") throw new Error("not the hub answered");
+      return told;
     };
     const answer = await (inTurn ? inTurn(question) : question());
     if (!answer || signal.aborted) return;
