@@ -7,8 +7,10 @@ class; upgrades pass through it to ``ws=``. Must not: look at requests.
 """
 
 import asyncio
+import sys
 from typing import Any, ClassVar, cast
 
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from hub.gateway.sweep import Sweep
@@ -130,8 +132,33 @@ class GuardedHttp(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, _unchunked(cycle, app) if cycle.scope["http_version"] == "1.0" else app)
 
     def _sweep_or_not(self) -> None:
         if not self._expects_head and not self.flow.write_paused:
             self._sweep.discard(self)
+
+
+def _unchunked(cycle: RequestResponseCycle, app: Any) -> Any:
+    """Return the application for a client of HTTP/1.0, which knows no chunks: an answer ends with its connection.
+
+    Source: RFC 9112, 6.1: no Transfer-Encoding in an answer to a request that is not of HTTP/1.1.
+    """
+
+    async def run(scope: Scope, receive: Receive, send: Send) -> None:
+        is_open = False
+
+        async def plain(message: Message) -> None:
+            nonlocal is_open
+            if message["type"] == "http.response.start":
+                is_open = all(name.lower() != b"content-length" for name, _ in message.get("headers", ()))
+                if is_open:
+                    # As if a length had been said that is never reached.
+                    cycle.chunked_encoding, cycle.expected_content_length = False, sys.maxsize
+            elif is_open and not message.get("more_body", False):
+                cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, plain)
+
+    return run

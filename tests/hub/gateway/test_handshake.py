@@ -221,3 +221,25 @@ async def test_a_body_in_tiny_pieces_is_no_head() -> None:
         await writer.wait_closed()
 
     assert b"\r\n100000\r\n" in answer
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("last", [b"", b"-end"])
+async def test_a_client_of_http_1_0_gets_no_chunks(last: bytes) -> None:
+    """It would take their sizes for text; its answer ends with the connection."""
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        await send({"type": "http.response.body", "body": last})
+
+    async with serving(answer, http=make_http_protocol(Sweep(3600))) as port, asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
+        head, body = (await reader.read()).split(b"\r\n\r\n", 1)
+        writer.close()
+        await writer.wait_closed()
+
+    assert body == b"begun" + last
+    assert b"transfer-encoding" not in head.lower()
+    assert b"connection: close" in head.lower()
