@@ -8,6 +8,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
@@ -27,10 +28,10 @@ def client_routes(folder: Path) -> list[BaseRoute]:
     Args:
         folder: where the files are; without it all is 404.
     """
-    exact = f"/client/{content_digest(folder)}"
+    digest = content_digest(folder)
     return [
-        Mount(CLIENT_PATH, _ClientFiles(folder, exact, "no-cache")),
-        Mount(exact, _ClientFiles(folder, exact, "public, max-age=31536000, immutable")),
+        Mount(CLIENT_PATH, _ClientFiles(folder, digest, "no-cache")),
+        Mount(f"/client/{digest}", _ClientFiles(folder, digest, "public, max-age=31536000, immutable")),
     ]
 
 
@@ -43,10 +44,16 @@ def content_digest(folder: Path) -> str:
 
 
 class _ClientFiles(StaticFiles):
-    def __init__(self, folder: Path, exact: str, cache: str) -> None:
+    def __init__(self, folder: Path, digest: str, cache: str) -> None:
         super().__init__(directory=folder, check_dir=False)
-        self._exact = exact
+        self._digest = digest
         self._cache = cache
+
+    def is_not_modified(self, response_headers: Headers, request_headers: Headers) -> bool:
+        """Answer by the contents: where images are built reproducibly all files are of one time, mended ones too."""
+        assert isinstance(response_headers, MutableHeaders), "of an answer that is being made"
+        response_headers["ETag"] = f'"{self._digest}"'
+        return "If-None-Match" in request_headers and super().is_not_modified(response_headers, request_headers)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
@@ -55,7 +62,7 @@ class _ClientFiles(StaticFiles):
                 "Access-Control-Allow-Origin": "*",
                 "Cross-Origin-Resource-Policy": "cross-origin",
                 "Cache-Control": self._cache,
-                "Content-Location": f"{self._exact}/{path.replace(os.sep, '/')}",
+                "Content-Location": f"/client/{self._digest}/{path.replace(os.sep, '/')}",
             }
         )
         if path.endswith(".ts"):

@@ -1,11 +1,13 @@
 """`hub.gateway.client_module`: the browser client at its addresses, for pages of every origin."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
 
-from hub.gateway.client_module import CLIENT_PATH, content_digest
+from hub.gateway.client_module import CLIENT_PATH, client_routes, content_digest
 from hub.gateway.http import make_app
 from hub.gateway.page import PAGE
 from tests.support.hub_parts import FixedSettings, HubParts, http_client, hub_parts
@@ -49,6 +51,24 @@ async def test_address_of_the_content_is_kept_for_ever(hub: HubParts) -> None:
     assert kept.content == (PAGE / "client" / "hub-client.js").read_bytes()
     assert "immutable" in kept.headers["cache-control"]
     assert (other.status_code, outside.status_code) == (404, 404)
+
+
+@pytest.mark.asyncio
+async def test_a_mended_module_of_the_same_size_and_time_is_another(tmp_path: Path) -> None:
+    """As images have it that are built reproducibly: all files of one time. Browsers must not keep the old one."""
+    tags: list[str] = []
+    for text in ("const a = 1;", "const a = 2;"):
+        (tmp_path / "hub-client.js").write_text(text)
+        os.utime(tmp_path / "hub-client.js", (1, 1))
+        headers = {"If-None-Match": tags[0]} if tags else {"If-Modified-Since": "Thu, 01 Jan 1970 00:00:02 GMT"}
+        async with http_client(Starlette(routes=client_routes(tmp_path))) as client:
+            answer = await client.get(f"{CLIENT_PATH}/hub-client.js", headers=headers)
+            part = await client.get(f"{CLIENT_PATH}/hub-client.js", headers={"Range": "bytes=0-4", "If-Range": '"old"'})
+        assert (answer.status_code, answer.text) == (200, text)
+        assert (part.status_code, part.text) == (200, text)
+        tags.append(answer.headers["etag"])
+
+    assert tags[0] != tags[1]
 
 
 def test_digest_is_of_names_and_contents(tmp_path: Path) -> None:
