@@ -7,7 +7,7 @@ sides. Place: gateway; only for applications of others (`hub.gateway.socket_io`)
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -27,10 +27,25 @@ Message = MutableMapping[str, Any]
 
 
 class AsgiSocket:
-    """Handler of one connection that ``app`` serves; ``send`` waits while the peer does not take what was sent."""
+    """Handler of one connection that ``app`` serves; ``send`` waits while the peer does not take what was sent.
 
-    def __init__(self, app: ASGIApp, request: UpgradeRequest) -> None:
+    Args:
+        takes: (message, is text) → whether the application can read it; what it cannot read closes with 4400.
+        waits: begin the application with the first message, not with the connection.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        request: UpgradeRequest,
+        *,
+        takes: Callable[[bytes, bool], bool] = lambda *_: True,
+        waits: bool = False,
+    ) -> None:
         self._app = app
+        self._takes = takes
+        self._waits = waits
+        self._task: asyncio.Task[None] | None = None
         self._scope = _scope(request)
         self._unread: deque[tuple[Message, int]] = deque([({"type": "websocket.connect"}, 0)])
         self._unread_bytes = 0
@@ -47,15 +62,21 @@ class AsgiSocket:
     def opened(self, connection: Connection) -> None:
         """Begin the application."""
         self._connection = connection
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="asgi websocket")
+        if not self._waits:
+            self._begin()
 
     def message(self, data: bytes, is_text: bool) -> None:
         """Hand one message over, or close on a peer that sends faster than the application reads."""
+        if not self._takes(data, is_text):
+            self._connection.close(Close.BAD_MESSAGE, "this cannot be read")
+            return
         size = len(data) + _MESSAGE_BYTES
         if self._unread and self._unread_bytes + size > MAX_UNREAD_BYTES:
             self._connection.close(Close.RATE_LIMITED, "more than is read")
             return
         self._push({"type": "websocket.receive", **({"text": data.decode()} if is_text else {"bytes": data})}, size)
+        if self._task is None:
+            self._begin()
 
     def writable(self) -> None:
         """Let the application send again."""
@@ -100,6 +121,9 @@ class AsgiSocket:
             raise OSError("the connection is closed")
 
     # --- inside ----------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="asgi websocket")
 
     def _push(self, message: Message, size: int) -> None:
         self._unread.append((message, size))

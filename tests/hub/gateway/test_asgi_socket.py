@@ -146,3 +146,38 @@ async def test_application_that_fails_closes(caplog: pytest.LogCaptureFixture) -
 
     assert connection.closed_with == (4100, "the hub failed; its log says why")
     assert "application failed path=/socket.io/" in caplog.text
+
+
+@pytest.mark.asyncio
+async def test_application_that_waits_begins_with_the_first_message() -> None:
+    """A connection that says nothing costs it nothing; what ends before leaves nothing either."""
+    silent, app = App(), App()
+    AsgiSocket(silent, REQUEST, waits=True).opened(FakeConnection())
+    socket = AsgiSocket(app, REQUEST, waits=True)
+    socket.opened(FakeConnection())
+    await turns()
+    assert (silent.scope, app.scope) == (None, None)
+
+    socket.message(b"a", True)
+    await turns()
+    socket.closed(1000, "")
+    await asyncio.wait_for(app.is_done.wait(), 5)
+
+    assert [m["type"].removeprefix("websocket.") for m in app.received] == ["connect", "receive", "disconnect"]
+
+
+@pytest.mark.asyncio
+async def test_what_the_application_does_not_take_closes() -> None:
+    """It never sees it."""
+    app, connection = App(), FakeConnection()
+    socket = AsgiSocket(app, REQUEST, takes=lambda data, is_text: is_text and data != b"x")
+    socket.opened(connection)
+    await turns()
+
+    socket.message(b"a", True)
+    socket.message(b"x", True)
+    socket.closed(4400, "")
+    await asyncio.wait_for(app.is_done.wait(), 5)
+
+    assert connection.closed_with == (4400, "this cannot be read")
+    assert [m.get("text") for m in app.received] == [None, "a", None]

@@ -21,12 +21,14 @@ from device_sdk.reading import Channel, ValueType
 from hub.app import Hub
 from hub.config import Config
 from hub.gateway.http import make_app
-from hub.gateway.socket_io import HIGH_WATER_BYTES, MAX_STRANGERS, NAMESPACE, STRANGER_S, SocketIo
+from hub.gateway.socket_io import MAX_QUEUED, MAX_STRANGERS, STRANGER_S, UPGRADE_S, SocketIo
+from hub.gateway.socket_io_link import HIGH_WATER_BYTES, NAMESPACE
 from hub.gateway.sweep import Sweep
 from hub.gateway.websocket import make_protocol
 from hub.model import StreamKey
 from hub.roles import Role
 from hub.session import DeviceSession
+from simulators.proxy import FaultProxy
 from tests.support.gateway import serving
 from tests.support.hub_process import wait_for
 
@@ -101,11 +103,11 @@ class Client:
             self.io.on(name, self._hear(name), namespace=NAMESPACE)
         self.io.on("disconnect", self.ends.append, namespace=NAMESPACE)
 
-    async def connect(self, rig: Rig, **more: Any) -> "Client":
+    async def connect(self, rig: Rig, *, url: str = "", **more: Any) -> "Client":
         """Come in."""
         auth = None if self._token is None else {"token": self._token}
         await self.io.connect(
-            rig.url, namespaces=[NAMESPACE], auth=auth, transports=[self._transport], wait_timeout=10, **more
+            url or rig.url, namespaces=[NAMESPACE], auth=auth, transports=[self._transport], wait_timeout=10, **more
         )
         return self
 
@@ -360,6 +362,23 @@ async def test_what_breaks_the_rules_ends_the_connection(tmp_path: Path, packets
         assert json.loads(text[3 + len(NAMESPACE) :])[1]["code"] == code
 
 
+@pytest.mark.parametrize(
+    "packet", ["x", "", "0{}", "9", "²", "b!", "4" + "[" * 5000, "2" + "[" * 5000, "4" * 70_000],
+    ids=["letter", "empty", "open", "nine", "power", "base64", "deep", "deep ping", "long"],
+)  # fmt: skip
+async def test_what_is_no_packet_ends_the_connection(
+    tmp_path: Path, packet: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At once, with all that belongs to it, and without a traceback for each who sends it."""
+    async with rig(tmp_path) as hub, raw_client(hub) as raw:
+        await raw.send(packet)
+        await asyncio.wait_for(raw.wait_closed(), 5)
+        await wait_for(lambda: not hub.door._server.eio.sockets and not hub.door._server.links)
+
+        assert raw.close_code == 4400
+        assert "Traceback" not in caplog.text
+
+
 async def test_garbage_is_ignored_and_attachments_are_not_collected(tmp_path: Path) -> None:
     """What is no packet of ours changes nothing: no memory, no end, no line in the log."""
     async with rig(tmp_path) as hub, raw_client(hub) as raw:
@@ -420,6 +439,185 @@ async def test_session_has_one_websocket_and_it_ends_with_it(tmp_path: Path) -> 
         assert hub.door._upgrades == {}
 
 
+async def test_session_goes_on_by_polling_until_its_websocket_speaks(tmp_path: Path) -> None:
+    """A WebSocket whose frames never come, or never come back, holds nothing back, and is closed after a while."""
+    async with rig(tmp_path) as hub, poller(hub) as client:
+        url = f"ws://127.0.0.1:{hub.port}/socket.io/?EIO=4&transport=websocket&sid={client.sid}"
+        async with connect(url) as silent:
+            hub.publish([1.0])
+            assert await client.values() == [1.0]
+            await silent.send("2probe")
+            assert await silent.recv() == "3probe"
+            assert await client.poll() == ["6"]
+            for _ in range(UPGRADE_S + 1):
+                hub.door.sweep()
+            await asyncio.wait_for(silent.wait_closed(), 5)
+        hub.publish([2.0])
+        assert await client.values() == [2.0]
+        hub.door.sweep()
+        async with connect(url) as upgrading:
+            await upgrading.send("2probe")
+            assert await upgrading.recv() == "3probe"
+            await client.poll()
+            await upgrading.send("5")
+            hub.publish([3.0])
+            text = ""
+            async with asyncio.timeout(5):
+                while '["data"' not in text:
+                    text = str(await upgrading.recv())
+            for _ in range(UPGRADE_S + 1):
+                hub.door.sweep()
+            await upgrading.send(f'42{NAMESPACE},9["hello"]')
+            async with asyncio.timeout(5):
+                while not text.startswith(f"43{NAMESPACE},9["):
+                    text = str(await upgrading.recv())
+
+
+async def test_lost_answer_to_a_poll_ends_the_session(tmp_path: Path) -> None:
+    """What it held would be missing: who hung up, asks the same again, or asks beside an open question begins anew."""
+    async with rig(tmp_path) as hub:
+        async with poller(hub) as client:
+            asking = asyncio.create_task(client.get("1"))
+            await asyncio.sleep(0.05)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            await wait_for(lambda: not hub.door._server.links)
+            assert (await client.get("2")).status_code == 400
+        async with poller(hub) as client:
+            hub.publish([1.0])
+            assert "series" in (await client.get("1")).text
+            assert (await client.get("1")).status_code == 400
+            assert hub.door._server.links == {}
+        async with poller(hub) as client:
+            asking = asyncio.create_task(client.get("1"))
+            await asyncio.sleep(0.05)
+            assert (await client.get("2")).status_code == 400
+            assert (await asking).status_code == 200
+            assert (await client.get("3")).status_code == 400
+
+
+async def test_polls_that_are_cut_while_they_wait_lose_nothing(tmp_path: Path) -> None:
+    """Python's HTTP client sends a question again by itself when its kept connection breaks."""
+    async with rig(tmp_path) as hub, FaultProxy(("127.0.0.1", hub.port)) as proxy:
+        client = await Client(hub.token(), "polling", reconnects=True).connect(
+            hub, url=f"http://127.0.0.1:{proxy.port}"
+        )
+        await client.watch()
+        await wait_for(lambda: "live" in client.ops())
+        for n in range(5):
+            ends = len(client.ends)
+            await asyncio.sleep(0.05)
+            proxy.abort()
+            await asyncio.sleep(0.05)
+            hub.publish([2.0 * n])
+            await asyncio.sleep(0.1)
+            hub.publish([2.0 * n + 1])
+            await wait_for(lambda n=n, ends=ends: 2.0 * n + 1 in client.values or len(client.ends) > ends)
+            if len(client.ends) > ends:
+                await wait_for(lambda: client.io.connected and client.io.namespaces)
+                await client.watch()
+            await wait_for(lambda n=n: 2.0 * n + 1 in client.values)
+
+        assert client.values == [float(n) for n in range(10)]
+        await client.leave()
+
+
+async def test_client_that_never_polls_is_held_within_bounds(tmp_path: Path) -> None:
+    """The library answers whatever is posted; who does not fetch it is ended, stranger or not."""
+    async with rig(tmp_path) as hub, poller(hub) as client:
+        queue = hub.door._server.eio.sockets[client.sid].queue
+        for _ in range(20):
+            await client.post(*["40/x"] * 16)
+            await client.post(*["5"] * 16)
+            await client.post(f"40/{'x' * 60_000}")
+        assert queue.qsize() <= MAX_QUEUED
+        assert sum(len(str(packet.data)) for packet in queue._queue if packet is not None) < MAX_QUEUED * 200
+        hub.door.sweep()
+        await wait_for(lambda: not hub.door._server.eio.sockets)
+
+
+async def test_session_that_said_goodbye_leaves_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither what it says behind its goodbye, nor a place among those who are about to begin."""
+    async with rig(tmp_path) as hub, httpx.AsyncClient(base_url=hub.url) as http:
+        for number in range(MAX_STRANGERS + 10):
+            client = Poller(http)
+            await client.open()
+            assert (await client.post("1", f"40{NAMESPACE},{{}}")).status_code == 200, number
+        assert (await client.post("1")).status_code == 400
+        async with raw_client(hub) as raw:
+            await raw.send("1")
+            await raw.send(f"40{NAMESPACE},{{}}")
+            await raw.send(f'42{NAMESPACE},["hello"]')
+        hub.door.sweep()
+        await wait_for(lambda: not hub.door._server.eio.sockets)
+
+        assert hub.door._server.manager.rooms == {}
+        assert hub.door._server.manager.pending_connect == {}
+        assert hub.door._server.links == {}
+        assert "Traceback" not in caplog.text
+
+
+async def test_token_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """Whatever JSON can say; nothing of such a client stays."""
+    async with rig(tmp_path) as hub, httpx.AsyncClient(base_url=hub.url) as http:
+        for auth in ('{"token":"t1.\\ud800"}', '{"token":{"a":[1]}}', '{"token":7}', '["x"]', '"x"'):
+            client = Poller(http)
+            await client.open(headers={"Authorization": "Bearer wrong"})
+            await client.post(f"40{NAMESPACE},{auth}")
+            assert await client.poll() == [
+                f'44{NAMESPACE},{{"message":"send auth: {{token}} of a watcher, or Authorization: Bearer with it",'
+                '"data":{"reason":"unauthenticated"}}'
+            ], auth
+        assert hub.door._server.manager.rooms == {}
+
+
+async def test_head_of_an_upgrade_by_http_is_not_believed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Two `Connection` lines are an upgrade for the library and none for the hub."""
+    async with rig(tmp_path) as hub:
+        reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
+        head = "Host: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: upgrade\r\nConnection: close\r\n\r\n"
+        writer.write(f"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\n{head}".encode())
+        answer = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        await writer.wait_closed()
+
+        assert answer.split()[1] == b"400"
+        assert "Traceback" not in caplog.text
+        assert hub.door._server.eio.sockets == {}
+
+
+async def test_answers_are_no_scripts(tmp_path: Path) -> None:
+    """A page of any origin could include them, and read the session's id."""
+    async with rig(tmp_path) as hub, httpx.AsyncClient(base_url=hub.url) as http:
+        assert (await http.get("/socket.io/?EIO=4&transport=polling&j=0")).status_code == 400
+
+
+async def test_default_namespace_is_empty(tmp_path: Path) -> None:
+    """Programs that know no other come to it first; nothing is there, and nothing else changes."""
+    async with rig(tmp_path) as hub, raw_client(hub) as raw:
+        await raw.send("40")
+        assert str(await raw.recv()).startswith('40{"sid":')
+        await raw.send('421["sub",{"sub":"s1","match":["**"]}]')
+        await raw.send(f'42{NAMESPACE},7["hello"]')
+        assert str(await raw.recv()).startswith(f"43{NAMESPACE},7[")
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_namespace_may_be_left_and_come_back_to(tmp_path: Path, transport: str) -> None:
+    """With the cursor from before."""
+    async with rig(tmp_path) as hub:
+        client = await Client(hub.token(), transport).connect(hub)
+        for n in range(3):
+            assert (await client.watch())["recovered"] is (n > 0)
+            hub.publish([float(n)])
+            await wait_for(lambda n=n: len(client.values) > n)
+            await client.io.disconnect()
+            await wait_for(lambda: not hub.door._server.links)
+            await client.connect(hub)
+        assert client.values == [0.0, 1.0, 2.0]
+        await client.leave()
+
+
 async def test_body_that_does_not_come_is_408(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A client that sends a head and no body gets an answer, and the log no traceback."""
     async with rig(tmp_path, body_s=0.1) as hub:
@@ -472,3 +670,57 @@ async def raw_client(rig: Rig) -> AsyncIterator[Any]:
         await raw.send(f'40{NAMESPACE},{{"token":"{rig.token()}"}}')
         await raw.recv()
         yield raw
+
+
+class Poller:
+    """A client by long poll, one request at a time as the test says."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self.sid = ""
+        self._http = http
+        self._count = 0
+
+    async def open(self, **more: Any) -> None:
+        """Begin a session."""
+        answer = await self._http.get("/socket.io/?EIO=4&transport=polling", **more)
+        self.sid = json.loads(answer.text[1:])["sid"]
+
+    async def post(self, *packets: str) -> httpx.Response:
+        """Say something."""
+        return await self._http.post(
+            f"/socket.io/?EIO=4&transport=polling&sid={self.sid}", content="\x1e".join(packets).encode()
+        )
+
+    async def get(self, mark: str) -> httpx.Response:
+        """Ask; ``mark`` makes each question another one, as clients do."""
+        return await self._http.get(f"/socket.io/?EIO=4&transport=polling&t={mark}&sid={self.sid}", timeout=20)
+
+    async def poll(self) -> list[str]:
+        """Return the next packets."""
+        self._count += 1
+        return (await self.get(f"p{self._count}")).text.split("\x1e")
+
+    async def values(self) -> list[float]:
+        """Return what the next packets with readings hold."""
+        found: list[float] = []
+        async with asyncio.timeout(5):
+            while not found:
+                for packet in await self.poll():
+                    if packet.startswith(f'42{NAMESPACE},["data"'):
+                        found += [row[2] for row in json.loads(packet[3 + len(NAMESPACE) :])[1]["u"]]
+        return found
+
+
+@asynccontextmanager
+async def poller(rig: Rig) -> AsyncIterator[Poller]:
+    """Give a client by long poll that watches everything and is live."""
+    async with httpx.AsyncClient(base_url=rig.url) as http:
+        client = Poller(http)
+        await client.open()
+        await client.post(f'40{NAMESPACE},{{"token":"{rig.token()}"}}')
+        await client.post(f'42{NAMESPACE},0["sub",{{"sub":"s1","match":["**"]}}]')
+        heard = ""
+        async with asyncio.timeout(5):
+            while '["live"' not in heard:
+                heard = "".join(await client.poll())
+        yield client
