@@ -129,8 +129,9 @@ are transports that it does not have.
 | `restore` | the server is put back to a backup | a cursor from behind it is told `reset`; one from before it goes on |
 | `expire` | the credential ends during a replay | it stops; the old one is refused, a new one goes on exactly |
 | `stall` | watchers stop reading while megabytes are due | others do not wait; who reads again gets each reading once |
-| `conflate` | only the newest value, 10 times a second, with cuts | never backwards; the last value is the true one |
+| `conflate` | only the newest value, 10 times a second, with cuts | no older, no oftener; the last value is true |
 
+In each, a watcher is told `live` when nothing more is behind, and what `recovered` says holds.
 Another server, or another transport, is two small classes beside `tests/conformance/adapter.py`: connect from a cursor,
 receive, abort.
 """

@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from tests.conformance.__main__ import ADAPTERS, main
 from tests.conformance.scenarios import SCENARIOS, Job
 from tests.conformance.target import own_hub
 from tests.support.hub_process import HubProcess
+from tests.support.mutants import LIVE
 
 ABORTS, NIGHTLY_ABORTS, NIGHTLY_READINGS = 30, 1000, 10**6
 # What a broken hub leaves out never comes.
@@ -51,25 +54,94 @@ def test_conformance_through_a_thousand_aborts() -> None:
     assert main(arguments) == 0
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize(
-    ("mutant", "scenario", "fault"),
-    [
-        ("any_cursor", "restore", "0 resets, expected 1"),
-        ("no_journal_pages", "resume", "gaps"),
-        ("cursor_one_back", "resume", "duplicates"),
-    ],
-)
-def test_a_broken_hub_is_found(mutant: str, scenario: str, fault: str, tmp_path: Path) -> None:
-    """A suite that cannot turn red proves nothing."""
+ALL = ("ws", "sse", "poll")
+# Mutant → scenario, what each transport shows, and the transports that can: `recovered` is said by WebSocket alone.
+CAUGHT: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "lose_readings": ("abort", "gaps", ALL),
+    "send_twice": ("abort", "duplicates", ALL),
+    "swap_readings": ("abort", "out of order", ALL),
+    "no_journal_pages": ("resume", "gaps", ALL),
+    "cursor_one_back": ("resume", "duplicates", ALL),
+    "resume_late": ("resume", "gaps", ALL),
+    "forget_old_cursors": ("resume", "resets, expected 0", ALL),
+    "forget_live": ("resume", "never told that it is live", ALL),
+    "deny_recovery": ("resume", "not recovered, and no reset", ("ws",)),
+    "forget_runs": ("restart", "resets, expected 0", ALL),
+    "any_cursor": ("restore", "0 resets, expected 1", ALL),
+    "claim_recovery": ("restore", "recovered, and then a reset", ("ws",)),
+    "endless_credentials": ("expire", "the replay did not; the ended credential was taken again", ALL),
+    "wait_for_all": ("stall", "had to wait for the stalled", ALL),
+    "lose_the_last": ("conflate", "ends with", ALL),
+    "tell_old_values": ("conflate", "older than what came before", ALL),
+    "ignore_the_rate": ("conflate", "messages in", ALL),
+    # It ends the run: behind it nothing can be counted.
+    "mix_values": ("abort", "away from its time", ("sse",)),
+}
 
-    async def faults() -> list[str]:
-        async with own_hub(tmp_path, mutant) as target:
+
+# They wait for what never comes most of the time, so some may at once.
+AT_ONCE = 4
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """What each transport showed of each mutant."""
+    folder, room = tmp_path_factory.mktemp("mutants"), asyncio.Semaphore(AT_ONCE)
+
+    async def faults(mutant: str) -> list[str]:
+        scenario, _, transports = CAUGHT[mutant]
+        place = folder / mutant
+        place.mkdir()
+        async with room, own_hub(place, mutant) as target:
             target.arrive_s = ARRIVE_S
-            rows = await SCENARIOS[scenario][0](target, [ADAPTERS["ws"], ADAPTERS["sse"]], Job(0, 0, 0, 1))
+            adapters = [ADAPTERS[name] for name in transports]
+            try:
+                rows = await SCENARIOS[scenario][0](target, adapters, Job(5, 0, 1, 1))
+            except AssertionError as error:
+                return [str(error)]
             return ["; ".join(row.faults) for row in rows]
 
-    found = asyncio.run(faults())
+    async def all_faults() -> dict[str, list[str]]:
+        return dict(zip(CAUGHT, await asyncio.gather(*map(faults, CAUGHT)), strict=True))
 
-    assert len(found) == 2
-    assert all(fault in text for text in found), found
+    return asyncio.run(all_faults())
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("mutant", CAUGHT)
+def test_a_broken_hub_is_found(mutant: str, found: dict[str, list[str]]) -> None:
+    """A suite that cannot turn red proves nothing."""
+    _, fault, transports = CAUGHT[mutant]
+
+    assert len(found[mutant]) == len(transports), found[mutant]
+    assert all(fault in text for text in found[mutant]), found[mutant]
+
+
+def test_every_mutant_is_tried() -> None:
+    """A mutant that no run is named for proves nothing."""
+    assert set(CAUGHT) == set(LIVE)
+
+
+@pytest.mark.parametrize("answers", [b"", b"HTTP/1.1 200 OK\r\n"], ids=["closes", "stops"])
+def test_a_server_that_does_not_answer_is_shown(answers: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run ends by itself, with a row that says so, and is red."""
+
+    def serve(listener: socket.socket) -> None:
+        while True:
+            try:
+                with listener.accept()[0] as connection:
+                    connection.sendall(answers)
+            except OSError:
+                return
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), name="no hub")
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        code = main(["--url", url, "--token", "t", "--device", "d", "--device-token", "t", "--scenario", "abort"])
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+    shown = capsys.readouterr().out
+    assert code == 1
+    assert shown.count("could not be carried out") == len(ALL), shown

@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.conformance.adapter import Adapter, MissingError, Wish
+from tests.conformance.adapter import CONNECT_S, Adapter, LostError, MissingError, RefusedError, Wish
 from tests.conformance.poll import PollAdapter
 from tests.conformance.scenarios import SCENARIOS, Job, Row
 from tests.conformance.socketio import SocketIoAdapter, socketio_server
@@ -40,8 +40,14 @@ async def run(options: argparse.Namespace, seed: int) -> list[Row]:
     """Run the scenarios asked for and return their rows."""
     job = Job(options.aborts, options.readings, max(2, options.aborts // ABORTS_PER_KILL), seed)
     async with _target(options) as target:
-        adapters = [ADAPTERS[name] for name in options.transports if await _is_there(ADAPTERS[name], target)]
-        return await _scenarios(options, target, adapters, job)
+        adapters, rows = [], []
+        for adapter in (ADAPTERS[name] for name in options.transports):
+            try:
+                if await _is_there(adapter, target):
+                    adapters.append(adapter)
+            except (LostError, RefusedError, TimeoutError) as error:
+                rows.append(_failed("connect", adapter.name, error))
+        return [*rows, *(await _scenarios(options, target, adapters, job) if adapters else [])]
 
 
 async def run_peer(options: argparse.Namespace, seed: int) -> list[Row]:
@@ -63,15 +69,26 @@ async def _scenarios(options: argparse.Namespace, target: Target, adapters: Sequ
             say(f"{name}: left out, {target.name} here cannot {', '.join(sorted(needs - target.can))}")
             continue
         begun = time.monotonic()
-        rows += await scenario(target, adapters, job)
+        try:
+            rows += await scenario(target, adapters, job)
+        except Exception as error:
+            # Who did not end it tells the others nothing either; what is known so far is shown.
+            return [*rows, _failed(name, "all", error)]
         say(f"{name}: {time.monotonic() - begun:.1f} s")
     return rows
+
+
+def _failed(scenario: str, transport: str, error: Exception) -> Row:
+    what = f"{type(error).__name__}: {error}".rstrip(": ")
+    return Row(scenario, transport, 0, 0, None, 0, 0, 0, 0, [f"could not be carried out: {what}"])
 
 
 async def _is_there(adapter: Adapter, target: Target) -> bool:
     connection = await adapter.connect(target.place, Wish((f"{target.device}/{CHANNEL}",)))
     try:
-        await connection.receive()
+        # A poll may keep the question for a while.
+        async with asyncio.timeout(2 * CONNECT_S):
+            await connection.receive()
     except MissingError as error:
         say(f"{adapter.name}: left out, {error}")
         return False

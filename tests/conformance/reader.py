@@ -37,6 +37,8 @@ class Reader:
         pace_s: pause after each message.
         is_given_up: something that was due did not come in time; for the scenario to remember.
         refused: why the credential was refused, None while it was not.
+        untruths: what the server said of a cursor and did not keep, each once.
+        messages: those with readings.
     """
 
     def __init__(
@@ -52,7 +54,8 @@ class Reader:
         self.adapter, self.place, self._wish = adapter, place, wish
         self.witness = Witness()
         self.cursor = cursor
-        self.lost = self.resumed = self.resets = 0
+        self.lost = self.resumed = self.resets = self.messages = 0
+        self.untruths: set[str] = set()
         self.refused: str | None = None
         self.outage: Callable[[], Awaitable[None]] = _at_once
         self.first = first
@@ -62,6 +65,8 @@ class Reader:
         self._restart_since = restart_since
         self._is_exact = wish.since is None
         self._is_resuming = False
+        # What the answer of this connection was; None: nothing was said of it.
+        self._recovered: bool | None = None
         self._connection: Connection | None = None
         self._changed = asyncio.Event()
         self._may_read = asyncio.Event()
@@ -128,6 +133,7 @@ class Reader:
     async def _read(self) -> None:
         wish = self._wish if self.cursor is None else replace(self._wish, since=self.cursor)
         self._is_resuming = self.cursor is not None and self.cursor != self._restart_since
+        self._recovered = None
         self._connection = await self.adapter.connect(self.place, wish)
         while True:
             await self._may_read.wait()
@@ -138,14 +144,20 @@ class Reader:
 
     def _apply(self, got: Got) -> None:
         if got.reset is not None:
+            if self._recovered:
+                self.untruths.add("recovered, and then a reset")
             self._reset(got)
             return
-        if got.recovered is False and self._is_resuming:
-            # The reset that must follow is counted; without one the gaps are.
-            self._is_resuming = False
+        if got.recovered is not None:
+            self._recovered = got.recovered
+            if got.recovered and not self._is_resuming:
+                self.untruths.add("recovered, where no cursor was given")
+        elif self._recovered is False and self._is_resuming:
+            self.untruths.add("not recovered, and no reset")
+        self.messages += bool(got.values)
         for series, number in got.values:
             self.witness.take(series, number, is_exact=self._is_exact)
-        if self._is_resuming and (got.recovered or got.values or got.is_live):
+        if self._is_resuming and got.recovered is not False and (got.recovered or got.values or got.is_live):
             self._is_resuming = False
             self.resumed += 1
         if got.is_live:
@@ -158,6 +170,7 @@ class Reader:
         self._is_resuming = False
         if self._restart_since is None:
             self.cursor = got.cursor
+            self.is_live |= got.is_live
             return
         # As a client does that keeps history: all of it once more, by time; until it is live that is an upsert.
         self.witness.start_over()

@@ -37,7 +37,7 @@ STALL_BUFFER_BYTES = 4096
 STALL_HEALTHY_S = 10.0
 # A credential lives so long; a replay that waits so much after each message does not end before.
 TTL_S, PACE_S = 2.0, 0.2
-CONFLATE_HZ, CONFLATE_S = 10.0, 2.0
+CONFLATE_HZ, CONFLATE_S, CONFLATE_SLACK_S = 10.0, 2.0, 0.5
 # Two dozen messages with the newest value of each series.
 CONFLATE_CUT_BYTES = 3 * 1024
 
@@ -231,7 +231,7 @@ async def stall(target: Target, adapters: Sequence[Adapter], job: Job) -> list[R
             await target.produce(HEAVY // 4, PADDING)
         faults: dict[str, list[str]] = {adapter.name: [] for adapter in adapters}
         for reader in healthy:
-            if not await _all_seen(target, reader, limit_s=STALL_HEALTHY_S):
+            if not await _all_seen(target, reader, limit_s=min(STALL_HEALTHY_S, target.arrive_s)):
                 faults[reader.adapter.name].append("a healthy watcher had to wait for the stalled ones")
         for reader in stalled:
             if reader.witness.seen >= _due(target, reader):
@@ -266,15 +266,25 @@ async def conflate(target: Target, adapters: Sequence[Adapter], job: Job) -> lis
             await asyncio.sleep(0.005)
         for proxy in proxies:
             proxy.calm()
+        # The first of it is told at once; the last falls into the pause behind.
+        await target.produce(1)
         await target.produce(CHUNK)
         rows = []
         for reader, proxy in zip(readers, proxies, strict=True):
             await reader.until(partial(_is_last, target, reader), target.arrive_s)
+            lasted = time.monotonic() - begun
             row = _counted("conflate", reader)
             row.gaps = None
             _note_aborts(row, proxy, cuts)
             # The newest may come twice: with the answer to a cursor, and with the next tick. Backwards it may not go.
-            row.duplicates = 0
+            row.duplicates, row.disordered = 0, reader.witness.went_back
+            if row.disordered:
+                row.faults.append(f"{row.disordered} older than what came before")
+            if row.resets:
+                row.faults.append(f"{row.resets} resets, expected 0")
+            allowed = (lasted + CONFLATE_SLACK_S) * CONFLATE_HZ + 2 * (reader.lost + 1)
+            if reader.messages > allowed:
+                row.faults.append(f"{reader.messages} messages in {lasted:.1f} s, allowed {allowed:.0f}")
             if not _is_last(target, reader):
                 row.faults.append(
                     f"ends with {[reader.witness.last(s) for s in target.series]}, not {target.produced - 1}"
@@ -398,7 +408,11 @@ async def _all_seen(target: Target, reader: Reader, limit_s: float | None = None
 async def _row(scenario: str, target: Target, reader: Reader, resets: int = 0) -> Row:
     """Wait until the reader has everything, then count."""
     await _all_seen(target, reader)
+    # Who has everything is told so, unless something was wrong before.
+    is_live = await reader.until(lambda: reader.is_live, 0.0 if reader.is_given_up else target.arrive_s)
     row = _counted(scenario, reader)
+    if not (is_live or reader.is_given_up):
+        row.faults.append("never told that it is live")
     row.gaps = reader.witness.gaps(target.series, target.produced, reader.first)
     counts = {"gaps": row.gaps, "duplicates": row.duplicates, "out of order": row.disordered}
     row.faults += [f"{count} {what}" for what, count in counts.items() if count]
@@ -415,6 +429,7 @@ def _counted(scenario: str, reader: Reader) -> Row:
     )  # fmt: skip
     if reader.refused is not None:
         row.faults.append(f"refused: {reader.refused}")
+    row.faults += sorted(reader.untruths)
     return row
 
 

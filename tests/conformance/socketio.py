@@ -83,7 +83,7 @@ class SocketIoConnection:
         if not is_recovered:
             self._session, self._offset = session, ""
         if self._is_resuming and not is_recovered:
-            return Got(cursor=self._cursor(), reset="not recovered")
+            return Got(cursor=self._cursor(), reset="not recovered", is_live=True)
         return Got(cursor=self._cursor(), recovered=self._is_resuming or None, is_live=True)
 
     def _cursor(self) -> str:

@@ -60,3 +60,8 @@ def test_starting_over_forgets_what_was_seen_but_no_fault() -> None:
     witness.start_over()
 
     assert (witness.seen, witness.duplicates, witness.last("d/n")) == (0, 1, None)
+
+
+def test_where_only_the_newest_counts_nothing_older_may_come() -> None:
+    """Whether it came before or not."""
+    assert [taken(*numbers).went_back for numbers in ((0, 5, 5, 9), (0, 5, 3), (0, 5, 9, 5))] == [0, 1, 1]

@@ -15,16 +15,19 @@ class Witness:
         seen: different readings so far.
         duplicates: readings that came again, though none may.
         disordered: readings that came behind a later one of their series.
+        went_back: the same, of those too that came before: where only the newest counts, each is older than what was.
     """
 
     seen: int = 0
     duplicates: int = 0
     disordered: int = 0
+    went_back: int = 0
     _counts: dict[str, bytearray] = field(default_factory=dict)
     _last: dict[str, int] = field(default_factory=dict)
 
     def take(self, series: str, number: int, *, is_exact: bool = True) -> None:
         """Count one reading; ``is_exact`` False: history, which may be sent again and mixed with what is new."""
+        self.went_back += is_exact and number < self._last.get(series, -1)
         counts = self._counts.setdefault(series, bytearray())
         if number >= len(counts):
             counts.extend(bytes(number + 1 - len(counts)))

@@ -5,12 +5,14 @@ mutant swaps one rule in a child process and then runs the real program: ``pytho
 for the hub, `apply` in a device's.
 """
 
+import itertools
 import logging
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from device_sdk.errors import Reason
 from device_sdk.file_spool import FileSpool
@@ -22,6 +24,8 @@ from device_sdk.session import Outgoing, Session
 BATCH_S = 0.05
 # About 1,700 readings.
 SMALL_RING_BYTES = 128 * 1024
+# More than a watcher who reads is behind for longer than a moment.
+SLOW_BYTES = 64 * 1024
 
 
 def normal_synchronous() -> None:
@@ -213,6 +217,169 @@ def cursor_one_back() -> None:
     RunTable.cursor = lambda self, offset: cursor(self, max(offset - 1, 0))  # type: ignore[method-assign]
 
 
+def _change_rows(change: "Callable[[list[Any]], list[Any]]") -> None:
+    """Let one of three messages of accepted readings be another."""
+    from hub.live import encode
+
+    rows, turns = encode._rows, itertools.count()
+    encode._rows = lambda *of: change(rows(*of)) if next(turns) % 3 == 2 else rows(*of)
+
+
+def lose_readings() -> None:
+    """A hub that leaves the last reading of a message out now and then."""
+    _change_rows(lambda rows: rows[:-1])
+
+
+def send_twice() -> None:
+    """A hub that sends the last reading of a message again now and then."""
+    _change_rows(lambda rows: [*rows, rows[-1]])
+
+
+def swap_readings() -> None:
+    """A hub that swaps the first two readings of a message now and then."""
+    _change_rows(lambda rows: [rows[1], rows[0], *rows[2:]] if rows[1:] and rows[0][0] == rows[1][0] else rows)
+
+
+def mix_values() -> None:
+    """A hub that sends a reading with another's value now and then."""
+    _change_rows(lambda rows: [(*rows[0][:2], rows[0][2] + 1), *rows[1:]] if type(rows[0][2]) is int else rows)
+
+
+def resume_late() -> None:
+    """A hub that goes on one frame behind the one that is owed."""
+    from dataclasses import replace
+
+    from hub.live import cursor
+
+    parse = cursor.parse_cursor
+
+    def parse_late(text: str) -> "cursor.Cursor | None":
+        found = parse(text)
+        return None if found is None else replace(found, offset=found.offset + 1)
+
+    cursor.parse_cursor = parse_late
+    cursor.RunTable.knows = lambda self, at, head: at.run in self._ids and at.offset <= head + 1  # type: ignore[method-assign]
+
+
+def forget_old_cursors() -> None:
+    """A hub that resumes nobody who was away for more than a few frames, though its journal has what is owed."""
+    from hub.live.cursor import RunTable
+
+    knows = RunTable.knows
+    RunTable.knows = lambda self, at, head: knows(self, at, head) and at.offset > head - 5  # type: ignore[method-assign]
+
+
+def forget_runs() -> None:
+    """A hub that knows no cursor from before its start."""
+    from hub.live.cursor import RunTable
+
+    begin = RunTable.__init__
+    RunTable.__init__ = lambda self, runs: begin(self, runs[-1:])  # type: ignore[method-assign]
+
+
+def claim_recovery() -> None:
+    """A hub that always says that it goes on behind the cursor."""
+    from hub.live.subscription import Subscription
+
+    opened = Subscription._opened_with
+    Subscription._opened_with = lambda self, _: opened(self, True)  # type: ignore[method-assign]
+
+
+def deny_recovery() -> None:
+    """A hub that goes on behind the cursor, and says that it does not."""
+    from hub.live.subscription import Subscription
+
+    opened = Subscription._opened_with
+    Subscription._opened_with = lambda self, _: opened(self, False)  # type: ignore[method-assign]
+
+
+def forget_live() -> None:
+    """A hub that never tells who comes back that nothing more is behind."""
+    import orjson
+
+    from hub.live.poll import Poll
+    from hub.live.subscription import Subscription
+
+    write, answer = Subscription._write_live, Poll.answer
+
+    def write_first(self: Subscription) -> None:
+        if not self._start.resumes:
+            write(self)
+
+    def answer_without(self: Poll) -> bytes:
+        told = orjson.loads(answer(self))
+        if self._has_position:
+            told["messages"] = [message for message in told["messages"] if message["op"] != "live"]
+        return orjson.dumps(told)
+
+    Subscription._write_live, Poll.answer = write_first, answer_without  # type: ignore[method-assign]
+
+
+def endless_credentials() -> None:
+    """A hub whose credentials never end."""
+    from hub.credential import Credential
+
+    begin = Credential.__init__
+    Credential.__init__ = lambda self, identity, hash, _=None: begin(self, identity, hash)  # type: ignore[method-assign]
+
+
+def wait_for_all() -> None:
+    """A hub that tells nobody anything while one does not read."""
+    from hub.live.rooms import Live
+    from hub.model import Frame
+
+    publish = Live.publish
+    held: list[Frame] = []
+
+    def publish_when_all_read(self: Live, frames: Sequence[Frame]) -> None:
+        held.extend(frames)
+        if all(watcher.buffered_bytes < SLOW_BYTES for watcher in self.watchers):
+            publish(self, [*held])
+            held.clear()
+
+    Live.publish = publish_when_all_read  # type: ignore[method-assign]
+
+
+def _change_newest(change: "Callable[[list[Any]], list[Any]]") -> None:
+    """Let messages of newest values be others."""
+    from hub.live import room
+
+    encode = room.encode_values
+    room.encode_values = lambda values, cursor: encode(change([*values]), cursor)
+
+
+def lose_the_last() -> None:
+    """A hub that conflates and forgets a series where several have something new."""
+    _change_newest(lambda rows: rows[:-1] if rows[1:] else rows)
+
+
+def tell_old_values() -> None:
+    """A hub that conflates and tells an older value behind a newer one now and then."""
+    old: list[Any] = []
+    turns = itertools.count()
+
+    def with_old(rows: list[Any]) -> list[Any]:
+        if next(turns) % 5 == 4 and old and any(row[0] == old[0][0] and row[1] > old[0][1] for row in rows):
+            return [*rows, old[0]]
+        old[:] = rows[:1] or old
+        return rows
+
+    _change_newest(with_old)
+
+
+def ignore_the_rate() -> None:
+    """A hub that sends each change, however few were asked for."""
+    from hub.live import watch
+
+    key = watch.room_key
+
+    def fast_key(*of: Any) -> Any:
+        found, *more = key(*of)
+        return found._replace(max_hz=found.max_hz and 1000.0), *more
+
+    watch.room_key = fast_key
+
+
 HUB: dict[str, Callable[[], None]] = {
     "normal_synchronous": normal_synchronous,
     "ack_before_commit": ack_before_commit,
@@ -224,6 +391,21 @@ LIVE: dict[str, Callable[[], None]] = {
     "any_cursor": any_cursor,
     "no_journal_pages": no_journal_pages,
     "cursor_one_back": cursor_one_back,
+    "lose_readings": lose_readings,
+    "send_twice": send_twice,
+    "swap_readings": swap_readings,
+    "mix_values": mix_values,
+    "resume_late": resume_late,
+    "forget_old_cursors": forget_old_cursors,
+    "forget_runs": forget_runs,
+    "claim_recovery": claim_recovery,
+    "deny_recovery": deny_recovery,
+    "forget_live": forget_live,
+    "endless_credentials": endless_credentials,
+    "wait_for_all": wait_for_all,
+    "lose_the_last": lose_the_last,
+    "tell_old_values": tell_old_values,
+    "ignore_the_rate": ignore_the_rate,
 }
 SDK: dict[str, Callable[[], None]] = {
     "delete_before_ack": delete_before_ack,
