@@ -64,7 +64,7 @@ class Reader:
         self.is_live = False
         self._restart_since = restart_since
         self._is_exact = wish.since is None
-        self._is_resuming = False
+        self._is_resuming = self._gave_cursor = False
         # What the answer of this connection was; None: nothing was said of it.
         self._recovered: bool | None = None
         self._connection: Connection | None = None
@@ -132,7 +132,7 @@ class Reader:
 
     async def _read(self) -> None:
         wish = self._wish if self.cursor is None else replace(self._wish, since=self.cursor)
-        self._is_resuming = self.cursor is not None and self.cursor != self._restart_since
+        self._is_resuming = self._gave_cursor = self.cursor is not None and self.cursor != self._restart_since
         self._recovered = None
         self._connection = await self.adapter.connect(self.place, wish)
         while True:
@@ -150,7 +150,7 @@ class Reader:
             return
         if got.recovered is not None:
             self._recovered = got.recovered
-            if got.recovered and not self._is_resuming:
+            if got.recovered and not self._gave_cursor:
                 self.untruths.add("recovered, where no cursor was given")
         elif self._recovered is False and self._is_resuming:
             self.untruths.add("not recovered, and no reset")

@@ -87,6 +87,16 @@ async def test_untruths_of_a_server_are_kept(first: list[Got], second: list[Got]
 
 
 @pytest.mark.asyncio
+async def test_readings_may_come_before_the_word_that_they_were_recovered() -> None:
+    """Node Socket.IO sends them so."""
+    reader = await read(
+        Script([numbers(0, cursor="0")], [numbers(1, cursor="1"), Got(cursor="2", recovered=True)]), "2"
+    )
+
+    assert (reader.resumed, reader.untruths) == (1, set())
+
+
+@pytest.mark.asyncio
 async def test_a_reset_that_is_told_is_no_untruth() -> None:
     """It is counted, and the scenario knows how many may be."""
     script = Script([numbers(0, cursor="0")], [Got(recovered=False), Got(cursor="5", reset="run"),
