@@ -1,258 +1,378 @@
-"""Fan-out: readings delivered to 100 and 1,000 watchers, in process and over real sockets, and their latency.
+"""Fan-out side by side: this hub, Node socket.io and ws, python-socketio, websockets.broadcast, mosquitto, nats-server.
 
-``python -m tests.bench.bench_fanout`` prints a Markdown table. A delivery is
-one reading to one watcher. In process: the live core with connections that
-only take bytes. Sockets: uvicorn with our protocol here, all watchers in a
-child process that looks at each message's cursor; CPU is this process's.
+``python -m tests.bench.bench_fanout [--part P] [--server S] [--seconds 3]`` prints a Markdown table for each question;
+all parts take about ten minutes. A delivery is one reading to one watcher. Every server runs alone, on one core; one
+generator (`tests.bench.fanout_crowd`) is all watchers and the publisher, on the other. Ours is the whole hub, durable:
+each reading is validated, in the journal with an fsync before its ack and before anybody sees it, and in the store; the
+others keep nothing. What the generator itself can take shows the row of a server that only writes.
 """
 
 import argparse
-import asyncio
-import json
+import gc
 import os
 import platform
 import resource
-import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from hub.gateway.watch_socket import WatchSocket
-from hub.gateway.websocket import Accept, Refuse, UpgradeRequest, make_protocol
-from hub.model import Frame
-from hub.roles import Identity, Role, scopes_of
-from tests.support.fake_connection import FakeConnection
-from tests.support.gateway import serving
-from tests.support.live_world import NOW_NS, StoreInStep, World
+import psutil
 
-WATCHERS = (100, 1000)
-READINGS_PER_FRAME = 100
-# Deliveries of one run: a few seconds on a small machine, and more per watcher than the kernel buffers.
-DELIVERIES = {100: 20_000_000, 1000: 50_000_000}
-LATENCY_READINGS = 300
-# Pause between readings of the latency phase, per 100 watchers.
-PAUSE_S = 0.01
-IDENTITY = Identity("bench", "bench", Role.WATCHER, scopes=scopes_of(Role.WATCHER))
-REQUEST = b"GET /v1/watch HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" \
-    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n" \
-    b"Sec-WebSocket-Protocol: watch.v1\r\n\r\n"  # fmt: skip
-SUBSCRIBE = b'{"op":"sub","sub":"s1","match":["**"]}'
+from tests.bench.fanout_crowd import Crowd, Delays, Rate, StuckError
+from tests.bench.fanout_dialect import Bare
+from tests.bench.fanout_side import GENERATOR_CORE, SERVERS, MissingError, Side, ours
+
+FEW, MANY, ALL = 100, 1000, 10_000
+# Of a message of several.
+BATCH = 100
+STALLED, STALLED_BYTES = 10, 13_000_000
+# Connections before memory is first looked at: what a server loads with the first ones is not the price of one more.
+FIRST = 50
+FILES = 65_536
+IDLE_S = 31.0
 
 
-class Sink(FakeConnection):
-    """A connection that counts bytes and forgets them."""
+@dataclass
+class Question:
+    """A table: its title, its columns behind the first, what is aimed at."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-
-    def send_raw(self, frame: bytes) -> None:
-        """Count."""
-        self.bytes += len(frame)
+    title: str
+    columns: Sequence[str]
+    goal: str
+    rows: list[Sequence[str]] = field(default_factory=list)
 
 
-def main() -> None:
-    """Measure everything, or be the watchers."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--watchers", nargs=3, type=int, metavar=("PORT", "COUNT", "FRAMES"))
-    as_watchers = parser.parse_args().watchers
-    if as_watchers is not None:
-        asyncio.run(watch_many(*as_watchers))
-        return
-    print(f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores\n")
-    print("| watchers | where | deliveries/s | deliveries per hub CPU s | bytes/reading | p50 ms | p99 ms |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    for count in WATCHERS:
-        asyncio.run(measure_in_process(count))
-        asyncio.run(measure_sockets(count))
+RATE = ("deliveries per server CPU s", "deliveries/s", "CPU server / generator", "batches of 100, per server CPU s")
+QUESTIONS = {
+    "few": Question("100 watchers, 32 readings outstanding", RATE, "≥ 2.1 M per server CPU s"),
+    "many": Question("1,000 watchers, 16 readings outstanding", RATE, "≥ 835 k deliveries/s"),
+    "delay": Question("100 watchers, 100 readings/s", ("p50 ms", "p99 ms"), "≤ 0.9 / 2.4 ms"),
+    "burst": Question("a reading to 1,000 watchers at once, 10 a second", ("p50 ms", "p99 ms"), "≤ 5.8 / 12.9 ms"),
+    "memory": Question("an idle watcher with one subscription, of 1,000", ("RSS, KiB",), "≤ 12 KiB"),
+    "stalled": Question(
+        "10 watchers that stop reading, 13 MB due to each",
+        ("RSS grows by", "came when they read on", "connections closed", "told"),
+        "≤ 4 MiB, told `lag`",
+    ),
+    "bytes": Question("bytes per reading", ("a message each", "batches of 100"), "≤ 15 in batches"),
+    "acks": Question(
+        "a device's ack, 100 messages of 10 readings a second (ours)",
+        ("p50 ms", "p99 ms", "p99 to none stalled"),
+        "≤ 1.5 ×",
+    ),
+    "curve": Question(
+        "server CPU from 1 to 10,000 watchers, 16 readings outstanding (ours)",
+        ("one pattern: µs a reading", "deliveries per CPU s", "a pattern each: µs a reading", "deliveries per CPU s"),
+        "",
+    ),
+    "idle": Question(
+        "10,000 idle watchers (ours)",
+        (
+            "RSS a watcher, KiB",
+            "connecting, CPU µs each",
+            "CPU idle",
+            "CPU of pings and positions, µs a watcher and minute",
+        ),
+        "≤ 12 KiB",
+    ),
+}
 
 
-async def measure_in_process(count: int) -> None:
-    """Publish frames to watchers whose connections cost nothing: the live core alone."""
-    world = _world()
-    sinks = [Sink() for _ in range(count)]
-    sockets = [WatchSocket(world.live, world.store, StoreInStep(), IDENTITY) for _ in sinks]
-    for socket, sink in zip(sockets, sinks, strict=True):
-        socket.opened(sink)
-        socket.message(SUBSCRIBE, True)
-    while world.live.statistics().behind:  # noqa: ASYNC110
-        await asyncio.sleep(0)
-    frames = _frames(world, DELIVERIES[count] // count // READINGS_PER_FRAME)
-    before = sum(sink.bytes for sink in sinks)
+@dataclass(frozen=True)
+class Run:
+    """What was asked for."""
 
-    with _timed() as took:
-        for frame in frames:
-            world.journal.append([frame], [])
-            world.live.publish([frame])
-            await asyncio.sleep(0)
-        world.live.flush()
-
-    readings = len(frames) * READINGS_PER_FRAME
-    sent = sum(sink.bytes for sink in sinks) - before
-    _row(count, "in process", readings * count, took, sent / readings / count, [])
-    for socket in sockets:
-        socket.closed(1000, "")
+    seconds: float
+    cache: Path
+    servers: Sequence[str]
 
 
-async def measure_sockets(count: int) -> None:
-    """Publish to real connections: as fast as they are taken, then 100 readings/s for the latency."""
-    world = _world()
-    frames = _frames(world, DELIVERIES[count] // count // READINGS_PER_FRAME)
-    protocol = make_protocol(_Door(world))
-    async with serving(ws=protocol) as port:
-        arguments = [sys.executable, "-m", "tests.bench.bench_fanout", "--watchers", str(port), str(count)]
-        child = await asyncio.create_subprocess_exec(*arguments, str(len(frames)), stdout=asyncio.subprocess.PIPE)
-        assert child.stdout is not None, "it is a pipe"
-        while world.live.statistics().listeners < count or world.live.statistics().behind:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        with _timed() as took:
-            for frame in frames:
-                world.journal.append([frame], [])
-                world.live.publish([frame])
-                await asyncio.sleep(0)
-                while world.live.statistics().behind > count // 10:  # noqa: ASYNC110
-                    await asyncio.sleep(0.001)
-            await child.stdout.readline()
-        for _ in range(LATENCY_READINGS):
-            frame = world.frame({1: [(NOW_NS, time.monotonic_ns())]})
-            world.journal.append([frame], [])
-            world.live.publish([frame])
-            await asyncio.sleep(PAUSE_S * count / 100)
-        found = json.loads(await child.stdout.readline())
-        await child.wait()
-    readings = len(frames) * READINGS_PER_FRAME
-    _row(count, "sockets", readings * count, took, found["bytes"] / count / (readings + 1), found["latency_ms"])
+def main() -> int:
+    """Measure what is asked for and print it; return 1 when ours could not be measured."""
+    parser = argparse.ArgumentParser(description="Fan-out side by side.")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "telemetry-bench"
+    parser.add_argument("--cache", type=Path, default=cache, help="folder of the peers' packages")
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this part")
+    parser.add_argument("--server", choices=SERVERS, action="append", help="only this server")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each closed loop")
+    options = parser.parse_args()
+    run = Run(options.seconds, options.cache, options.server or list(SERVERS))
+    _allow_files()
+    os.sched_setaffinity(0, {GENERATOR_CORE})
+    begun = time.monotonic()
+    print(f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores, {_load()} before")
+    try:
+        for part in options.part or PARTS:
+            print(f"{part} …", file=sys.stderr, flush=True)
+            PARTS[part](run)
+    finally:
+        _print(run)
+    print(f"\n{time.monotonic() - begun:.0f} s, {_load()} after")
+    ours_name = SERVERS["ours"].name
+    rows = [row for question in QUESTIONS.values() for row in question.rows if row[0] == ours_name]
+    return int(any(row[1].startswith("not measured") for row in rows))
 
 
-async def watch_many(port: int, count: int, frames: int) -> None:
-    """Be all watchers: say when each has seen all frames, then print bytes and latencies of the paced readings."""
-    loop = asyncio.get_running_loop()
-    marks = (frames, frames + LATENCY_READINGS)
-    watchers = [RawWatcher([(offset, loop.create_future()) for offset in marks]) for _ in range(count)]
-    for watcher in watchers:
-        await loop.create_connection(lambda watcher=watcher: watcher, "127.0.0.1", port)  # type: ignore[misc]
-    await asyncio.gather(*(watcher.marks[0][1] for watcher in watchers))
-    print("all frames", flush=True)
-    await asyncio.gather(*(watcher.marks[1][1] for watcher in watchers))
-    latency = sorted(ms for watcher in watchers for ms in watcher.latency_ms)
-    sample = [latency[len(latency) * k // 1000] for k in range(1000)]
-    print(json.dumps({"bytes": sum(w.bytes for w in watchers), "latency_ms": sample}), flush=True)
+# --- parts with all servers ---------------------------------------------------------------------------------------
 
 
-class RawWatcher(asyncio.Protocol):
-    """One watcher: cuts frames, reads their cursor, and the value of messages that hold one reading."""
+def few(run: Run) -> None:
+    """100 watchers: how fast, how late, how large."""
 
-    def __init__(self, marks: "list[tuple[int, asyncio.Future[None]]]") -> None:
-        self.marks = marks
-        self.bytes = 0
-        self.latency_ms: list[float] = []
-        self._buffer = bytearray()
-        self._is_open = False
+    def measure(name: str, side: Side) -> None:
+        with _crowd(side) as crowd:
+            crowd.connect(FEW)
+            crowd.connect_publisher()
+            crowd.paced(20, 0.01)
+            single = _bytes(crowd, lambda: _delays("delay", name, crowd.paced(300, 0.01)))
+            if not _is_bare(side):
+                batch = _bytes(crowd, lambda: crowd.paced(30, 0.02, BATCH))
+                _row("bytes", name, f"{single:.1f}", f"{batch:.1f}")
+            _rates("few", name, side, crowd, 32, run.seconds)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for the upgrade."""
-        assert isinstance(transport, asyncio.Transport), "TCP"
-        self._transport = transport
-        transport.write(REQUEST)
-
-    def data_received(self, data: bytes) -> None:
-        """Subscribe after the handshake, then take frames apart; answer pings (they are empty)."""
-        now = time.monotonic_ns()
-        buffer = self._buffer
-        buffer += data
-        if not self._is_open:
-            head = buffer.find(b"\r\n\r\n")
-            if head < 0:
-                return
-            del buffer[: head + 4]
-            self._is_open = True
-            self._transport.write(b"\x81" + bytes((0x80 | len(SUBSCRIBE),)) + bytes(4) + SUBSCRIBE)
-        at = 0
-        while len(buffer) - at >= 2:
-            if buffer[at] == 0x89:
-                self._transport.write(b"\x8a\x80" + bytes(4))
-                at += 2
-                continue
-            if len(buffer) - at < 10:
-                break
-            size, begin = buffer[at + 1], at + 2
-            if size >= 126:
-                width = 2 if size == 126 else 8
-                size, begin = int.from_bytes(buffer[begin : begin + width]), begin + width
-            if begin + size > len(buffer):
-                break
-            self._message(bytes(buffer[begin : begin + size]), now)
-            at = begin + size
-        del buffer[:at]
-
-    def _message(self, message: bytes, now: int) -> None:
-        if message.startswith(b'{"op":"data"'):
-            self.bytes += len(message)
-            if len(message) < 200:
-                self.latency_ms.append((now - int(json.loads(message)["u"][0][2])) / 1e6)
-            offset = int(message[message.index(b".") + 1 : message.index(b'","t0"')])
-            for mark, reached in self.marks:
-                if offset >= mark and not reached.done():
-                    reached.set_result(None)
+    _each(run, measure, "few", "delay", "bytes")
 
 
-class _Door:
-    """Lets every connection in as a watcher of the world."""
+def many(run: Run) -> None:
+    """1,000 watchers: what each costs, how late, how fast."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def measure(name: str, side: Side) -> None:
+        with _crowd(side) as crowd:
+            crowd.connect(FIRST)
+            crowd.connect_publisher()
+            crowd.paced(20, 0.02)
+            before = _settled_rss(crowd, side)
+            crowd.connect(MANY - FIRST)
+            if not _is_bare(side):
+                _row("memory", name, f"{(_settled_rss(crowd, side) - before) / (MANY - FIRST) / 1024:.1f}")
+            _delays("burst", name, crowd.paced(40, 0.1))
+            _rates("many", name, side, crowd, 16, run.seconds)
 
-    def __call__(self, request: UpgradeRequest) -> Accept | Refuse:
-        """Accept."""
-        world = self._world
-        return Accept(WatchSocket(world.live, world.store, StoreInStep(), IDENTITY), "watch.v1")
+    _each(run, measure, "many", "burst", "memory")
 
 
-class _Took:
-    """Wall and CPU seconds of a block."""
+def stalled(run: Run) -> None:
+    """Ten that stop reading beside two that read; all that is due to them was sent once before without them."""
 
-    wall_s = cpu_s = 0.0
+    def measure(name: str, side: Side) -> None:
+        if _is_bare(side):
+            return
+        with _crowd(side) as crowd, _crowd(side) as sleepers:
+            crowd.connect(2)
+            crowd.connect_publisher()
+            size = _bytes(crowd, lambda: crowd.push(50, 16, BATCH, lambda: None)) * BATCH
+            messages = int(STALLED_BYTES / size)
+            crowd.push(messages, 16, BATCH, lambda: None)
+            before = _settled_rss(crowd, side)
+            sleepers.connect(STALLED, is_stalled=True)
+            peak = Peak(side.pid)
+            crowd.push(messages, 16, BATCH, peak.look)
+            crowd.idle(1.0)
+            peak.look()
+            sleepers.is_looking = True
+            sleepers.wake()
+            sleepers.read_for(8.0, messages * BATCH, BATCH)
+            came = sum(sleepers.counts) / (STALLED * messages * BATCH)
+            told = "`lag`" if sleepers.lags else "nothing"
+            grown = f"{(peak.bytes - before) / 2**20:+.1f} MiB"
+            _row("stalled", name, grown, f"{came:.1%}", str(sleepers.closed), told)
+
+    _each(run, measure, "stalled")
+
+
+# --- parts of ours alone ------------------------------------------------------------------------------------------
+
+
+def acks(run: Run) -> None:
+    """What watchers cost the device."""
+    p99: dict[tuple[int, int], float] = {}
+    for count, asleep in ((0, 0), (MANY, 0), (MANY, FEW)):
+        with _ours(run) as side, _crowd(side) as crowd, _crowd(side) as sleepers:
+            crowd.connect(count - asleep)
+            crowd.connect_publisher()
+            sleepers.connect(asleep, is_stalled=True)
+            # More than the kernel and the hub hold for one.
+            crowd.paced(500, 0.004, BATCH)
+            found = sorted(crowd.paced(600, 0.01, 10).acks_ms)
+            p99[count, asleep] = _at(found, 0.99)
+            name = f"{count:,} watchers, {asleep} of them stalled" if count else "no watcher"
+            ratio = p99[count, asleep] / p99.get((MANY, 0), p99[count, asleep])
+            _row("acks", name, f"{_at(found, 0.5):.2f}", f"{_at(found, 0.99):.2f}", f"{ratio:.2f} ×" if count else "–")
+
+
+def curve(run: Run) -> None:
+    """What a reading costs the more watch it."""
+    rates: dict[int, list[Rate]] = {}
+    for has_own in (False, True):
+        with _ours(run, has_own) as side, _crowd(side) as crowd:
+            crowd.connect_publisher()
+            have = 0
+            for count in (1, 10, FEW, MANY, ALL):
+                crowd.connect(count - have)
+                have = count
+                crowd.paced(3, 0.1)
+                rates.setdefault(count, []).append(crowd.closed_loop(16, min(run.seconds, 2.0)))
+    for count, found in rates.items():
+        cells = [cell for r in found for cell in (f"{r.server_s / max(r.messages, 1) * 1e6:,.0f}", _short(r.per_cpu_s))]
+        _row("curve", f"{count:,}", *cells)
+
+
+def idle(run: Run) -> None:
+    """10,000 that wait: memory, and what it takes to keep them."""
+    with _ours(run) as side, _crowd(side) as crowd:
+        crowd.connect(FIRST)
+        crowd.connect_publisher()
+        crowd.paced(20, 0.02)
+        alone = crowd.idle(5.0) / 5.0
+        before = _settled_rss(crowd, side)
+        server = psutil.Process(side.pid)
+        begun = sum(server.cpu_times()[:2])
+        crowd.connect(ALL - FIRST)
+        cpu = sum(server.cpu_times()[:2]) - begun
+        grown = _settled_rss(crowd, side) - before
+        used = crowd.idle(IDLE_S)
+        each = (used - alone * IDLE_S) / ALL / IDLE_S * 60 * 1e6
+        count = ALL - FIRST
+        _row(
+            "idle", f"{ALL:,} ({crowd.pings:,} pings answered, {crowd.closed} closed)", f"{grown / count / 1024:.1f}",
+            f"{cpu / count * 1e6:,.0f}", f"{used / IDLE_S:.1%} (with {FIRST}: {alone:.1%})", f"{each:,.0f}",
+        )  # fmt: skip
+
+
+PARTS: dict[str, Callable[[Run], None]] = {
+    "few": few, "many": many, "stalled": stalled, "acks": acks, "curve": curve, "idle": idle,
+}  # fmt: skip
+
+
+# --- inside ---------------------------------------------------------------------------------------------------------
+
+
+class Peak:
+    """The largest resident memory of a process, looked at fifty times a second at most."""
+
+    def __init__(self, pid: int) -> None:
+        self.bytes, self._process, self._at = 0, psutil.Process(pid), 0.0
+
+    def look(self) -> None:
+        """Look, when it is time."""
+        if time.monotonic() - self._at > 0.02:
+            self._at = time.monotonic()
+            self.bytes = max(self.bytes, self._process.memory_info().rss)
+
+
+def _each(run: Run, measure: Callable[[str, Side], None], *questions: str) -> None:
+    """Measure each server in its turn; one that cannot be measured has a row with the reason."""
+    for key in run.servers:
+        server = SERVERS[key]
+        print(f"  {key} …", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(prefix="bench-fanout-") as folder:
+            try:
+                with server.running(Path(folder), run.cache) as side:
+                    measure(server.name, side)
+            except (MissingError, StuckError, OSError, psutil.Error) as error:
+                for question in questions:
+                    if not any(row[0] == server.name for row in QUESTIONS[question].rows):
+                        _row(question, server.name, f"not measured: {error}")
 
 
 @contextmanager
-def _timed() -> Iterator[_Took]:
-    took, begin, before = _Took(), time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
-    yield took
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    took.wall_s = time.perf_counter() - begin
-    took.cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+def _ours(run: Run, has_own_patterns: bool = False) -> Iterator[Side]:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-fanout-") as folder,
+        ours(Path(folder), run.cache, has_own_patterns=has_own_patterns) as side,
+    ):
+        yield side
 
 
-def _world() -> World:
-    world = World(loop=asyncio.get_running_loop())
-    for k in range(10):
-        world.add(f"d{k}", "x")
-    return world
+@contextmanager
+def _crowd(side: Side) -> Iterator[Crowd]:
+    """Give a crowd; nothing is collected meanwhile."""
+    with closing(Crowd(side.dialect, side.port, side.pid)) as crowd:
+        gc.collect()
+        gc.disable()
+        try:
+            yield crowd
+        finally:
+            gc.enable()
 
 
-def _frames(world: World, count: int) -> list[Frame]:
-    base = NOW_NS // 10**6 * 10**6
-    return [
-        world.frame(
-            {
-                k % 10 + 1: [
-                    (base + (k * READINGS_PER_FRAME + j) * 10**6, 20 + j / 100) for j in range(READINGS_PER_FRAME)
-                ]
-            }
-        )
-        for k in range(count)
-    ]
+def _bytes(crowd: Crowd, act: Callable[[], object]) -> float:
+    """Return the bytes of each delivery that an action makes."""
+    size, count = crowd.bytes, crowd.total
+    act()
+    return (crowd.bytes - size) / (crowd.total - count)
 
 
-def _row(count: int, where: str, deliveries: int, took: _Took, size: float, latency_ms: list[float]) -> None:
-    p50, p99 = (f"{statistics.median(latency_ms):.2f}", f"{latency_ms[989]:.2f}") if latency_ms else ("", "")
-    print(
-        f"| {count} | {where} | {deliveries / took.wall_s:,.0f} | {deliveries / took.cpu_s:,.0f} "
-        f"| {size:.1f} | {p50} | {p99} |",
-        flush=True,
-    )
+def _settled_rss(crowd: Crowd, side: Side) -> int:
+    crowd.idle(0.7)
+    return int(psutil.Process(side.pid).memory_info().rss)
+
+
+def _is_bare(side: Side) -> bool:
+    return isinstance(side.dialect, Bare)
+
+
+def _rates(question: str, name: str, side: Side, crowd: Crowd, outstanding: int, seconds: float) -> None:
+    single = crowd.closed_loop(outstanding, seconds)
+    cpu = f"{single.server_s / single.wall_s:.0%} / {single.own_s / single.wall_s:.0%}"
+    # The server that only writes knows no batches.
+    batches = "–" if _is_bare(side) else _short(crowd.closed_loop(outstanding // 8, seconds / 2, BATCH).per_cpu_s)
+    _row(question, name, _short(single.per_cpu_s), _short(single.per_s), cpu, batches)
+
+
+def _delays(question: str, name: str, delays: Delays) -> None:
+    found = sorted(delays.deliveries_ms)
+    _row(question, name, f"{_at(found, 0.5):.2f}", f"{_at(found, 0.99):.2f}")
+
+
+def _at(ordered: Sequence[float], part: float) -> float:
+    return ordered[min(int(len(ordered) * part), len(ordered) - 1)]
+
+
+def _short(number: float) -> str:
+    return f"{number / 1e6:,.2f} M" if number >= 1e6 else f"{number / 1e3:,.0f} k"
+
+
+def _row(question: str, name: str, *cells: str) -> None:
+    print(f"    {question}: {', '.join(cells)}", file=sys.stderr, flush=True)
+    QUESTIONS[question].rows.append((name, *cells))
+
+
+def _load() -> str:
+    return f"load {os.getloadavg()[0]:.1f}"
+
+
+def _allow_files() -> None:
+    """Allow as many descriptors as 10,000 connections need, here and in every server."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, max(FILES, hard)))
+    except (ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _print(run: Run) -> None:
+    for question in QUESTIONS.values():
+        if not question.rows:
+            continue
+        print(f"\n### {question.title[0].upper()}{question.title[1:]}\n")
+        print(f"| | {' | '.join(question.columns)} |\n| --- |{' --- |' * len(question.columns)}")
+        for row in question.rows:
+            print(f"| {' | '.join([*row, *['–'] * (1 + len(question.columns) - len(row))])} |")
+        if question.goal:
+            print(f"\nGoal: {question.goal}.")
+    versions = []
+    for key in run.servers:
+        try:
+            versions.append(f"{SERVERS[key].name.strip('*')} {SERVERS[key].about(run.cache)}".strip())
+        except (MissingError, OSError):
+            continue
+    print(f"\n{'; '.join(versions)}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
