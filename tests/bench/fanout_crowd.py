@@ -17,7 +17,7 @@ from itertools import repeat
 
 import psutil
 
-from tests.bench.fanout_dialect import PONG, Dialect, Step
+from tests.bench.fanout_dialect import PING, PONG, Dialect, Step
 from tests.bench.load import cpu_s
 
 # Greetings that are under way at once: below every server's backlog.
@@ -322,6 +322,8 @@ class Crowd:
         data = self._publisher.recv(RECEIVE_BYTES)
         if not data:
             raise StuckError("the server has closed the publisher's connection")
+        if PING in data:
+            self._publisher.send(PONG)
         acked = self._dialect.acked(data)
         if self._delays is not None and acked > self._acked:
             now = time.perf_counter()

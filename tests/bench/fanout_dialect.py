@@ -21,7 +21,8 @@ DEVICE, CHANNEL = "greenhouse-1", "temperature"
 START_MS = 1_795_376_000_000
 # Readings of one message are a millisecond apart, messages this far.
 MESSAGE_MS = 100
-PONG = b"\x8a\x80" + bytes(4)
+# Of a hub to its clients, and what a client says to it.
+PING, PONG = b"\x89\x00", b"\x8a\x80" + bytes(4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ class Ours:
     def count(self, data: bytes, readings: int) -> tuple[int, int, int]:
         """Cut frames; a row is a bracket behind ``u``."""
         at = found = pings = 0
-        while len(data) - at >= 4 or data[at : at + 2] == b"\x89\x00":
+        while len(data) - at >= 4 or data[at : at + 2] == PING:
             size, begin = data[at + 1], at + 2
             if size >= 126:
                 width = 2 if size == 126 else 8
@@ -215,7 +216,7 @@ class Mqtt(Plain):
         """Connect and subscribe."""
         topic = f"{DEVICE}/+".encode()
         subscribe = b"\x00\x01" + len(topic).to_bytes(2) + topic + b"\x00"
-        return (*self._greeting(f"w{number}"), Step(self._packet(0x82, subscribe), b"\x90\x03"))
+        return (*self._greeting(f"w{number}-{os.urandom(4).hex()}"), Step(self._packet(0x82, subscribe), b"\x90\x03"))
 
     def publisher(self) -> Sequence[Step]:
         """Connect."""
