@@ -98,11 +98,15 @@ class GuardedHttp(HttpToolsProtocol):
         super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
-        """Hand the connection over, unless an answer is still being sent on it: frames would come in its middle."""
+        """Hand the connection over and end at once: parser and protocol hold each other, with all of the request.
+
+        Not while an answer is still being sent on it: frames would come in its middle.
+        """
         if self._running is not None and not self._running.response_complete:
             self.transport.close()
             return
         super().handle_websocket_upgrade()
+        self.parser = None  # type: ignore[assignment]  # nothing is fed to it any more
 
     def pause_writing(self) -> None:
         """Expect that some of what was sent is taken."""

@@ -19,6 +19,8 @@ APPLIED_TIMEOUT_S = 5.0
 class PageReader:
     """Reads what `Subscription.step` asked for. Cancelling `read` leaves the subscription as it was."""
 
+    __slots__ = ("_consumer", "_journal", "_store")
+
     def __init__(self, journal: Journal, store: Store, consumer: Consumer) -> None:
         self._journal = journal
         self._store = store

@@ -46,6 +46,10 @@ class WatchSocket:
     """
 
     kind = "ws"
+    __slots__ = (
+        "_authenticate", "_connection", "_deciding", "_grants", "_identity", "_is_woken", "_live", "_name", "_pages",
+        "_session", "_task", "_unsent", "identity_id", "origin", "write",
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ from uvicorn.server import ServerState
 from websockets.datastructures import Headers
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
+from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from device_sdk.wire import MAX_FRAME_BYTES, PING_S, Close
@@ -373,6 +374,9 @@ class WebSocketConnection(asyncio.Protocol):
                 self._answer(event)
         self._output += [data for data in protocol.data_to_send() if data]
         if self._handler is not None:
+            # The one that read the handshake holds the request for ever, in its parser: 2 KB of each connection.
+            protocol.parser.close()
+            self._protocol = protocol = ServerProtocol(state=OPEN, max_size=MAX_FRAME_BYTES, logger=_library_log)
             self._reader = FrameReader(protocol, self._handler.message, MAX_FRAME_BYTES, self._output)
             self._handler.opened(self)
         elif protocol.eof_sent:

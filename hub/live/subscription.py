@@ -91,6 +91,12 @@ class Subscription:
         is_polled: the listener is one of many short ones: its outlet names the series, and its room waits for the next.
     """
 
+    __slots__ = (
+        "_catalog", "_conflated", "_generation", "_is_lagging", "_is_polled", "_live", "_messages", "_offset",
+        "_opened", "_pace", "_page", "_page_drawn", "_replaced", "_reset_why", "_room", "_rows", "_rows_read", "_start",
+        "_time_ns", "_told", "_wake", "_was_live", "outlet", "phase",
+    )  # fmt: skip
+
     def __init__(
         self,
         live: Live,

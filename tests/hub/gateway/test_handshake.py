@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+import gc
 from typing import Any
 
 import httpx
 import pytest
 from websockets.asyncio.client import connect
+from websockets.http11 import Request
 
-from hub.gateway.handshake import HEAD_S, MAX_HEAD_BYTES, STALL_S, make_http_protocol
+from hub.gateway.handshake import HEAD_S, MAX_HEAD_BYTES, STALL_S, GuardedHttp, make_http_protocol
 from hub.gateway.sweep import Sweep
 from hub.gateway.websocket import Accept, make_protocol
 from tests.support.gateway import RecordingHandler, serving
@@ -243,3 +245,27 @@ async def test_a_client_of_http_1_0_gets_no_chunks(last: bytes) -> None:
     assert body == b"begun" + last
     assert b"transfer-encoding" not in head.lower()
     assert b"connection: close" in head.lower()
+
+
+@pytest.mark.asyncio
+async def test_a_websocket_holds_nothing_of_its_handshake() -> None:
+    """10,000 watchers that wait: neither what read the request nor the request itself stays, not until a collection."""
+    protocol = make_protocol(lambda request: Accept(RecordingHandler()), sweep=Sweep(3600))
+    gc.collect()
+    gc.disable()
+    try:
+        async with serving(http=make_http_protocol(Sweep(3600)), ws=protocol) as port, asyncio.timeout(10):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(
+                b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            )
+            await reader.readuntil(b"\r\n\r\n")
+            await asyncio.sleep(0)
+            held = [one for one in gc.get_objects() if isinstance(one, Request | GuardedHttp)]
+            writer.close()
+            await writer.wait_closed()
+    finally:
+        gc.enable()
+
+    assert held == []
