@@ -120,6 +120,8 @@ class Crowd:
                 self.counts.append(self.published)
                 if not is_stalled:
                     self._poll.register(connection, select.EPOLLIN)
+            # Those that wait for the others are pinged meanwhile.
+            self.round(0.0)
 
     def connect_publisher(self) -> None:
         """Add the publisher."""
