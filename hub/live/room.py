@@ -302,7 +302,7 @@ class Room:
         """
         full: list[Listener] = []
         ready: dict[str, bytes] = {}
-        size = 0
+        data: bytes | None = None
         for listener in self.live:
             outlet = listener.outlet
             if outlet.is_full:
@@ -314,12 +314,12 @@ class Room:
                 if len(ready) < _MAX_READY:
                     ready[outlet.key] = data
             outlet.write(data)
-            size = len(data)
         for listener in full:
             del self.live[listener]
             listener.fell_behind(self.head)
-        # The copies differ by the name of the subscription alone.
-        self._sources.unsent.wrote(size * len(self.live))
+        if data is not None:
+            # The copies differ by the name of the subscription alone.
+            self._sources.unsent.wrote(len(data) * len(self.live))
 
     def _drop_all(self) -> None:
         for listener in list(self.live):
