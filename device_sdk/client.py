@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 from device_sdk.backoff import Backoff
 from device_sdk.errors import AuthenticationError, ConnectionLostError, MisuseError, ProtocolError, ResetError
-from device_sdk.loop_thread import LoopThread
+from device_sdk.loop_thread import loop_runner
 from device_sdk.reading import INT_MAX, INT_MIN, Value, to_time_ns
+from device_sdk.renewal import Renewal
 from device_sdk.rows import Rows
 from device_sdk.setting import is_loopback
+from device_sdk.token_source import Token, TokenSource
 from device_sdk.watch import Subscription, WatchedReading
 from device_sdk.wire import WATCH_PATH, WATCH_SUBPROTOCOL, Close
 
@@ -68,7 +70,8 @@ class Watch:
     Raises (in the loop):
         ResetError: the hub was restored or no longer holds what was missed, and no ``on_reset`` was given. Looping on
             continues from the hub's head.
-        AuthenticationError: the credential is wrong, ended, or may not see any of it.
+        AuthenticationError: the credential is wrong, ended (and no function gave one that holds), or may not see any
+            of it.
         MisuseError: a pattern or ``since`` that the hub cannot read.
         ConnectionLostError: the first connection could not be made; later ones are tried for ever.
     """
@@ -83,6 +86,9 @@ class Watch:
         self._backoff = Backoff(random.random, cap_s=MAX_WAIT_S)
         self._was_connected = False
         self._is_asked = False
+        self._renewal: Renewal | None = None
+        # Another token was asked for since the hub last said something.
+        self._is_renewed = False
         # Of the last message, what no loop was given yet: one that is left may be followed by another.
         self._rest: deque[WatchedReading] = deque()
         self.wait: Callable[[float], Awaitable[object]] = asyncio.sleep
@@ -112,7 +118,7 @@ class Watch:
             await self.close()
 
     def __iter__(self) -> Iterator[WatchedReading]:
-        with LoopThread() if _is_in_loop() else asyncio.Runner() as runner:
+        with loop_runner() as runner:
             try:
                 while True:
                     runner.run(self._refill())
@@ -134,14 +140,9 @@ class Watch:
         while True:
             try:
                 readings = await self._receive()
-            except ResetError as error:
-                if self._on_reset is None:
+            except (ResetError, ConnectionLostError, AuthenticationError) as error:
+                if not await self._go_on(error):
                     raise
-                self._on_reset(error)
-            except ConnectionLostError as error:
-                if not self._was_connected:
-                    raise
-                await self._pause(error)
             else:
                 if readings:
                     return readings
@@ -150,6 +151,8 @@ class Watch:
     async def close(self) -> None:
         """Close the connection; a later `batch` would open another."""
         socket, self._socket = self._socket, None
+        if self._renewal is not None:
+            self._renewal.end()
         if socket is not None:
             await socket.close()
 
@@ -168,12 +171,39 @@ class Watch:
             self._is_asked = False
         try:
             if not self._is_asked:
-                await self._socket.send(self._subscription.request())
+                await self._ask(self._socket)
                 self._is_asked = True
             data = await self._socket.recv()
         except ConnectionClosed as error:
             raise _closed(error) from error
-        return self._subscription.receive(data)
+        self._is_renewed = False
+        readings = self._subscription.receive(data)
+        if self._renewal is not None and self._renewal.must_reconnect:
+            await self.close()
+        return readings
+
+    async def _go_on(self, error: ResetError | ConnectionLostError | AuthenticationError) -> bool:
+        if isinstance(error, ResetError):
+            if self._on_reset is not None:
+                self._on_reset(error)
+            return self._on_reset is not None
+        if isinstance(error, ConnectionLostError):
+            if self._was_connected:
+                await self._pause(error)
+            return self._was_connected
+        # Another token: once, until the hub says something again.
+        may = error.is_unknown and self._client._token.is_function and not self._is_renewed
+        self._is_renewed = True
+        await self.close()
+        return may
+
+    async def _ask(self, socket: ClientConnection) -> None:
+        source = self._client._token
+        if source.is_function:
+            self._renewal = Renewal(source, socket.send)
+            self._subscription.told = self._renewal.told
+            await socket.send(self._subscription.hello())
+        await socket.send(self._subscription.request())
 
     async def _pause(self, error: ConnectionLostError) -> None:
         await self.close()
@@ -187,7 +217,8 @@ class Client:
 
     Args:
         url: ``http``, ``https``, ``ws`` or ``wss``, e.g. ``https://hub.local:8000``.
-        token: a watcher's or admin's token; None where the hub asks for none (its own machine).
+        token: a watcher's or admin's token; None where the hub asks for none (its own machine). A function, plain or
+            ``async``, is asked for each request and connection, and by a watch before the token ends.
         ca: PEM file to trust instead of the system's (``hub tls init`` writes one).
 
     Example:
@@ -196,12 +227,12 @@ class Client:
         ...     print(row["device"], row["time_ns"], row["value"])
     """
 
-    def __init__(self, url: str, token: str | None = None, *, ca: str | PathLike[str] | None = None) -> None:
+    def __init__(self, url: str, token: Token | None = None, *, ca: str | PathLike[str] | None = None) -> None:
         parts = urllib.parse.urlsplit(url if "//" in url else f"http://{url}")
         if parts.scheme not in _SCHEMES or not parts.hostname:
             raise MisuseError(f"{url!r} is no address of a hub; use e.g. https://hub.local:8000")
         self.url = f"{_SCHEMES[parts.scheme]}://{parts.netloc}"
-        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._token = TokenSource(token)
         self._tls = _tls_context(ca) if self.url.startswith("https") else None
         # A proxy of the surroundings cannot reach this machine's loopback.
         self._is_local = is_loopback(parts.hostname)
@@ -366,7 +397,7 @@ class Client:
 
     def _ask(self, target: str, body: bytes | None = None, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
         # The scheme was checked in __init__: no file: or other surprise can be opened here.
-        request = urllib.request.Request(f"{self.url}{target}", data=body, headers=self._headers)  # noqa: S310
+        request = urllib.request.Request(f"{self.url}{target}", data=body, headers=self._token.headers())  # noqa: S310
         if body is not None:
             request.add_header("Content-Type", "application/json")
         try:
@@ -409,30 +440,24 @@ class Client:
         from websockets.exceptions import InvalidStatus, WebSocketException
         from websockets.typing import Subprotocol
 
+        headers = await self._token.headers_soon()
         try:
             return await connect(
                 "ws" + self.url.removeprefix("http") + WATCH_PATH,
                 subprotocols=[Subprotocol(WATCH_SUBPROTOCOL)],
-                additional_headers=self._headers,
+                additional_headers=headers,
                 ssl=self._tls,
                 compression=None,
                 max_size=MAX_MESSAGE_BYTES,
                 proxy=None if self._is_local else True,
             )
         except InvalidStatus as error:
-            if error.response.status_code in (401, 403):
-                raise AuthenticationError(_message_of(bytes(error.response.body or b""), str(error))) from error
+            if (status := error.response.status_code) in (401, 403):
+                message = _message_of(bytes(error.response.body or b""), str(error))
+                raise AuthenticationError(message, is_unknown=status == 401) from error
             raise ConnectionLostError(f"the hub refused the connection: {error}") from error
         except (OSError, TimeoutError, WebSocketException) as error:
             raise ConnectionLostError(f"no hub answers at {self.url}: {error}") from error
-
-
-def _is_in_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _time_text(time: Time | None) -> str | None:
@@ -455,7 +480,7 @@ def _tls_context(ca: str | PathLike[str] | None) -> ssl.SSLContext:
 def _closed(error: ConnectionClosed) -> Exception:
     code = None if error.rcvd is None else error.rcvd.code
     if code in (Close.UNAUTHENTICATED, Close.FORBIDDEN):
-        return AuthenticationError(f"the hub ended this credential ({error})")
+        return AuthenticationError(f"the hub ended this credential ({error})", is_unknown=code == Close.UNAUTHENTICATED)
     if code in (Close.BAD_MESSAGE, Close.TOO_LARGE):
         return ProtocolError(f"the hub does not understand this SDK ({error})")
     return ConnectionLostError(f"the hub closed the connection ({error})", code=code)

@@ -121,7 +121,14 @@ class SpoolError(TelemetryError, OSError):
 
 
 class AuthenticationError(TelemetryError):
-    """The hub refused the credential: fix the token or the device name."""
+    """The hub refused the credential: fix the token or the device name.
+
+    ``is_unknown``: the hub does not know the credential, or it has ended; another one may be taken.
+    """
+
+    def __init__(self, message: str = "", *, is_unknown: bool = False) -> None:
+        super().__init__(message)
+        self.is_unknown = is_unknown
 
 
 class ProtocolError(TelemetryError):

@@ -19,6 +19,15 @@ Result = TypeVar("Result")
 _LOOK_S = 0.2
 
 
+def loop_runner() -> LoopThread | asyncio.Runner:
+    """Return what runs coroutines from code that is no coroutine, also where an event loop runs already."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.Runner()
+    return LoopThread()
+
+
 class LoopThread:
     """Runs one coroutine at a time, and nothing between: ``with LoopThread() as thread: thread.run(coroutine)``.
 

@@ -11,7 +11,7 @@ behind the last reading that was handed out.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,6 +21,8 @@ from device_sdk.reading import Value
 
 # One subscription per connection, so one name is enough.
 SUBSCRIPTION = "s1"
+# Of what is asked of the connection itself: its answers are not the subscription's.
+CONNECTION_ID = "connection"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -75,6 +77,8 @@ class Subscription:
         self.is_live = False
         self.behind = 0
         self.retry_ms: int | None = None
+        # Given what the hub says of the connection itself: `welcome`, and answers to `auth`.
+        self.told: Callable[[Mapping[str, Any]], None] | None = None
         self._asked: dict[str, object] = {"op": "sub", "sub": SUBSCRIPTION, "match": list(match), "mode": mode}
         if exclude:
             self._asked["not"] = list(exclude)
@@ -91,6 +95,10 @@ class Subscription:
         since = {} if self.cursor is None else {"since": self.cursor}
         return json.dumps({"id": 1, **self._asked, **since})
 
+    def hello(self) -> str:
+        """Return the message that asks the hub what it knows of the connection."""
+        return json.dumps({"op": "hello", "id": CONNECTION_ID})
+
     def receive(self, data: str | bytes) -> list[WatchedReading]:
         """Take one message; return its readings, often none.
 
@@ -102,6 +110,9 @@ class Subscription:
         """
         try:
             message = json.loads(data)
+            if message.get("id") == CONNECTION_ID:
+                self._apply_to_connection(message)
+                return []
             return self._apply(message["op"], message)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, MisuseError):
@@ -147,6 +158,12 @@ class Subscription:
                 kind = AuthenticationError if message["reason"] == "forbidden" else MisuseError
                 raise kind(str(message.get("message", message["reason"])))
         return []
+
+    def _apply_to_connection(self, message: dict[str, Any]) -> None:
+        if self.told is not None:
+            self.told(message)
+        if SUBSCRIPTION in message.get("ended", ()):
+            raise AuthenticationError("the new token may see nothing of what is watched")
 
     def _readings(self, message: dict[str, Any]) -> list[WatchedReading]:
         t0, tick, series = int(message["t0"]), int(message["tick"]), self._series

@@ -265,7 +265,8 @@ class Identities:
                 expires_ns is not None,
             )  # fmt: skip
             change.database.execute("INSERT INTO token VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-            change.credentials[id_] = Credential(Identity(id_, name, role, namespace, scopes), row[1], expires_ns)
+            identity = Identity(id_, name, role, namespace, scopes, expires_ns)
+            change.credentials[id_] = Credential(identity, row[1], expires_ns)
         return id_, token
 
     @contextmanager
@@ -320,7 +321,7 @@ class Identities:
         out = dict(device_tokens.load(self._database))
         query = "SELECT id, hash, role, name, namespace, match, expires_ns FROM token"
         for id_, hash_, role, name, namespace, scopes, expires_ns in self._database.execute(query):
-            identity = Identity(id_, name, Role(role), namespace, _scopes(role, scopes))
+            identity = Identity(id_, name, Role(role), namespace, _scopes(role, scopes), expires_ns)
             out[id_] = Credential(identity, hash_, expires_ns)
         return out
 

@@ -102,13 +102,17 @@ def _check_reserved(pattern: str, scopes: Scopes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a credential speaks for; a device's ``name`` is that of the device."""
+    """Who a credential speaks for; a device's ``name`` is that of the device.
+
+    ``ends_ns``: when it ends by itself, None: never. Two that differ in it alone are the same.
+    """
 
     id: str
     name: str
     role: Role
     namespace: str = DEFAULT_NAMESPACE
     scopes: Scopes = field(default_factory=dict)
+    ends_ns: int | None = field(default=None, compare=False)
 
     def patterns(self, verb: Verb) -> tuple[str, ...]:
         """Return what the credential may do ``verb`` with; empty: nothing."""

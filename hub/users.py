@@ -280,7 +280,7 @@ class Users:
             "FROM session s JOIN user u ON u.name = s.name"
         )
         return {
-            id_: _Session(Identity(id_, name, Role(role), space, _read_scopes(text)), hash_, expires_ns)
+            id_: _Session(Identity(id_, name, Role(role), space, _read_scopes(text), expires_ns), hash_, expires_ns)
             for id_, hash_, expires_ns, name, role, text, space in self._database.execute(query)
         }
 

@@ -79,7 +79,7 @@ class SocketIoLink:
         granted = identity.patterns(Verb.READ)
         self._session = WatchSession(
             hub.live, identity.namespace, granted, self, parse_time, self.origin.name,
-            decide=self._decide if hub.grants.has_hooks else None,
+            decide=self._decide if hub.grants.has_hooks else None, identity=identity,
         )  # fmt: skip
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"socket.io {self.origin.name}")
         self._live.enter(self)

@@ -83,7 +83,7 @@ class WatchSocket:
         identity = self._identity
         self._session = WatchSession(
             self._live, identity.namespace, identity.patterns(Verb.READ), self, parse_time, self._name,
-            decide=None if self._grants is None else self._decide,
+            decide=None if self._grants is None else self._decide, identity=identity,
         )  # fmt: skip
         self.origin = Origin(self._name, identity, "websocket", connection.peer, time.time_ns())
         self._live.enter(self)

@@ -87,7 +87,8 @@ class Auth(_Message):
 
     Every subscription is decided again, and goes on where it is: series that are no longer granted end, those granted
     anew begin now. The `ok` names for each subscription what is granted and denied, and under ``ended`` those of which
-    nothing is. A token that is refused changes nothing.
+    nothing is. A token that is refused changes nothing. ``ttl`` of the `ok`, and of `welcome` before it: after how many
+    seconds the credential ends by itself, null: never. Where hooks decide it is refused: connect again.
     """
 
     op: Literal["auth"]

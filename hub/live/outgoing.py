@@ -38,12 +38,16 @@ class Limits(TypedDict):
 
 
 class Welcome(TypedDict):
-    """Answers ``hello``: the hub's position and limits; ``ttl``: seconds until the credential ends, null: no end."""
+    """Answers ``hello``: the hub's position and limits.
+
+    ``credential``: its id, null where none was asked for; ``ttl``: seconds until it ends, null: no end.
+    """
 
     id: Id
     op: Literal["welcome"]
     conn: str
     namespace: str
+    credential: str | None
     head: Cursor
     ttl: float | None
     ping: int

@@ -98,11 +98,12 @@ class WatchSession:
         parse_time: (text, now_ns) → epoch ns, for ``since``.
         name: of the connection, for logs and `welcome`.
         decide: asked for each subscription (hooks); None: ``granted`` holds. Messages that come meanwhile wait.
+        identity: whose credential it is, for `welcome`; None: not told.
     """
 
     __slots__ = (
         "_allowance", "_behind", "_decide", "_granted", "_granted_to", "_has_ended", "_heard_at", "_held",
-        "_held_bytes",
+        "_held_bytes", "_identity",
         "_is_deciding", "_link", "_live", "_name", "_namespace", "_parse_time", "_reading", "_subs",
     )  # fmt: skip
 
@@ -116,6 +117,7 @@ class WatchSession:
         name: str,
         *,
         decide: Decide | None = None,
+        identity: Identity | None = None,
     ) -> None:
         self._live = live
         self._namespace = namespace
@@ -124,6 +126,7 @@ class WatchSession:
         self._parse_time = parse_time
         self._name = name
         self._decide = decide
+        self._identity = identity
         self._is_deciding = self._has_ended = False
         # At most as many as `_is_allowed` lets pass while hooks are asked.
         self._held: list[tuple[bytes, int]] = []
@@ -223,7 +226,7 @@ class WatchSession:
     def _dispatch(self, message: messages.ClientMessage, now_ns: int) -> None:
         match message:
             case messages.Hello():
-                self._hello(message)
+                self._hello(message, now_ns)
             case messages.Sub():
                 start = resolve_since(message.since, self._live.runs, self._live.head, now_ns, self._parse_time)
                 self._ask_for(message, start)
@@ -233,14 +236,15 @@ class WatchSession:
             case messages.Set():
                 self._set(message)
             case messages.Auth():
-                self._auth(message)
+                self._auth(message, now_ns)
             case _:
                 assert_never(message)
 
-    def _hello(self, hello: messages.Hello) -> None:
+    def _hello(self, hello: messages.Hello, now_ns: int) -> None:
         welcome: outgoing.Welcome = {
             "id": hello.id, "op": "welcome", "conn": self._name, "namespace": self._namespace,
-            "head": self._live.position(), "ttl": None, "ping": PING_S,
+            "credential": None if self._identity is None else self._identity.id,
+            "head": self._live.position(), "ttl": self._ttl_s(now_ns), "ping": PING_S,
             "limits": {
                 "subs": MAX_SUBS, "patterns": MAX_PATTERNS, "max_hz": messages.MAX_HZ,
                 "message_bytes": messages.MAX_MESSAGE_BYTES,
@@ -307,10 +311,11 @@ class WatchSession:
         self._begin(new, key, Start(offset), lambda _: None)
         self._say_ok(message)
 
-    def _auth(self, message: messages.Auth) -> None:
+    def _auth(self, message: messages.Auth, now_ns: int) -> None:
         if self._decide is not None:
             raise BadRequestError("hooks decide here what each connection sees: connect again with the new token")
-        given = self._granted = self._link.identify(message.token).patterns(Verb.READ)
+        self._identity = self._link.identify(message.token)
+        given = self._granted = self._identity.patterns(Verb.READ)
         told: dict[str, outgoing.Grant] = {}
         ended: list[str] = []
         for name, (asked, sub) in list(self._subs.items()):
@@ -329,7 +334,9 @@ class WatchSession:
                     continue
                 self._begin(asked, key, here, lambda _: None)
             self._granted_to[name] = given
-        ok: outgoing.AuthOk = {"id": message.id, "op": "ok", "ttl": None, "subs": told, "ended": ended}
+        ok: outgoing.AuthOk = {
+            "id": message.id, "op": "ok", "ttl": self._ttl_s(now_ns), "subs": told, "ended": ended,
+        }  # fmt: skip
         self._say(ok)
 
     def _begin(self, message: messages.Sub, key: RoomKey, start: Start, opened: Callable[[bool], None]) -> Subscription:
@@ -351,6 +358,10 @@ class WatchSession:
             self._behind.remove(known[1])
 
     # --- inside ----------------------------------------------------------------------------------------------
+
+    def _ttl_s(self, now_ns: int) -> float | None:
+        ends_ns = None if self._identity is None else self._identity.ends_ns
+        return None if ends_ns is None else max(0.0, round((ends_ns - now_ns) / 1e9, 3))
 
     def _fell_behind(self, sub: Subscription) -> None:
         self._behind.append(sub)

@@ -456,6 +456,39 @@ async def test_refused_upgrade_is_an_authentication_error() -> None:
 
 
 @pytest.mark.asyncio
+async def test_function_is_asked_for_another_token_once() -> None:
+    """One that the hub does not know, at the upgrade or later, is no end where another can be had."""
+    given: list[str] = []
+    tokens = iter(["unknown", "good", "ended"])
+
+    def token() -> str:
+        given.append(next(tokens))
+        return given[-1]
+
+    def look(connection: ServerConnection, request: Request) -> Response | None:
+        if request.headers["Authorization"] == "Bearer unknown":
+            return connection.respond(401, '{"error":{"reason":"unauthenticated","message":"who?"}}')
+        return None
+
+    async def serve_one(socket: ServerConnection) -> None:
+        if given[-1] != "ended":
+            assert [json.loads(await socket.recv())["op"] for _ in range(2)] == ["hello", "sub"]
+            await socket.send(json.dumps(SERIES))
+            await socket.send(json.dumps(data(1)))
+        await socket.close(4401, "this credential was revoked")
+
+    async with serve(serve_one, "127.0.0.1", 0, process_request=look) as server, asyncio.timeout(10):
+        watch = Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", token).watch("d")
+        first = await watch.batch()
+        with pytest.raises(AuthenticationError):
+            await watch.batch()
+        await watch.close()
+
+    assert [reading.value for reading in first] == [1.5]
+    assert given == ["unknown", "good", "ended"]
+
+
+@pytest.mark.asyncio
 async def test_first_connection_that_fails_is_raised() -> None:
     """A wrong address shows at once instead of being tried for ever."""
     with rest(lambda *_: (404, {})) as url, pytest.raises(ConnectionLostError):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from device_sdk.errors import AuthenticationError, MisuseError, ProtocolError, ResetError
-from device_sdk.watch import Subscription, WatchedReading
+from device_sdk.watch import CONNECTION_ID, Subscription, WatchedReading
 
 T0 = 1_795_376_000_000_000_000
 SERIES = {
@@ -150,3 +150,25 @@ def test_unreadable_message_is_a_protocol_error(text: str) -> None:
 def test_unknown_op_is_left_alone() -> None:
     """A newer hub may say more."""
     assert feed(Subscription(["**"]), {"op": "news", "x": 1}) == []
+
+
+def test_what_is_said_of_the_connection_is_not_the_subscriptions() -> None:
+    """`welcome` and answers to `auth` go to who asked; also a refusal, which ends nothing here."""
+    told: list[Any] = []
+    subscription = Subscription(["pump-*"], since="r.1")
+    subscription.told = told.append
+    welcome = {"id": CONNECTION_ID, "op": "welcome", "ttl": 9.5}
+    granted: dict[str, Any] = {"id": CONNECTION_ID, "op": "ok", "ttl": None, "subs": {"s1": {}}, "ended": []}
+    refused = {"id": CONNECTION_ID, "op": "error", "reason": "unauthenticated", "message": "no"}
+
+    readings = feed(subscription, welcome, SERIES, granted, refused, data("r.2", [1, 0, 1.0]))
+
+    assert json.loads(subscription.hello()) == {"op": "hello", "id": CONNECTION_ID}
+    assert told == [welcome, granted, refused]
+    assert [reading.value for reading in readings] == [1.0]
+
+
+def test_new_token_that_may_see_nothing_ends_it() -> None:
+    """The hub has ended the subscription: waiting for its readings would be for ever."""
+    with pytest.raises(AuthenticationError, match="nothing of what is watched"):
+        feed(Subscription(["pump-*"]), {"id": CONNECTION_ID, "op": "ok", "ttl": None, "subs": {}, "ended": ["s1"]})

@@ -203,6 +203,19 @@ def test_watcher_token_keeps_role_and_patterns(identities: Identities) -> None:
     assert [(t.id, t.name, t.role) for t in identities.tokens()] == [(id_, "wall", Role.WATCHER)]
 
 
+def test_identity_says_when_it_ends(identities: Identities, clock: WallClock, tmp_path: Path) -> None:
+    """Of a session, read from the file too; a token without an end has none, and the end is no other identity."""
+    ending = identities.authenticate(identities.add_session(Role.WATCHER, 60.0))
+    endless = identities.authenticate(identities.add_token(Role.WATCHER)[1])
+    again = Identities(tmp_path / "identities.sqlite3", clock=clock)
+
+    assert ending is not None
+    assert endless is not None
+    assert (ending.ends_ns, endless.ends_ns) == (clock() + 60 * 10**9, None)
+    assert [c.identity.ends_ns for c in again._credentials.values() if c.identity == ending] == [ending.ends_ns]
+    again.close()
+
+
 def test_device_role_needs_a_device(identities: Identities) -> None:
     """A token with the role of devices cannot be made without a device."""
     with pytest.raises(BadRequestError, match="hub devices add"):

@@ -35,8 +35,9 @@ class Acceptance(Question):
 
 
 class Me(Answer):
-    """Who asks; ``signed_in``: by a session of the page, which `POST /v1/logout` ends."""
+    """Who asks; ``signed_in``: by a session of the page, which `POST /v1/logout` ends. ``id``: of the credential."""
 
+    id: str
     name: str
     role: Literal["device", "watcher", "operator", "admin"]
     namespace: str
@@ -124,7 +125,7 @@ def _check_origin(call: Call) -> None:
 
 def _me(who: Identity, *, is_session: bool) -> JsonObject:
     return {
-        "name": who.name, "role": who.role.value, "namespace": who.namespace, "signed_in": is_session,
+        "id": who.id, "name": who.name, "role": who.role.value, "namespace": who.namespace, "signed_in": is_session,
         "scopes": {verb.value: list(patterns) for verb, patterns in who.scopes.items()},
     }  # fmt: skip
 

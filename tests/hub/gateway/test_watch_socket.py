@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
@@ -145,6 +146,26 @@ async def test_auth_makes_the_new_credential_the_one_that_counts() -> None:
     assert peer.connection.closed_with == (4401, "this credential was revoked")
     assert peer.ops() == ["ok", "series", "live", "ok", "data"]
     peer.socket.closed(4401, "")
+
+
+@pytest.mark.asyncio
+async def test_auth_says_when_the_new_credential_ends() -> None:
+    """As `welcome` did of the first, which has no end here."""
+    ends_ns = time.time_ns() + 60 * 10**9
+    new = Identity("t2", "renewed", Role.WATCHER, scopes=scopes_of(Role.WATCHER), ends_ns=ends_ns)
+    peer = Peer(make_world(), known={"t2.secret": new})
+
+    peer.say(op="hello")
+    peer.say(id=5, op="auth", token="t2.secret")
+    peer.say(op="hello")
+    await peer.until(lambda: len(peer.messages) == 3)
+
+    first, answer, second = peer.messages
+    assert (first["credential"], first["ttl"]) == ("t1", None)
+    assert 59 < answer["ttl"] <= 60
+    assert second["credential"] == "t2"
+    assert 59 < second["ttl"] <= answer["ttl"]
+    peer.socket.closed(1000, "")
 
 
 @pytest.mark.asyncio

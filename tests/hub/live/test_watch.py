@@ -14,6 +14,7 @@ from hub.errors import ForbiddenError, HubError
 from hub.live.message import MAX_MESSAGE_BYTES
 from hub.live.watch import MAX_SUBS, MESSAGES_BURST, Decided, WatchSession
 from hub.query import parse_time
+from hub.roles import Identity, Role
 from tests.support.fake_connection import FakeConnection
 from tests.support.live_world import NOW_NS, Client, FakeLink, World
 
@@ -60,6 +61,22 @@ def test_welcome_tells_position_and_limits() -> None:
     assert welcome["ping"] == 15
     assert welcome["limits"]["subs"] == 64
     assert welcome["limits"]["max_hz"] == 50
+
+
+def test_welcome_says_whose_credential_it_is_and_when_it_ends() -> None:
+    """In seconds from now, so that no clocks are compared; null where it has no end."""
+    client = Client(World())
+    client.connection = FakeConnection()
+    client.link = FakeLink(client.connection, client.high_water)
+    identity = Identity("t7", "ann", Role.WATCHER, ends_ns=NOW_NS + 90 * S)
+    client.session = WatchSession(
+        client.world.live, "default", ["**"], client.link, parse_time, "c-1", identity=identity
+    )  # fmt: skip
+
+    client.say({"op": "hello"})
+
+    (welcome,) = client.receive()
+    assert (welcome["credential"], welcome["ttl"]) == ("t7", 90.0)
 
 
 class Deciding:

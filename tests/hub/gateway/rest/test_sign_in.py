@@ -44,6 +44,7 @@ async def test_session_from_sign_in_to_sign_out(hub: HubParts) -> None:
     assert {k: me.json()[k] for k in ("name", "role", "namespace", "signed_in")} == {
         "name": "anna", "role": "admin", "namespace": "default", "signed_in": True,
     }  # fmt: skip
+    assert me.json()["id"] == old.partition(".")[0]
     assert old != new
     assert hub.users.authenticate(old) is None
     assert hub.users.authenticate(new) is None
