@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -28,6 +29,9 @@ from hub.gateway.access import LoginLinks
 from hub.gateway.handshake import make_http_protocol
 from hub.gateway.http import make_app
 from hub.gateway.websocket import Upgrade, make_protocol
+
+if TYPE_CHECKING:
+    from hub.gateway.socket_io import SocketIo
 
 _log = logging.getLogger("hub")
 
@@ -103,7 +107,8 @@ async def _serve(config: Config, listener: socket.socket, started: Started | Non
     """Run one hub to its end; return why it failed, None when it was asked to end."""
     async with Hub(config) as hub:
         links = LoginLinks(time.monotonic)
-        server = _Server(_uvicorn_config(config, hub, links))
+        socket_io = _socket_io(config, hub)
+        server = _Server(_uvicorn_config(config, hub, links, socket_io))
         loop = asyncio.get_running_loop()
 
         is_asked = False
@@ -114,6 +119,8 @@ async def _serve(config: Config, listener: socket.socket, started: Started | Non
                 door.close()
             # Then watchers: an open event stream would hold uvicorn until its time is up.
             hub.live.stop()
+            if socket_io is not None:
+                socket_io.stop()
             server.should_exit = True
 
         def end() -> None:
@@ -156,14 +163,16 @@ async def _greet(
     return started(hub, url) if started is not None else None
 
 
-def _uvicorn_config(config: Config, hub: Hub, links: LoginLinks) -> uvicorn.Config:
-    upgrade: Upgrade = hub.upgrade
-    socket_io = None
-    if config.socketio:
-        from hub.gateway.socket_io import SocketIo
+def _socket_io(config: Config, hub: Hub) -> "SocketIo | None":
+    if not config.socketio:
+        return None
+    from hub.gateway.socket_io import SocketIo
 
-        socket_io = SocketIo(hub)
-        upgrade = socket_io.over(hub.upgrade)
+    return SocketIo(hub)
+
+
+def _uvicorn_config(config: Config, hub: Hub, links: LoginLinks, socket_io: "SocketIo | None") -> uvicorn.Config:
+    upgrade: Upgrade = hub.upgrade if socket_io is None else socket_io.over(hub.upgrade)
     return uvicorn.Config(
         make_app(hub, links=links, socket_io=socket_io),
         ws=make_protocol(upgrade, goodbye=hub.goodbye),

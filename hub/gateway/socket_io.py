@@ -188,6 +188,7 @@ class SocketIo:
         self._ages: dict[str, int] = {}
         self._upgrades: dict[str, _Upgrade] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request of a client that polls, or begins to."""
@@ -293,11 +294,20 @@ class SocketIo:
                 upgrade.socket.end()
         stuffed = [sid for sid, client in sockets.items() if client.queue.is_stuffed]
         for sid in {sid for sid, age in self._ages.items() if age > STRANGER_S}.union(stuffed):
-            task = asyncio.get_running_loop().create_task(self._server.close_client(sid, for_good=False))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._end(sid)
         if not sockets and not self._upgrades:
             self._sweep_timer.discard(self)
+
+    def stop(self) -> None:
+        """Begin with nobody any more, and end who has not come to watch: an open poll would hold the hub up."""
+        self._is_stopping = True
+        for sid in self._strangers():
+            self._end(sid)
+
+    def _end(self, sid: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._server.close_client(sid, for_good=False))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     def _refusal(self, headers: Mapping[str, str], query: Mapping[str, object]) -> Refuse | None:
         if not is_same_origin(headers.get("origin"), headers.get("host", ""), allowed=self._allowed_origins):
@@ -307,6 +317,8 @@ class SocketIo:
             return Refuse(400, BadRequestError.reason, "answers are no scripts: JSONP is not spoken")
         if "sid" in query:
             return None
+        if self._is_stopping:
+            return Refuse(503, "unavailable", "the hub stops; come back", {"Retry-After": "1"})
         if len(self._strangers()) >= MAX_STRANGERS:
             return Refuse(503, "unavailable", "too many clients are about to begin; come back", {"Retry-After": "10"})
         self._sweep_timer.add(self)

@@ -536,6 +536,20 @@ async def test_client_that_never_polls_is_held_within_bounds(tmp_path: Path) -> 
         await wait_for(lambda: not hub.door._server.eio.sockets)
 
 
+async def test_hub_that_stops_waits_for_nobody_who_is_about_to_begin(tmp_path: Path) -> None:
+    """Their open polls end, and nobody else begins; who watches is told by the live core."""
+    async with rig(tmp_path) as hub, httpx.AsyncClient(base_url=hub.url) as http, poller(hub):
+        client = Poller(http)
+        await client.open()
+        asking = asyncio.create_task(client.get("1"))
+        await asyncio.sleep(0.05)
+        hub.door.stop()
+        await asyncio.wait_for(asking, 5)
+
+        assert (await http.get("/socket.io/?EIO=4&transport=polling")).status_code == 503
+        assert list(hub.door._server.eio.sockets) == list(hub.door._server.links)
+
+
 async def test_session_that_said_goodbye_leaves_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Neither what it says behind its goodbye, nor a place among those who are about to begin."""
     async with rig(tmp_path) as hub, httpx.AsyncClient(base_url=hub.url) as http:
