@@ -21,7 +21,7 @@ class Script:
 
     name = "script"
     cut_within = 1
-    answer_bytes = None
+    answer_bytes: int | None = None
 
     def __init__(self, *connections: Sequence[Got]) -> None:
         self.asked: list[str | None] = []
@@ -43,7 +43,8 @@ class _Said:
             return self._said.pop(0)
         if not self._is_last:
             raise LostError("cut")
-        return await asyncio.get_running_loop().create_future()
+        never: asyncio.Future[Got] = asyncio.get_running_loop().create_future()
+        return await never
 
     def abort(self) -> None:
         """Nothing to drop."""

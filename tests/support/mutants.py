@@ -258,7 +258,7 @@ def resume_late() -> None:
         return None if found is None else replace(found, offset=found.offset + 1)
 
     cursor.parse_cursor = parse_late
-    cursor.RunTable.knows = lambda self, at, head: at.run in self._ids and at.offset <= head + 1  # type: ignore[method-assign]
+    cursor.RunTable.knows = lambda self, at, head: at.run in self._ids and at.offset <= head + 1  # type: ignore[method-assign,assignment]
 
 
 def forget_old_cursors() -> None:
@@ -266,7 +266,7 @@ def forget_old_cursors() -> None:
     from hub.live.cursor import RunTable
 
     knows = RunTable.knows
-    RunTable.knows = lambda self, at, head: knows(self, at, head) and at.offset > head - 5  # type: ignore[method-assign]
+    RunTable.knows = lambda self, at, head: knows(self, at, head) and at.offset > head - 5  # type: ignore[method-assign,assignment]
 
 
 def forget_runs() -> None:
@@ -282,7 +282,7 @@ def claim_recovery() -> None:
     from hub.live.subscription import Subscription
 
     opened = Subscription._opened_with
-    Subscription._opened_with = lambda self, _: opened(self, True)  # type: ignore[method-assign]
+    Subscription._opened_with = lambda self, _: opened(self, True)  # type: ignore[method-assign,assignment]
 
 
 def deny_recovery() -> None:
@@ -290,7 +290,7 @@ def deny_recovery() -> None:
     from hub.live.subscription import Subscription
 
     opened = Subscription._opened_with
-    Subscription._opened_with = lambda self, _: opened(self, False)  # type: ignore[method-assign]
+    Subscription._opened_with = lambda self, _: opened(self, False)  # type: ignore[method-assign,assignment]
 
 
 def forget_live() -> None:
@@ -320,7 +320,7 @@ def endless_credentials() -> None:
     from hub.credential import Credential
 
     begin = Credential.__init__
-    Credential.__init__ = lambda self, identity, hash, _=None: begin(self, identity, hash)  # type: ignore[method-assign]
+    Credential.__init__ = lambda self, identity, hash, _=None: begin(self, identity, hash)  # type: ignore[method-assign,assignment]
 
 
 def wait_for_all() -> None:
@@ -344,8 +344,8 @@ def _change_newest(change: "Callable[[list[Any]], list[Any]]") -> None:
     """Let messages of newest values be others."""
     from hub.live import room
 
-    encode = room.encode_values
-    room.encode_values = lambda values, cursor: encode(change([*values]), cursor)
+    encode = room.encode_values  # type: ignore[attr-defined]
+    room.encode_values = lambda values, cursor: encode(change([*values]), cursor)  # type: ignore[attr-defined]
 
 
 def lose_the_last() -> None:
@@ -377,7 +377,7 @@ def ignore_the_rate() -> None:
         found, *more = key(*of)
         return found._replace(max_hz=found.max_hz and 1000.0), *more
 
-    watch.room_key = fast_key
+    watch.room_key = fast_key  # type: ignore[assignment]
 
 
 HUB: dict[str, Callable[[], None]] = {

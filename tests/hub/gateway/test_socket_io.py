@@ -553,6 +553,7 @@ async def test_hub_that_stops_waits_for_nobody_who_is_about_to_begin(tmp_path: P
 async def test_session_that_said_goodbye_leaves_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Neither what it says behind its goodbye, nor a place among those who are about to begin."""
     async with rig(tmp_path) as hub, httpx.AsyncClient(base_url=hub.url) as http:
+        client = Poller(http)
         for number in range(MAX_STRANGERS + 10):
             client = Poller(http)
             await client.open()

@@ -539,7 +539,7 @@ def test_cursor_behind_what_a_room_with_a_rate_has_sent_is_resumed() -> None:
     """The room waits for its time, the ring has moved on: nothing has expired, and no extreme is left out."""
     world = World(ring_bytes=3_000)
     world.add("d", "x")
-    how = {"mode": "latest", "agg": "minmax", "max_hz": 0.01}
+    how: dict[str, Any] = {"mode": "latest", "agg": "minmax", "max_hz": 0.01}
     first = Client(world, **how).connect()
     world.record(1, NOW_NS, 1.0)
     for k in range(1, 200):
