@@ -45,7 +45,7 @@ class App {
     this.clock = new HubClock();
     this.fleet = new Fleet();
     this.session = new Session({ client: "page/1", origin: BASE_NS, startsOver: true });
-    this.connection = new Connection(this.session, { url: location.origin, changed: (state, why) => this._connectionChanged(state, why) });
+    this.connection = new Connection(this.session, { url: location.origin, share: true, changed: (state, why) => this._connectionChanged(state, why) });
     this.watch = new Watch(this.session, this.clock, () => this._remember(), (word) => this.rail.toggle(word));
     this.delivery = new Delivery(() => this.clock.now());
     this.control = new Control();

@@ -71,6 +71,7 @@ class World:
 
 
 OpenTab = Callable[..., Tab]
+NewTab = Callable[..., Tab]
 
 
 def enrol(hub: HubProcess, *names: str) -> dict[str, str]:
@@ -128,6 +129,23 @@ def open_tab(chromium: Browser, world: World) -> Iterator[OpenTab]:
     for context in chromium.contexts:
         context.close()
     assert all(not errors and not foreign for errors, foreign in complaints), complaints
+
+
+@pytest.fixture
+def new_tab(chromium: Browser, world: World) -> Iterator[NewTab]:
+    """Return a function that opens a tab of the hub's origin without its page; all are of one profile."""
+    context = chromium.new_context(bypass_csp=True)
+    context.set_default_timeout(LIMIT_MS)
+
+    def open_one(script: str = "") -> Tab:
+        page = context.new_page()
+        if script:
+            page.add_init_script(script)
+        page.goto(f"{world.hub.url}/healthz")
+        return Tab(page, world.hub.url)
+
+    yield open_one
+    context.close()
 
 
 def _listen(tab: Tab, base: str) -> None:

@@ -5,6 +5,8 @@
  * with full jitter, at once when the browser says it is online again or the tab becomes visible.
  */
 
+import { Renewal } from "./renewal.js";
+import { groupOf } from "./share.js";
 import { TRANSPORTS } from "./transport.js";
 
 /** First retry within half a second; people watch, so never more than five seconds apart. A hidden tab may wait longer. */
@@ -50,14 +52,22 @@ export class Connection {
    * @param {import("./session.js").Session} session
    * @param {object} options
    * @param {string | URL} options.url of the hub; its path is kept, for a hub behind a prefix
-   * @param {string | (() => string | Promise<string>)} [options.token] a function is asked before each attempt
+   * @param {string | (() => string | Promise<string>)} [options.token] a function is asked before each attempt, and before
+   *   the token of a WebSocket ends
+   * @param {boolean | string} [options.share] whether tabs of the same user share one WebSocket; a text: who say the same do
    * @param {string[]} [options.transports]
    * @param {(state: any, why: string, code: number) => void} [options.changed]
    */
-  constructor(session, { url, token = "", transports = Object.keys(TRANSPORTS), changed = () => {} }) {
+  constructor(session, { url, token = "", share = false, transports = Object.keys(TRANSPORTS), changed = () => {} }) {
     this._session = session;
     this._base = baseOf(url);
     this._token = token;
+    this._share = share;
+    /** In the next attempt, after one in which the other tabs gave no answer. */
+    this._goesAlone = false;
+    this._renewal = typeof token === "function" ? new Renewal(token, (text) => (this._authId = session.authorize(text)), () => this._renewed()) : null;
+    /** Of the last `auth`; 0: none on this link. */
+    this._authId = 0;
     this._transports = transports;
     this._changed = changed;
     /** @type {"connecting" | "live" | "reconnecting" | "refused" | "closed"} */
@@ -142,16 +152,33 @@ export class Connection {
       isOver = true;
       close();
     };
-    this._timer = setTimeout(() => this.drop("no answer"), OPEN_TIMEOUT_MS);
+    const goesAlone = transport !== "ws" || !this._share || this._goesAlone;
+    this._goesAlone = false;
+    this._timer = setTimeout(() => {
+      // Tabs that are slow say nothing of this way.
+      if (!goesAlone) this._left = [];
+      this._goesAlone = !goesAlone;
+      this.drop("no answer");
+    }, OPEN_TIMEOUT_MS);
     try {
-      const token = typeof this._token === "function" ? await this._token() : this._token;
+      const group = goesAlone ? null : await groupOf(this._base, this._token, this._share);
+      // With a group, the tab that opens the connection asks for it.
+      const token = group || typeof this._token !== "function" ? String(this._token) : await this._token();
       if (isOver) return;
-      close = TRANSPORTS[transport](this._base, token, {
+      /** @type {import("./transport.js").LinkEvents} */
+      const on = {
         open: (send) => isOver || this._session.opened(send),
         message: (message) => isOver || this._receive(message),
         heard: () => (this.heardMs = performance.now()),
-        close: (code, reason) => isOver || this._closed(code, reason),
-      });
+        close: (code, reason, then = "") => {
+          if (isOver) return;
+          if (then === "alone") this._share = false;
+          // What happened among tabs says nothing of this way: no other is tried, nor remembered, for it.
+          if (then) this._left = [];
+          this._closed(code, reason);
+        },
+      };
+      close = group ? group.open(on) : TRANSPORTS[transport](this._base, token, on);
     } catch (error) {
       if (!isOver) this._closed(1006, String(error));
     }
@@ -160,6 +187,8 @@ export class Connection {
   /** @param {any} message */
   _receive(message) {
     this.heardMs = performance.now();
+    if (this._authId && message.id === this._authId && message.op === "error") this._renewal?.refused(message.reason);
+    else if ("ttl" in message) this._renewal?.told(message.ttl);
     if (message.op === "bye") this._byeMs = message.retry_ms ?? undefined;
     if (message.op === "welcome") {
       clearTimeout(this._timer);
@@ -185,6 +214,8 @@ export class Connection {
     const wasWelcomed = this._session.welcomed;
     this._close = null;
     clearTimeout(this._timer);
+    this._renewal?.end();
+    this._authId = 0;
     this._session.closed();
     this._askedMs = 0;
     // A hub that takes us and sends us away at once is not asked ever faster.
@@ -210,6 +241,12 @@ export class Connection {
   _mayRenew(code) {
     if (code !== 4401 || typeof this._token !== "function" || this._isRenewed) return false;
     return (this._isRenewed = true);
+  }
+
+  /** The hub takes another token on a new connection only: hooks decide what each sees. */
+  _renewed() {
+    this.drop("a new token");
+    this.retryNow();
   }
 
   /** Somebody looks again: a link that died meanwhile must not be waited for. */

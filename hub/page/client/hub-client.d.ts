@@ -68,8 +68,17 @@ export interface WatchOptions {
 }
 
 export interface ConnectOptions {
-  /** Of a watcher. A function is asked before each attempt, so it may give a fresh one. */
+  /**
+   * Of a watcher. A function is asked before each attempt, so it may give a fresh one, and on a WebSocket before the token
+   * ends: the connection goes on with the new one.
+   */
   token?: string | (() => string | Promise<string>);
+  /**
+   * Whether tabs of one browser share one WebSocket (default: true). They do when it is certain that they are the same user:
+   * the same token, or none and the same session. Where `token` is a function only the page knows; it says so with a text
+   * that is the user's: tabs that say the same share. `false`: a connection for this alone.
+   */
+  share?: boolean | string;
   /** In the order they are tried. */
   transports?: Transport[];
   onState?(state: State, why: string): void;

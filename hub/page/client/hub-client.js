@@ -4,14 +4,16 @@
  *     import { watch } from "HUB/client/v1/hub-client.js";
  *     for await (const { device, channel, value, timeMs } of watch(undefined, { match: "greenhouse-1/temperature" })) …
  *
- * What is where: `Session` computes (no socket, no clock), `Connection` keeps one link to a hub open, by WebSocket or, where
- * that does not pass, by server-sent events or long poll; `connect` and `watch` here are what a page calls. Types: hub-client.d.ts.
+ * What is where: `Session` computes (no socket, no clock), `Connection` keeps one link to a hub open, by WebSocket (one for all
+ * tabs: share.js) or, where that does not pass, by server-sent events or long poll; `connect` and `watch` here are what a page
+ * calls. Types: hub-client.d.ts.
  */
 
 import { Connection } from "./connection.js";
 import { exactValue, Session, WatchError } from "./session.js";
 
 export { Backoff, Connection, isFinal } from "./connection.js";
+export { renewAfter } from "./renewal.js";
 export { exactValue, Session, VERSION, WatchError } from "./session.js";
 export { EventParser } from "./transport.js";
 
@@ -40,12 +42,13 @@ export function watch(url, options = {}) {
 /** Several subscriptions on one connection; it opens with the first. */
 export class Hub {
   /** @param {string | URL} url @param {ConnectOptions} [options] */
-  constructor(url, { token, transports, onState } = {}) {
+  constructor(url, { token, share = true, transports, onState } = {}) {
     this._session = new Session();
     this._watches = new Set();
     this._connection = new Connection(this._session, {
       url,
       token,
+      share,
       transports,
       changed: (state, why, code) => {
         onState?.(state, why);

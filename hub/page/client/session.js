@@ -80,6 +80,12 @@ export class Session {
     this._say({ op: "hello", client: this._client });
   }
 
+  /** Go on with another token. @param {string} token @returns {number} the id that the hub's answer has */
+  authorize(token) {
+    this._say({ op: "auth", token });
+    return this._id;
+  }
+
   /** The link closed. Cursors stay. */
   closed() {
     this._send = null;
@@ -123,6 +129,10 @@ export class Session {
   /** Apply one message of the hub. @param {any} message */
   receive(message) {
     if (message.op === "welcome") this.welcomed = true;
+    // By another token, of which this is the answer.
+    for (const name of message.ended ?? []) {
+      this.subscriptions.get(name)?.sink.refused?.("the new token may see nothing of it", "forbidden");
+    }
     const subscription = this.subscriptions.get(message.sub);
     if (!subscription) return;
     const { sink } = subscription;

@@ -48,20 +48,18 @@ export class EventParser {
  * @property {(send: (message: any) => void) => void} open
  * @property {(message: any) => void} message
  * @property {() => void} heard something came that is no message
- * @property {(code: number, reason: string) => void} close
+ * @property {(code: number, reason: string, then?: Then) => void} close
+ *
+ * @typedef {"" | "again" | "alone"} Then what to do when a link that tabs share ends for what happened among them: this way is
+ *   open, so it is tried again, or alone
  */
 
 /** @param {URL} base @param {string} token @param {LinkEvents} on @returns {() => void} closes it */
-function openSocket(base, token, on) {
-  const url = new URL("v1/watch", base);
-  url.protocol = url.protocol.replace("http", "ws");
-  // A browser gives a WebSocket no headers; an address would be logged by every proxy, the offered protocols are not.
-  const socket = new WebSocket(url, token ? ["watch.v1", `bearer.${token}`] : ["watch.v1"]);
-  socket.onopen = () => on.open((message) => socket.readyState === WebSocket.OPEN && socket.send(JSON.stringify(message)));
-  socket.onmessage = (event) => {
+export function openSocket(base, token, on) {
+  const text = (/** @type {string} */ data) => {
     let message;
     try {
-      message = JSON.parse(String(event.data));
+      message = JSON.parse(data);
     } catch {
       // What follows it must not be applied: its cursor would stand behind what was lost.
       close();
@@ -69,12 +67,23 @@ function openSocket(base, token, on) {
     }
     on.message(message);
   };
+  const close = openText(base, token, { ...on, text });
+  return close;
+}
+
+/** @param {URL} base @param {string} token @param {import("./relay.js").SocketEvents} on @returns {() => void} closes it */
+export function openText(base, token, on) {
+  const url = new URL("v1/watch", base);
+  url.protocol = url.protocol.replace("http", "ws");
+  // A browser gives a WebSocket no headers; an address would be logged by every proxy, the offered protocols are not.
+  const socket = new WebSocket(url, token ? ["watch.v1", `bearer.${token}`] : ["watch.v1"]);
+  socket.onopen = () => on.open((message) => socket.readyState === WebSocket.OPEN && socket.send(JSON.stringify(message)));
+  socket.onmessage = (event) => on.text(String(event.data));
   socket.onclose = (event) => on.close(event.code, event.reason);
-  const close = () => {
+  return () => {
     socket.onopen = socket.onmessage = socket.onclose = null;
     socket.close();
   };
-  return close;
 }
 
 /**
