@@ -1,7 +1,7 @@
 """The trust boundary: foreign bytes become trusted messages and columns, or reasons.
 
-Owns: the pydantic models of everything a device sends, the per-reading
-rejections, the limits. Place: after `model`, before `session`. Pure.
+Owns: the per-reading rejections. Place: after `model` and `device_message`,
+before `session`. Pure.
 
 A batch is validated as whole columns (measured 0.06–0.1 µs a reading against
 0.5–1 µs as rows); only a column that fails is looked at value by value.
@@ -11,10 +11,10 @@ Values are checked, never converted: the body stays the one truth.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.types import AllowInfNan, Strict
 
 from device_sdk import columns
@@ -22,8 +22,6 @@ from device_sdk.columns import Batch, Column
 from device_sdk.errors import ProtocolError, Reason
 from device_sdk.reading import INT_MAX, INT_MIN, MAX_STRING_BYTES, Channel, Value, ValueType, is_channel_name, type_of
 from device_sdk.wire import (
-    MAX_COMMAND_ARGUMENTS,
-    MAX_COMMANDS,
     MAX_CONTROL_BYTES,
     MAX_CONTROL_DEPTH,
     MAX_FRAME_READINGS,
@@ -41,6 +39,7 @@ from device_sdk.wire import (
     is_deeper,
     unpack,
 )
+from hub.device_message import TICKS, BatchModel, GapModel, HelloModel, ReplyModel, ReportedModel, SchemaModel
 from hub.model import Series, SeriesColumn
 
 # An ack names at most this many rejected readings; the rest are in `rejected_total` and the audit.
@@ -48,128 +47,8 @@ MAX_REJECTIONS_NAMED = 100
 
 _SPACE = b" \t\r\n"
 _NONE_REFUSED: Mapping[str, Mapping[int, str]] = {}
-_TICKS = frozenset({1, 1000, 1_000_000, 1_000_000_000})
 # "-9223372036854775808" has 20; more would only be work for `int`.
 _INT_CHARS = 20
-_HEX16 = r"^[0-9a-f]{16}$"
-_Hex16 = Annotated[str, StringConstraints(pattern=_HEX16)]
-_Chain = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-_Seq = Annotated[int, Strict(), Field(ge=1, le=INT_MAX)]
-_Count = Annotated[int, Strict(), Field(ge=0, le=INT_MAX)]
-_Nanoseconds = Annotated[str, StringConstraints(pattern=r"^-?[0-9]{1,19}$")]
-_Short = Annotated[str, StringConstraints(max_length=128)]
-_Word = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]{0,63}$")]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-
-class _EarlierModel(_Model):
-    stream: _Hex16
-    acked: _Count
-    next: _Seq
-    chain: _Chain
-
-
-class _HelloModel(_Model):
-    device: _Short
-    stream: _Hex16
-    boot: _Short
-    run: _Short
-    sdk: _Short = "unknown"
-    proto: Literal[1]
-    acked: _Count
-    next: _Seq
-    chain: _Chain
-    seen: _Short | None = None
-    earlier: Annotated[list[_EarlierModel], Field(max_length=16)] = []
-    mono_ns: _Nanoseconds = "0"
-    wall_ns: _Nanoseconds = "0"
-    clock: _Short = "unknown"
-    link: _Short = "normal"
-
-
-class _ChannelModel(_Model):
-    unit: Annotated[str, StringConstraints(max_length=32)] | None = None
-    type: ValueType | None = None
-    every_s: Annotated[float, AllowInfNan(False), Field(gt=0, le=31_536_000)] | None = None
-    range: tuple[float, float] | None = None
-    label: Annotated[str, StringConstraints(max_length=128)] | None = None
-
-
-class _ArgumentModel(_Model):
-    type: Literal["int", "float", "bool", "str", "dict", "list"]
-    required: bool = False
-    nullable: bool = False
-    default: Any = None
-    choices: Annotated[list[str | int | float | bool], Field(min_length=1, max_length=100)] | None = None
-
-
-class _CommandModel(_Model):
-    args: Annotated[dict[_Word, _ArgumentModel], Field(max_length=MAX_COMMAND_ARGUMENTS)] = {}
-    doc: Annotated[str, StringConstraints(max_length=200)] = ""
-
-
-class _SchemaModel(_Model):
-    channels: dict[str, _ChannelModel] = {}
-    commands: Annotated[dict[_Word, _CommandModel], Field(max_length=MAX_COMMANDS)] | None = None
-
-
-class _GapModel(_Model):
-    seq: _Seq
-    count: _Count | None
-    reason: _Short
-    ranges: Annotated[dict[str, tuple[_Nanoseconds, _Nanoseconds]], Field(max_length=1000)] = {}
-
-
-class _ColumnModel(_Model):
-    v: Annotated[list[Any], Field(min_length=1, max_length=MAX_FRAME_READINGS)]
-    # Fails at the first wrong one: an error for each of 87,000 elements would hold the loop for a third of a second.
-    dt: (
-        Annotated[
-            list[Annotated[int, Strict(), Field(ge=INT_MIN, le=INT_MAX)]],
-            Field(max_length=MAX_FRAME_READINGS, fail_fast=True),
-        ]
-        | None
-    ) = None
-    step: Annotated[int, Strict(), Field(gt=0, le=2**53)] | None = None
-    type: Literal["int"] | None = None
-
-
-class _BatchModel(_Model):
-    seq: _Seq
-    count: _Count
-    t0: _Nanoseconds
-    # Not a Literal: that takes 1000.0 and true as well, and times would become floats when the body is read again.
-    tick: Annotated[int, Strict(), Field(json_schema_extra={"enum": [*sorted(_TICKS)]})] = 1
-    again: bool = False
-    time_estimated: Annotated[bool, Strict()] = False
-    c: Annotated[dict[str, _ColumnModel], Field(min_length=1)]
-
-
-class _ReplyModel(_Model):
-    id: _Short
-    ok: Annotated[bool, Strict()]
-    value: Any = None
-    error: Annotated[str, StringConstraints(max_length=1000)] = ""
-
-
-class _ReportedModel(_Model):
-    version: _Count
-    state: dict[str, Any]
-    mark: _Short = ""
-
-
-class _ByeModel(_Model):
-    pass
-
-
-# op → what is checked of such a message, for the hub's description of its protocols.
-MODELS: Mapping[str, type[BaseModel]] = {
-    "hello": _HelloModel, "schema": _SchemaModel, "batch": _BatchModel, "gap": _GapModel, "reply": _ReplyModel,
-    "reported": _ReportedModel, "bye": _ByeModel,
-}  # fmt: skip
 
 _VALUES: dict[ValueType, TypeAdapter[Any]] = {
     ValueType.FLOAT: TypeAdapter(list[Annotated[float, Strict(), AllowInfNan(False)]]),
@@ -299,12 +178,12 @@ def check_batch(
 
 def _batch(data: bytes) -> Batch:
     try:
-        model = _BatchModel.model_validate_json(data)
+        model = BatchModel.model_validate_json(data)
     except ValidationError as error:
         found = columns.read_seq_and_count(data.lstrip(_SPACE))
         raise MalformedError(_first(error, "batch"), *(found or (None, 0))) from error
     try:
-        if model.tick not in _TICKS:
+        if model.tick not in TICKS:
             raise ValueError(f"tick {model.tick}: use 1, 1000, 1000000 or 1000000000 ns")
         t0 = int(model.t0)
         batch = Batch(model.seq, model.count, t0, model.tick, _columns(model), model.again, model.time_estimated)
@@ -314,7 +193,7 @@ def _batch(data: bytes) -> Batch:
     return batch
 
 
-def _columns(model: _BatchModel) -> tuple[Column, ...]:
+def _columns(model: BatchModel) -> tuple[Column, ...]:
     found: list[Column] = []
     for name, column in model.c.items():
         n = len(column.v)
@@ -431,7 +310,7 @@ def _body_of(batch: Batch, good: list[SeriesColumn]) -> bytes:
 
 
 def _hello(obj: dict[str, Any]) -> Hello:
-    m = _HelloModel.model_validate(obj)
+    m = HelloModel.model_validate(obj)
     earlier = tuple(Earlier(e.stream, e.acked, e.next, e.chain) for e in m.earlier)
     return Hello(
         m.device, m.stream, m.boot, m.run, m.acked, m.next, m.chain, m.sdk, m.proto, m.seen, earlier,
@@ -440,7 +319,7 @@ def _hello(obj: dict[str, Any]) -> Hello:
 
 
 def _schema(obj: dict[str, Any]) -> Schema:
-    model = _SchemaModel.model_validate(obj)
+    model = SchemaModel.model_validate(obj)
     found = []
     for name, c in model.channels.items():
         low, high = c.range or (None, None)
@@ -454,7 +333,7 @@ def _schema(obj: dict[str, Any]) -> Schema:
 
 
 def _gap(obj: dict[str, Any]) -> Gap:
-    m = _GapModel.model_validate(obj)
+    m = GapModel.model_validate(obj)
     return Gap(m.seq, m.count, m.reason, {name: (int(a), int(b)) for name, (a, b) in m.ranges.items()})
 
 
@@ -463,13 +342,13 @@ def _bye(obj: dict[str, Any]) -> Bye:
 
 
 def _reply(obj: dict[str, Any]) -> Reply:
-    m = _ReplyModel.model_validate(obj)
+    m = ReplyModel.model_validate(obj)
     _check_size("value", m.value)
     return Reply(m.id, m.ok, m.value, m.error)
 
 
 def _reported(obj: dict[str, Any]) -> Reported:
-    m = _ReportedModel.model_validate(obj)
+    m = ReportedModel.model_validate(obj)
     _check_size("state", m.state)
     return Reported(m.version, m.state, m.mark)
 

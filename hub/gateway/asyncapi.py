@@ -3,7 +3,7 @@
 Owns: the translation of models, records and constants to channels, operations and schemas, and what close codes mean.
 Place: beside `openapi`, which describes REST. Pure. Source: asyncapi.com/docs/reference/specification/v3.0.0.
 
-Nothing of a message is written here: what devices say is `hub.validate.MODELS`, what they are told the records of
+Nothing of a message is written here: what devices say is `hub.device_message.MODELS`, what they are told the records of
 `device_sdk.wire` and its encoder, what watchers say `hub.live.message`, what they are told `hub.live.outgoing`.
 Payloads are JSON Schema draft 07, which is what AsyncAPI means without a word. Fields beside those described are left
 alone by all: an older end serves a newer one.
@@ -21,10 +21,10 @@ from pydantic import BaseModel, TypeAdapter
 
 from device_sdk import columns, envelope, reading, wire
 from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, PING_S, WATCH_PATH, WATCH_SUBPROTOCOL, Close
+from hub.device_message import MODELS
 from hub.gateway.access import OFFER_PREFIX, SESSION_COOKIE
 from hub.gateway.record_schema import JsonObject, schema_of
 from hub.live import message, outgoing, patterns, poll, watch
-from hub.validate import MODELS
 
 CLOSE_MEANINGS: dict[int, str] = {
     Close.GOING_AWAY: "the hub stops; come back after `retry_ms` of its `bye`",

@@ -29,6 +29,7 @@ _DOORS = {
     "pydantic": {
         "hub.command_arguments",
         "hub.config",
+        "hub.device_message",
         "hub.validate",
         "hub.gateway",
         "hub.live.message",
