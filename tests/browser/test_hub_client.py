@@ -376,6 +376,35 @@ def test_page_of_another_origin(
     assert seen == ([7, 7, 7, 7] if is_allowed else [None] * 4)
 
 
+def test_page_of_another_origin_where_somebody_is_signed_in(
+    open_tab: OpenTab, tmp_path_factory: pytest.TempPathFactory, elsewhere: str
+) -> None:
+    """A development server beside the hub: its WebSocket has the session's cookie, its requests have none."""
+    body = """
+      async (hub) => {
+        const { watch } = await import(`${hub}/client/v1/hub-client.js`);
+        const signal = AbortSignal.timeout(10_000);
+        for await (const { value } of watch(undefined, { since: 'last', transports: ['ws'], signal })) return value;
+        return null;
+      }
+    """
+    with HubProcess(tmp_path_factory.mktemp("hub") / "data", "--allow-origin", elsewhere) as hub:
+        identities = Identities(hub.data / "identities.sqlite3")
+        device = identities.add_device("pump-1")
+        session = identities.add_session(Role.WATCHER, 3600)
+        identities.close()
+        with Device("pump-1", hub.ws_url, token=device, spool=tmp_path_factory.mktemp("spool")) as pump:
+            pump.record({"level": 7})
+            pump.flush(20)
+            tab = open_tab("healthz", expect_errors=True)
+            tab.page.context.add_cookies(
+                [{"name": "hub_session", "value": session, "domain": "127.0.0.1", "path": "/", "sameSite": "Strict"}]
+            )
+            tab.page.goto(elsewhere)
+
+            assert tab.page.evaluate(body, hub.url) == 7
+
+
 @pytest.mark.parametrize("transport", ["ws", "sse", "poll"])
 def test_restart_of_the_hub_costs_nothing(open_tab: OpenTab, own_world: World, transport: str) -> None:
     """A killed hub is found again within seconds, and what devices recorded meanwhile comes once, in order."""

@@ -263,8 +263,8 @@ def test_connection_of_somebody_else_is_given_up(new_tab: NewTab) -> None:
     body = """
       join('A'); await opened(); say('A', { what: 'say', message: { op: 'hello' } }); sub('A', 's1');
       on.text('{"op":"welcome","credential":"u2","limits":{"subs":64}}');
-      return [told.A.at(-1).what, closed];
+      return [told.A.at(-1).what, told.A.at(-1).then ?? null, closed];
     """
 
-    assert call(new_tab(), RELAY + body, {"credential": "u1"}) == ["end", 1]
-    assert call(new_tab(), RELAY + body, {"credential": "u2"}) == ["text", 0]
+    assert call(new_tab(), RELAY + body, {"credential": "u1"}) == ["end", "alone", 1]
+    assert call(new_tab(), RELAY + body, {"credential": "u2"}) == ["text", None, 0]

@@ -245,8 +245,9 @@ export class Relay {
   _welcomed(message) {
     this._helloMs = 0;
     this._mostSubs = message.limits?.subs ?? MOST_SUBS;
-    // Somebody else has signed in between the question and the upgrade.
-    if (this._credential !== null && message.credential !== this._credential) return this._end(1006, "another credential", "again");
+    // Somebody else has signed in between the question and the upgrade, or the browser gives a WebSocket the cookie that it does
+    // not give a page of another origin: asked again, the same may come for ever. Whoever it is, each tab may be that for itself.
+    if (this._credential !== null && message.credential !== this._credential) return this._end(1006, "another credential", "alone");
     this._renewal?.told(message.ttl);
     // The renewals are ours.
     const text = JSON.stringify({ ...message, ttl: null });
