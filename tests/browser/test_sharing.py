@@ -258,6 +258,19 @@ def test_message_that_was_lost_between_tabs_is_noticed(new_tab: NewTab) -> None:
     assert call(new_tab(), RELAY + body) == ["end", ["sub", "unsub"]]
 
 
+@pytest.mark.parametrize(("was_open", "then"), [(True, "again"), (False, "")])
+def test_who_joins_what_ends_just_then_tries_the_same_way(new_tab: NewTab, was_open: bool, then: str) -> None:
+    """A dead line that was open is no reason to go on by event streams; one that never opened is."""
+    body = """
+      join('A'); await opened(); say('A', { what: 'say', message: { op: 'hello' } });
+      if (a.open) on.text('{"op":"welcome","limits":{"subs":64}}');
+      join('B'); on.close(1006, '');
+      return ['A', 'B'].map((link) => told[link].at(-1).then);
+    """
+
+    assert call(new_tab(), RELAY + body, {"open": was_open}) == [then, then]
+
+
 def test_connection_of_somebody_else_is_given_up(new_tab: NewTab) -> None:
     """Who signed in between the question and the upgrade is another user: what would come is not for these tabs."""
     body = """

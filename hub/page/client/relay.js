@@ -56,6 +56,8 @@ export class Relay {
     this._count = 0;
     this._mostSubs = MOST_SUBS;
     this._helloMs = 0;
+    /** The hub has answered on this socket. */
+    this._isWelcomed = false;
     /** @type {Renewal | null} */
     this._renewal = null;
     this._timer = setInterval(() => this._check(), CHECK_MS);
@@ -203,11 +205,12 @@ export class Relay {
     this._renewal = this._close = this._send = null;
     this._subs.clear();
     this._count = this._helloMs = 0;
+    this._isWelcomed = false;
     this._mostSubs = MOST_SUBS;
   }
 
-  /** @param {number} code @param {string} reason @param {import("./transport.js").Then} then */
-  _end(code, reason, then = "") {
+  /** What was open says nothing of the way, also to who has joined in its last moment. @param {number} code @param {string} reason @param {import("./transport.js").Then} then */
+  _end(code, reason, then = this._isWelcomed ? "again" : "") {
     const members = [...this._members.values()];
     this._members.clear();
     this._disconnect();
@@ -248,6 +251,7 @@ export class Relay {
     // Somebody else has signed in between the question and the upgrade, or the browser gives a WebSocket the cookie that it does
     // not give a page of another origin: asked again, the same may come for ever. Whoever it is, each tab may be that for itself.
     if (this._credential !== null && message.credential !== this._credential) return this._end(1006, "another credential", "alone");
+    this._isWelcomed = true;
     this._renewal?.told(message.ttl);
     // The renewals are ours.
     const text = JSON.stringify({ ...message, ttl: null });
