@@ -107,6 +107,27 @@ def test_frozen_tab_comes_back_by_its_cursor(new_tab: NewTab, world: World) -> N
         check(tab, world)
 
 
+def test_tab_that_ends_before_it_was_taken_in_leaves_nothing(new_tab: NewTab, world: World) -> None:
+    """It asks to join and thinks better of it in the same turn: the last tab that leaves still ends the connection."""
+    first, second = new_tab(), new_tab()
+    collect(first)
+    body = """
+      const post = BroadcastChannel.prototype.postMessage;
+      BroadcastChannel.prototype.postMessage = function (message) {
+        post.call(this, message);
+        if (message.said?.what === 'join') queueMicrotask(() => (watched.close(), (window.left = true)));
+      };
+      window.watched = m.watch(undefined, { match: 'pump-1/*', onReading() {} });
+    """
+    call(second, body)
+    second.page.wait_for_function("() => window.left")
+    wait_for_more(first)
+
+    first.page.evaluate("() => watched.close()")
+
+    wait_for_connections(world, 0)
+
+
 def test_busy_tab_holds_up_nobody(new_tab: NewTab, world: World) -> None:
     """One whose loop stands still for longer than others wait for a word: it is taken for frozen, and goes on later."""
     tabs = [new_tab() for _ in range(3)]

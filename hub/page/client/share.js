@@ -169,8 +169,8 @@ export class Group {
     const emptied = () => this._links.size || this._leave();
     this.relay = new Relay({ open, token: this._token, credential: this._credential, emptied });
     /** @type {BroadcastChannel} */ (this._leader).onmessage = ({ data: { link, leader, number, said } }) => {
-      // One that was frozen finds here what was meant for who took its place.
-      if (leader === this.id || said.what === "join") this.relay?.hear(link, number, said, () => new FarPort(`${this.name} ${link}`, this.id));
+      // One that was frozen finds here what was meant for who took its place. Who was not taken in yet joins, or leaves again.
+      if (leader === this.id || !leader) this.relay?.hear(link, number, said, () => new FarPort(`${this.name} ${link}`, this.id));
     };
     this._all?.postMessage(this.id);
     this._announced(this.id);
