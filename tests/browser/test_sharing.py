@@ -168,6 +168,28 @@ def test_who_has_another_credential_never_shares(new_tab: NewTab, world: World) 
     ]  # fmt: skip
 
 
+def test_words_that_begin_alike_are_different_users(new_tab: NewTab, world: World) -> None:
+    """`ann leader` hears nothing of what the tabs of `ann` say to the one that holds their connection."""
+    body = """
+      window.states = []; window.seen = []; window.errors = []; window.live = 0;
+      addEventListener('error', ({ message }) => errors.push(message));
+      window.watched = m.watch(undefined, { match: 'pump-1/temperature', since: 'last', share: a.share,
+        token: () => a.token, onReading: ({ value }) => seen.push(value), onLive: () => live++,
+        onState: (state) => states.push(state) });
+    """
+    tabs = [new_tab() for _ in range(4)]
+    for tab, share in zip(tabs, ("ann", "ann leader", "ann", "ann leader"), strict=True):
+        call(tab, body, {"share": share, "token": token_of(world)})
+        tab.page.wait_for_function("() => window.live")
+    # Longer than two beats of a link.
+    wait_for_more(tabs[-1], 50)
+
+    found = [tab.page.evaluate("() => [states, errors]") for tab in tabs]
+
+    assert found == [[["live"], []]] * 4
+    assert len(connections(world)) == 2
+
+
 def test_more_subscriptions_than_one_connection_may_have(new_tab: NewTab, world: World) -> None:
     """64 are of the shared one; the tab whose next one does not fit gets one of its own, and misses nothing."""
     body = """

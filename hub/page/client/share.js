@@ -48,7 +48,8 @@ export async function groupOf(base, token, share) {
     if (!token && credential === null) return null;
     who = token ? `token ${await digest(token)}` : `page ${credential}`;
   }
-  const name = `hub-client 1 ${base.href} ${who} ${typeof share === "string" ? share : ""}`;
+  // In quotes: `ann` and `ann leader` must not have a channel in common.
+  const name = `hub-client 1 ${base.href} ${who} ${typeof share === "string" ? JSON.stringify(share) : ""}`;
   let group = groups.get(name);
   if (!group) groups.set(name, (group = new Group(name, base, token, credential)));
   return group.isBroken ? null : group;
