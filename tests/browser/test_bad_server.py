@@ -364,6 +364,66 @@ def test_a_way_that_worked_is_remembered_for_an_hour_and_no_longer() -> None:
         assert server.run(SOCKET + body, {"opens": 0, "messages": []}) == [0, 0]
 
 
+# As `WATCH`, with a function for tokens that takes its time and fails at first.
+ASKED = """
+  const seen = [];
+  let asked = 0;
+  const token = async () => {
+    asked++;
+    await new Promise((done) => setTimeout(done, a.takes));
+    if (asked <= a.fails) throw new Error('away');
+    return 't';
+  };
+  const hub = m.connect(url, { transports: ['sse', 'poll'], token });
+  const watched = hub.watch({ match: 'd', since: 'r.0', onReading: ({ value }) => seen.push(value) });
+  for (let left = 3000; left > 0 && seen.length < 3; left -= 10) await pause(10);
+  const end = { seen, transport: hub.transport, remembered: stored.size };
+  watched.close();
+  return end;
+"""
+
+
+@pytest.mark.parametrize(
+    ("refused", "fails", "takes"), [(1, 0, 0), (0, 1, 0), (0, 0, 10_000)], ids=["ended", "not had", "slow"]
+)
+def test_a_token_says_nothing_of_the_way(refused: int, fails: int, takes: int) -> None:
+    """One that has ended, that cannot be had, or that takes longer than a way may: the first way is tried again."""
+
+    def script(path: str, number: int) -> Iterable[bytes | float]:
+        if number <= refused:
+            words = {"error": {"reason": "unauthenticated", "message": "it has ended"}}
+            yield answer("401 Unauthorized", "application/json") + json.dumps(words).encode()
+        elif "wait=" in path:
+            yield JSON + poll_answer(since_of(path) + 1, 3)
+        else:
+            yield STREAM + stream_of(since_of(path) + 1, 3)
+            yield 5.0
+
+    with BadServer(script) as server:
+        told = server.run(ASKED, {"fails": fails, "takes": takes}, speed=20)
+
+    assert told == {"seen": [1, 2, 3], "transport": "sse", "remembered": 0}
+
+
+def test_a_socket_that_never_opens_is_waited_for_once() -> None:
+    """Where tabs cannot share (here, and on a page without https) the next way is tried after 8 s."""
+
+    def script(path: str, number: int) -> Iterable[bytes | float]:
+        yield STREAM + stream_of(since_of(path) + 1, 1)
+        yield 5.0
+
+    body = """
+      globalThis.WebSocket = class { static OPEN = 1; close() {} };
+      const begun = performance.now(), seen = [];
+      const watched = m.watch(url, { match: 'd', since: 'r.0', onReading: ({ value }) => seen.push(value) });
+      for (let left = 3000; left > 0 && !seen.length; left -= 10) await pause(10);
+      watched.close();
+      return performance.now() - begun;
+    """
+    with BadServer(script) as server:
+        assert 8000 <= server.run(body, speed=20) < 14_000
+
+
 def test_a_way_that_failed_once_is_not_given_up() -> None:
     """Where WebSockets passed on this page, one that failed (a hub restarts) is no reason to do without for an hour."""
 

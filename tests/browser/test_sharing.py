@@ -236,7 +236,8 @@ def test_browser_that_cannot_has_one_for_each_tab(new_tab: NewTab, world: World,
 RELAY = """
   const { Relay, MOST_OWED } = await import('/client/v1/relay.js');
   const sent = [], told = {}, said = {}; let on, closed = 0;
-  const relay = new Relay({ token: '', credential: a?.credential ?? null, emptied: () => (told.emptied = true),
+  const token = a?.fails ? () => { throw new Error('away'); } : '';
+  const relay = new Relay({ token, credential: a?.credential ?? null, emptied: () => (told.emptied = true),
     open: (token, events) => { on = events; return () => closed++; } });
   const far = (link) => () => ({ isLocal: false, close() {}, post: (message) => (told[link] ??= []).push(message) });
   const say = (link, what) => relay.hear(link, said[link] = (said[link] ?? -1) + 1, what, far(link));
@@ -299,6 +300,17 @@ def test_message_that_was_lost_between_tabs_is_noticed(new_tab: NewTab) -> None:
     """
 
     assert call(new_tab(), RELAY + body) == ["end", ["sub", "unsub"]]
+
+
+def test_token_that_cannot_be_had_is_asked_for_again(new_tab: NewTab) -> None:
+    """It says nothing of the way: no tab goes on by event streams for it."""
+    body = """
+      join('A');
+      await new Promise((done) => setTimeout(done));
+      return [told.A.at(-1).what, told.A.at(-1).then];
+    """
+
+    assert call(new_tab(), RELAY + body, {"fails": True}) == ["end", "again"]
 
 
 @pytest.mark.parametrize(("was_open", "then"), [(True, "again"), (False, "")])

@@ -15,6 +15,8 @@ const LONGEST_RETRY_MS = 5000;
 const HIDDEN_RETRY_MS = 30000;
 /** The hub answers within this, or the attempt is given up; a proxy that holds answers back is found out by it. */
 const OPEN_TIMEOUT_MS = 8000;
+/** For a function that gives tokens: somebody may have to sign in. */
+const TOKEN_TIMEOUT_MS = 60_000;
 /** A line that said nothing for this long is asked whether it lives; event streams bring a ping within 30 s anyway. */
 const QUIET_MS = 25000;
 const ANSWER_MS = 10000;
@@ -152,19 +154,35 @@ export class Connection {
       isOver = true;
       close();
     };
-    const goesAlone = transport !== "ws" || !this._share || this._goesAlone;
+    let isShared = transport === "ws" && !!this._share && !this._goesAlone;
+    let isAsking = false;
     this._goesAlone = false;
-    this._timer = setTimeout(() => {
-      // Tabs that are slow say nothing of this way.
-      if (!goesAlone) this._left = [];
-      this._goesAlone = !goesAlone;
-      this.drop("no answer");
-    }, OPEN_TIMEOUT_MS);
+    const limit = (/** @type {number} */ ms) => {
+      clearTimeout(this._timer);
+      this._timer = setTimeout(() => {
+        // Tabs that are slow say nothing of this way, nor does who gives tokens.
+        if (isShared || isAsking) this._left = [];
+        this._goesAlone = isShared;
+        this.drop("no answer");
+      }, ms);
+    };
+    limit(OPEN_TIMEOUT_MS);
     try {
-      const group = goesAlone ? null : await groupOf(this._base, this._token, this._share);
-      // With a group, the tab that opens the connection asks for it.
-      const token = group || typeof this._token !== "function" ? String(this._token) : await this._token();
+      const group = isShared ? await groupOf(this._base, this._token, this._share) : null;
       if (isOver) return;
+      // Who goes alone has the whole time for it.
+      if (isShared && !group) limit(OPEN_TIMEOUT_MS);
+      isShared = group !== null;
+      let token = typeof this._token === "function" ? "" : this._token;
+      // With a group, the tab that opens the connection asks for it.
+      if (!group && typeof this._token === "function") {
+        isAsking = true;
+        limit(TOKEN_TIMEOUT_MS);
+        token = await this._token();
+        if (isOver) return;
+        isAsking = false;
+        limit(OPEN_TIMEOUT_MS);
+      }
       /** @type {import("./transport.js").LinkEvents} */
       const on = {
         open: (send) => isOver || this._session.opened(send),
@@ -180,7 +198,9 @@ export class Connection {
       };
       close = group ? group.open(on) : TRANSPORTS[transport](this._base, token, on);
     } catch (error) {
-      if (!isOver) this._closed(1006, String(error));
+      if (isOver) return;
+      if (isAsking) this._left = [];
+      this._closed(1006, String(error));
     }
   }
 
@@ -221,9 +241,13 @@ export class Connection {
     // A hub that takes us and sends us away at once is not asked ever faster.
     if (wasWelcomed && performance.now() - this._sinceMs > LONGEST_RETRY_MS) this._backoff.reset();
     if (this.state === "refused" || this.state === "closed") return;
-    if (isFinal(code) && !this._mayRenew(code)) {
-      this._set("refused", reason || `closed with ${code}`, code);
-      return;
+    if (isFinal(code)) {
+      if (!this._mayRenew(code)) {
+        this._set("refused", reason || `closed with ${code}`, code);
+        return;
+      }
+      // The hub itself has answered, and the old token opened no way: with the next one all are tried again.
+      this._left = [];
     }
     this._set(this._wasLive ? "reconnecting" : "connecting", reason, code);
     // What did not get through may by another way, at once; when no way is left the hub is away.

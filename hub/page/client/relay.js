@@ -180,12 +180,16 @@ export class Relay {
       isOver = true;
       close();
     };
+    // A token that cannot be had says nothing of this way; a socket that cannot be made does.
+    /** @type {import("./transport.js").Then} */
+    let then = "again";
     try {
       const token = typeof this._token === "function" ? await this._token() : this._token;
       if (isOver) return;
+      then = "";
       close = this._openSocket(token, { open: (send) => isOver || this._opened(send), text: (text) => isOver || this._text(text), close: end });
     } catch (error) {
-      end(1006, String(error));
+      if (!isOver) this._end(1006, String(error), then);
     }
   }
 
