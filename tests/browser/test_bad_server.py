@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.support.bad_server import SERIES, BadServer, answer, event, reading
+from tests.support.hub_process import ROOT
 from tests.support.node import find
 
 pytestmark = pytest.mark.skipif(find("node") is None, reason="needs node")
@@ -472,3 +473,27 @@ def test_a_message_that_broke_on_its_way_is_asked_for_again() -> None:
         told = server.run(SOCKET + body, {"opens": 2, "messages": messages}, speed=20)
 
     assert told == [False, ["r.0", "r.1"]]
+
+
+# --- tokens ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_hello_in_between_puts_no_renewal_off() -> None:
+    """Where nothing happens each tab asks now and then whether the line lives, and is told the same end again."""
+    body = """
+      const { Renewal } = await import(a);
+      const begun = performance.now(), said = [];
+      const passed = () => (performance.now() - begun) / 1000;
+      const ask = () => new Promise((done) => setTimeout(() => done('t'), 500));
+      const renewal = new Renewal(ask, () => said.push(passed()), () => {});
+      while (passed() < 20 && !said.length) {
+        renewal.told(20 - passed());
+        await pause(10);
+      }
+      renewal.end();
+      return said;
+    """
+    with BadServer(lambda path, number: []) as server:
+        (said,) = server.run(body, (ROOT / "hub" / "page" / "client" / "renewal.js").as_uri(), speed=20)
+
+    assert 14 <= said < 20

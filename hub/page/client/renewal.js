@@ -11,6 +11,8 @@ const LATEST = 0.9;
 const LEAST_MS = 1000;
 /** Nothing is gained by waiting longer; a timer of more than 24 days would end at once. */
 const MOST_MS = 86400_000;
+/** What the hub says of the same end may differ by this, for it travels. */
+const SAME_MS = 1000;
 /** The hub has read the token and says that this connection will not do for it; anything else may pass. */
 const NEED_CONNECTION = ["bad_request", "forbidden"];
 
@@ -34,14 +36,18 @@ export class Renewal {
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this._timer = undefined;
     this._turn = 0;
+    /** A token will be asked for, or is; not yet sent. */
+    this._isPlanned = false;
   }
 
   /** What the hub says of the credential, in `welcome` or its answer to `auth`. @param {number | null | undefined} ttl seconds; none: it has no end */
   told(ttl) {
+    const endsMs = typeof ttl === "number" ? performance.now() + ttl * 1000 : Infinity;
+    // A `hello` in between (a quiet line, a tab that joins) must put off nothing, nor drop a token that is on its way.
+    if (this._isPlanned && Math.abs(endsMs - this._endsMs) < SAME_MS) return;
     this.end();
-    if (typeof ttl !== "number") return;
-    this._endsMs = performance.now() + ttl * 1000;
-    this._plan();
+    this._endsMs = endsMs;
+    if (endsMs !== Infinity) this._plan();
   }
 
   /** The hub did not take the token. @param {string} reason */
@@ -53,12 +59,15 @@ export class Renewal {
   /** Ask no more. */
   end() {
     this._turn++;
+    this._isPlanned = false;
     clearTimeout(this._timer);
   }
 
   _plan() {
+    clearTimeout(this._timer);
     const left = this._endsMs - performance.now();
     // From then on the hub ends the connection, and the next one asks for a token anyway.
+    this._isPlanned = left > 0;
     if (left > 0) this._timer = setTimeout(() => this._renew(), renewAfter(left, Math.random()));
   }
 
@@ -66,7 +75,9 @@ export class Renewal {
     const turn = ++this._turn;
     try {
       const token = await this._ask();
-      if (turn === this._turn) this._say(token);
+      if (turn !== this._turn) return;
+      this._isPlanned = false;
+      this._say(token);
     } catch (error) {
       reportError(error);
       if (turn === this._turn) this._plan();
