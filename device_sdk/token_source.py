@@ -25,7 +25,7 @@ class TokenSource:
     """
 
     def __init__(self, token: Token | None) -> None:
-        self._token = token
+        self._token = token.strip() if isinstance(token, str) else token
 
     @property
     def is_function(self) -> bool:
@@ -63,9 +63,10 @@ class TokenSource:
             raise
         except Exception as error:
             raise ConnectionLostError(f"no token could be had: {error!r}") from error
-        if not isinstance(found, str) or not found:
+        if not isinstance(found, str) or not found.strip():
             raise MisuseError(f"the function for tokens returned {type(found).__name__}: return the token as text")
-        return found
+        # Files and answers end with a line break, which no header may have.
+        return found.strip()
 
 
 def _headers(token: str | None) -> dict[str, str]:

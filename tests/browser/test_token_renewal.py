@@ -51,6 +51,20 @@ def test_token_is_renewed_on_the_connection(new_tab: NewTab, world: World, share
     assert asked.count(True) == 1
 
 
+@pytest.mark.parametrize("is_function", [True, False])
+def test_line_break_behind_a_token_is_none_of_it(new_tab: NewTab, world: World, is_function: bool) -> None:
+    """As files and answers of servers end with: it goes by WebSocket like any other."""
+    tab = new_tab()
+    body = """
+      window.hub = m.connect(undefined, { share: false, token: a.isFunction ? () => a.token : a.token });
+      hub.watch({ match: 'pump-1/*', since: 'last', onReading() {}, onLive: () => (window.live = true) });
+    """
+    call(tab, body, {"token": f"{token_of(world)}\n", "isFunction": is_function})
+    tab.page.wait_for_function("() => window.live")
+
+    assert tab.page.evaluate("() => hub.transport") == "ws"
+
+
 @pytest.fixture
 def hooked(tmp_path: Path) -> Iterator[World]:
     """A hub whose hooks decide what each connection sees: it takes no token on a connection."""

@@ -22,7 +22,8 @@ def awaitable() -> Awaitable[str]:
 
 
 TOKENS = [pytest.param("t", id="text"), pytest.param(lambda: "t", id="plain"), pytest.param(later, id="async"),
-          pytest.param(awaitable, id="plain that gives a coroutine")]  # fmt: skip
+          pytest.param(awaitable, id="plain that gives a coroutine"), pytest.param("t\n", id="text of a file"),
+          pytest.param(lambda: "t\r\n", id="plain that reads a file")]  # fmt: skip
 
 
 @pytest.mark.parametrize("token", TOKENS)
@@ -71,7 +72,7 @@ def test_what_the_function_raises_is_tried_again_later() -> None:
         TokenSource(refuse).headers()
 
 
-@pytest.mark.parametrize("token", [None, b"t", ""])
+@pytest.mark.parametrize("token", [None, b"t", "", "\n"])
 def test_what_is_no_token_is_said(token: object) -> None:
     """Before anything is sent."""
     with pytest.raises(MisuseError, match="return the token as text"):

@@ -63,11 +63,11 @@ export class Connection {
   constructor(session, { url, token = "", share = false, transports = Object.keys(TRANSPORTS), changed = () => {} }) {
     this._session = session;
     this._base = baseOf(url);
-    this._token = token;
+    this._token = typeof token === "function" ? async () => trimmed(await token()) : trimmed(token);
     this._share = share;
     /** In the next attempt, after one in which the other tabs gave no answer. */
     this._goesAlone = false;
-    this._renewal = typeof token === "function" ? new Renewal(token, (text) => (this._authId = session.authorize(text)), () => this._renewed()) : null;
+    this._renewal = typeof this._token === "function" ? new Renewal(this._token, (text) => (this._authId = session.authorize(text)), () => this._renewed()) : null;
     /** Of the last `auth`; 0: none on this link. */
     this._authId = 0;
     this._transports = transports;
@@ -325,6 +325,11 @@ export class Connection {
     this.state = state;
     this._changed(state, why, code);
   }
+}
+
+/** Files and answers end with a line break, and a WebSocket that is to offer one cannot be made. @param {string} token */
+function trimmed(token) {
+  return typeof token === "string" ? token.trim() : token;
 }
 
 /** @param {string | URL} url of a hub @returns {URL} with http(s) and a path that ends with a slash */
