@@ -475,6 +475,31 @@ def test_a_message_that_broke_on_its_way_is_asked_for_again() -> None:
     assert told == [False, ["r.0", "r.1"]]
 
 
+# --- what the page does ----------------------------------------------------------------------------------------------
+
+
+def test_who_fails_when_told_the_state_stops_nothing() -> None:
+    """What `onState` throws is the page's error: the stream is read, and opened again when it ends."""
+
+    def script(path: str, number: int) -> Iterable[bytes | float]:
+        behind = since_of(path)
+        yield STREAM + stream_of(behind + 1, 1 if behind == 0 else 3)
+        yield 0.0 if behind == 0 else 5.0
+
+    body = """
+      const seen = [], reported = [];
+      globalThis.reportError = ({ message }) => reported.push(message);
+      const onState = (state) => { throw new Error(state); };
+      const watched = m.watch(url, { match: 'd', since: 'r.0', transports: ['sse'], onState,
+        onReading: ({ value }) => seen.push(value) });
+      for (let left = 3000; left > 0 && seen.length < 3; left -= 10) await pause(10);
+      watched.close();
+      return [seen, reported];
+    """
+    with BadServer(script) as server:
+        assert server.run(body, speed=20) == [[1, 2, 3], ["live", "reconnecting", "live", "closed"]]
+
+
 # --- tokens ----------------------------------------------------------------------------------------------------------
 
 

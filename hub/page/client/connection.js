@@ -323,7 +323,12 @@ export class Connection {
   _set(state, why, code) {
     if (state === this.state) return;
     this.state = state;
-    this._changed(state, why, code);
+    try {
+      this._changed(state, why, code);
+    } catch (error) {
+      // The page's: the connection goes on, and so do other tabs that have theirs over this one.
+      reportError(error);
+    }
   }
 }
 
