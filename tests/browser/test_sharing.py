@@ -326,6 +326,23 @@ def test_who_joins_what_ends_just_then_tries_the_same_way(new_tab: NewTab, was_o
     assert call(new_tab(), RELAY + body, {"open": was_open}) == [then, then]
 
 
+def test_hub_that_says_anything_is_not_silent(new_tab: NewTab) -> None:
+    """A hello that waits for hooks ends nothing while other things are said; 10 s without a word do."""
+    body = """
+      join('A'); await opened(); say('A', { what: 'say', message: { op: 'hello' } }); sub('A', 's1');
+      const now = performance.now.bind(performance);
+      let passed = 0;
+      performance.now = () => now() + passed;
+      passed = 8000; data('s1');
+      passed = 12_000; relay._check();
+      const early = closed;
+      passed = 19_000; relay._check();
+      return [early, closed];
+    """
+
+    assert call(new_tab(), RELAY + body) == [0, 1]
+
+
 def test_connection_of_somebody_else_is_given_up(new_tab: NewTab) -> None:
     """Who signed in between the question and the upgrade is another user: what would come is not for these tabs."""
     body = """

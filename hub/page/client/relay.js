@@ -56,6 +56,8 @@ export class Relay {
     this._count = 0;
     this._mostSubs = MOST_SUBS;
     this._helloMs = 0;
+    /** When the hub last said something. */
+    this._heardMs = 0;
     /** The hub has answered on this socket. */
     this._isWelcomed = false;
     /** @type {Renewal | null} */
@@ -233,6 +235,7 @@ export class Relay {
 
   /** @param {string} text */
   _text(text) {
+    this._heardMs = performance.now();
     const name = ROUTE.exec(text)?.[1];
     if (name) return this._route(name, text);
     let message;
@@ -277,7 +280,8 @@ export class Relay {
   /** A dead line says nothing of itself, nor does a tab that was frozen or has crashed. */
   _check() {
     const now = performance.now();
-    if (this._helloMs && now - this._helloMs > ANSWER_MS) return this._end(1006, "the hub is silent");
+    // While hooks are asked for the subscriptions of one tab, the hello of another waits; what is said meanwhile is life.
+    if (this._helloMs && now - Math.max(this._helloMs, this._heardMs) > ANSWER_MS) return this._end(1006, "the hub is silent");
     for (const [link, member] of [...this._members]) {
       if (!member.port.isLocal && now - member.heardMs > SILENT_MS) this._cut(link, member, 1006, "this tab was silent");
     }
