@@ -107,6 +107,26 @@ def test_frozen_tab_comes_back_by_its_cursor(new_tab: NewTab, world: World) -> N
         check(tab, world)
 
 
+def test_another_watch_in_the_tab_that_holds_the_connection(new_tab: NewTab, world: World) -> None:
+    """It finds the connection open, and has its own subscription there; so does one that comes back."""
+    tab = new_tab()
+    collect(tab)
+    body = """
+      window.lives = 0;
+      window.hub = m.connect();
+      hub.watch({ match: 'oven-1/*', since: 'last', onReading() {}, onLive: () => lives++ });
+    """
+    call(tab, body)
+    tab.page.wait_for_function("() => lives === 1")
+    tab.page.evaluate("() => hub._connection.drop('as one that was silent')")
+    tab.page.wait_for_function("() => lives === 2")
+
+    (one,) = connections(world)
+
+    assert sorted(s["match"] for s in one["subscriptions"]) == [["oven-1/*"], [CHANNEL]]
+    check(tab, world)
+
+
 def test_tab_that_ends_before_it_was_taken_in_leaves_nothing(new_tab: NewTab, world: World) -> None:
     """It asks to join and thinks better of it in the same turn: the last tab that leaves still ends the connection."""
     first, second = new_tab(), new_tab()

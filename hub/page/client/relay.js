@@ -71,10 +71,9 @@ export class Relay {
 
   /** A tab said something. @param {string} link @param {number} number of what it says @param {Said} said @param {() => Port} port of a tab that joins */
   hear(link, number, said, port) {
-    if (said.what === "join" && !this._members.has(link)) this._join(link, port());
+    if (said.what === "join") return this._join(link, number, port);
     const member = this._members.get(link);
     if (!member) return;
-    if (said.what === "join") member.next = number;
     if (number !== member.next++) return this._cut(link, member, 1006, "a message between tabs was lost");
     member.heardMs = performance.now();
     if (said.what === "read") member.owed -= said.size;
@@ -94,9 +93,14 @@ export class Relay {
 
   // --- tabs ---
 
-  /** @param {string} link @param {Port} port */
-  _join(link, port) {
-    this._members.set(link, { port, subs: new Map(), owed: 0, next: 0, heardMs: performance.now(), asksHello: false });
+  /** @param {string} link @param {number} number of its message @param {() => Port} portOf it */
+  _join(link, number, portOf) {
+    const [next, heardMs] = [number + 1, performance.now()];
+    const known = this._members.get(link);
+    if (known) return void Object.assign(known, { next, heardMs });
+    const port = portOf();
+    // Whole before it is told: a link of this tab says its first things within these calls.
+    this._members.set(link, { port, subs: new Map(), owed: 0, next, heardMs, asksHello: false });
     port.post({ what: "joined" });
     if (this._send) port.post({ what: "open" });
     else if (!this._close) this._connect();
