@@ -88,6 +88,28 @@ def test_tab_with_the_connection_ends(new_tab: NewTab, world: World, end: Callab
         check(tab, world)
 
 
+def test_tab_that_takes_over_gives_the_lock_back_when_it_leaves(new_tab: NewTab, world: World) -> None:
+    """After a crash the next one has the lock at once: it leaves, comes back, and waits for nobody who has gone."""
+    script = """
+      window.steals = 0;
+      const { request } = LockManager.prototype;
+      LockManager.prototype.request = function (name, ...rest) {
+        if (rest[0].steal) window.steals++;
+        return request.call(this, name, ...rest);
+      };
+    """
+    tabs = [new_tab(script) for _ in range(3)]
+    for tab in tabs:
+        collect(tab)
+    leader, *others = leader_first(tabs)
+
+    _crash(leader.page)
+    for tab in others:
+        tab.page.wait_for_function("() => states.length > 2 && states.at(-1) === 'live'")
+
+    assert [tab.page.evaluate("() => steals") for tab in others] == [0, 0]
+
+
 def test_frozen_tab_comes_back_by_its_cursor(new_tab: NewTab, world: World) -> None:
     """Others go on meanwhile; the one that held the connection finds another in its place, and misses nothing."""
     tabs = [new_tab() for _ in range(3)]

@@ -173,9 +173,12 @@ export class Group {
       // One that was frozen finds here what was meant for who took its place. Who was not taken in yet joins, or leaves again.
       if (leader === this.id || !leader) this.relay?.hear(link, number, said, () => new FarPort(`${this.name} ${link}`, this.id));
     };
+    // First: links of this tab that had their answers from another end now, and with the last of them the group.
+    /** @type {Promise<void>} */
+    const isHeld = new Promise((resolve) => (this._release = resolve));
     this._all?.postMessage(this.id);
     this._announced(this.id);
-    return new Promise((resolve) => (this._release = resolve));
+    return isHeld;
   }
 
   /** @param {string} why */
