@@ -7,8 +7,11 @@ that a function gave (it knows how long it is good for), or log one.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
+import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import cast
 
 from device_sdk.errors import ConnectionLostError, MisuseError, TelemetryError
@@ -56,7 +59,7 @@ class TokenSource:
                 found = await self._token()
             else:
                 # In a thread: a function that asks some server would hold up the whole loop.
-                found = await asyncio.to_thread(cast("Callable[[], object]", self._token))
+                found = await _in_thread(cast("Callable[[], object]", self._token))
                 if inspect.isawaitable(found):
                     found = await found
         except TelemetryError:
@@ -71,3 +74,35 @@ class TokenSource:
 
 def _headers(token: str | None) -> dict[str, str]:
     return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+
+async def _in_thread(function: Callable[[], object]) -> object:
+    """Return what it returns. Nobody waits for a call that hangs: not who is cancelled, nor the end of the loop.
+
+    `asyncio.to_thread` would: a loop over a watch could not be left until the function returns, and functions that hang
+    would take the threads that the program's own loop has for other things.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[object] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def tell(found: object, error: BaseException | None) -> None:
+        if answer.done():
+            return
+        if error is None:
+            answer.set_result(found)
+        else:
+            answer.set_exception(RuntimeError(repr(error)) if isinstance(error, StopIteration) else error)
+
+    def call() -> None:
+        found, failed = None, None
+        try:
+            found = context.run(function)
+        except BaseException as error:
+            failed = error
+        # The loop may be closed by now.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(tell, found, failed)
+
+    threading.Thread(target=call, name="device_sdk-token", daemon=True).start()
+    return await answer

@@ -57,17 +57,44 @@ async def test_plain_function_does_not_hold_up_the_loop() -> None:
     assert await TokenSource(wait).ask() == "t"
 
 
+def test_function_that_hangs_is_left_behind() -> None:
+    """Who waits no longer may go: neither a cancelled wait nor the end of the loop waits for it."""
+    goes_on, has_ended = threading.Event(), threading.Event()
+
+    def hang() -> str:
+        goes_on.wait(10)
+        has_ended.set()
+        return "t"
+
+    async def ask() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await TokenSource(hang).ask()
+
+    asyncio.run(ask())
+    was_left = not has_ended.is_set()
+    goes_on.set()
+
+    assert was_left
+    assert has_ended.wait(10)
+
+
 def test_what_the_function_raises_is_tried_again_later() -> None:
     """A server for tokens may be away as a hub may; what the SDK's own errors say stays."""
 
     def fail() -> str:
         raise OSError("away")
 
+    def end() -> str:
+        return next(iter(()))
+
     def refuse() -> str:
         raise AuthenticationError("signed out")
 
     with pytest.raises(ConnectionLostError, match="no token could be had: OSError"):
         TokenSource(fail).headers()
+    with pytest.raises(ConnectionLostError, match="StopIteration"):
+        TokenSource(end).headers()
     with pytest.raises(AuthenticationError, match="signed out"):
         TokenSource(refuse).headers()
 
