@@ -49,6 +49,8 @@ class Question:
 RATE = ("deliveries per server CPU s", "deliveries/s", "CPU server / generator", "batches of 100, per server CPU s")
 QUESTIONS = {
     "few": Question("100 watchers, 32 readings outstanding", RATE, "≥ 2.1 M per server CPU s"),
+    # Nothing waits, so nothing can leave together.
+    "alone": Question("100 watchers, one reading outstanding", RATE, ""),
     "many": Question("1,000 watchers, 16 readings outstanding", RATE, "≥ 835 k deliveries/s"),
     "delay": Question("100 watchers, 100 readings/s", ("p50 ms", "p99 ms"), "≤ 0.9 / 2.4 ms"),
     "burst": Question("a reading to 1,000 watchers at once, 10 a second", ("p50 ms", "p99 ms"), "≤ 5.8 / 12.9 ms"),
@@ -133,8 +135,9 @@ def few(run: Run) -> None:
                 batch = _bytes(crowd, lambda: crowd.paced(30, 0.02, BATCH))
                 _row("bytes", name, f"{single:.1f}", f"{batch:.1f}")
             _rates("few", name, side, crowd, 32, run.seconds)
+            _rates("alone", name, side, crowd, 1, run.seconds)
 
-    _each(run, measure, "few", "delay", "bytes")
+    _each(run, measure, "few", "alone", "delay", "bytes")
 
 
 def many(run: Run) -> None:
@@ -321,7 +324,9 @@ def _rates(question: str, name: str, side: Side, crowd: Crowd, outstanding: int,
     single = crowd.closed_loop(outstanding, seconds)
     cpu = f"{single.server_s / single.wall_s:.0%} / {single.own_s / single.wall_s:.0%}"
     # The server that only writes knows no batches.
-    batches = "–" if _is_bare(side) else _short(crowd.closed_loop(outstanding // 8, seconds / 2, BATCH).per_cpu_s)
+    batches = (
+        "–" if _is_bare(side) else _short(crowd.closed_loop(max(outstanding // 8, 1), seconds / 2, BATCH).per_cpu_s)
+    )
     _row(question, name, _short(single.per_cpu_s), _short(single.per_s), cpu, batches)
 
 
