@@ -10,7 +10,14 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.http11 import Request
 
-from hub.gateway.handshake import HEAD_S, MAX_HEAD_BYTES, STALL_S, GuardedHttp, make_http_protocol
+from hub.gateway.handshake import (
+    HEAD_S,
+    MAX_HEAD_BYTES,
+    MAX_WAITING,
+    STALL_S,
+    GuardedHttp,
+    make_http_protocol,
+)
 from hub.gateway.sweep import Sweep
 from hub.gateway.websocket import Accept, make_protocol
 from tests.support.gateway import RecordingHandler, serving
@@ -269,3 +276,47 @@ async def test_a_websocket_holds_nothing_of_its_handshake() -> None:
         gc.enable()
 
     assert held == []
+
+
+@pytest.mark.asyncio
+async def test_few_requests_may_wait_for_an_answer() -> None:
+    """Some are answered in their order; with more the connection ends, and none of them is kept."""
+    stream = Stream()
+
+    async with asyncio.timeout(10):
+        async with serving(http=make_http_protocol(Sweep(3600))) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(REQUEST * (1 + MAX_WAITING))
+            for _ in range(1 + MAX_WAITING):
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 404 ")
+            writer.close()
+            await writer.wait_closed()
+        async with serving(stream, http=make_http_protocol(Sweep(3600))) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(REQUEST)
+            begin = await reader.readuntil(b"begun\r\n")
+            writer.write(REQUEST * (1 + MAX_WAITING))
+            rest = await reader.read()
+            await stream.is_left.wait()
+            writer.close()
+            await writer.wait_closed()
+
+    assert (begin[:13], rest) == (b"HTTP/1.1 200 ", b"")
+
+
+@pytest.mark.asyncio
+async def test_what_cannot_be_parsed_has_no_answer_amid_another() -> None:
+    """It would stand among the bytes of a stream; the connection ends."""
+    stream = Stream()
+
+    async with serving(stream, http=make_http_protocol(Sweep(3600))) as port, asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(REQUEST)
+        await reader.readuntil(b"begun\r\n")
+        writer.write(b"\0\r\n\r\n")
+        rest = await reader.read()
+        await stream.is_left.wait()
+        writer.close()
+        await writer.wait_closed()
+
+    assert rest == b""
