@@ -50,6 +50,7 @@ class GuardedHttp(HttpToolsProtocol):
     _waited = 0
     _stalled = 0
     _unsent = 0
+    _is_handed_over = False
     # The request being answered. uvicorn's `cycle` is the last that came, which may wait behind this one.
     _running: RequestResponseCycle | None = None
 
@@ -71,17 +72,20 @@ class GuardedHttp(HttpToolsProtocol):
         """Parse; refuse a head, or what follows a body, that is too large."""
         self._unused += len(data)
         super().data_received(data)
-        if self._unused > MAX_HEAD_BYTES and not self.transport.is_closing():
+        if self._is_handed_over or self.transport.is_closing():
+            return
+        if self._unused > MAX_HEAD_BYTES:
             if self._is_idle:
                 self.transport.write(_TOO_LARGE)
-            self.transport.close()
+            self._end()
+        elif self._is_idle and not self._expects_head:
+            # Empty lines, or a body behind its answer: their first byte has ended uvicorn's limit between requests.
+            self._expect_head()
 
     def on_message_begin(self) -> None:
         """Expect the rest of the head: its first byte has come."""
         super().on_message_begin()
-        self._waited = 0
-        self._expects_head = True
-        self._sweep.add(self)
+        self._expect_head()
 
     def on_headers_complete(self) -> None:
         """Expect no head: a request runs, or an upgrade follows. Too many that wait end the connection."""
@@ -90,8 +94,8 @@ class GuardedHttp(HttpToolsProtocol):
             raise ValueError(f"more than {MAX_WAITING} requests wait for an answer")
         self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
         self._expects_head = False
-        self._sweep_or_not()
         super().on_headers_complete()
+        self._sweep_or_not()
 
     def on_body(self, body: bytes) -> None:
         """Pass it on; limits of its size are those of who reads it."""
@@ -107,19 +111,28 @@ class GuardedHttp(HttpToolsProtocol):
         """Refuse what cannot be parsed; amid an answer only end, for it would stand among its bytes."""
         if self._is_idle:
             super().send_400_response(msg)
-        else:
-            self.transport.close()
+        self._end()
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection over and end at once: parser and protocol hold each other, with all of the request.
 
-        Not while an answer is still being sent on it: frames would come in its middle.
+        Not while an answer is still being sent on it: frames would come in its middle, and what the transport says of
+        its buffer would come to the wrong one of the two.
         """
-        if not self._is_idle:
-            self.transport.close()
+        if not self._is_idle or self.flow.write_paused:
+            self._end()
             return
         super().handle_websocket_upgrade()
+        self._is_handed_over = True
+        self._sweep.discard(self)
         self.parser = None  # type: ignore[assignment]  # nothing is fed to it any more
+
+    def on_response_complete(self) -> None:
+        """Expect that the rest of it is taken, also where the connection ends with it."""
+        super().on_response_complete()
+        if self.transport.get_write_buffer_size():
+            self._stalled = 0
+            self._sweep.add(self)
 
     def pause_writing(self) -> None:
         """Expect that some of what was sent is taken."""
@@ -134,18 +147,18 @@ class GuardedHttp(HttpToolsProtocol):
 
     def sweep(self) -> None:
         """Close after `HEAD_S` sweeps without a complete head; cut off after `STALL_S` in which nothing was taken."""
-        if self.flow.write_paused:
-            unsent = self.transport.get_write_buffer_size()
-            self._stalled = 0 if unsent < self._unsent else self._stalled + 1
-            self._unsent = unsent
-            if self._stalled > STALL_S:
-                # Not `close`, which would wait until all was taken.
-                self.transport.abort()
-        if self._expects_head:
+        unsent = self.transport.get_write_buffer_size()
+        self._stalled = 0 if unsent < self._unsent or not unsent else self._stalled + 1
+        self._unsent = unsent
+        if self._stalled > STALL_S:
+            # Not `close`, which would wait until all was taken.
+            self.transport.abort()
+        elif self._expects_head:
             self._waited += 1
             if self._waited > HEAD_S:
-                self._sweep.discard(self)
                 self.transport.close()
+        elif not unsent:
+            self._sweep.discard(self)
 
     @property
     def _is_idle(self) -> bool:
@@ -155,8 +168,19 @@ class GuardedHttp(HttpToolsProtocol):
         self._running = cycle
         super()._start_asgi_task(cycle, _unchunked(cycle, app) if cycle.scope["http_version"] == "1.0" else app)
 
+    def _expect_head(self) -> None:
+        self._waited = 0
+        self._expects_head = True
+        self._sweep.add(self)
+
+    def _end(self) -> None:
+        """Close when all was taken; the sweep cuts off who takes nothing."""
+        self.transport.close()
+        self._sweep.add(self)
+
     def _sweep_or_not(self) -> None:
-        if not self._expects_head and not self.flow.write_paused:
+        is_last = self._is_idle or self.transport.is_closing()
+        if not (self._expects_head or self.flow.write_paused or (is_last and self.transport.get_write_buffer_size())):
             self._sweep.discard(self)
 
 

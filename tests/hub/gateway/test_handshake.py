@@ -11,6 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.http11 import Request
 
 from hub.gateway.handshake import (
+    ABORT,
     HEAD_S,
     MAX_HEAD_BYTES,
     MAX_WAITING,
@@ -320,3 +321,95 @@ async def test_what_cannot_be_parsed_has_no_answer_amid_another() -> None:
         await writer.wait_closed()
 
     assert rest == b""
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("head", "more"),
+    [(REQUEST, b"\r\n"), (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n", b"ab"),
+     (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n", b"a")],
+    ids=["line", "body", "part of a body"],
+)  # fmt: skip
+async def test_what_comes_behind_an_answer_holds_no_connection(head: bytes, more: bytes) -> None:
+    """Neither empty lines nor the body of a request that was refused by its head: a further request has ten seconds."""
+    sweep = Sweep(3600)
+
+    async with serving(http=make_http_protocol(sweep)) as port, asyncio.timeout(4):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(more)
+        while not len(sweep):  # noqa: ASYNC110 (the server reads in its own time)
+            await asyncio.sleep(0.005)
+        for _ in range(HEAD_S + 1):
+            sweep.run()
+        end = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    assert (end, len(sweep)) == (b"", 0)
+
+
+class LeftOver:
+    """An answer of which the kernel takes all but some KB, less than anybody is told of."""
+
+    def __init__(self) -> None:
+        self.is_done = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        self.transport = scope["extensions"][ABORT]["abort"].__self__
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while self.transport.get_write_buffer_size() < 8192:
+            await send({"type": "http.response.body", "body": bytes(4096), "more_body": True})
+            await asyncio.sleep(0)
+        await send({"type": "http.response.body"})
+        self.is_done.set()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("further", [b"", b"Connection: close\r\n"], ids=["kept", "closing"])
+async def test_the_end_of_an_answer_that_nobody_takes_is_cut_off(further: bytes) -> None:
+    """A close alone waits until all was taken, for ever."""
+    sweep = Sweep(3600)
+    answer = LeftOver()
+
+    async with serving(answer, http=make_http_protocol(sweep)) as port, asyncio.timeout(10):
+        with connected(port, receive_buffer=4096) as client:
+            client.sendall(REQUEST[:-2] + further + b"\r\n")
+            await answer.is_done.wait()
+            sweeps = 0
+            while answer.transport.get_write_buffer_size() and sweeps < 3 * STALL_S:
+                sweep.run()
+                sweeps += 1
+                await asyncio.sleep(0.001)
+
+    assert STALL_S < sweeps < 3 * STALL_S
+    assert len(sweep) == 0
+
+
+@pytest.mark.asyncio
+async def test_an_upgrade_behind_an_answer_that_is_not_taken_is_no_upgrade() -> None:
+    """What the transport says of its buffer would come to the wrong protocol, which then cut the WebSocket off."""
+    sweep, handler = Sweep(3600), RecordingHandler()
+    is_done = asyncio.Event()
+    protocol = make_protocol(lambda request: Accept(handler), sweep=Sweep(3600))
+
+    async def large(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(8 * 1024 * 1024)})
+        is_done.set()
+
+    async with serving(large, http=make_http_protocol(sweep), ws=protocol) as port, asyncio.timeout(10):
+        with connected(port, receive_buffer=4096) as client:
+            client.sendall(REQUEST)
+            await is_done.wait()
+            client.sendall(upgrade("/", "any"))
+            sweeps = 0
+            while len(sweep) and sweeps < 3 * STALL_S:
+                sweep.run()
+                sweeps += 1
+                await asyncio.sleep(0.005)
+
+    assert not handler.is_opened.is_set()
+    assert len(sweep) == 0
