@@ -290,7 +290,7 @@ class Room:
         """Write a chunk to every live listener; it begins where they stand."""
         if chunk.messages:
             self._write(chunk.wrap)
-            self._sources.deliveries += len(self.live)
+            self._sources.deliveries += len(chunk.messages) * len(self.live)
             self.messages += len(chunk.messages)
             self.sent = chunk.upto
         self.head = chunk.upto

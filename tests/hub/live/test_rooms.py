@@ -258,3 +258,15 @@ def test_statistics_tell_who_is_behind() -> None:
     statistics = world.live.statistics()
     assert (statistics.head, statistics.rooms, statistics.listeners, statistics.behind) == (400, 1, 1, 1)
     assert 200 < statistics.deliveries < 300
+
+
+def test_deliveries_are_messages() -> None:
+    """What is too much for one message leaves as several, and counts as often."""
+    world, client = watched_world()
+    before = world.live.statistics().deliveries
+
+    world.publish(*(world.frame({1: [(NOW_NS + k * 1000 + i, 1.0) for i in range(300)]}) for k in range(4)))
+    world.settle()
+
+    written = [m for m in client.receive() if m["op"] == "data"]
+    assert world.live.statistics().deliveries - before == len(written) > 1
