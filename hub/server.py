@@ -26,7 +26,7 @@ from hub.app import Hub
 from hub.config import Config
 from hub.errors import ConfigError, DiskFailedError, JournalError, StoreError
 from hub.gateway.access import LoginLinks
-from hub.gateway.handshake import make_http_protocol
+from hub.gateway.handshake import GuardedHttp, make_http_protocol
 from hub.gateway.http import make_app
 from hub.gateway.websocket import Upgrade, make_protocol
 
@@ -121,6 +121,7 @@ async def _serve(config: Config, listener: socket.socket, started: Started | Non
             hub.live.stop()
             if socket_io is not None:
                 socket_io.stop()
+            _keep_no_connection(server)
             server.should_exit = True
 
         def end() -> None:
@@ -145,6 +146,13 @@ async def _serve(config: Config, listener: socket.socket, started: Started | Non
             if callable(stopped):
                 stopped()
         return None if is_asked else hub.failed
+
+
+def _keep_no_connection(server: uvicorn.Server) -> None:
+    """Make each answer the last of its connection: by one that is kept nobody must come back to this hub either."""
+    for connection in list(server.server_state.connections):
+        if isinstance(connection, GuardedHttp):
+            connection.shutdown()
 
 
 async def _greet(

@@ -1,6 +1,10 @@
 """``hub serve`` says where it is, refuses a taken port with words, and ends within two seconds."""
 
+import http.client
+import json
+import os
 import resource
+import signal
 import socket
 import sys
 import time
@@ -77,6 +81,27 @@ def test_serve_ends_within_two_seconds(tmp_path: Path) -> None:
 
     assert f"● hub {hub.url}" in greeting
     assert f"page     {hub.url}/" in greeting
+
+
+@pytest.mark.slow
+def test_nobody_comes_back_by_a_connection_that_is_kept(tmp_path: Path) -> None:
+    """The answer that tells a poll to come back says that its connection ends; else the next poll held the hub up."""
+    with HubProcess(tmp_path / "data") as hub:
+        poll = http.client.HTTPConnection(hub.host, hub.port, timeout=10)
+        poll.request("GET", "/v1/watch?match=**&wait=0s")
+        cursor = json.load(poll.getresponse())["o"]
+        poll.request("GET", f"/v1/watch?match=**&wait=50s&since={cursor}")
+        limit = time.monotonic() + 20
+        while 'hub_watchers{transport="poll"} 1.0' not in hub.get("/metrics"):
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+        os.kill(hub.pid, signal.SIGINT)
+        answer = poll.getresponse()
+        told = json.load(answer)["messages"][-1]
+        poll.close()
+        hub.stop()
+
+    assert (told["op"], answer.getheader("connection"), hub.exit_code) == ("bye", "close", 0)
 
 
 @pytest.mark.slow
