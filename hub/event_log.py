@@ -128,12 +128,23 @@ class EventLog:
         return 0 if row is None else int(row[0])
 
     def cut(self) -> None:
-        """Delete entries that are too old, or too many."""
+        """Delete entries that are too old, or too many: the first of each channel and namespace, never its newest.
+
+        The newest says where the numbers are. Without it the feed, which has told more, takes the file for one that was
+        put back, and tells all of it again.
+        """
         oldest_ns = self._clock() - KEEP_NS
         with self._changing() as database:
             for channel, namespace, last in database.execute("SELECT * FROM last").fetchall():
-                query = "DELETE FROM entry WHERE channel = ? AND namespace = ? AND (number <= ? OR time_ns < ?)"
-                database.execute(query, (channel, namespace, last - self._max_entries, oldest_ns))
+                # Up to the first that is young enough: times are those of devices too, and no reason for holes. With
+                # the `+` they are looked at in the order of numbers, where that is nearly always the first one.
+                young = (
+                    "SELECT number FROM entry WHERE channel = ? AND namespace = ? AND +time_ns >= ? "
+                    "ORDER BY number LIMIT 1"
+                )
+                (first,) = database.execute(young, (channel, namespace, oldest_ns)).fetchone() or (last,)
+                query = "DELETE FROM entry WHERE channel = ? AND namespace = ? AND number <= ?"
+                database.execute(query, (channel, namespace, max(last - self._max_entries, first - 1)))
 
     def close(self) -> None:
         """Close the file; safe to call twice."""

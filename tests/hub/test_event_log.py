@@ -83,11 +83,23 @@ def test_old_and_surplus_entries_are_cut_and_numbers_go_on(log: EventLog) -> Non
     """The newest of each channel and namespace stay, for 30 days; who asks for others finds a hole in the numbers."""
     log.write("gaps", [Event("default", T0 + n, str(n)) for n in range(1, 9)])
     log.write("presence", [Event("default", T0 - KEEP_NS - 1, "old")])
-    log.cut()
     log.write("presence", [Event("default", T0, "new")])
+    log.cut()
 
     assert [entry.number for entry in log.numbered("gaps", "default", 0, 99)] == [4, 5, 6, 7, 8]
     assert log.numbered("presence", "default", 0, 99) == [Numbered(2, T0, "new")]
+
+
+def test_newest_entry_stays_however_old_it_is(log: EventLog) -> None:
+    """Alerts have the times of devices' clocks: were the newest cut, all before it would be told again as new."""
+    log.write("alerts", [Event("default", T0, "now"), Event("default", T0 - 2 * KEEP_NS, "of a wrong clock")])
+    log.write("alerts", [Event("north", T0 - 2 * KEEP_NS, "first"), Event("north", T0 - 2 * KEEP_NS, "last")])
+
+    log.cut()
+
+    assert log.newest("alerts", 0)[0] == {"default": 2, "north": 2}
+    assert [entry.number for entry in log.numbered("alerts", "default", 0, 9)] == [1, 2], "no hole in between"
+    assert [entry.text for entry in log.numbered("alerts", "north", 0, 9)] == ["last"]
 
 
 def test_file_is_private_and_says_what_is_wrong(tmp_path: Path) -> None:
