@@ -102,6 +102,17 @@ def test_newest_entry_stays_however_old_it_is(log: EventLog) -> None:
     assert [entry.text for entry in log.numbered("alerts", "north", 0, 9)] == ["last"]
 
 
+def test_who_tells_a_quiet_channel_passes_over_the_others_once(log: EventLog) -> None:
+    """Its place is behind what they said: a look each half second must not read all of it again."""
+    log.write("presence", [Event("default", T0, "a"), Event("default", T0, "b")])
+
+    newest, place = log.newest("alerts", 0)
+    log.write("alerts", [Event("default", T0, "c")])
+
+    assert (newest, place) == ({}, 2)
+    assert log.newest("alerts", place) == ({"default": 1}, 3)
+
+
 def test_file_is_private_and_says_what_is_wrong(tmp_path: Path) -> None:
     """Only its owner reads it; a file that cannot be used is named."""
     with closing(EventLog(tmp_path / EVENTS)) as log:
