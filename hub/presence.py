@@ -49,7 +49,10 @@ _ENDED = ("", "")
 
 
 class Change(NamedTuple):
-    """What is to be told of a device: its state, since when and why, for how many changes it stands."""
+    """What is to be told of a device: its state, since when and why, for how many changes it stands.
+
+    ``is_news``: what was told before is the other state.
+    """
 
     namespace: str
     device: str
@@ -57,6 +60,7 @@ class Change(NamedTuple):
     since_ns: int
     why: str
     changes: int
+    is_news: bool = True
 
     @property
     def text(self) -> str:
@@ -186,8 +190,8 @@ class PresenceTeller:
         for change in changes:
             seen = self._devices.get((change.namespace, change.device))
             if seen is not None:
-                # Of an entry that said the same state again this is not how it was; it is told again all the same.
-                seen.is_told, seen.changes = not change.is_online, seen.changes + change.changes
+                seen.is_told, seen.changes = change.is_online is not change.is_news, seen.changes + change.changes
+                seen.tells = min(seen.tells + 1, BURST)
                 self._look((change.namespace, change.device), seen, due_s)
 
     # --- inside -----------------------------------------------------------------------------------------
@@ -258,7 +262,8 @@ class PresenceTeller:
 
 
 def _change_of(key: tuple[str, str], seen: _Device) -> Change:
-    return Change(*key, seen.is_online, seen.since_ns, seen.why, seen.changes)
+    is_news = seen.is_online is not seen.is_told
+    return Change(*key, seen.is_online, seen.since_ns, seen.why, seen.changes, is_news)
 
 
 def _refill(seen: _Device, now_s: float) -> None:

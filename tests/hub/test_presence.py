@@ -278,6 +278,20 @@ async def test_changes_wait_while_the_file_takes_nothing(world: World) -> None:
 
 
 @pytest.mark.asyncio
+async def test_device_that_comes_while_the_file_takes_nothing_is_told(world: World) -> None:
+    """It was there too short to be told as online, and that could not be written; now it is there to stay."""
+    world.teller.came("default", "pump")
+    world.teller.went("default", "pump", "bye")
+    world.log.failures = 1
+    world.now_s = 1
+    await world.teller._tell(world.teller.take())
+    world.teller.came("default", "pump")
+    world.pass_time(RETRY_S + 1)
+
+    assert [(entry["state"], entry["changes"]) for entry in world.told()] == [("online", 3)]
+
+
+@pytest.mark.asyncio
 async def test_run_tells_what_is_due(tmp_path: Path) -> None:
     """In its own time, without being asked; a bug in one turn does not end it."""
     with closing(EventLog(tmp_path / EVENTS)) as log:
