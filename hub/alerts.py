@@ -98,6 +98,7 @@ class AlertTeller:
         # Their limits are no more: what of them is raised ends with the next frame of anybody.
         self._ended: set[Key] = set()
         self._consumer: StoreConsumer | None = None
+        self._is_over = False
 
     def begin(self, series: Iterable[Series]) -> None:
         """Go on where the last run was, if there is anything to decide; before any frame comes."""
@@ -122,7 +123,7 @@ class AlertTeller:
                 self._ended.discard(limits.key)
             elif (old := self._limits.pop(known.id, None)) is not None:
                 self._ended.add(old.key)
-        if self._limits and self._consumer is None:
+        if self._limits and self._consumer is None and not self._is_over:
             self._applied = self._journal.head
             self._start(None)
 
@@ -132,7 +133,8 @@ class AlertTeller:
             self._consumer.wake(frames)
 
     def stop(self) -> None:
-        """Decide no more; the journal keeps the rest. Blocks."""
+        """Decide no more, whatever limits are set now; the journal keeps the rest. Blocks; safe to call twice."""
+        self._is_over = True
         if self._consumer is not None:
             self._consumer.stop()
 

@@ -180,7 +180,8 @@ class Hub:
             can_submit=lambda: not self.writer.is_full, clock=time.time_ns,
         )  # fmt: skip
         events = files.enter_context(closing(EventLog(data / EVENTS)))
-        self.system = SystemReadings(feed, self.change_log, events, self.journal, self.downlink, self._all_series())
+        system = SystemReadings(feed, self.change_log, events, self.journal, self.downlink, self._all_series())
+        self.system = files.enter_context(closing(system))
         self.rollout = Rollout(files.enter_context(closing(States(data / "states.sqlite3"))), self.downlink)
         self.downlink.listen(self.rollout)
         self.live = self._make_live(loop)

@@ -34,7 +34,7 @@ CUT_EVERY_S = 600.0
 
 
 class SystemReadings:
-    """All of ``$sys``. Use on the event loop; blocks while it begins.
+    """All of ``$sys``. Use on the event loop; blocks while it begins. From then on there may be a thread: `close` it.
 
     Args:
         feed: makes the feed of a source to a channel.
@@ -89,6 +89,10 @@ class SystemReadings:
                 group.create_task(self._cut(), name="hub events")
         finally:
             await asyncio.to_thread(self._alerts.stop)
+
+    def close(self) -> None:
+        """End the thread of alerts, also when `run` was never called; blocks, safe to call twice."""
+        self._alerts.stop()
 
     async def _cut(self) -> None:
         while True:

@@ -176,6 +176,16 @@ def test_where_nobody_set_limits_nothing_runs(tmp_path: Path) -> None:
         assert (world.teller.starts, world.log.notes(ALERTS)) == (0, {})
 
 
+def test_limits_that_come_while_the_hub_stops_start_nothing(tmp_path: Path) -> None:
+    """Nobody would end that thread: the process would stay for ever."""
+    with closing(World(tmp_path, ChannelDescription())) as world:
+        world.teller.stop()
+        world.series.described = BAND
+        world.teller.describe([world.series])
+
+        assert world.teller.starts == 0
+
+
 def test_alert_ends_with_its_limits(world: World) -> None:
     """Unset while it is raised: said with the next frame of anybody; also when they are unset while there is no hub."""
     world.commit(99.0)

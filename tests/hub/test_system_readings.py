@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,14 @@ import pytest
 
 from device_sdk import wire
 from device_sdk.reading import Channel
+from hub.alerts import ALERTS
 from hub.app import Hub
 from hub.audit import audit_object, take_books
+from hub.backup import STATES
 from hub.config import Config
-from hub.model import Kind, StreamKey
+from hub.errors import UnavailableError
+from hub.metadata import Edit
+from hub.model import Kind, SeriesKey, StreamKey
 from hub.session import DeviceSession
 from hub.system_readings import CHANNELS
 
@@ -81,6 +86,32 @@ async def test_devices_and_losses_are_readings_over_restarts(tmp_path: Path) -> 
     assert [(gap["device"], gap["count"], gap["first_ns"]) for gap in found["gaps"]] == [("pump", 12, str(T0))]
     account = audit_object(books, lambda *_: True)
     assert account["balanced"], account
+
+
+def deciding() -> list[str]:
+    """Return the threads that decide over alerts."""
+    return [thread.name for thread in threading.enumerate() if ALERTS in thread.name]
+
+
+@pytest.mark.asyncio
+async def test_hub_that_does_not_get_far_leaves_no_thread(tmp_path: Path) -> None:
+    """Where limits are set: it ends before its tasks have begun, or cannot open a file; its process must end too."""
+    async with Hub(Config(data=tmp_path)) as hub:
+        hub.metadata.change(Edit(SeriesKey("default", "pump", "t"), {"high": 5.0}), "tests")
+        session = greeted(hub, "pump")
+        session.receive(wire.encode(wire.Schema((Channel("t"),))), True, T0)
+        session.receive(wire.encode(wire.Gap(1, 12, "spool_full", {"t": (T0, T0 + 5)})), True, T0)
+        hub.submit(session.frames)
+        await until(lambda: bool(hub.journal.series()))
+    async with Hub(Config(data=tmp_path)):
+        begun = deciding()
+    ended = deciding()
+    (tmp_path / STATES).write_bytes(b"no database" * 1000)
+    with pytest.raises(UnavailableError, match=STATES):
+        async with Hub(Config(data=tmp_path)):
+            pass
+
+    assert (len(begun), ended, deciding()) == (1, [], [])
 
 
 def test_channels_have_names_and_labels() -> None:
