@@ -14,6 +14,7 @@ nothing.
 import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from device_sdk.reading import INT_MAX, Value
@@ -111,8 +112,9 @@ class AlertTeller:
         if self._limits or self._raised:
             self._start(offset)
         elif offset is not None:
-            # Who sets limits next means what comes then.
-            self._log.write(ALERTS, (), [_OFFSET._replace(value=None)])
+            # Who sets limits next means what comes then. A file that takes nothing is asked at the next start again.
+            with suppress(UnavailableError):
+                self._log.write(ALERTS, (), [_OFFSET._replace(value=None)])
 
     def describe(self, series: Iterable[Series]) -> None:
         """Take what people now say of these series; on the loop."""

@@ -111,13 +111,14 @@ class PresenceTeller:
         self._order = itertools.count()
         self._wake = asyncio.Event()
         self._is_over = False
+        self._begun_ns = 0
 
     def __len__(self) -> int:
         """Return how many devices are in memory."""
         return len(self._devices)
 
     def begin(self, seen_ns: int) -> None:
-        """Tell that all went offline that were online when the hub ended; before any device comes. May block.
+        """Tell that all went offline that were online when the hub ended; before `run`. May block.
 
         Args:
             seen_ns: when the hub is known to have run last, should it have been killed.
@@ -125,15 +126,17 @@ class PresenceTeller:
         Raises:
             UnavailableError: the file cannot be written; the next call goes on.
         """
+        # Of the first call: who comes before one succeeds came after those of whom it tells have gone.
+        self._begun_ns = self._begun_ns or self._clock()
         notes = self._log.notes(PRESENCE)
         ended_ns = notes.pop(_ENDED, None)
-        why, now_ns = HUB_KILLED if ended_ns is None else HUB_STOPPED, self._clock()
+        why = HUB_KILLED if ended_ns is None else HUB_STOPPED
         left = [
             Change(namespace, device, False, max(since_ns, seen_ns) if ended_ns is None else ended_ns, why, 1)
             for (namespace, device), since_ns in notes.items()
         ]
         for first in range(0, len(left), PER_WRITE):
-            self._write(left[first : first + PER_WRITE], now_ns=now_ns + first)
+            self._write(left[first : first + PER_WRITE], now_ns=self._begun_ns + first)
         if ended_ns is not None:
             self._log.write(PRESENCE, (), [Note(*_ENDED, None)])
 

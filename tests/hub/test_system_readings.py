@@ -4,7 +4,9 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,20 @@ from hub.alerts import ALERTS
 from hub.app import Hub
 from hub.audit import audit_object, take_books
 from hub.backup import STATES
+from hub.change_log import CHANGES, ChangeLog
 from hub.config import Config
+from hub.devices import Registry
+from hub.downlink import Downlink
 from hub.errors import UnavailableError
+from hub.event_log import EVENTS, Event, EventLog, Note
+from hub.journal.sqlite import SqliteJournal
 from hub.metadata import Edit
 from hub.model import Kind, SeriesKey, StreamKey
+from hub.presence import PRESENCE
 from hub.session import DeviceSession
-from hub.system_readings import CHANNELS
+from hub.streams import Streams
+from hub.system_feed import SystemFeed
+from hub.system_readings import CHANNELS, SystemReadings
 
 # Not a day of the past: the journal keeps one day.
 T0 = time.time_ns()
@@ -86,6 +96,47 @@ async def test_devices_and_losses_are_readings_over_restarts(tmp_path: Path) -> 
     assert [(gap["device"], gap["count"], gap["first_ns"]) for gap in found["gaps"]] == [("pump", 12, str(T0))]
     account = audit_object(books, lambda *_: True)
     assert account["balanced"], account
+
+
+class Moody(EventLog):
+    """A file that fails when it is told to."""
+
+    failures = 0
+
+    def write(self, channel: str, events: Sequence[Event], notes: Sequence[Note] = ()) -> None:
+        """Fail, or write."""
+        if self.failures:
+            self.failures -= 1
+            raise UnavailableError("the disk is full")
+        super().write(channel, events, notes)
+
+
+@pytest.mark.asyncio
+async def test_file_that_takes_nothing_keeps_no_hub_from_starting(tmp_path: Path) -> None:
+    """With room again it says first what became of who was there before, then who came meanwhile."""
+    with (
+        closing(Moody(tmp_path / EVENTS)) as log,
+        closing(SqliteJournal(tmp_path / "journal.sqlite3")) as journal,
+        closing(ChangeLog(tmp_path / CHANGES)) as changes,
+    ):
+        log.write(PRESENCE, [], [Note("default", "pump", T0 - 10**9)])
+        log.failures = 3
+        streams = Streams(journal.runs(), journal.head, journal.find_marks)
+        feed = partial(
+            SystemFeed, streams=streams, registry=Registry(()), submit=print, can_submit=lambda: False,
+            clock=time.time_ns,
+        )  # fmt: skip
+        downlink = Downlink()
+        readings = SystemReadings(feed, changes, log, journal, downlink, (), again_s=0.01)
+        running = asyncio.create_task(readings.run())
+        downlink.entered(DeviceSession("default", "pump", streams, Registry(()), downlink=downlink))
+        await until(lambda: len(log.numbered(PRESENCE, "default", 0, 9)) == 2)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        entries = log.numbered(PRESENCE, "default", 0, 9)
+
+    assert [json.loads(entry.text)["state"] for entry in entries] == ["offline", "online"]
+    assert entries[0].time_ns < entries[1].time_ns
 
 
 def deciding() -> list[str]:
