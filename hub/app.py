@@ -33,7 +33,7 @@ from hub.devices import Registry
 from hub.disk_budget import DiskBudget
 from hub.downlink import Downlink
 from hub.errors import DiskFailedError, ExpiredError, ForbiddenError, HubError, UnauthenticatedError
-from hub.event_log import EVENTS, EventLog
+from hub.event_log import EVENTS, open_events
 from hub.folder_lock import held
 from hub.gateway.access import identify, identify_again, with_offered_token
 from hub.gateway.attempts import Attempts
@@ -179,7 +179,7 @@ class Hub:
             SystemFeed, streams=self.streams, registry=self.registry, submit=self.submit,
             can_submit=lambda: not self.writer.is_full, clock=time.time_ns,
         )  # fmt: skip
-        events = files.enter_context(closing(EventLog(data / EVENTS)))
+        events = files.enter_context(closing(open_events(data / EVENTS)))
         system = SystemReadings(feed, self.change_log, events, self.journal, self.downlink, self._all_series())
         self.system = files.enter_context(closing(system))
         self.rollout = Rollout(files.enter_context(closing(States(data / "states.sqlite3"))), self.downlink)

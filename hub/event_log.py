@@ -12,17 +12,20 @@ had it is declared by the feed as a gap with its count.
 """
 
 import json
+import logging
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from device_sdk.reading import MAX_STRING_BYTES
 from hub.database import FULL, open_database, transaction
 from hub.errors import UnavailableError
+
+_log = logging.getLogger("hub.event_log")
 
 EVENTS = "events.sqlite3"
 # As old as a backup may be whose journal gets again all that it lacks.
@@ -48,6 +51,7 @@ CREATE TABLE note (
 ) WITHOUT ROWID;
 """
 _VERSION = 1
+_DAMAGED = "-damaged"
 
 
 class Event(NamedTuple):
@@ -146,6 +150,12 @@ class EventLog:
                 query = "DELETE FROM entry WHERE channel = ? AND namespace = ? AND number <= ?"
                 database.execute(query, (channel, namespace, max(last - self._max_entries, first - 1)))
 
+    def check(self) -> None:
+        """Read what who writes here begins with; entries that are damaged keep nobody but their feed."""
+        with self._lock, self._translated():
+            for table in ("note", "last", "name"):
+                self._database.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - named above
+
     def close(self) -> None:
         """Close the file; safe to call twice."""
         with self._lock:
@@ -215,6 +225,36 @@ class EventLog:
             yield
         except (sqlite3.Error, OSError) as error:
             raise UnavailableError(f"events in {self._path}: {error}; check the disk, owner and free space") from error
+
+
+def open_events(path: Path) -> EventLog:
+    """Open the file. One that is damaged is put aside under another name: it is no reason to take no readings.
+
+    Raises:
+        UnavailableError: it cannot be opened for another reason.
+    """
+    try:
+        return _readable(path)
+    except UnavailableError as error:
+        code = getattr(error.__cause__, "sqlite_errorcode", None) or 0
+        if code & 0xFF not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            raise
+        _log.error("events put aside as %s%s, which begins anew reason=%s", path, _DAMAGED, error)
+    # The log first: it must not be taken for one of the new file.
+    for suffix in ("-wal", "-shm", ""):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).replace(path.with_name(path.name + _DAMAGED + suffix))
+    return EventLog(path)
+
+
+def _readable(path: Path) -> EventLog:
+    log = EventLog(path)
+    try:
+        log.check()
+    except UnavailableError:
+        log.close()
+        raise
+    return log
 
 
 class EventSource:

@@ -10,7 +10,7 @@ import pytest
 
 from device_sdk.reading import MAX_STRING_BYTES
 from hub.errors import UnavailableError
-from hub.event_log import EVENTS, KEEP_NS, Event, EventLog, EventSource, Note, Numbered, as_value
+from hub.event_log import EVENTS, KEEP_NS, Event, EventLog, EventSource, Note, Numbered, as_value, open_events
 
 T0 = 1_790_000_000_000_000_000
 
@@ -134,6 +134,35 @@ def test_file_is_private_and_says_what_is_wrong(tmp_path: Path) -> None:
             other.execute("DROP TABLE note")
         with pytest.raises(UnavailableError, match="no such table"):
             log.notes("gaps")
+
+
+def test_damaged_file_is_put_aside(tmp_path: Path) -> None:
+    """The hub goes on with a new one; what is of a newer hub stays where it is, and is refused."""
+    path = tmp_path / EVENTS
+    path.write_bytes(b"no database " * 1000)
+    with closing(open_events(path)) as log:
+        log.write("gaps", [Event("default", T0, "a")])
+        log._database.execute("PRAGMA user_version=99")
+    with pytest.raises(UnavailableError, match="newer hub"):
+        open_events(path)
+
+    assert (tmp_path / f"{EVENTS}-damaged").read_bytes() == b"no database " * 1000
+    assert path.exists()
+
+
+def test_file_whose_notes_are_damaged_is_put_aside(tmp_path: Path) -> None:
+    """It opens, and would then keep every start of the hub from what was told."""
+    path = tmp_path / EVENTS
+    with closing(EventLog(path)) as log:
+        log.write("presence", [], [Note("default", f"device-{n}", n) for n in range(1000)])
+        (root,) = log._database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'note'").fetchone()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(b"\xff" * 4096)
+    with closing(open_events(path)) as log:
+        assert log.notes("presence") == {}
+
+    assert (tmp_path / f"{EVENTS}-damaged").exists()
 
 
 @pytest.mark.parametrize("text", ["a" * 9999, '"' * 9999, "\U0001f321" * 9999, "\x00" * 300, "\udc80 lone"])
