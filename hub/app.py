@@ -179,7 +179,7 @@ class Hub:
             SystemFeed, streams=self.streams, registry=self.registry, submit=self.submit,
             can_submit=lambda: not self.writer.is_full, clock=time.time_ns,
         )  # fmt: skip
-        events = files.enter_context(closing(open_events(data / EVENTS)))
+        events = files.enter_context(closing(open_events(data / EVENTS, self.clock)))
         system = SystemReadings(feed, self.change_log, events, self.journal, self.downlink, self._all_series())
         self.system = files.enter_context(closing(system))
         self.rollout = Rollout(files.enter_context(closing(States(data / "states.sqlite3"))), self.downlink)

@@ -83,7 +83,7 @@ class EventLog:
 
     Args:
         path: the SQLite file; made with mode 0600 when absent.
-        clock: wall time in ns; says what is too old.
+        clock: time in ns by which data is deleted (`hub.steady_clock`); says what is too old.
         max_entries: of each channel and namespace.
 
     Methods raise `UnavailableError` when the file cannot be used.
@@ -227,14 +227,14 @@ class EventLog:
             raise UnavailableError(f"events in {self._path}: {error}; check the disk, owner and free space") from error
 
 
-def open_events(path: Path) -> EventLog:
+def open_events(path: Path, clock: Callable[[], int]) -> EventLog:
     """Open the file. One that is damaged is put aside under another name: it is no reason to take no readings.
 
     Raises:
         UnavailableError: it cannot be opened for another reason.
     """
     try:
-        return _readable(path)
+        return _readable(path, clock)
     except UnavailableError as error:
         code = getattr(error.__cause__, "sqlite_errorcode", None) or 0
         if code & 0xFF not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
@@ -244,11 +244,11 @@ def open_events(path: Path) -> EventLog:
     for suffix in ("-wal", "-shm", ""):
         with suppress(FileNotFoundError):
             path.with_name(path.name + suffix).replace(path.with_name(path.name + _DAMAGED + suffix))
-    return EventLog(path)
+    return EventLog(path, clock=clock)
 
 
-def _readable(path: Path) -> EventLog:
-    log = EventLog(path)
+def _readable(path: Path, clock: Callable[[], int]) -> EventLog:
+    log = EventLog(path, clock=clock)
     try:
         log.check()
     except UnavailableError:

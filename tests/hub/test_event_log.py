@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -140,11 +141,11 @@ def test_damaged_file_is_put_aside(tmp_path: Path) -> None:
     """The hub goes on with a new one; what is of a newer hub stays where it is, and is refused."""
     path = tmp_path / EVENTS
     path.write_bytes(b"no database " * 1000)
-    with closing(open_events(path)) as log:
+    with closing(open_events(path, time.time_ns)) as log:
         log.write("gaps", [Event("default", T0, "a")])
         log._database.execute("PRAGMA user_version=99")
     with pytest.raises(UnavailableError, match="newer hub"):
-        open_events(path)
+        open_events(path, time.time_ns)
 
     assert (tmp_path / f"{EVENTS}-damaged").read_bytes() == b"no database " * 1000
     assert path.exists()
@@ -159,7 +160,7 @@ def test_file_whose_notes_are_damaged_is_put_aside(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         file.seek((root - 1) * 4096)
         file.write(b"\xff" * 4096)
-    with closing(open_events(path)) as log:
+    with closing(open_events(path, time.time_ns)) as log:
         assert log.notes("presence") == {}
 
     assert (tmp_path / f"{EVENTS}-damaged").exists()

@@ -139,6 +139,13 @@ async def test_file_that_takes_nothing_keeps_no_hub_from_starting(tmp_path: Path
     assert entries[0].time_ns < entries[1].time_ns
 
 
+@pytest.mark.asyncio
+async def test_clock_that_leaps_cuts_nothing(tmp_path: Path) -> None:
+    """What is too old is said by the clock by which readings are dropped: it believes no time server for a day."""
+    async with Hub(Config(data=tmp_path)) as hub:
+        assert hub.system._events._clock is hub.clock
+
+
 def deciding() -> list[str]:
     """Return the threads that decide over alerts."""
     return [thread.name for thread in threading.enumerate() if ALERTS in thread.name]
