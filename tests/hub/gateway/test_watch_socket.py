@@ -345,9 +345,9 @@ async def watch_with_cuts(port: int, is_done: Callable[[int], bool], rng: random
     while not is_done(len(seen)):
         uri = f"ws://127.0.0.1:{port}/v1/watch"
         async with connect(uri, subprotocols=["watch.v1"], compression=None, max_size=None, proxy=None) as socket:  # type: ignore[list-item]
-            await socket.send(json.dumps({"op": "sub", "sub": "s1", "match": ["**"], "since": cursor}))
             left = rng.randrange(1, 60)
             with suppress(ConnectionClosed, TimeoutError):
+                await socket.send(json.dumps({"op": "sub", "sub": "s1", "match": ["**"], "since": cursor}))
                 while left and not is_done(len(seen)):
                     message = json.loads(await asyncio.wait_for(socket.recv(), 0.5))
                     left -= 1
