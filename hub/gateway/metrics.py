@@ -23,9 +23,11 @@ from hub.devices import Presence
 from hub.disk_budget import DiskBudget, Sizing
 from hub.gateway.access import Parts
 from hub.gateway.endpoint import version
+from hub.gateway.turns import in_turns, with_figures
 from hub.hooks.ingest import IngestStatistics
 from hub.journal.base import JournalStatistics
 from hub.journal.writer import WriterStatistics
+from hub.live.figures import SubscriptionFigures
 from hub.live.rooms import LiveStatistics, Watcher
 from hub.retention import RetentionStatistics
 from hub.store.consumer import ConsumerStatistics
@@ -37,8 +39,6 @@ FRESH_S = 1.0
 # Watchers with series of their own.
 WORST = 10
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-# Looked at in one turn of the loop, some 10 µs each: acks wait for this many.
-_A_TURN = 100
 
 T = TypeVar("T")
 
@@ -253,9 +253,7 @@ def _of_live(live: LiveStatistics) -> Iterator[Figure]:
 async def _presences(hub: Parts) -> Counter[Presence]:
     found: Counter[Presence] = Counter()
     now_ns = time.time_ns()
-    for place, state in enumerate(list(hub.registry.devices.values())):
-        if place % (10 * _A_TURN) == 10 * _A_TURN - 1:
-            await asyncio.sleep(0)
+    async for state in in_turns(hub.registry.devices.values()):
         found[state.presence(now_ns)] += 1
     return found
 
@@ -328,15 +326,13 @@ class _Watching:
 
 async def _watching(hub: Parts) -> _Watching:
     found = _Watching()
-    for place, watcher in enumerate(list(hub.live.watchers)):
-        if place % _A_TURN == _A_TURN - 1:
-            await asyncio.sleep(0)
-        found.add(_standing(watcher))
+    async for watcher, figures in with_figures(hub.live.watchers):
+        found.add(_standing(watcher, figures))
     return found
 
 
-def _standing(watcher: Watcher) -> _Standing:
-    each, origin = watcher.figures(), watcher.origin
+def _standing(watcher: Watcher, each: Sequence[SubscriptionFigures]) -> _Standing:
+    origin = watcher.origin
     return _Standing(
         origin.name, origin.transport,
         max([one.behind for one in each], default=0), max([one.behind_s for one in each], default=0.0),

@@ -3,20 +3,18 @@
 Place: `hub.gateway.rest`.
 """
 
-import asyncio
 from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import Field
 
 from hub.gateway.endpoint import Answer, Call, Endpoint, JsonObject, Question
+from hub.gateway.turns import with_figures
 from hub.live.figures import SubscriptionFigures
 from hub.live.rooms import Watcher
 from hub.roles import DEFAULT_NAMESPACE, Role, Verb
 
 MAX_WATCHERS = 10_000
-# Each takes some 10 µs; acks wait for this many.
-_A_TURN = 100
 
 
 class WatchersQuestion(Question):
@@ -99,10 +97,10 @@ async def list_watchers(call: Call, question: WatchersQuestion) -> JsonObject:
     """List who watches now, the furthest behind first, then those with the most unsent."""
     live = call.hub.live
     found: list[tuple[Watcher, int, list[SubscriptionFigures]]] = []
-    for place, watcher in enumerate([w for w in live.watchers if w.origin.identity.namespace == call.namespace]):
-        if place % _A_TURN == _A_TURN - 1:
-            await asyncio.sleep(0)
-        found.append((watcher, watcher.buffered_bytes, watcher.figures()))
+    async for watcher, figures in with_figures(
+        w for w in live.watchers if w.origin.identity.namespace == call.namespace
+    ):
+        found.append((watcher, watcher.buffered_bytes, figures))
     found.sort(key=lambda known: (-_behind(known[2]), -known[1]))
     is_default = call.namespace == DEFAULT_NAMESPACE
     return {
