@@ -28,8 +28,9 @@ ATTACK_S, CALM_S = 4.0, 1.5
 MAX_TURNS = 50
 MAX_GROWTH_MIB = 20.0
 MAX_SLOWDOWN = 2.0
-# Below this the disk's own fsyncs decide, not the hub.
-FLOOR_MS = 10.0
+# Below this the disk's own fsyncs decide, and what else a machine with two cores does; a hub that is held up by hostile
+# bytes shows hundreds.
+FLOOR_MS = 25.0
 DEVICES = 8
 # The hub's log is read for tracebacks after so many connections: a failure is narrowed down to these.
 WATCHED = 10
