@@ -35,6 +35,7 @@ from hub.downlink import Downlink
 from hub.errors import DiskFailedError, ExpiredError, ForbiddenError, HubError, UnauthenticatedError
 from hub.event_log import EVENTS, open_events
 from hub.folder_lock import held
+from hub.foreign import Foreign
 from hub.gateway.access import identify, identify_again, with_offered_token
 from hub.gateway.attempts import Attempts
 from hub.gateway.certified import Certified
@@ -203,6 +204,10 @@ class Hub:
         files.callback(runner.stop)
         self.grants = Grants(self._hooks.authorize, runner.ask)
         self.ingest = Ingest(self._hooks.ingest, runner.call, self.streams, self.registry, self.submit)
+        self.foreign = Foreign(
+            self.streams, self.registry, self.ingest.take if self.ingest.has_hooks else self.submit,
+            asyncio.get_running_loop().call_soon, has_hooks=self.ingest.has_hooks,
+        )  # fmt: skip
         self.replays = Replays(self.streams, self.registry, self.journal, self.submit, time.time_ns)
         self.imports = Imports(
             self.streams, self.registry, self.journal.find_marks, self.submit, self.can_take, time.time_ns

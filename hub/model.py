@@ -20,6 +20,8 @@ from hub.description import NO_CHANNEL_DESCRIPTION, ChannelDescription, Scaling
 LATE_TOLERANCE_NS = 10_000_000
 # How the name of an import's stream begins. Devices name theirs with 16 hex digits alone, so none can be taken for one.
 IMPORT_PREFIX = "import-"
+# The stream of each device on which the hub itself numbers what came without a number (`hub.foreign`).
+FOREIGN_STREAM = "foreign"
 # What a decoded frame takes in memory beside its body, by tracemalloc (`tests/hub/live/test_ring.py`):
 # the object and its numbers; a column's objects and lists; a reading's value, time and two list slots.
 _FRAME_BYTES, _COLUMN_BYTES, _READING_BYTES = 590, 200, 72
@@ -130,7 +132,7 @@ class Series:
 
 
 class StreamKey(NamedTuple):
-    """The identity of a stream; ``stream`` is 16 hex digits, of an import `IMPORT_PREFIX` and 32."""
+    """The identity of a stream; ``stream``: 16 hex digits, of an import `IMPORT_PREFIX` and 32, or `FOREIGN_STREAM`."""
 
     namespace: str
     device: str

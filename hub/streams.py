@@ -22,7 +22,7 @@ from device_sdk.errors import Reason
 from device_sdk.reading import INT_MAX
 from device_sdk.wire import CHAIN_START, Rejection
 from hub.journal.base import Run
-from hub.model import Frame, Kind, Mark, StreamKey
+from hub.model import FOREIGN_STREAM, Frame, Kind, Mark, StreamKey
 from hub.validate import MAX_REJECTIONS_NAMED
 
 RETRY_DISK_FULL_MS = 5000
@@ -230,9 +230,10 @@ class Streams:
         self.head = frames[-1].offset if frames else self.head
         owners = []
         for state in touched.values():
-            if state.owner is not None:
-                state.owner.ack(state)
-                owners.append(state.owner)
+            # Which may give the stream up, as it waits for no more.
+            if (owner := state.owner) is not None:
+                owner.ack(state)
+                owners.append(owner)
             self._rest(state)
         return owners
 
@@ -248,9 +249,9 @@ class Streams:
             state = self.get(key)
             state.rewind()
             self._forget_birth(state)
-            if state.owner is not None:
-                state.owner.say_slow(Reason.DISK_FULL, RETRY_DISK_FULL_MS)
-                owners.append(state.owner)
+            if (owner := state.owner) is not None:
+                owner.say_slow(Reason.DISK_FULL, RETRY_DISK_FULL_MS)
+                owners.append(owner)
             self._rest(state)
         return owners
 
@@ -272,7 +273,7 @@ class Streams:
     def _forget_birth(self, state: StreamState) -> None:
         """Take back that a stream began, when nothing of it was stored."""
         key = state.mark.key
-        if state.accepted or key.stream == wire.HUB_STREAM or key.is_import:
+        if state.accepted or key.stream in (wire.HUB_STREAM, FOREIGN_STREAM) or key.is_import:
             return
         device = (key.namespace, key.device)
         if born := self._births.get(device):

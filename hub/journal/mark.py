@@ -15,7 +15,7 @@ from typing import Any
 from device_sdk.wire import HUB_STREAM
 from hub.database import insert_rows
 from hub.errors import JournalError
-from hub.model import IMPORT_PREFIX, Frame, Mark, StreamKey
+from hub.model import FOREIGN_STREAM, IMPORT_PREFIX, Frame, Mark, StreamKey
 
 SCHEMA = """
 CREATE TABLE mark(
@@ -143,13 +143,14 @@ def read_begun(connection: sqlite3.Connection, since_ns: int) -> list[tuple[Stre
     Row ids ascend with the order of beginning, and times mostly do: not where a clock was set. So the search goes on
     behind rows that are older, and ends after `_OLDER_READ` of them, however many streams there ever were. The hub's
     own streams do not count: what they begin with may be a replay, which is as old as what is replayed. Nor do those of
-    imports, which no device began.
+    imports and of foreign devices, which no device began.
     """
     found: list[tuple[StreamKey, int]] = []
     older = 0
     for *key, first_ns in connection.execute(
-        "SELECT namespace, device, stream, first_ns FROM mark WHERE stream <> ? AND stream NOT GLOB ? ORDER BY id DESC",
-        (HUB_STREAM, f"{IMPORT_PREFIX}*"),
+        "SELECT namespace, device, stream, first_ns FROM mark WHERE stream NOT IN (?, ?) AND stream NOT GLOB ?"
+        " ORDER BY id DESC",
+        (HUB_STREAM, FOREIGN_STREAM, f"{IMPORT_PREFIX}*"),
     ):
         if first_ns > since_ns:
             found.append((StreamKey(*key), first_ns))

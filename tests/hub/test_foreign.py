@@ -1,0 +1,188 @@
+"""What comes without a number is stored once, in order, and whoever gave it is told when; nothing of it stays long."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from device_sdk.reading import Channel, Value, ValueType
+from hub.decode.base import ForeignReading, Publication, Said
+from hub.errors import HubError
+from hub.foreign import MAX_GATHERED, Foreign
+from hub.hooks.answer import Columns, HookError
+from hub.hooks.ingest import Ingest
+from hub.model import FOREIGN_STREAM, Frame, Kind, StreamKey
+from tests.support.hub_parts import HubParts, hub_parts
+
+NOW = 1_700_000_000 * 10**9
+KEY = StreamKey("default", "lamp", FOREIGN_STREAM)
+
+
+class World:
+    """A hub's parts with `Foreign` over them; ``turn`` is the loop's next turn, ``commit`` the writer's."""
+
+    def __init__(self, parts: HubParts, *, has_hooks: bool = False) -> None:
+        self.parts = parts
+        self.frames: list[Frame] = []
+        self.soon: list[Callable[[], None]] = []
+        self.outcomes: list[tuple[str, HubError | None]] = []
+        self.foreign = Foreign(parts.streams, parts.registry, self.frames.extend, self.soon.append, has_hooks=has_hooks)
+
+    def give(
+        self, name: str, *readings: ForeignReading, device: str = "lamp", channels: tuple[Channel, ...] = ()
+    ) -> None:
+        """Give one message, whose outcome is noted under its name."""
+        publication = Publication("t", name.encode(), NOW)
+        self.foreign.take(
+            "default", Said(device, readings, channels), publication, lambda why: self.outcomes.append((name, why))
+        )
+
+    def turn(self) -> None:
+        """Do what was put off."""
+        calls, self.soon[:] = list(self.soon), []
+        for call in calls:
+            call()
+
+    def commit(self) -> None:
+        """Store what was submitted, as the writer does."""
+        frames, self.frames[:] = list(self.frames), []
+        self.parts.store_frames(frames)
+
+    def values(self, device: str = "lamp") -> list[tuple[str, int, Value]]:
+        """Return what is stored of a device, by channel and time."""
+        series = list(self.parts.registry.device("default", device).channels.values())
+        names = {s.id: s.channel for s in series}
+        rows = [(names[r.series], r.time_ns, r.value) for r in self.parts.store.read(list(names), 0, 2**62, 10_000)]
+        return sorted(rows, key=lambda row: row[:2])
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Iterator[HubParts]:
+    """Return an empty hub."""
+    with hub_parts(tmp_path) as parts:
+        yield parts
+
+
+def test_messages_of_a_turn_are_one_frame_a_device_and_are_told_when_it_is_durable(parts: HubParts) -> None:
+    """No two readings of a channel share an instant, and nobody is told anything before the commit."""
+    world = World(parts)
+    world.give("a", ForeignReading("on", True), ForeignReading("w", 1.5))
+    world.give("b", ForeignReading("w", 2.5))
+    world.give("c", ForeignReading("t", 3), device="other")
+    world.turn()
+
+    assert [(f.key.device, f.seq, f.readings) for f in world.frames] == [("lamp", 1, 3), ("other", 1, 1)]
+    assert world.outcomes == []
+    world.commit()
+    assert world.outcomes == [("a", None), ("b", None), ("c", None)]
+    assert world.values() == [("on", NOW, True), ("w", NOW, 1.5), ("w", NOW + 1, 2.5)]
+    assert parts.streams.get(KEY).owner is None
+
+
+def test_given_time_and_what_was_learnt_of_a_channel_are_kept(parts: HubParts) -> None:
+    """A unit learnt later is taken; the type is that of the first value."""
+    world = World(parts)
+    world.give("a", ForeignReading("t", 21, NOW - 5))
+    world.give("b", ForeignReading("t", 21.5, NOW - 4), channels=(Channel("t", "Cel", label="Küche"),))
+    world.turn()
+    world.commit()
+
+    series = parts.registry.device("default", "lamp").channels["t"]
+    assert (series.unit, series.type, series.label) == ("Cel", ValueType.FLOAT, "Küche")
+    assert world.values() == [("t", NOW - 5, 21), ("t", NOW - 4, 21.5)]
+
+
+def test_what_the_disk_refuses_is_to_be_given_again(parts: HubParts) -> None:
+    """Then it is stored once, with the same number."""
+    world = World(parts)
+    world.give("a", ForeignReading("t", 1))
+    world.turn()
+    refused, world.frames[:] = list(world.frames), []
+    for owner in parts.streams.refused(refused):
+        owner.flush()
+
+    assert [name for name, _ in world.outcomes] == ["a"]
+    assert "disk_full" in str(world.outcomes[0][1])
+    world.give("a", ForeignReading("t", 1))
+    world.turn()
+    assert [f.seq for f in world.frames] == [1]
+    world.commit()
+    assert world.outcomes[1:] == [("a", None)]
+    assert len(world.values()) == 1
+
+
+def test_poison_is_put_aside_alone(parts: HubParts) -> None:
+    """What was gathered with it is stored, in its order; its giver is told that it is durable."""
+    world = World(parts)
+    world.give("good", ForeignReading("t", 1))
+    world.give("poison", ForeignReading("t", object(), NOW))  # type: ignore[arg-type]
+    world.give("fine", ForeignReading("t", 2))
+    world.turn()
+
+    assert [(f.seq, f.kind) for f in world.frames] == [(1, Kind.BATCH), (2, Kind.QUARANTINE), (3, Kind.BATCH)]
+    assert Publication.from_bytes(world.frames[1].body, NOW) == Publication("t", b"poison", NOW)
+    world.commit()
+    assert world.outcomes == [("good", None), ("poison", None), ("fine", None)]
+    assert [value for _, _, value in world.values()] == [1, 2]
+
+
+def test_message_that_cannot_be_read_keeps_its_place(parts: HubParts) -> None:
+    """It is numbered behind what came before it."""
+    world = World(parts)
+    world.give("a", ForeignReading("t", 1))
+    world.foreign.quarantine(
+        "default", "lamp", Publication("x", b"\xff", NOW), "no JSON", lambda why: world.outcomes.append(("bad", why))
+    )
+    world.turn()
+
+    assert [(f.seq, f.kind, f.reason) for f in world.frames] == [(1, Kind.BATCH, ""), (2, Kind.QUARANTINE, "no JSON")]
+    world.commit()
+    assert world.outcomes == [("a", None), ("bad", None)]
+    (entry,) = parts.journal.quarantine("default")
+    assert (entry.reason, entry.key.device) == ("no JSON", "lamp")
+
+
+def test_turn_that_brings_much_makes_frames_of_bounded_size(parts: HubParts) -> None:
+    """One message more than fits begins the next frame."""
+    world = World(parts)
+    half = tuple(ForeignReading("t", n, NOW + n) for n in range(MAX_GATHERED // 2))
+    for name in "abc":
+        world.give(name, *half)
+    world.turn()
+
+    assert [f.readings for f in world.frames] == [MAX_GATHERED, MAX_GATHERED // 2]
+
+
+def test_message_without_readings_is_answered_and_makes_no_frame(parts: HubParts) -> None:
+    """What it says of channels goes with the next frame."""
+    world = World(parts)
+    world.give("a", channels=(Channel("t", "Cel"),))
+    assert world.outcomes == []
+    world.turn()
+
+    assert (world.frames, world.outcomes) == ([], [("a", None)])
+    assert parts.registry.device("default", "lamp").channels["t"].unit == "Cel"
+
+
+def test_hooks_are_asked(parts: HubParts) -> None:
+    """What they leave is stored; when they fail, the giver gives it again."""
+    answers: list[object] = [HookError("down"), None]
+
+    def call(hook: object, arguments: tuple[object, ...], answered: Callable[[object, HookError | None], None]) -> None:
+        assert isinstance(arguments[1], Columns)
+        answer = answers.pop(0)
+        pending.append(lambda: answered(*((None, answer) if isinstance(answer, HookError) else (answer, None))))
+
+    pending: list[Callable[[], None]] = []
+    world = World(parts, has_hooks=True)
+    ingest = Ingest((lambda *_: None,), call, parts.streams, parts.registry, parts.store_frames)
+    for _ in range(2):
+        world.give("a", ForeignReading("t", 1))
+        world.turn()
+        ingest.take(list(world.frames))
+        world.frames.clear()
+        pending.pop()()
+
+    assert [(name, why is None) for name, why in world.outcomes] == [("a", False), ("a", True)]
+    assert "hook_failed" in str(world.outcomes[0][1])
+    assert [value for _, _, value in world.values()] == [1]
