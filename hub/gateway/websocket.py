@@ -16,7 +16,6 @@ import email.utils
 import http
 import logging
 import secrets
-import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, cast
@@ -32,10 +31,11 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from device_sdk.wire import MAX_FRAME_BYTES, PING_S, Close
-from hub.certificate import Certificate, read_certificate
+from hub.certificate import Certificate
 from hub.errors import BadRequestError, HubError
 from hub.gateway.frames import PING_FRAME, FrameReader, binary_frame, ping_frame, text_frame
 from hub.gateway.origin import is_loopback_address
+from hub.gateway.peer import address_of, certificate_of
 from hub.gateway.sweep import Sweep
 
 _log = logging.getLogger("hub.gateway")
@@ -86,6 +86,9 @@ class Connection(Protocol):
 
     def probe(self, answered: Callable[[], None]) -> None:
         """Ping now, and call when the other end has answered this very ping; nothing while one is unanswered."""
+
+    def hold(self, is_held: bool) -> None:
+        """Read no more of the other end until it is let go again; what was read already is still delivered."""
 
     def close(self, code: int, reason: str = "") -> None:
         """Begin closing; no message follows, `Handler.closed` does, later."""
@@ -183,8 +186,8 @@ class WebSocketConnection(asyncio.Protocol):
     """One connection from handshake to end; used once."""
 
     __slots__ = ("_buffered_before", "_cut_off", "_handler", "_has_ended", "_high", "_is_closing", "_is_corked",
-                 "_is_full", "_output", "_ping_s", "_probe", "_protocol", "_quiet", "_reader", "_state", "_transport",
-                 "peer")  # fmt: skip
+                 "_is_full", "_is_held", "_output", "_ping_s", "_probe", "_protocol", "_quiet", "_reader", "_state",
+                 "_transport", "peer")  # fmt: skip
     _shared: ClassVar[_Shared]
 
     def __init__(
@@ -201,6 +204,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._output: list[bytes] = []
         self._is_corked = False
         self._is_full = False
+        self._is_held = False
         self._is_closing = False
         self._has_ended = False
         # Sweeps since the last sign of life; sweeps left before the transport is cut off.
@@ -252,6 +256,14 @@ class WebSocketConnection(asyncio.Protocol):
         self._reader.on_pong = self._pong
         self.send_raw(ping_frame(payload))
 
+    def hold(self, is_held: bool) -> None:
+        """Stop reading, or go on; see `Connection`."""
+        self._is_held = is_held
+        if not is_held:
+            self._read_on()
+        elif not self._transport.is_closing():
+            self._transport.pause_reading()
+
     def close(self, code: int, reason: str = "") -> None:
         """Begin closing; see `Connection`."""
         if self._is_closing or self._reader is None:
@@ -267,7 +279,7 @@ class WebSocketConnection(asyncio.Protocol):
         """Take over the transport from uvicorn's HTTP protocol."""
         self._transport = cast(asyncio.Transport, transport)
         self._limit(HIGH_WATER_BYTES)
-        self.peer = _address(transport.get_extra_info("peername"))
+        self.peer = address_of(transport)
         self._state.connections.add(self)  # type: ignore[arg-type]
         self._shared.sweep.add(self)
 
@@ -305,7 +317,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._is_full = False
         if self._transport.is_closing():
             return
-        self._transport.resume_reading()
+        self._read_on()
         if self._high != HIGH_WATER_BYTES:
             self._limit(HIGH_WATER_BYTES)
         if self._handler is not None and not self._is_closing:
@@ -335,14 +347,17 @@ class WebSocketConnection(asyncio.Protocol):
         asyncio.get_running_loop().call_later(SHUTDOWN_S, self._transport.abort)
 
     def sweep(self) -> None:
-        """Ping after as many quiet sweeps as `keep_alive` says, close `PONG_S` later; a draining buffer is life."""
+        """Ping after as many quiet sweeps as `keep_alive` says, close `PONG_S` later; a draining buffer is life.
+
+        Who is not read cannot be heard.
+        """
         if self._is_closing:
             self._cut_off -= 1
             if self._cut_off < 0:
                 self._transport.abort()
             return
         buffered = self._transport.get_write_buffer_size()
-        self._quiet = 0 if buffered < self._buffered_before else self._quiet + 1
+        self._quiet = 0 if buffered < self._buffered_before or self._is_held else self._quiet + 1
         self._buffered_before = buffered
         if self._quiet == self._ping_s and self._reader is not None:
             self._transport.write(PING_FRAME)
@@ -357,7 +372,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _read_on(self) -> None:
         """Read again after the others had their turn; a full connection does so when it has drained."""
-        if not self._is_full and not self._transport.is_closing():
+        if not (self._is_full or self._is_held or self._transport.is_closing()):
             self._transport.resume_reading()
 
     def _pong(self, payload: bytes) -> None:
@@ -418,7 +433,7 @@ class WebSocketConnection(asyncio.Protocol):
             unquote(path), dict(parse_qsl(query, max_num_fields=100)), headers, self.peer,
             self._transport.get_extra_info("sslcontext") is not None,
             tuple(name.strip() for name in offered.split(",") if name.strip()),
-            _certificate(self._transport.get_extra_info("ssl_object")),
+            certificate_of(self._transport),
         )  # fmt: skip
 
     def _flush(self) -> None:
@@ -462,21 +477,6 @@ class WebSocketConnection(asyncio.Protocol):
         sent, received = self._protocol.close_sent, self._protocol.close_rcvd
         first = received if received is not None and (sent is None or self._protocol.close_rcvd_then_sent) else sent
         return (CloseCode.ABNORMAL_CLOSURE, "") if first is None else (int(first.code), first.reason)
-
-
-def _certificate(tls: ssl.SSLObject | None) -> Certificate | None:
-    """Return the client's certificate; without ``--tls-client-ca`` nobody is asked for one, and none is taken."""
-    fields = None if tls is None else tls.getpeercert()
-    if tls is None or not fields:
-        return None
-    return read_certificate(fields, tls.getpeercert(binary_form=True) or b"")
-
-
-def _address(peername: object) -> str:
-    if not isinstance(peername, tuple) or len(peername) < 2:
-        return "local"
-    host, port = peername[0], peername[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _refusal(refuse: Refuse) -> Response:

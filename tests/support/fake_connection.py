@@ -15,6 +15,7 @@ class FakeConnection:
     def __init__(self, peer: str = "127.0.0.1:1") -> None:
         self._peer = peer
         self.is_stalled = False
+        self.is_held = False
         self.closed_with: tuple[int, str] | None = None
         self.received: list[bytes] = []
         self.peak_bytes = 0
@@ -60,6 +61,10 @@ class FakeConnection:
     def probe(self, answered: Callable[[], None]) -> None:
         """Remember whom to tell when the client answers."""
         self.answered = answered
+
+    def hold(self, is_held: bool) -> None:
+        """Remember whether the client is read."""
+        self.is_held = is_held
 
     def close(self, code: int, reason: str = "") -> None:
         """Remember the first close."""

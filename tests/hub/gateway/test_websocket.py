@@ -718,3 +718,37 @@ async def test_client_certificate_is_told_also_when_tls_is_resumed(tmp_path: Pat
     assert [c is not None and (c.device, c.namespace, c.fingerprint) for c in certificates] == [
         ("pump", "default", device.fingerprint)
     ] * 2
+
+
+# --- holding ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_held_connection_is_not_read_and_not_taken_for_dead() -> None:
+    """Its pongs are not read either; a drained buffer or its next turn let nothing through."""
+    opened = Opened()
+
+    opened.connection.hold(True)
+    opened.connection.pause_writing()
+    opened.connection.resume_writing()
+    opened.connection.data_received(client_frame(Opcode.BINARY, bytes(TURN_BYTES)))
+    await asyncio.sleep(0)
+    opened.sweeps(2 * (PING_S + PONG_S))
+    assert (opened.transport.is_reading_paused, opened.transport.written) == (True, b"")
+
+    opened.connection.hold(False)
+    assert not opened.transport.is_reading_paused
+    opened.sweeps(PING_S)
+    assert opened.transport.written == PING_FRAME
+
+
+@pytest.mark.asyncio
+async def test_full_connection_is_not_read_when_it_is_let_go() -> None:
+    """Whoever holds it does not know that."""
+    opened = Opened()
+    opened.connection.hold(True)
+    opened.connection.pause_writing()
+
+    opened.connection.hold(False)
+
+    assert opened.transport.is_reading_paused
