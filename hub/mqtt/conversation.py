@@ -38,7 +38,6 @@ from hub.mqtt.packet import (
     V311,
     Kind,
     PacketReader,
-    check_head,
     read_connect,
     read_disconnect,
     read_nothing,
@@ -301,7 +300,6 @@ class Conversation:
         return self._unacked_bytes < MAX_UNACKED_BYTES
 
     def _take_publish(self, head: int, body: bytes, now_ns: int) -> None:
-        check_head(head)
         if head & QOS_2:
             raise WrongPacketError("QoS 2 is not taken here, 1 is", Code.QOS_NOT_SUPPORTED)
         topic, payload, packet_id, properties = read_publish(head, body, self._version)
@@ -340,7 +338,6 @@ class Conversation:
         return True
 
     def _take(self, head: int, body: bytes) -> None:
-        check_head(head)
         kind = Kind(head >> 4)
         if self.state not in ALLOWED[kind]:
             raise WrongPacketError(f"{kind.name} is not allowed in state {self.state.value}", Code.PROTOCOL_ERROR)

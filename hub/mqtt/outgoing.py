@@ -17,10 +17,10 @@ from hub.mqtt.topic import SHARED, matches
 
 # A device subscribes to its own commands, a gateway to those of its children.
 MAX_FILTERS = 32
-# On their way without a PUBACK, or fewer where the client says so; mosquitto has 20 too.
-MAX_IN_FLIGHT = 20
-# Behind those: a hundred commands are more than any device works off. Beyond it the client is stuck.
-MAX_WAITING = 100
+# On their way without a PUBACK, or fewer where the client says so.
+MAX_IN_FLIGHT = 100
+# Behind those: each commit may have an ack for every device behind a gateway. Beyond it the client is stuck.
+MAX_WAITING = 1000
 MAX_WAITING_BYTES = 256 * 1024
 _MAX_PACKET_ID = 0xFFFF
 

@@ -120,7 +120,10 @@ class PacketReader:
         if available < 2 or isinstance(buffer, bytearray):
             self._wait(2)
             return None
-        length, start = buffer[at + 1], at + 2
+        head, length, start = buffer[at], buffer[at + 1], at + 2
+        if head not in _HEADS:
+            # Before anything else, as when this byte comes alone.
+            raise _wrong_head(head)
         if length >= 0x80:
             found = self._long_length(buffer, at + 1)
             if found is None:
@@ -134,7 +137,7 @@ class PacketReader:
             self._wait(end - at)
             return None
         self._at = end
-        return buffer[at], buffer[start:end]
+        return head, buffer[start:end]
 
     def clear(self) -> None:
         """Forget what was fed."""
@@ -145,7 +148,8 @@ class PacketReader:
         if at == len(buffer):
             self._buffer, self._at = b"", 0
         elif not isinstance(buffer, bytearray):
-            check_head(buffer[at])
+            if buffer[at] not in _HEADS:
+                raise _wrong_head(buffer[at])
             self._need = need
 
     def _long_length(self, buffer: bytes, at: int) -> tuple[int, int] | None:
@@ -162,10 +166,8 @@ class PacketReader:
         return None
 
 
-def check_head(head: int) -> None:
-    """Raise `WrongPacketError` when a packet of a client cannot begin so."""
-    if head not in _HEADS:
-        raise WrongPacketError(f"no packet of a client begins with {head:#04x}")
+def _wrong_head(head: int) -> WrongPacketError:
+    return WrongPacketError(f"no packet of a client begins with {head:#04x}")
 
 
 # --- PUBLISH ------------------------------------------------------------------------------------------------

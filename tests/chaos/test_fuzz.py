@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fuzz.mqtt import fuzz
 from tests.fuzz.run import run_fuzz
 from tests.fuzz.script import make_script
 
@@ -22,6 +23,16 @@ def test_fuzz(tmp_path: Path) -> None:
 def test_fuzz_a_million(tmp_path: Path) -> None:
     """A million frames, of another seed."""
     fuzzed = run_fuzz(tmp_path, 1_000_000, seed=2)
+    print(fuzzed)
+
+    assert fuzzed.faults == []
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_fuzz_a_million_packets_of_mqtt() -> None:
+    """No exception, no answer that a server does not give, a bystander who notices nothing."""
+    fuzzed = fuzz(1_000_000, seed=2)
     print(fuzzed)
 
     assert fuzzed.faults == []

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from random import Random
 
 import pytest
 
@@ -20,6 +21,7 @@ from hub.mqtt.opening import MAX_UNACKED
 from hub.mqtt.outgoing import MAX_IN_FLIGHT, MAX_WAITING
 from hub.mqtt.packet import MAX_CONNECT_BYTES, Kind
 from hub.mqtt.recent import WINDOW_S, Recent
+from tests.fuzz import mqtt as fuzz
 from tests.support import mqtt_packets as say
 from tests.support.mqtt_handler import RecordingHandler
 
@@ -723,3 +725,30 @@ def test_pieces_make_no_difference(pieces: Callable[[bytes], list[bytes]]) -> No
 
     assert [head for head, _ in say.packets(said)] == [0x20, 0x90, 0x40, 0xD0, 0x40]
     assert [received.payload for received in rig.handler.received] == [b"x" * 300, b"y"]
+
+
+# --- whatever comes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_valid", [True, False], ids=["valid", "mutated"])
+def test_byte_by_byte_is_as_all_at_once(*, is_valid: bool) -> None:
+    """The same answers, publications and end, for conversations that are right and for others."""
+    for seed in range(60):
+        random = Random(f"{is_valid}/{seed}")
+        packets = fuzz.conversation(random)
+        stream = b"".join(packets if is_valid else fuzz.mutated(random, packets))
+
+        whole = fuzz.played(stream, lambda data: [data])
+        single = fuzz.played(stream, lambda data: [data[at : at + 1] for at in range(len(data))])
+
+        assert single == whole, f"seed {seed}"
+        assert not is_valid or whole[1], f"seed {seed}: it was let in"
+
+
+def test_mutated_packets_break_nothing() -> None:
+    """5,000 of one seed; `python -m tests.fuzz.mqtt --n 1000000` is the same by hand."""
+    fuzzed = fuzz.fuzz(5000, seed=1)
+    print(fuzzed)
+
+    assert fuzzed.faults == []
+    assert fuzzed.taken > 500

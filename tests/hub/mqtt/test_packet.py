@@ -16,7 +16,6 @@ from hub.mqtt.packet import (
     Opening,
     PacketReader,
     Wanted,
-    check_head,
     read_connect,
     read_disconnect,
     read_nothing,
@@ -116,10 +115,10 @@ def test_length_may_be_filled_up_unless_the_reader_is_strict() -> None:
 )
 def test_head_that_no_client_sends_is_refused_at_its_first_byte(head: int) -> None:
     """Wrong flags, reserved types, and what only servers say; before the rest is waited for."""
-    with pytest.raises(WrongPacketError):
-        check_head(head)
-    with pytest.raises(WrongPacketError):
-        read(bytes((head,)))
+    for data in (bytes((head,)), bytes((head, 0)), bytes((head, 0xFF, 0xFF, 0xFF, 0x7F))):
+        with pytest.raises(WrongPacketError) as caught:
+            read(data)
+        assert caught.value.code is Code.MALFORMED
 
 
 def test_cleared_reader_begins_anew() -> None:
