@@ -8,13 +8,13 @@ import re
 from collections.abc import Mapping
 
 from device_sdk.reading import MAX_CHANNEL_NAME, MAX_DEVICE_NAME, is_channel_name, is_device_name
+from hub.decode.naming import slug
 from hub.errors import BadRequestError
 from hub.importing.row import RowError
 
 # Names that were made, 200 bytes each: a file with more has a tag that is no name of anything.
 MAX_NAMES = 200_000
 _PLACE = re.compile(r"\{([^{}]+)\}")
-_OTHER = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 class Template:
@@ -47,11 +47,11 @@ class Names:
 
     def device(self, text: str) -> str:
         """Return the name of a device; raise `RowError` when another text has it already."""
-        return self._own("", text, text if is_device_name(text) else _slug(text, MAX_DEVICE_NAME))
+        return self._own("", text, text if is_device_name(text) else slug(text, MAX_DEVICE_NAME))
 
     def channel(self, device: str, text: str) -> str:
         """Return the name of a channel of a device; raises as `device`."""
-        return self._own(device, text, text if is_channel_name(text) else _slug(text, MAX_CHANNEL_NAME))
+        return self._own(device, text, text if is_channel_name(text) else slug(text, MAX_CHANNEL_NAME))
 
     def _own(self, device: str, text: str, name: str) -> str:
         known = self._foreign.get((device, name))
@@ -62,7 +62,3 @@ class Names:
         if known != text:
             raise RowError(f"{text[:80]!r} and {known[:80]!r} would both be called {name!r}")
         return name
-
-
-def _slug(text: str, most: int) -> str:
-    return _OTHER.sub("-", text).strip("-_.")[:most]

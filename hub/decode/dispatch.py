@@ -1,0 +1,142 @@
+"""Which decoder reads a message: the table of all of them, and the order in which they are asked.
+
+Owns: that order; what was learnt of channels, so that it is said once. Place: after the decoders. Pure. Must not: know
+what any of them does.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from datetime import tzinfo
+from typing import NamedTuple
+
+from device_sdk.reading import Channel
+from hub.decode.base import MAX_TOPIC_BYTES, Decoded, DecodeError, Decoder, Publication, Said
+from hub.decode.naming import label_of
+from hub.decode.plain import Plain
+from hub.decode.scope import Scope
+
+# What decoders have said of channels, in one scope: 250 bytes each at most, so half a megabyte. What is forgotten is
+# said again, which costs a look into the registry.
+MAX_LEARNT = 2_000
+
+
+class Entry(NamedTuple):
+    """A decoder in the table.
+
+    Args:
+        make: makes it, for one scope, when the first message comes that it is asked about.
+        first: first segments of its topics (``tele`` of ``tele/plug/SENSOR``), and it is asked about no other; empty:
+            any topic.
+    """
+
+    make: Callable[[Scope], Decoder]
+    first: tuple[str, ...] = ()
+
+
+# In the order in which they are asked; the first that does not answer None has the message.
+TABLE: tuple[Entry, ...] = (
+    # Families that are known by their topics.
+    # What Home Assistant discovery has announced.
+    # ThingsBoard.
+    # What the payload is: line protocol, SenML, and whatever is text or JSON.
+    Entry(Plain),
+)  # fmt: skip
+
+
+class Decoders:
+    """The decoders of one sender.
+
+    Args:
+        device: the name of the one device that the sender is; empty where it speaks for many.
+        zone: where its devices are, for times without a zone; None: such times are not used.
+        plugins: asked before ours.
+    """
+
+    __slots__ = ("_learnt", "_made", "_plugins", "scope")
+
+    def __init__(
+        self, device: str = "", *, zone: tzinfo | None = None, plugins: Sequence[Callable[[], Decoder]] = ()
+    ) -> None:
+        self.scope = Scope(device, zone)
+        self._plugins = [make() for make in plugins]
+        self._made: dict[Callable[[Scope], Decoder], Decoder] = {}
+        self._learnt: OrderedDict[tuple[str, str], Channel] = OrderedDict()
+
+    def decode(self, publication: Publication) -> Decoded:
+        """Return what a message says; channels are in it only when something of them is new.
+
+        Raises:
+            DecodeError: it cannot be read; says why.
+        """
+        if len(publication.topic) > MAX_TOPIC_BYTES:
+            raise DecodeError(f"a topic of more than {MAX_TOPIC_BYTES} characters")
+        decoded = self._ask(publication)
+        if not publication.is_retained and not any(map(self._has_news, decoded.said)):
+            return decoded
+        said = tuple(map(self._with_news, decoded.said))
+        if publication.is_retained and any(one.readings for one in said):
+            said = tuple(one._replace(readings=()) for one in said)
+            decoded = decoded._replace(ignored="kept by the broker from before: no new reading")
+        return decoded._replace(said=said)
+
+    def channels_of(self, device: str) -> tuple[Channel, ...]:
+        """Return what is known of a device's channels: for one that only now may speak."""
+        return tuple(channel for (name, _), channel in self._learnt.items() if name == device)
+
+    def _ask(self, publication: Publication) -> Decoded:
+        for decoder in self._plugins:
+            decoded = _call(decoder, publication)
+            if decoded is not None:
+                return decoded
+        for entry in _BY_FIRST.get(publication.topic.partition("/")[0], _ANY):
+            decoded = _call(self._made.get(entry.make) or self._make(entry), publication)
+            if decoded is not None:
+                return decoded
+        raise DecodeError("no decoder knows what it is")
+
+    def _make(self, entry: Entry) -> Decoder:
+        decoder = self._made[entry.make] = entry.make(self.scope)
+        return decoder
+
+    def _has_news(self, said: Said) -> bool:
+        device, learnt = said.device, self._learnt
+        return bool(said.channels) or any((device, reading.channel) not in learnt for reading in said.readings)
+
+    def _with_news(self, said: Said) -> Said:
+        """Return it with those channels alone of which something is new."""
+        device, learnt = said.device, self._learnt
+        told = {channel.name: channel for channel in said.channels}
+        for reading in said.readings:
+            name = reading.channel
+            if name not in told and (device, name) not in learnt:
+                text = self.scope.names.text(device, name)
+                told[name] = Channel(name, label=label_of(text) if text != name else None)
+        news = []
+        for name, channel in told.items():
+            key = (device, name)
+            if learnt.get(key) != channel:
+                learnt[key] = channel
+                news.append(channel)
+        while len(learnt) > MAX_LEARNT:
+            learnt.popitem(last=False)
+        return said._replace(channels=tuple(news))
+
+
+def _call(decoder: Decoder, publication: Publication) -> Decoded | None:
+    try:
+        return decoder.decode(publication)
+    except DecodeError:
+        raise
+    except Exception as error:  # a message must end neither the connection it came by nor the bridge
+        raise DecodeError(f"decoder {decoder.name} failed: {error!r}") from error
+
+
+def _by_first() -> dict[str, tuple[Entry, ...]]:
+    segments = {segment for entry in TABLE for segment in entry.first}
+    return {
+        segment: tuple(entry for entry in TABLE if not entry.first or segment in entry.first) for segment in segments
+    }
+
+
+_BY_FIRST = _by_first()
+_ANY = tuple(entry for entry in TABLE if not entry.first)

@@ -1,0 +1,90 @@
+"""Foreign names → names of devices and channels: always the same for the same text, and never one for two.
+
+Owns: how a name is made valid, and which foreign name has which of ours. Place: after `base`. Pure.
+
+Runs of other characters become ``-``. Where letters were lost by that (``客厅 1``), or the name was too long, four
+digits of a hash follow at once: such names are alike often, and what depends on who comes first would be another name
+after a restart. Where only signs were lost (``living room``) they follow only if another text has the name.
+"""
+
+import re
+import unicodedata
+from hashlib import blake2s
+
+from device_sdk.reading import MAX_CHANNEL_NAME, MAX_DEVICE_NAME, is_channel_name, is_device_name
+
+# Of the texts and names that one scope remembers; what comes when it is full has the hash at once, and needs no memory.
+MAX_NAME_BYTES = 256 * 1024
+# What a pair costs beside its characters: keys, strings, places in two dicts (measured: 330).
+_ENTRY_BYTES = 350
+MAX_LABEL_CHARS = 128
+_OTHER = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
+def slug(text: str, most: int) -> str:
+    """Return the text with ``-`` for runs of what no name may have; empty when nothing is left."""
+    return _OTHER.sub("-", text).strip("-_.")[:most]
+
+
+def label_of(text: str) -> str:
+    """Return a foreign name as a label may be: on one line, not too long."""
+    return "".join(c if c.isprintable() else " " for c in text[:MAX_LABEL_CHARS]).strip()
+
+
+class Names:
+    """Which foreign name has which of ours, for one sender; at most `MAX_NAME_BYTES` of memory."""
+
+    __slots__ = ("_bytes", "_names", "_texts")
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[str, str], str] = {}
+        self._texts: dict[tuple[str, str], str] = {}
+        self._bytes = 0
+
+    def device(self, text: str) -> str:
+        """Return the name of a device."""
+        return self._names.get(("", text)) or self._named("", text, MAX_DEVICE_NAME, is_device_name(text))
+
+    def channel(self, device: str, text: str) -> str:
+        """Return the name of a channel; names of two devices have nothing to do with each other."""
+        return self._names.get((device, text)) or self._named(device, text, MAX_CHANNEL_NAME, is_channel_name(text))
+
+    def text(self, device: str, channel: str) -> str:
+        """Return what a channel was called by its sender; the name itself when that is not remembered."""
+        return self._texts.get((device, channel), channel)
+
+    def _named(self, device: str, text: str, most: int, is_name: bool) -> str:
+        is_full = self._bytes >= MAX_NAME_BYTES
+        name = text if is_name else "" if is_full else _plain_name(text, most)
+        for digits in (0, 4, 8, 16):
+            if digits:
+                name = _hashed(text, most, digits)
+            if name and self._texts.get((device, name), text) == text:
+                break
+        if not is_full:
+            self._names[device, text] = name
+            self._texts[device, name] = text
+            self._bytes += _ENTRY_BYTES + 4 * len(text) + len(name)
+        return name
+
+
+def _plain_name(text: str, most: int) -> str:
+    """Return the name when no letter is lost by making it, else nothing."""
+    folded = _without_accents(text)
+    if any(c.isalnum() and not c.isascii() for c in folded):
+        return ""
+    name = slug(folded, most + 1)
+    return name if len(name) <= most else ""
+
+
+def _hashed(text: str, most: int, digits: int) -> str:
+    start = slug(_without_accents(text), most - digits - 1).rstrip("-_.")
+    tail = blake2s(text.encode("utf-8", "surrogatepass"), digest_size=digits // 2).hexdigest()
+    return f"{start}-{tail}" if start else tail
+
+
+def _without_accents(text: str) -> str:
+    """Return ``Küche`` as ``Kuche``."""
+    if text.isascii():
+        return text
+    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))

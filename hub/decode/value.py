@@ -1,0 +1,132 @@
+"""Foreign values → values: JSON with what devices make of it, words, documents as paths.
+
+Owns: what of a payload can be a reading, and how deep and wide a document may be. Place: before the decoders. Pure.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from math import isfinite
+
+import orjson
+
+from device_sdk.reading import INT_MAX, INT_MIN, MAX_STRING_BYTES, Value
+from hub.decode.base import DecodeError
+
+# A document that goes deeper or holds more is no report of a sensor. A device has at most 200 channels.
+MAX_DEPTH = 8
+MAX_VALUES = 1000
+# Of a path such as ``ENERGY.Power``; a name has 128.
+MAX_PATH_CHARS = 256
+
+# No value, as devices, libraries and Home Assistant write it.
+_NOTHING = frozenset({"", "nan", "-nan", "+nan", "inf", "-inf", "+inf", "null", "none", "unavailable", "unknown"})
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+# What printf makes of no number: no JSON, but frequent.
+_NO_NUMBER = re.compile(rb"(?<=[:\[,\s])[+-]?(?:nan|inf|infinity)(?=\s*[,\]}])", re.IGNORECASE)
+
+
+def load(payload: bytes) -> object:
+    """Return the JSON document; ``nan`` is null.
+
+    Raises:
+        DecodeError: it is none.
+    """
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        mended, count = _NO_NUMBER.subn(b"null", payload)
+        if count:
+            try:
+                return orjson.loads(mended)
+            except orjson.JSONDecodeError:
+                pass
+        raise DecodeError(f"no JSON: {error}") from error
+
+
+def text_of(payload: bytes) -> str:
+    """Return the payload as text, without the white space and NULs around it; raises `DecodeError` when it is none."""
+    try:
+        return payload.decode().strip(" \t\r\n\0")
+    except UnicodeDecodeError as error:
+        raise DecodeError("neither text nor a format that is known") from error
+
+
+def word_value(text: str) -> Value | None:
+    """Return what a bare text means: a number, a switch (``ON``, ``false``), text; None: no value.
+
+    Raises:
+        DecodeError: a document, not a reading.
+    """
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _NUMBER.fullmatch(text):
+        number = float(text)
+        return number if isfinite(number) else None
+    word = text.lower()
+    if word in _NOTHING:
+        return None
+    if word in ("on", "true"):
+        return True
+    if word in ("off", "false"):
+        return False
+    if _is_document(text):
+        raise DecodeError(f"a text of more than {MAX_STRING_BYTES} bytes is no reading")
+    return text
+
+
+def json_value(value: object) -> Value | None:
+    """Return a leaf of a JSON document as a value; None: it has none (null, a document as text)."""
+    if type(value) is float:
+        return value if isfinite(value) else None
+    if type(value) is bool:
+        return value
+    if type(value) is int:
+        return value if INT_MIN <= value <= INT_MAX else float(value)
+    if type(value) is str:
+        if value == "ON":
+            return True
+        if value == "OFF":
+            return False
+        return None if value.lower() in _NOTHING or _is_document(value) else value
+    return None
+
+
+def flatten(document: object, path: str = "") -> list[tuple[str, Value]]:
+    """Return the values of a document by their paths, ``ENERGY.Power``; what is no value is left out.
+
+    Args:
+        path: of the document itself.
+
+    Raises:
+        DecodeError: too deep, too many, or a name that is too long.
+    """
+    found: list[tuple[str, Value]] = []
+    _gather(document, path, MAX_DEPTH, found)
+    return found
+
+
+def _gather(node: object, path: str, depth: int, found: list[tuple[str, Value]]) -> None:
+    items: Iterable[tuple[object, object]]
+    if isinstance(node, Mapping):
+        items = node.items()
+    elif isinstance(node, list):
+        items = enumerate(node)
+    else:
+        value = json_value(node)
+        if value is not None:
+            found.append((path, value))
+        return
+    if depth == 0:
+        raise DecodeError(f"a document of more than {MAX_DEPTH} levels")
+    for name, child in items:
+        below = f"{path}.{name}" if path else str(name)
+        if len(below) > MAX_PATH_CHARS:
+            raise DecodeError(f"a name of more than {MAX_PATH_CHARS} characters")
+        _gather(child, below, depth - 1, found)
+        if len(found) > MAX_VALUES:
+            raise DecodeError(f"a document of more than {MAX_VALUES} values")
+
+
+def _is_document(text: str) -> bool:
+    return len(text) > MAX_STRING_BYTES or (not text.isascii() and len(text.encode()) > MAX_STRING_BYTES)

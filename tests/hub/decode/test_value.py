@@ -1,0 +1,74 @@
+"""What of a payload is a value, and that documents are bounded."""
+
+import pytest
+
+from device_sdk.reading import Value
+from hub.decode.base import DecodeError
+from hub.decode.value import MAX_DEPTH, MAX_VALUES, flatten, json_value, load, text_of, word_value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("21.5", 21.5), ("-3", -3), ("+7", 7), (".5", 0.5), ("1e3", 1000.0), ("9" * 19, 1e19), ("1e999", None),
+        ("ON", True), ("off", False), ("true", True), ("nan", None), ("", None), ("unavailable", None),
+        ("heating", "heating"), ("1_000", "1_000"), ("0x10", "0x10"), ("٣", "٣"), ("x" * 1024, "x" * 1024),
+    ],
+)  # fmt: skip
+def test_word_is_a_value(text: str, value: Value | None) -> None:
+    """Numbers and switches as devices write them, the words for no value, else text."""
+    assert (word_value(text), type(word_value(text))) == (value, type(value))
+
+
+@pytest.mark.parametrize("text", ["x" * 1025, "é" * 513])
+def test_document_is_no_reading(text: str) -> None:
+    """A page of text at a topic is no state of anything."""
+    with pytest.raises(DecodeError, match="1024 bytes"):
+        word_value(text)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "value"),
+    [(1, 1), (1.5, 1.5), (True, True), ("ON", True), ("OFF", False), ("on", "on"), (2**63, 2.0**63),
+     (None, None), (float("inf"), None), ("NaN", None), ("x" * 1025, None), ({}, None)],
+)  # fmt: skip
+def test_leaf_is_a_value(leaf: object, value: Value | None) -> None:
+    """Of the type that JSON gives it; only what Home Assistant's friends write for switches is one."""
+    assert (json_value(leaf), type(json_value(leaf))) == (value, type(value))
+
+
+def test_no_number_is_null() -> None:
+    """As printf writes it, which is no JSON; not in a text."""
+    assert load(b'{"a":nan,"b":-inf,"c":[NaN, 1],"d":1}') == {"a": None, "b": None, "c": [None, 1], "d": 1}
+    assert load(b'{"a":"x, nan, y"}') == {"a": "x, nan, y"}
+    for payload in (b"{nan}", b'{"a":nan', b"{"):
+        with pytest.raises(DecodeError, match="no JSON"):
+            load(payload)
+
+
+def test_document_is_made_flat() -> None:
+    """Paths with points; lists count."""
+    document = {"a": {"b": 1, "c": [2, {"d": 3}]}, "e": None, "f": {}, "g": "x" * 2000}
+
+    assert flatten(document) == [("a.b", 1), ("a.c.0", 2), ("a.c.1.d", 3)]
+    assert flatten(7, "x") == [("x", 7)]
+
+
+def test_document_is_bounded() -> None:
+    """In depth, width and the length of names; at the bound it is taken."""
+    deep: object = 1
+    for _ in range(MAX_DEPTH):
+        deep = {"a": deep}
+
+    assert len(flatten(deep)) == 1
+    assert len(flatten([1] * MAX_VALUES)) == MAX_VALUES
+    for document in ({"a": deep}, [1] * (MAX_VALUES + 1), {"a": {"b" * 255: 1}}):
+        with pytest.raises(DecodeError, match="more than"):
+            flatten(document)
+
+
+def test_text_is_what_stands_in_the_payload() -> None:
+    """Without line ends and the NUL that C programs send along."""
+    assert text_of(b" 21.5\r\n\0") == "21.5"
+    with pytest.raises(DecodeError, match="neither text"):
+        text_of(b"\xff\xfe")
