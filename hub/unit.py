@@ -1,7 +1,8 @@
-"""Units: from the code that devices and stores use to what people write.
+"""Units: from the code that devices and stores use to what people write, and back.
 
-Owns: the one table behind the page, the command line and REST (``unit`` is the code, ``unit_shown`` the text). Place:
-leftmost in `hub`. Pure. A code that is not here is shown as it is.
+Owns: the one table behind the page, the command line and REST (``unit`` is the code, ``unit_shown`` the text), and the
+way back for devices that say what people write. Place: leftmost in `hub`. Pure. A code that is not here is shown as it
+is.
 """
 
 from collections.abc import Mapping
@@ -19,3 +20,19 @@ SHOWN: Mapping[str, str] = {
 def unit_shown(code: str | None) -> str | None:
     """Return the unit as people write it: ``Cel`` → ``°C``; None for none."""
     return None if code is None else SHOWN.get(code, code)
+
+
+# Of a unit that several codes show, the first; what is shown without a unit, or as %, could be several things.
+_CODES: Mapping[str, str] = {text: code for code, text in reversed(tuple(SHOWN.items())) if text not in ("", "%")} | {
+    "ºC": "Cel", "ºF": "[degF]", "ohm": "Ohm", "mcg/m³": "ug/m3", "liter": "l", "lux": "lx",
+}  # fmt: skip
+
+# Codes of what is shown as %, by what it is of.
+PERCENT: Mapping[str, str] = {"humidity": "%RH", "battery": "%EL"}
+
+
+def unit_code(shown: str) -> str | None:
+    """Return the code of a unit as people and devices write it: ``°C`` → ``Cel``; what is not known stays as it is."""
+    # Two letters look like the sign for a millionth: Greek mu, and the micro sign.
+    text = shown.strip().replace("\u03bc", "\u00b5")
+    return _CODES.get(text, text) or None

@@ -11,13 +11,18 @@ from typing import NamedTuple
 
 from device_sdk.reading import Channel
 from hub.decode.base import MAX_TOPIC_BYTES, Decoded, DecodeError, Decoder, Publication, Said
-from hub.decode.naming import label_of
+from hub.decode.esphome import EspHome
+from hub.decode.home_assistant import HomeAssistant
 from hub.decode.plain import Plain
 from hub.decode.scope import Scope
+from hub.decode.shelly import Shelly
+from hub.decode.tasmota import Tasmota
+from hub.decode.zigbee2mqtt import Zigbee2Mqtt
 
-# What decoders have said of channels, in one scope: 250 bytes each at most, so half a megabyte. What is forgotten is
-# said again, which costs a look into the registry.
-MAX_LEARNT = 2_000
+# Channels of which a sender of many devices has said something: 500 bytes each, 2 MB. What is forgotten is said again,
+# which costs a look into the registry. A sender that is one device has 200 at most.
+MAX_LEARNT = 4_000
+MAX_OWN_LEARNT = 250
 
 
 class Entry(NamedTuple):
@@ -36,7 +41,12 @@ class Entry(NamedTuple):
 # In the order in which they are asked; the first that does not answer None has the message.
 TABLE: tuple[Entry, ...] = (
     # Families that are known by their topics.
+    Entry(Zigbee2Mqtt),
+    Entry(Tasmota),
+    Entry(Shelly),
+    Entry(EspHome),
     # What Home Assistant discovery has announced.
+    Entry(HomeAssistant),
     # ThingsBoard.
     # What the payload is: line protocol, SenML, and whatever is text or JSON.
     Entry(Plain),
@@ -109,15 +119,14 @@ class Decoders:
         for reading in said.readings:
             name = reading.channel
             if name not in told and (device, name) not in learnt:
-                text = self.scope.names.text(device, name)
-                told[name] = Channel(name, label=label_of(text) if text != name else None)
+                told[name] = Channel(name, label=self.scope.names.label(device, name))
         news = []
         for name, channel in told.items():
             key = (device, name)
             if learnt.get(key) != channel:
                 learnt[key] = channel
                 news.append(channel)
-        while len(learnt) > MAX_LEARNT:
+        while len(learnt) > (MAX_OWN_LEARNT if self.scope.device else MAX_LEARNT):
             learnt.popitem(last=False)
         return said._replace(channels=tuple(news))
 

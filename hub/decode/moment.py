@@ -12,6 +12,8 @@ from device_sdk.wire import MAX_TIME_NS, MIN_TIME_NS
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # A plausible second, millisecond, microsecond and nanosecond are never the same number.
 _UNITS_NS = (10**9, 10**6, 10**3, 1)
+# How far ahead of the hub a clock may be that was set; a wrong zone is at least half an hour.
+MAX_AHEAD_NS = 300 * 10**9
 
 
 def since_epoch_ns(number: int | float, unit_ns: int | None = None) -> int | None:
@@ -53,3 +55,20 @@ def time_ns_of(value: object, zone: tzinfo | None = None) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return since_epoch_ns(value)
+
+
+def near_ns(value: object, zone: tzinfo | None, received_ns: int) -> int | None:
+    """Return the time of a reading that has just come; None when it is none, or ahead of the hub.
+
+    Args:
+        zone: as for `iso_ns`. Of the two times that an hour has which comes twice in autumn, the nearer one is taken.
+    """
+    time_ns = time_ns_of(value, zone)
+    if time_ns is None:
+        return None
+    if isinstance(value, str) and zone is not None:
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            later_ns = (moment.replace(tzinfo=zone, fold=1) - _EPOCH) // timedelta(microseconds=1) * 1000
+            time_ns = min(time_ns, later_ns, key=lambda at: abs(at - received_ns))
+    return time_ns if time_ns <= received_ns + MAX_AHEAD_NS else None

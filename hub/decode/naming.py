@@ -9,12 +9,15 @@ after a restart. Where only signs were lost (``living room``) they follow only i
 
 import re
 import unicodedata
+from collections.abc import Callable
 from hashlib import blake2s
 
 from device_sdk.reading import MAX_CHANNEL_NAME, MAX_DEVICE_NAME, is_channel_name, is_device_name
 
-# Of the texts and names that one scope remembers; what comes when it is full has the hash at once, and needs no memory.
-MAX_NAME_BYTES = 256 * 1024
+# Of the texts and names that a sender of many devices has; what comes when it is full has the hash at once, and needs
+# no memory. A sender that is one device has 200 channels at most.
+MAX_NAME_BYTES = 1024 * 1024
+MAX_OWN_NAME_BYTES = 96 * 1024
 # What a pair costs beside its characters: keys, strings, places in two dicts (measured: 330).
 _ENTRY_BYTES = 350
 MAX_LABEL_CHARS = 128
@@ -32,33 +35,43 @@ def label_of(text: str) -> str:
 
 
 class Names:
-    """Which foreign name has which of ours, for one sender; at most `MAX_NAME_BYTES` of memory."""
+    """Which foreign name has which of ours, for one sender, in so many bytes of memory."""
 
-    __slots__ = ("_bytes", "_names", "_texts")
+    __slots__ = ("_bytes", "_max_bytes", "_names", "_texts")
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = MAX_NAME_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._names: dict[tuple[str, str], str] = {}
         self._texts: dict[tuple[str, str], str] = {}
         self._bytes = 0
 
-    def device(self, text: str) -> str:
-        """Return the name of a device."""
-        return self._names.get(("", text)) or self._named("", text, MAX_DEVICE_NAME, is_device_name(text))
+    def device(self, text: str, like: str = "") -> str:
+        """Return the name of a device.
 
-    def channel(self, device: str, text: str) -> str:
-        """Return the name of a channel; names of two devices have nothing to do with each other."""
-        return self._names.get((device, text)) or self._named(device, text, MAX_CHANNEL_NAME, is_channel_name(text))
+        Args:
+            text: which one it is, for its sender.
+            like: what the name is made of, when the text is none that people know.
+        """
+        return self._names.get(("", text)) or self._named("", text, like or text, MAX_DEVICE_NAME, is_device_name)
 
-    def text(self, device: str, channel: str) -> str:
-        """Return what a channel was called by its sender; the name itself when that is not remembered."""
-        return self._texts.get((device, channel), channel)
+    def channel(self, device: str, text: str, like: str = "") -> str:
+        """Return the name of a channel, as `device`; names of two devices have nothing to do with each other."""
+        known = self._names.get((device, text))
+        return known or self._named(device, text, like or text, MAX_CHANNEL_NAME, is_channel_name)
 
-    def _named(self, device: str, text: str, most: int, is_name: bool) -> str:
-        is_full = self._bytes >= MAX_NAME_BYTES
-        name = text if is_name else "" if is_full else _plain_name(text, most)
+    def label(self, device: str, channel: str) -> str | None:
+        """Return what a channel is called by its sender, where its name is made of that; None: as its name."""
+        text = self._texts.get((device, channel), channel)
+        made = (text, _plain_name(text, MAX_CHANNEL_NAME), _hashed(text, text, MAX_CHANNEL_NAME, 4))
+        return label_of(text) or None if text != channel and channel in made else None
+
+    def _named(self, device: str, text: str, like: str, most: int, is_name: Callable[[str], bool]) -> str:
+        is_full = self._bytes >= self._max_bytes
+        # Without memory, what is made of something else than the text could be another one's.
+        name = "" if is_full and like != text else like if is_name(like) else "" if is_full else _plain_name(like, most)
         for digits in (0, 4, 8, 16):
             if digits:
-                name = _hashed(text, most, digits)
+                name = _hashed(like, text, most, digits)
             if name and self._texts.get((device, name), text) == text:
                 break
         if not is_full:
@@ -77,8 +90,8 @@ def _plain_name(text: str, most: int) -> str:
     return name if len(name) <= most else ""
 
 
-def _hashed(text: str, most: int, digits: int) -> str:
-    start = slug(_without_accents(text), most - digits - 1).rstrip("-_.")
+def _hashed(like: str, text: str, most: int, digits: int) -> str:
+    start = slug(_without_accents(like), most - digits - 1).rstrip("-_.")
     tail = blake2s(text.encode("utf-8", "surrogatepass"), digest_size=digits // 2).hexdigest()
     return f"{start}-{tail}" if start else tail
 

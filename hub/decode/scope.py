@@ -5,7 +5,7 @@ Owns: no more than that. Place: after `naming`, before the decoders. Pure.
 
 from datetime import tzinfo
 
-from hub.decode.naming import Names
+from hub.decode.naming import MAX_NAME_BYTES, MAX_OWN_NAME_BYTES, Names
 
 
 class Scope:
@@ -21,7 +21,7 @@ class Scope:
     def __init__(self, device: str = "", zone: tzinfo | None = None) -> None:
         self.device = device
         self.zone = zone
-        self.names = Names()
+        self.names = Names(MAX_OWN_NAME_BYTES if device else MAX_NAME_BYTES)
 
     def own(self, text: str) -> str:
         """Return the device's name where one sender is one device by its nature: its credential says it better."""

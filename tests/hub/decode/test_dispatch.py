@@ -1,10 +1,18 @@
 """The first decoder that knows a message has it; what was learnt is said once; retained messages are no readings."""
 
-import pytest
+import json
+from datetime import UTC, tzinfo
+from zoneinfo import ZoneInfo
 
-from device_sdk.reading import Channel
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from device_sdk.reading import Channel, check_value, is_channel_name, is_device_name
+from device_sdk.wire import MAX_TIME_NS, MIN_TIME_NS
 from hub.decode.base import Decoded, DecodeError, ForeignReading, Publication, Said
 from hub.decode.dispatch import MAX_LEARNT, Decoders
+from tests.support.foreign_messages import FAMILIES, cases
 
 
 class Fixed:
@@ -82,3 +90,56 @@ def test_topic_beyond_all_measure_is_refused() -> None:
     """The record of the quarantine has it."""
     with pytest.raises(DecodeError, match="1024"):
         Decoders().decode(Publication("x" * 1025, b"1"))
+
+
+_CASES = [case.values[0] for family in FAMILIES for case in cases(family)]
+TOPICS = st.sampled_from(sorted({case["topic"] for case in _CASES})) | st.lists(
+    st.sampled_from(["a b", "é", "", "x" * 70, "state", "status", "sensor", "online", "config", "set", "switch:0"]),
+    max_size=6,
+).map("/".join)
+_DOCUMENTS = [case["payload"] for case in _CASES if isinstance(case["payload"], dict)]
+KEYS = st.sampled_from(sorted({key for document in _DOCUMENTS for key in document})) | st.text(max_size=8)
+LEAVES = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
+    | st.sampled_from(["ON", "online", "NotifyStatus", "NotifyEvent", "{{ value_json.temp }}", "a/b", "~/x", 1e300,
+                       1631186545, "2021-09-09T11:22:25", "0001-01-01T00:00:00", "9999-12-31T23:59:59-12:00", "sensor"])
+)  # fmt: skip
+NODES = st.recursive(
+    LEAVES, lambda below: st.lists(below, max_size=4) | st.dictionaries(KEYS, below, max_size=5), max_leaves=25
+)
+# What a device says, with something else in the place of some of it.
+DOCUMENTS = NODES | st.builds(
+    lambda told, other: {**told, **other}, st.sampled_from(_DOCUMENTS), st.dictionaries(KEYS, NODES, max_size=2)
+)
+PAYLOADS = DOCUMENTS.map(lambda document: json.dumps(document).encode()) | st.binary(max_size=60) | st.sampled_from(
+    [b"ON", b"online", b"true", b"nan", b"21.5", b"9" * 400, b"\xff", b"[" * 2000, b'{"a":' * 2000, b"web,host=h f=1 1"]
+)  # fmt: skip
+
+
+@given(
+    messages=st.lists(st.tuples(TOPICS, PAYLOADS, st.booleans()), max_size=6),
+    device=st.sampled_from(["", "pump"]),
+    zone=st.sampled_from([None, ZoneInfo("Europe/Berlin"), UTC]),
+)
+@settings(max_examples=100, deadline=None)
+def test_no_message_gives_what_the_hub_cannot_take(
+    messages: list[tuple[str, bytes, bool]], device: str, zone: tzinfo | None
+) -> None:
+    """Whatever comes in whatever order: valid names, finite values, plausible times; else a reason."""
+    decoders, reasons = Decoders(device, zone=zone), []
+    for topic, payload, is_retained in messages:
+        try:
+            decoded = decoders.decode(Publication(topic, payload, 1_631_186_580_000_000_000, is_retained))
+        except DecodeError as error:
+            reasons.append(str(error))
+            continue
+        for said in decoded.said:
+            assert is_device_name(said.device)
+            assert all(is_channel_name(channel.name) for channel in said.channels)
+            assert all(len(channel.unit or "") <= 32 and len(channel.label or "") <= 128 for channel in said.channels)
+            for reading in said.readings:
+                assert is_channel_name(reading.channel)
+                assert check_value(reading.channel, reading.value) is not None
+                assert reading.time_ns is None or MIN_TIME_NS <= reading.time_ns < MAX_TIME_NS
+        assert decoded.ignored or any(one.readings or one.channels for one in decoded.said) or decoded.answers
+    assert [reason for reason in reasons if " failed: " in reason] == []

@@ -36,22 +36,31 @@ def test_no_two_texts_have_one_name() -> None:
     assert names.channel("d", "a/b") == "a-b"
 
 
-def test_text_of_a_channel_is_remembered() -> None:
-    """It is its label."""
+def test_name_may_be_made_of_what_people_say() -> None:
+    """Two lamps are two, and each stays the one it was."""
     names = Names()
-    names.channel("d", "in °C")
 
-    assert (names.text("d", "in-C"), names.text("e", "in-C")) == ("in °C", "in-C")
+    assert [names.device(at, "lamp") for at in ("0x17", "0x18", "0x17")] == ["lamp", "lamp-6e43", "lamp"]
+    assert names.channel("lamp", "0x17_t", "Temperature") == "Temperature"
+
+
+def test_label_is_what_the_sender_calls_it() -> None:
+    """Where the name is made of that, and is not the same."""
+    names = Names()
+    made = [names.channel("d", "in °C"), names.channel("d", "x"), names.channel("d", "0x17_t", "my temperature")]
+
+    assert [names.label("d", name) for name in (*made, "unknown")] == ["in °C", None, None, None]
 
 
 def test_names_are_bounded() -> None:
     """When the memory is full a name is made by the text alone."""
-    names = Names()
+    names = Names(100_000)
     made = [names.device(f"d {at}") for at in range(1000)]
 
     assert made[:2] == ["d-0", "d-1"]
     assert made[999] == "d-999-66c6" == names.device("d 999")
     assert names.device("d9") == "d9"
+    assert names.device("0x17", "lamp") == "lamp-78d7"
 
 
 @given(texts=st.lists(st.text(max_size=80)))

@@ -1,0 +1,124 @@
+"""Tasmota: ``tele/<topic>/SENSOR`` and its neighbours.
+
+Owns: which of its messages hold readings, their units and times. Place: before `dispatch`. Pure. Source: Tasmota
+documentation, "MQTT" and "Status LEDs … SetOption".
+
+``Time`` is local and says no zone; it counts when the hub was told the zone and the clock is not ahead. One of the two
+messages that follow each switching is taken, ``RESULT``.
+"""
+
+import re
+
+from device_sdk.reading import Channel
+from hub.decode.base import Decoded, DecodeError, ForeignReading, Publication, Said
+from hub.decode.esphome import ONLINE
+from hub.decode.moment import near_ns
+from hub.decode.scope import Scope
+from hub.decode.value import flatten, load
+
+_TAILS = re.compile(r"(?:SENSOR|STATE|LWT|RESULT|UPTIME|HASS_STATE|(?:STATUS|INFO|POWER)[0-9]*)")
+_SWITCH = re.compile(r"POWER[0-9]*")
+# Of a RESULT, which also answers questions for settings.
+_STATES = re.compile(r"(?:POWER[0-9]*|Dimmer|CT|Shutter[0-9]+\..*)")
+_NO_CHANNEL = frozenset({"Time", "Epoch", "TempUnit", "PressureUnit", "SpeedUnit", "TotalStartTime", "Id"})
+_UNITS = {
+    "Humidity": "%RH", "Power": "W", "ApparentPower": "VA", "ReactivePower": "var", "Voltage": "V", "Current": "A",
+    "Total": "kW.h", "Yesterday": "kW.h", "Today": "kW.h", "ExportActive": "kW.h", "Frequency": "Hz",
+    "Illuminance": "lx", "CarbonDioxide": "[ppm]", "eCO2": "[ppm]", "TVOC": "[ppb]", "PM1": "ug/m3", "PM2.5": "ug/m3",
+    "PM10": "ug/m3", "Signal": "dBm", "UptimeSec": "s", "Vcc": "V", "Weight": "kg",
+}  # fmt: skip
+_TEMPERATURES = {"C": "Cel", "F": "[degF]"}
+
+
+class Tasmota:
+    """Knows messages by the last part of their topic, with ``tele`` or ``stat`` before them."""
+
+    __slots__ = ("_scope",)
+    name = "tasmota"
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def decode(self, publication: Publication) -> Decoded | None:
+        """Return the readings of a message; see `hub.decode.base.Decoder`."""
+        topic = publication.topic
+        if topic.startswith("tasmota/discovery/"):
+            return Decoded(self.name, ignored="what a device says of itself; units come with its readings")
+        found = _parts(topic)
+        if found is None:
+            return None
+        kind, text, tail = found
+        device = self._scope.own(text)
+        if tail == "LWT":
+            is_online = publication.payload.lower() == b"online"
+            return Decoded(self.name, (Said(device, (ForeignReading(ONLINE, is_online),)),))
+        if kind == "cmnd" or not publication.payload:
+            return Decoded(self.name, ignored="a command to a device, not a reading")
+        if tail in ("SENSOR", "STATE", "RESULT", "STATUS8", "STATUS10"):
+            return self._report(device, tail, publication)
+        if _SWITCH.fullmatch(tail):
+            return Decoded(self.name, ignored="RESULT says the same")
+        return Decoded(self.name, ignored="holds no readings")
+
+    def _report(self, device: str, tail: str, publication: Publication) -> Decoded:
+        document = load(publication.payload)
+        if isinstance(document, dict) and tail.startswith("STATUS"):
+            document = document.get("StatusSNS", {})
+        if not isinstance(document, dict):
+            raise DecodeError("no JSON object, which such a message of Tasmota is")
+        units = _units_of(document)
+        time_ns = near_ns(document.get("Time"), self._scope.zone, publication.received_ns)
+        readings, channels = [], []
+        for path, value in flatten(document):
+            last = path.rpartition(".")[2]
+            if last in _NO_CHANNEL or not _counts(tail, path, value):
+                continue
+            channel = self._scope.names.channel(device, path)
+            readings.append(ForeignReading(channel, value, time_ns))
+            unit = units.get(last) or ("ug/m3" if path.endswith("PM2.5") else None)
+            if unit:
+                channels.append(Channel(channel, unit))
+        if not readings:
+            return Decoded(self.name, ignored="holds no readings")
+        return Decoded(self.name, (Said(device, tuple(readings), tuple(channels)),))
+
+
+def place(scope: Scope, topic: str) -> tuple[str, str] | None:
+    """Return whose a message with readings is; None: it is none of Tasmota. Its values name the channels."""
+    found = _parts(topic)
+    return None if found is None or found[0] == "cmnd" else (scope.own(found[1]), "")
+
+
+def _parts(topic: str) -> tuple[str, str, str] | None:
+    """Return kind, device and last part of ``tele/<topic>/SENSOR``; or of ``<topic>/tele/SENSOR``, a usual variant."""
+    rest, _, tail = topic.rpartition("/")
+    if not rest:
+        return None
+    if rest.startswith("cmnd/"):
+        return "cmnd", rest[5:], tail
+    if not _TAILS.fullmatch(tail):
+        return None
+    if rest.startswith(("tele/", "stat/")):
+        return rest[:4], rest[5:], tail
+    if rest.endswith(("/tele", "/stat", "/cmnd")):
+        return rest[-4:], rest[:-5], tail
+    return None
+
+
+def _counts(tail: str, path: str, value: object) -> bool:
+    if tail == "RESULT":
+        return _STATES.fullmatch(path) is not None
+    # Of a STATE, texts are names of networks and modes.
+    return tail != "STATE" or not isinstance(value, str)
+
+
+def _units_of(document: dict[str, object]) -> dict[str, str]:
+    """Return units by the last part of a path."""
+    temperature = _TEMPERATURES.get(str(document.get("TempUnit", "C")), "")
+    pressure, speed = document.get("PressureUnit", "hPa"), document.get("SpeedUnit")
+    units = _UNITS | {"Temperature": temperature, "DewPoint": temperature}
+    if isinstance(pressure, str):
+        units |= {"Pressure": pressure[:16], "SeaPressure": pressure[:16]}
+    if isinstance(speed, str):
+        units["Speed"] = speed[:16]
+    return units

@@ -1,0 +1,13 @@
+"""ESPHome's messages are read as they are."""
+
+from typing import Any
+
+import pytest
+
+from tests.support.foreign_messages import cases, check
+
+
+@pytest.mark.parametrize("case", cases("esphome"))
+def test_message_is_read(case: dict[str, Any]) -> None:
+    """Each message of tests/vectors/decode/esphome.json says what stands there."""
+    check(case)

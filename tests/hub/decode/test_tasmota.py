@@ -1,0 +1,13 @@
+"""Tasmota's messages are read as they are."""
+
+from typing import Any
+
+import pytest
+
+from tests.support.foreign_messages import cases, check
+
+
+@pytest.mark.parametrize("case", cases("tasmota"))
+def test_message_is_read(case: dict[str, Any]) -> None:
+    """Each message of tests/vectors/decode/tasmota.json says what stands there."""
+    check(case)
