@@ -28,6 +28,7 @@ from hub.child_sessions import ChildSessions
 from hub.children import CHILDREN, Children
 from hub.commands import Commands
 from hub.config import Config
+from hub.decode.dispatch import decoders_of
 from hub.desired import States
 from hub.devices import Registry
 from hub.disk_budget import DiskBudget
@@ -97,11 +98,9 @@ class Hub:
     Use as ``async with Hub(config) as hub``. Everything public is a part that
     the gateway or a test may read; each part owns its own state.
 
-    Raises (on entering):
-        JournalError, StoreError: the data directory cannot be used, or another hub does.
-
     Raises:
-        ConfigError: a hook cannot be loaded.
+        ConfigError: a hook or decoder cannot be loaded.
+        JournalError, StoreError: on entering: the data directory cannot be used, or another hub does.
     """
 
     def __init__(self, config: Config) -> None:
@@ -116,6 +115,7 @@ class Hub:
         self._files = ExitStack()
         self._is_stopping = threading.Event()
         self._hooks = load(config.hook)
+        self.make_decoders = decoders_of(config.decoder, config.device_zone)
 
     async def __aenter__(self) -> "Hub":
         with ExitStack() as files:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -95,6 +96,15 @@ def _origin(text: str) -> str:
     return text
 
 
+def _zone(name: str) -> str:
+    """Return the name of a zone that is known here."""
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, ZoneInfoNotFoundError) as error:
+        raise ValueError("a zone is named as in Europe/Berlin, or UTC") from error
+    return name
+
+
 def _one_line(secret: SecretStr) -> SecretStr:
     """Return a token without the line end of the file it comes from."""
     text = secret.get_secret_value().strip()
@@ -160,6 +170,13 @@ class Config(BaseSettings):
     hook: list[str] = Field(
         default=[],
         description="Hooks that say what people may see and what devices send: MODULE:NAME, or an entry point's name.",
+    )
+    decoder: list[str] = Field(
+        default=[],
+        description="Decoders for more kinds of devices, asked before ours: MODULE:NAME, or an entry point's name.",
+    )
+    device_zone: Annotated[str, AfterValidator(_zone)] | None = Field(
+        default=None, description="Zone of devices that send local times without one, e.g. Europe/Berlin."
     )
     journal_hours: Annotated[float, Field(ge=0)] = Field(
         default=24.0, description="Hours the journal keeps frames for watchers to resume from."

@@ -71,6 +71,15 @@ def serve(
             help="Hooks that say what people may see and what devices send: MODULE:NAME, or an entry point's name."
         ),
     ] = None,
+    decoder: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Decoders for more kinds of devices, asked before ours: MODULE:NAME, or an entry point's name."
+        ),
+    ] = None,
+    device_zone: Annotated[
+        str | None, typer.Option(help="Zone of devices that send local times without one, e.g. Europe/Berlin.")
+    ] = None,
     journal_hours: Annotated[
         float | None, typer.Option(help="Hours the journal keeps frames for watchers to resume from.")
     ] = None,
@@ -84,8 +93,8 @@ def serve(
         "tls_client_ca": tls_client_ca, "insecure_lan": insecure_lan, "allow_origin": allow_origin or None,
         "announce": announce, "socketio": socketio, "demo": demo, "log_level": log_level, "store": store,
         "keep_raw": keep_raw, "keep_rollups": keep_rollups, "retention": retention or None,
-        "disk_budget": disk_budget, "hook": hook or None, "journal_hours": journal_hours,
-        "journal_bytes": journal_bytes,
+        "disk_budget": disk_budget, "hook": hook or None, "decoder": decoder or None, "device_zone": device_zone,
+        "journal_hours": journal_hours, "journal_bytes": journal_bytes,
     }  # fmt: skip
     loaded = load_config(flags, config).config
 

@@ -8,12 +8,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import tzinfo
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 from device_sdk.reading import Channel
 from hub.decode.base import MAX_TOPIC_BYTES, Decoded, DecodeError, Decoder, Publication, Said
 from hub.decode.esphome import EspHome
 from hub.decode.home_assistant import HomeAssistant
 from hub.decode.plain import Plain
+from hub.decode.plugin import load
 from hub.decode.scope import Scope
 from hub.decode.shelly import Shelly
 from hub.decode.tasmota import Tasmota
@@ -149,3 +151,14 @@ def _by_first() -> dict[str, tuple[Entry, ...]]:
 
 _BY_FIRST = _by_first()
 _ANY = tuple(entry for entry in TABLE if not entry.first)
+
+
+def decoders_of(decoder: Sequence[str], device_zone: str | None) -> Callable[[str], Decoders]:
+    """Return what makes the decoders of one sender (`Decoders`) as the settings of these names say.
+
+    Raises:
+        ConfigError: a decoder cannot be loaded.
+    """
+    plugins = load(decoder)
+    zone = None if device_zone is None else ZoneInfo(device_zone)
+    return lambda device: Decoders(device, zone=zone, plugins=plugins)

@@ -112,6 +112,17 @@ def test_commands_that_import_history_run(tmp_path: Path) -> None:
             assert told.strip() in page, command
 
 
+def test_decoder_of_the_page_is_that_of_the_example() -> None:
+    """It stands in docs/examples/heat_pump.py, which tests/hub/decode/test_plugin.py runs."""
+    page = (ROOT / "docs" / "how-to" / "existing-devices.md").read_text(encoding="utf-8")
+    example = (ROOT / "docs" / "examples" / "heat_pump.py").read_text(encoding="utf-8")
+
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+
+    assert len(blocks) == 1
+    assert blocks[0] in example
+
+
 def test_hooks_of_the_page_are_those_of_the_example() -> None:
     """Each block stands in docs/examples/hooks.py, which a hub runs in tests/end_to_end/test_hooks.py."""
     page = (ROOT / "docs" / "how-to" / "hooks.md").read_text(encoding="utf-8")

@@ -240,3 +240,11 @@ def test_what_no_browser_would_say_is_refused(origin: str) -> None:
     """An origin that can never match, or that would match all, is a mistake."""
     with pytest.raises(ConfigError, match=r"allow_origin.*https://panel\.example"):
         load_config({"allow_origin": [origin]})
+
+
+def test_zone_of_devices_must_be_known() -> None:
+    """By its name; a path is none."""
+    assert Config(device_zone="Europe/Berlin").device_zone == "Europe/Berlin"
+    for zone in ("Mars/Olympus", "", "../etc/passwd", "/etc/localtime"):
+        with pytest.raises(ConfigError, match="Europe/Berlin"):
+            load_config({"device_zone": zone})

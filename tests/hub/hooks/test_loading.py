@@ -37,11 +37,11 @@ def broken():
 
 @pytest.fixture(autouse=True)
 def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module of hooks in this folder, and a package with an entry point."""
-    (tmp_path / "my_hooks.py").write_text(MODULE)
+    """Modules of hooks, and a package with an entry point."""
     (tmp_path / "my_broken_hooks.py").write_text("raise RuntimeError('no database')")
     package = tmp_path / "site" / "my_hooks-1.0.dist-info"
     package.mkdir(parents=True)
+    (package.parent / "my_hooks.py").write_text(MODULE)
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: my-hooks\nVersion: 1.0\n")
     (package / "entry_points.txt").write_text(f"[{GROUP}]\ngreenhouse = my_hooks:made\n")
     monkeypatch.syspath_prepend(tmp_path / "site")
