@@ -15,6 +15,7 @@ from hub.cli import (
     claims,
     commands,
     configuration,
+    decoding,
     devices,
     discovering,
     history,
@@ -72,6 +73,7 @@ app.add_typer(simulation.app, name="simulate")
 app.add_typer(tls.app, name="tls")
 app.add_typer(certificates.app, name="certificates")
 app.command("discover")(discovering.discover)
+app.command("decode")(decoding.decode)
 app.add_typer(configuration.app, name="config")
 
 
