@@ -18,6 +18,7 @@ from hub.decode.plain import Plain
 from hub.decode.plugin import load
 from hub.decode.scope import Scope
 from hub.decode.shelly import Shelly
+from hub.decode.sparkplug import Sparkplug
 from hub.decode.tasmota import Tasmota
 from hub.decode.zigbee2mqtt import Zigbee2Mqtt
 
@@ -43,6 +44,7 @@ class Entry(NamedTuple):
 # In the order in which they are asked; the first that does not answer None has the message.
 TABLE: tuple[Entry, ...] = (
     # Families that are known by their topics.
+    Entry(Sparkplug, ("spBv1.0",)),
     Entry(Zigbee2Mqtt),
     Entry(Tasmota),
     Entry(Shelly),

@@ -20,6 +20,7 @@ _IMPORTED_AS = {
     "argon2-cffi": "argon2",
     "import-linter": "importlinter",
     "paho-mqtt": "paho",
+    "protobuf": "google",
     "python-socketio": "socketio",
 }
 # What docs/examples find on a Raspberry Pi; their tests bring fakes.
@@ -35,7 +36,7 @@ _OPTIONAL = {"zeroconf"}
 # What a notebook has anyway, in whose form `Client` gives rows.
 _FRAMES = {"pandas", "polars", "pyarrow"}
 # `aiohttp` comes with `influxdb-client[async]`; a hub asks its servers through it.
-_OPTIONAL_OF_HUB = {"influxdb_client", "aiohttp", "pyarrow", "socketio"}
+_OPTIONAL_OF_HUB = {"influxdb_client", "aiohttp", "google", "pyarrow", "socketio"}
 
 
 def _names(requirements: list[str]) -> set[str]:
@@ -107,6 +108,7 @@ def test_extras_are_the_optional_packages() -> None:
     assert HUB["optional-dependencies"]["discovery"] == SDK["optional-dependencies"]["discovery"]
     assert _import_names(HUB["optional-dependencies"]["discovery"]) == _OPTIONAL
     assert _import_names(HUB["optional-dependencies"]["socketio"]) == {"socketio"}
+    assert _import_names(HUB["optional-dependencies"]["sparkplug"]) == {"google"}
 
 
 def test_tests_import_only_what_dev_installs() -> None:

@@ -48,6 +48,7 @@ _DOORS = {
     "influxdb_client": {"hub.store.influx"},
     "aiohttp": {"hub.store.influx"},
     "socketio": {"hub.gateway.socket_io"},
+    "google": {"hub.decode.sparkplug_payload"},
     "pandas": {"device_sdk.rows"},
     "polars": {"device_sdk.rows"},
     "pyarrow": {"device_sdk.rows", "hub.gateway.arrow", "hub.importing.parquet"},
