@@ -11,15 +11,19 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from device_sdk.reading import Channel
+from hub.decode.adafruit import AdafruitIo
+from hub.decode.aws_shadow import AwsShadow
 from hub.decode.base import MAX_TOPIC_BYTES, Decoded, DecodeError, Decoder, Publication, Said
 from hub.decode.esphome import EspHome
 from hub.decode.home_assistant import HomeAssistant
+from hub.decode.homie import Homie
 from hub.decode.plain import Plain
 from hub.decode.plugin import load
 from hub.decode.scope import Scope
 from hub.decode.shelly import Shelly
 from hub.decode.sparkplug import Sparkplug
 from hub.decode.tasmota import Tasmota
+from hub.decode.thingsboard import ThingsBoard
 from hub.decode.zigbee2mqtt import Zigbee2Mqtt
 
 # Channels of which a sender of many devices has said something: 500 bytes each, 2 MB. What is forgotten is said again,
@@ -45,6 +49,8 @@ class Entry(NamedTuple):
 TABLE: tuple[Entry, ...] = (
     # Families that are known by their topics.
     Entry(Sparkplug, ("spBv1.0",)),
+    Entry(Homie, ("homie",)),
+    Entry(AwsShadow, ("$aws",)),
     Entry(Zigbee2Mqtt),
     Entry(Tasmota),
     Entry(Shelly),
@@ -52,6 +58,9 @@ TABLE: tuple[Entry, ...] = (
     # What Home Assistant discovery has announced.
     Entry(HomeAssistant),
     # ThingsBoard.
+    Entry(ThingsBoard, ("v1", "v2")),
+    # Topics that begin with anybody's name.
+    Entry(AdafruitIo),
     # What the payload is: line protocol, SenML, and whatever is text or JSON.
     Entry(Plain),
 )  # fmt: skip
