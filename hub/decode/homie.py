@@ -19,6 +19,8 @@ from hub.decode.value import flatten, load, text_of, word_value
 
 # Of one sender: a property takes about 500 bytes; beyond it the one described longest ago lacks its unit.
 MAX_PROPERTIES = 5_000
+# Of a client that is one device, which has at most 200 channels.
+MAX_PROPERTIES_OF_DEVICE = 500
 MAX_UNIT_CHARS = 32
 _ATTRIBUTES = frozenset({"$name", "$unit", "$datatype"})
 _TYPES = {
@@ -45,7 +47,7 @@ class Homie:
 
     def __init__(self, scope: Scope, *, max_properties: int = MAX_PROPERTIES) -> None:
         self._scope = scope
-        self._max_properties = max_properties
+        self._max_properties = min(max_properties, MAX_PROPERTIES_OF_DEVICE) if scope.device else max_properties
         self._properties: OrderedDict[_Key, _Property] = OrderedDict()
 
     def decode(self, publication: Publication) -> Decoded | None:

@@ -28,6 +28,8 @@ PREFIX = "spBv1.0"
 # Of one sender. A metric takes about 500 bytes. A plant behind a bridge has tens of nodes with some thousand metrics.
 MAX_NODES = 1_000
 MAX_METRICS = 50_000
+# Of a client that is one device: it has at most 200 channels, and there may be a thousand such clients.
+MAX_METRICS_OF_DEVICE = 1_000
 # Of one node, however many there are: it leaves room for others.
 _SHARE = 4
 # Requests for births a second, over all nodes: a hub that starts beside a thousand nodes does not call all at once.
@@ -54,7 +56,7 @@ class Sparkplug:
 
     Args:
         max_nodes: remembered; of more, those that were silent for longest are forgotten and asked for births again.
-        max_metrics: remembered of all nodes together.
+        max_metrics: remembered of all nodes together; fewer of a client that is one device.
     """
 
     __slots__ = ("_asked", "_asked_s", "_max_metrics", "_max_nodes", "_nodes", "_scope", "_size")
@@ -63,7 +65,7 @@ class Sparkplug:
     def __init__(self, scope: Scope, *, max_nodes: int = MAX_NODES, max_metrics: int = MAX_METRICS) -> None:
         self._scope = scope
         self._max_nodes = max_nodes
-        self._max_metrics = max_metrics
+        self._max_metrics = min(max_metrics, MAX_METRICS_OF_DEVICE) if scope.device else max_metrics
         self._nodes: OrderedDict[tuple[str, str], Node] = OrderedDict()
         self._size = 0
         self._asked_s = self._asked = 0
