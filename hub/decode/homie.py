@@ -16,6 +16,7 @@ from hub.decode.base import Decoded, DecodeError, ForeignReading, Publication, S
 from hub.decode.naming import label_of
 from hub.decode.scope import Scope
 from hub.decode.value import flatten, load, text_of, word_value
+from hub.unit import unit_code
 
 # Of one sender: a property takes about 500 bytes; beyond it the one described longest ago lacks its unit.
 MAX_PROPERTIES = 5_000
@@ -85,7 +86,7 @@ class Homie:
         if known is not _NOTHING and known.datatype != "json":
             channel = readings[0].channel
             label = known.name or (name if name != channel else "")
-            channels = (Channel(channel, known.unit[:MAX_UNIT_CHARS] or None, _TYPES.get(known.datatype),
+            channels = (Channel(channel, unit_code(known.unit[:MAX_UNIT_CHARS]), _TYPES.get(known.datatype),
                                 label=label or None),)  # fmt: skip
         return Decoded(self.name, (Said(device, readings, channels),))
 

@@ -19,10 +19,11 @@ from typing import NamedTuple
 from device_sdk.reading import MAX_STRING_BYTES, Channel, Value
 from hub.decode.base import Answer, Decoded, DecodeError, ForeignReading, Publication, Said
 from hub.decode.moment import since_epoch_ns
-from hub.decode.naming import label_of
+from hub.decode.naming import Names, label_of
 from hub.decode.scope import Scope
 from hub.decode.sparkplug_node import Known, Node
 from hub.decode.sparkplug_payload import Metric, MisfitError, Payload, UnfitError, parse, rebirth, value_of, value_type
+from hub.unit import unit_code
 
 PREFIX = "spBv1.0"
 # Of one sender. A metric takes about 500 bytes. A plant behind a bridge has tens of nodes with some thousand metrics.
@@ -49,6 +50,18 @@ class _Topic(NamedTuple):
     verb: str
     node: str
     device: str
+
+
+class _Place(NamedTuple):
+    """Whose the metrics of a message are: the id of the node's device, ours, and how channels are named."""
+
+    of: str
+    device: str
+    prefix: str
+    names: Names
+
+    def channel(self, metric: str) -> str:
+        return self.names.channel(self.device, self.prefix + metric)
 
 
 class Sparkplug:
@@ -114,19 +127,19 @@ class Sparkplug:
 
     def _read(self, topic: _Topic, node: Node, payload: Payload) -> tuple[tuple[Said, ...], str]:
         """Return what the metrics say, and why nothing."""
-        device, prefix = self._place(topic)
+        place = self._place(topic)
         channels: list[Channel] = []
         if topic.verb in ("NBIRTH", "DBIRTH"):
             node.forget(topic.device)
             channels = [
                 channel for metric in payload.metrics
-                if metric.name and (channel := self._learn(node, topic.device, device, prefix, metric)) is not None
+                if metric.name and (channel := _learn(node, place, metric)) is not None
             ]  # fmt: skip
         readings: list[ForeignReading] = []
         left_out: Counter[str] = Counter()
         for metric in payload.metrics:
             try:
-                known = self._known(node, topic.device, device, prefix, metric)
+                known = _known(node, place, metric)
                 value = _value(metric, known.datatype) if known.channel else None
                 if value is not None:
                     readings.append(ForeignReading(known.channel, value, _time_ns(metric, payload)))
@@ -135,38 +148,8 @@ class Sparkplug:
                 if isinstance(error, MisfitError):
                     node.want_births()
         if readings or channels:
-            return (Said(device, tuple(readings), tuple(channels)),), "" if readings else _why(left_out)
+            return (Said(place.device, tuple(readings), tuple(channels)),), "" if readings else _why(left_out)
         return (), _why(left_out)
-
-    def _learn(self, node: Node, of: str, device: str, prefix: str, metric: Metric) -> Channel | None:
-        """Remember a metric of a birth; return its channel."""
-        kind = value_type(metric.datatype)
-        if (kind is None and metric.datatype) or _is_control(metric.name):
-            node.learn(metric.name, metric.alias, Known(of, "", metric.datatype))
-            return None
-        text = prefix + metric.name
-        channel = self._scope.names.channel(device, text)
-        node.learn(metric.name, metric.alias, Known(of, channel, metric.datatype))
-        unit = metric.unit[:MAX_UNIT_CHARS] if metric.unit else None
-        return Channel(channel, unit, kind, label=label_of(text) if text != channel else None)
-
-    def _known(self, node: Node, of: str, device: str, prefix: str, metric: Metric) -> Known:
-        """Return what a metric is.
-
-        Raises:
-            MisfitError: no birth has said so.
-        """
-        known = node.find(of, metric.name, metric.alias)
-        if known is not None:
-            if value_type(metric.datatype) not in (None, value_type(known.datatype)):
-                raise MisfitError("a metric of another type than its birth said")
-            # The type that came with the bits says best what they mean.
-            return known._replace(datatype=metric.datatype) if metric.datatype else known
-        if not metric.name:
-            raise MisfitError("a metric by an alias that no birth has named yet")
-        if _is_control(metric.name):
-            return Known(of, "", 0)
-        return Known(of, self._scope.names.channel(device, prefix + metric.name), metric.datatype)
 
     def _died(self, topic: _Topic, payload: Payload) -> Decoded:
         node = self._nodes.get((topic.group, topic.node))
@@ -178,12 +161,14 @@ class Sparkplug:
             node.end()
         return Decoded(self.name, ignored="the node is gone")
 
-    def _place(self, topic: _Topic) -> tuple[str, str]:
-        """Return the device of a message, and what its channels' names begin with."""
-        if self._scope.device:
-            return self._scope.device, f"{topic.device}/" if topic.device else ""
-        text = f"{topic.group}/{topic.node}/{topic.device}" if topic.device else f"{topic.group}/{topic.node}"
-        return self._scope.names.device(text), ""
+    def _place(self, topic: _Topic) -> _Place:
+        own, of = self._scope.device, topic.device
+        if own:
+            # Of all its devices together.
+            return _Place(of, own, f"{of}/" if of else "", self._scope.names)
+        text = f"{topic.group}/{topic.node}/{of}" if of else f"{topic.group}/{topic.node}"
+        # A birth lists all metrics of a device: their names must not hang on how much else was remembered before.
+        return _Place(of, self._scope.names.device(text), "", Names())
 
     def _bound(self) -> None:
         """Forget the nodes that were silent for longest; the one that speaks is the last."""
@@ -215,6 +200,38 @@ def host_state(host: str, is_online: bool, since_ms: int) -> Answer:
         raise ValueError(f"id of a host application {host!r}: it is one segment of a topic, without + and #")
     payload = json.dumps({"online": is_online, "timestamp": since_ms}, separators=(",", ":")).encode()
     return Answer(f"{PREFIX}/STATE/{host}", payload, qos=1, is_retained=True)
+
+
+def _learn(node: Node, place: _Place, metric: Metric) -> Channel | None:
+    """Remember a metric of a birth; return its channel."""
+    kind = value_type(metric.datatype)
+    if (kind is None and metric.datatype) or _is_control(metric.name):
+        node.learn(metric.name, metric.alias, Known(place.of, "", metric.datatype))
+        return None
+    text = place.prefix + metric.name
+    channel = place.channel(metric.name)
+    node.learn(metric.name, metric.alias, Known(place.of, channel, metric.datatype))
+    unit = unit_code(metric.unit[:MAX_UNIT_CHARS]) if metric.unit else None
+    return Channel(channel, unit, kind, label=label_of(text) if text != channel else None)
+
+
+def _known(node: Node, place: _Place, metric: Metric) -> Known:
+    """Return what a metric is.
+
+    Raises:
+        MisfitError: no birth has said so.
+    """
+    known = node.find(place.of, metric.name, metric.alias)
+    if known is not None:
+        if value_type(metric.datatype) not in (None, value_type(known.datatype)):
+            raise MisfitError("a metric of another type than its birth said")
+        # The type that came with the bits says best what they mean.
+        return known._replace(datatype=metric.datatype) if metric.datatype else known
+    if not metric.name:
+        raise MisfitError("a metric by an alias that no birth has named yet")
+    if _is_control(metric.name):
+        return Known(place.of, "", 0)
+    return Known(place.of, place.channel(metric.name), metric.datatype)
 
 
 def _topic(segments: list[str]) -> _Topic:

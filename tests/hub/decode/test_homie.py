@@ -14,7 +14,7 @@ from hub.decode.scope import Scope
 
 _ATTRIBUTES = {
     "$homie": "4.0", "$name": "Living room", "$state": "ready", "$nodes": "air", "air/$name": "Air", "air/$type": "x",
-    "air/$properties": "temperature,open", "air/temperature/$name": "Temperature", "air/temperature/$unit": "W",
+    "air/$properties": "temperature,open", "air/temperature/$name": "Temperature", "air/temperature/$unit": "°C",
     "air/temperature/$datatype": "float", "air/temperature/$format": "-20:120", "air/open/$datatype": "boolean",
 }  # fmt: skip
 
@@ -37,7 +37,7 @@ def test_value_has_what_its_property_says() -> None:
 
     assert sender.hear("air/temperature", "21").said == (
         Said("room", (ForeignReading("air.temperature", 21.0),),
-             (Channel("air.temperature", "W", ValueType.FLOAT, label="Temperature"),)),
+             (Channel("air.temperature", "Cel", ValueType.FLOAT, label="Temperature"),)),
     )  # fmt: skip
     assert sender.hear("air/open", "true").said == (
         Said("room", (ForeignReading("air.open", True),), (Channel("air.open", None, ValueType.BOOL),)),

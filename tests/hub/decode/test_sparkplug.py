@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from device_sdk.reading import Channel, ValueType, is_channel_name, is_device_name
 from hub.decode.base import Answer, Decoded, DecodeError, ForeignReading, Publication, Said
 from hub.decode.dispatch import Decoders
+from hub.decode.naming import Names
 from hub.decode.scope import Scope
 from hub.decode.sparkplug import MAX_ASKED_PER_S, Sparkplug, host_state
 from hub.decode.sparkplug_node import ASK_AGAIN_NS, REORDER_NS
@@ -57,7 +58,7 @@ def test_birth_gives_names_units_types_and_the_values_of_now() -> None:
             "Plant-Line-3",
             (ForeignReading("Boiler-Temperature", 61.5, _T0), ForeignReading("Steps", 0, _T0)),
             (
-                Channel("Boiler-Temperature", "°C", ValueType.FLOAT, label="Boiler/Temperature"),
+                Channel("Boiler-Temperature", "Cel", ValueType.FLOAT, label="Boiler/Temperature"),
                 Channel("Steps", None, ValueType.INT),
             ),
         ),
@@ -136,6 +137,16 @@ def test_devices_of_a_node_are_devices_with_aliases_of_the_node() -> None:
     assert born.said[0].device == found.said[0].device == "Plant-Line-3-Press"
     assert found.said[0].readings == (ForeignReading("Force", 2.5, _T0),)
     assert (wrong.said, _asked(wrong)) == ((), ["spBv1.0/Plant/NCMD/Line 3"])
+
+
+def test_names_of_metrics_do_not_hang_on_what_was_remembered() -> None:
+    """Beside a thousand other devices, and after a restart in another order, a metric has the name it had."""
+    scope = Scope()
+    scope.names = Names(max_bytes=0)
+
+    found = _Host(scope).hear("NBIRTH", _birth(EdgeNode()))
+
+    assert [channel.name for channel in found.said[0].channels] == ["Boiler-Temperature", "Steps"]
 
 
 def test_device_that_is_gone_needs_a_birth() -> None:
@@ -250,7 +261,7 @@ def test_sparkplug_is_in_the_table() -> None:
     decoded = Decoders().decode(Publication("spBv1.0/Plant/NBIRTH/Line", _birth(EdgeNode()), _T0))
 
     assert (decoded.decoder, decoded.said[0].device) == ("sparkplug", "Plant-Line")
-    assert decoded.said[0].channels[0].unit == "°C"
+    assert decoded.said[0].channels[0].unit == "Cel"
 
 
 def test_retained_message_is_not_a_birth() -> None:
