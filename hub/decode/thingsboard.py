@@ -33,12 +33,10 @@ _SHORT_REQUESTS = (
 )  # fmt: skip
 # What a client calls it that is connected by a device's credential.
 ME = "me"
-# None: ``0:0,`` is how its clients write it. Of one name in older clients, of others in gateways.
-_NO_LIMITS = {"messages": "0:0,", "telemetryMessages": "0:0,", "telemetryDataPoints": "0:0,"}
-# What ThingsBoard itself takes in one message, and hands over unanswered.
-_SESSION_LIMITS = {
-    "maxPayloadSize": 65_536, "maxInflightMessages": 100, "rateLimits": _NO_LIMITS, "gatewayRateLimits": _NO_LIMITS,
-    "rateLimit": _NO_LIMITS,
+# What ThingsBoard itself takes in one message, and hands over unanswered. No limits of rate: clients look for them
+# under different names, and one that is empty leaves a client as it began, without.
+_SESSION_LIMITS: dict[str, Any] = {
+    "maxPayloadSize": 65_536, "maxInflightMessages": 100, "rateLimits": {}, "gatewayRateLimits": {}, "rateLimit": {},
 }  # fmt: skip
 _IGNORED = {
     "attributes": "attributes say how a device is, not what it measured",
