@@ -1,6 +1,8 @@
 """Sparkplug B: births name what data says, a lost message is noticed, nothing of it is unbounded."""
 
 import json
+from base64 import b64decode
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,6 +66,19 @@ def test_birth_gives_names_units_types_and_the_values_of_now() -> None:
         ),
     )
     assert (found.answers, found.ignored) == ((), "")
+
+
+def test_messages_of_another_implementation_are_read() -> None:
+    """Bytes that a client of Sparkplug made, which nobody here wrote: birth, data by alias, death of its session."""
+    vector = json.loads((Path(__file__).parents[2] / "vectors" / "sparkplug.json").read_text(encoding="utf-8"))
+    host = _Host()
+
+    birth, data, death = (host.hear(verb, b64decode(payload)) for verb, payload in vector["messages"])
+
+    assert {reading.time_ns for reading in birth.said[0].readings} == {vector["time_ms"] * 10**6}
+    for found in (birth, data):
+        assert {reading.channel: reading.value for reading in found.said[0].readings} == vector["readings"]
+    assert death.ignored == "the node is gone"
 
 
 def test_lost_message_is_one_request_for_births_not_a_storm() -> None:
