@@ -2,6 +2,7 @@
 
 import math
 import struct
+import sys
 from contextlib import suppress
 from typing import Any
 
@@ -152,6 +153,18 @@ def test_parse_refuses_what_is_no_payload() -> None:
             parse(data)
     with pytest.raises(DecodeError, match="the limit is"):
         parse(b"\x12\x00" * (sparkplug_payload.MAX_METRICS + 1))
+
+
+def test_without_protobuf_it_is_said_which_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message waits in quarantine, and can be replayed once the extra is there."""
+    monkeypatch.setitem(sys.modules, "google.protobuf", None)
+    payload_class.cache_clear()
+
+    with pytest.raises(DecodeError, match=r"telemetry-hub\[sparkplug\]"):
+        parse(b"")
+
+    monkeypatch.undo()
+    assert parse(b"").metrics == ()
 
 
 def test_a_name_that_is_too_long_is_none() -> None:
