@@ -139,7 +139,8 @@ class Earlier(Frozen):
 class Hello(Frozen):
     """First message of a device: who it is, which stream it continues, what it knows.
 
-    ``stream`` and ``run``: 16 hex digits. ``chain``: chain(next - 1) in hex.
+    ``stream`` and ``run``: 16 hex digits. ``chain``: chain(next - 1) in hex; empty, or left out, of a device that keeps
+    none, whose copied card nobody notices.
     ``acked`` ≤ ``next`` - 1; frames acked + 1 … next - 1 are cut and unacked.
     ``seen``: the hub's last ``pos`` this spool stored, or None.
     """

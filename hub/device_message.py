@@ -18,6 +18,8 @@ TICKS = frozenset({1, 1000, 1_000_000, 1_000_000_000})
 _HEX16 = r"^[0-9a-f]{16}$"
 _Hex16 = Annotated[str, StringConstraints(pattern=_HEX16)]
 _Chain = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+# A device may keep none (`micro.py`, which begins a stream at each start): then it says none.
+_HelloChain = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{32})?$")]
 _Seq = Annotated[int, Strict(), Field(ge=1, le=INT_MAX)]
 _Count = Annotated[int, Strict(), Field(ge=0, le=INT_MAX)]
 _Nanoseconds = Annotated[str, StringConstraints(pattern=r"^-?[0-9]{1,19}$")]
@@ -49,7 +51,7 @@ class HelloModel(_Model):
     proto: Literal[1]
     acked: _Count
     next: _Seq
-    chain: _Chain
+    chain: _HelloChain = ""
     seen: _Short | None = None
     earlier: Annotated[list[EarlierModel], Field(max_length=16)] = []
     mono_ns: _Nanoseconds = "0"

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 
 from device_sdk import wire
-from device_sdk.columns import Batch
+from device_sdk.columns import Batch, encode_batch
 from device_sdk.errors import Reason
 from device_sdk.wire import CHAIN_START, Close
 from hub.devices import Registry
@@ -79,7 +79,7 @@ class DeviceSession:
         has_hooks: batches are not checked here: their frames are drafts, which `hub.hooks.ingest` completes.
 
     The shell sets ``flush``: it writes `take_output` when something other than `receive` made output; and ``probe``: it
-    pings the other end and calls what it is given when *that* ping is answered.
+    pings the other end and calls what it is given when *that* ping is answered. ``stream``: that it speaks for, or did.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class DeviceSession:
         # Who spoke for the stream before this session.
         self._before = ""
         self._output: list[bytes] = []
-        self._stream: StreamState | None = None
+        self.stream: StreamState | None = None
         self._complained_at = -1
         self._slow = False
         # The position that the device showed and this hub never gave out, until it is stored that it was restored.
@@ -147,6 +147,22 @@ class DeviceSession:
             return
         assert not isinstance(message, Batch), "it is taken above, in the one state in which it is allowed"
         self._take(message, data, now_ns, can_accept)
+
+    def receive_rows(self, read: Callable[[bytes], Batch], data: bytes, now_ns: int, can_accept: bool = True) -> None:
+        """Take a batch in a form that is not the wire's: ``read`` makes it, or raises `MalformedError`.
+
+        Its place in the chain is that of ``data`` as it came; what is stored is the batch.
+        """
+        if self.state is not State.RUNNING:
+            self.end(Close.BAD_MESSAGE, f"rows are not allowed in state {self.state.value}: say hello first")
+            return
+        try:
+            batch = read(data)
+        except MalformedError as error:
+            self._malformed(error, data, now_ns, can_accept)
+            return
+        if self._is_next(batch.seq, can_accept):
+            self._take_batch(batch, data, now_ns, encode_batch(batch))
 
     def take_output(self) -> list[bytes]:
         """Return and clear the text messages to send, in order."""
@@ -183,8 +199,8 @@ class DeviceSession:
 
     def closed(self, why: str = "") -> None:
         """The connection ended: give up the stream (frames already accepted are still stored)."""
-        if self._stream is not None and self._stream.owner is self:
-            self._streams.release(self._stream)
+        if self.stream is not None and self.stream.owner is self:
+            self._streams.release(self.stream)
         if self.state is State.RUNNING:
             self._registry.device(self.namespace, self.device).connections -= 1
             self._downlink.left(self, why if self.closing is None else self.closing[1])
@@ -256,7 +272,7 @@ class DeviceSession:
                 self._alarm(mark, hello, Reason.SEQ_REUSE, now_ns)
                 return wire.NewStream(last, hello.chain, Reason.SEQ_REUSE, position)
             return self._conflict(mark, hello, Reason.SEQ_REUSE, now_ns)
-        if known is not None and known.hex() != hello.chain:
+        if known is not None and hello.chain and known.hex() != hello.chain:
             return self._conflict(mark, hello, Reason.CHAIN_CONFLICT, now_ns)
         return wire.Welcome(
             mark.stored, mark.last_chain.hex(), position, now_ns, self._window, self.ping_s,
@@ -313,12 +329,12 @@ class DeviceSession:
 
     def _take_over(self, state: StreamState) -> None:
         """The newest connection of a stream wins at once."""
-        if self._stream is not None and self._stream is not state and self._stream.owner is self:
-            self._streams.release(self._stream)
-        if self._stream is not state:
+        if self.stream is not None and self.stream is not state and self.stream.owner is self:
+            self._streams.release(self.stream)
+        if self.stream is not state:
             self._before, state.peer = state.peer, self.peer
         # Owned before the older is closed: what it gives up would be forgotten.
-        older, state.owner, self._stream = state.owner, self, state
+        older, state.owner, self.stream = state.owner, self, state
         if older is not None and older is not self:
             self._tell_of(TAKEOVER, "ok", both(self.peer, self._before))
             older.end(Close.TAKEN_OVER, "another connection continues this stream")
@@ -361,17 +377,17 @@ class DeviceSession:
             wire.Error(Reason.OUT_OF_ORDER, stored, f"got {seq}, expected {state.accepted + 1}: send from {stored + 1}")
         )
 
-    def _take_batch(self, batch: Batch, data: bytes, now_ns: int) -> None:
-        state = self._running_stream()
+    def _take_batch(self, batch: Batch, data: bytes, now_ns: int, body: bytes = b"") -> None:
+        state, body = self._running_stream(), body or data
         if self._has_hooks:
             # It counts as accepted, by its bytes as they came: so it is taken once, whatever a hook says of it when.
             draft = Draft(batch, state.accepted_chain)
             self._accept(
-                state, batch.seq, data, now_ns, Kind.BATCH, body=data, t0=batch.t0, tick=batch.tick, draft=draft
+                state, batch.seq, data, now_ns, Kind.BATCH, body=body, t0=batch.t0, tick=batch.tick, draft=draft
             )
             return
         channels = self._registry.device(self.namespace, self.device).channels
-        checked = check_batch(batch, data, channels.get, has_all_channels=len(channels) >= wire.MAX_CHANNELS)
+        checked = check_batch(batch, body, channels.get, has_all_channels=len(channels) >= wire.MAX_CHANNELS)
         for series in checked.retyped:
             self._registry.changed(series)
         self._accept(
@@ -433,8 +449,8 @@ class DeviceSession:
         device.warned_ns, device.unwarned = now_ns, 0
 
     def _running_stream(self) -> StreamState:
-        assert self._stream is not None, "a running session has a stream: hello set it"
-        return self._stream
+        assert self.stream is not None, "a running session has a stream: hello set it"
+        return self.stream
 
     def _send(self, message: wire.HubMessage) -> None:
         self._output.append(wire.encode(message))

@@ -34,6 +34,7 @@ _DOORS = {
         "hub.gateway",
         "hub.live.message",
         "hub.live.outgoing",
+        "hub.mqtt.compact",
     },
     "pydantic_settings": {"hub.config"},
     "cryptography": {"hub.tls"},

@@ -30,7 +30,7 @@ def test_what_is_not_known_is_passed_over() -> None:
 
 @pytest.mark.parametrize(
     "field",
-    [{"stream": "0" * 15}, {"stream": "G" * 16}, {"proto": 2}, {"acked": -1}, {"next": 0}, {"chain": ""},
+    [{"stream": "0" * 15}, {"stream": "G" * 16}, {"proto": 2}, {"acked": -1}, {"next": 0}, {"chain": "0" * 31},
      {"device": "d" * 129}, {"wall_ns": "1" * 20}],
 )  # fmt: skip
 def test_a_field_beyond_its_limit_is_refused(field: dict[str, object]) -> None:

@@ -19,6 +19,7 @@ from hub.journal.base import Run
 from hub.model import Frame, Kind, Mark, StreamKey
 from hub.session import ALLOWED, WARN_EVERY_NS, DeviceSession, State
 from hub.streams import MAX_NEW_STREAMS, FindMarks, Streams
+from hub.validate import MalformedError
 from tests.support.marks import marks_of
 
 T0 = 1_795_376_000_000_000_000
@@ -859,3 +860,52 @@ def test_broken_control_messages_are_refused_and_nothing_else(data: bytes) -> No
 
     assert session.unreadable == 1
     assert [frame.seq for frame in rig.uncommitted] == [1]
+
+
+def test_device_that_keeps_no_chain_goes_on_with_its_stream() -> None:
+    """It says none, and is asked for none; a number behind what is stored shows a copied card all the same."""
+    rig = Rig()
+    session = rig.running()
+    rig.say(session, batch(1))
+    rig.commit()
+    without = json.loads(greet(next_seq=2))
+    del without["chain"]
+
+    (welcome,) = rig.say(rig.session(), json.dumps(without).encode())
+    (refused,) = rig.say(rig.session(), json.dumps({**without, "next": 1}).encode())
+
+    assert (welcome["op"], welcome["stored"]) == ("welcome", 1)
+    assert (refused["op"], refused["why"], refused["stored"]) == ("new_stream", "seq_reuse", 0)
+
+
+def test_batch_in_another_form_is_stored_as_a_batch_and_chained_as_it_came() -> None:
+    """Its reader may refuse it: then it is in quarantine with its number, in its own form."""
+    rig = Rig()
+    session = rig.running()
+
+    def read(data: bytes) -> Batch:
+        seq, value = data.split(b"=")
+        if value == b"?":
+            raise MalformedError("no value", int(seq), 1)
+        return Batch(int(seq), 1, T0, 1, (Column("x", [0], [float(value)]),))
+
+    for data in (b"1=1.5", b"1=1.5", b"2=?", b"3=2.5"):
+        session.receive_rows(read, data, T0)
+    first, second, third = session.frames
+
+    assert [f.kind for f in session.frames] == [Kind.BATCH, Kind.QUARANTINE, Kind.BATCH]
+    assert (first.body, second.body) == (encode_json(read(b"1=1.5")), b"2=?")
+    assert (first.chain, third.chain) == (chain_of(b"1=1.5"), chain_of(b"1=1.5", b"2=?", b"3=2.5"))
+    assert session.stream is not None
+    assert (session.stream.accepted, session.stream.mark.stored) == (3, 0)
+
+
+def test_batch_in_another_form_before_the_hello_ends_the_connection() -> None:
+    """As every other message does."""
+    rig = Rig()
+    session = rig.session()
+
+    session.receive_rows(lambda _: Batch(1, 0, T0, 1, ()), b"", T0)
+
+    assert session.closing == (Close.BAD_MESSAGE, "rows are not allowed in state await_hello: say hello first")
+    assert (session.frames, session.stream) == ([], None)

@@ -1,0 +1,75 @@
+"""Rows of a microcontroller are an ordinary batch, or a reason with the number that goes into quarantine."""
+
+import json
+from typing import Any
+
+import pytest
+
+from device_sdk.columns import Batch, Column
+from hub.mqtt.compact import is_rows, read_rows
+from hub.validate import MalformedError
+
+STREAM = "9f3a0000000000aa"
+T_MS = 1_763_838_000_123
+
+
+def rows(**other: Any) -> bytes:
+    """Return a message of two rows, some of its fields otherwise."""
+    whole = {
+        "s": STREAM, "q": 1234, "t": str(T_MS), "f": ["temperature", "humidity"],
+        "r": [[0, 21.53, 44.1], [1000, 21.6, None]],
+    }  # fmt: skip
+    return json.dumps({**whole, **other}, separators=(",", ":")).encode()
+
+
+def test_rows_become_columns_and_null_is_no_reading() -> None:
+    """Times are exact milliseconds; an int stays one."""
+    data = rows(r=[[0, 21.53, 44], [1000, 21.6, None], [-5, None, True]])
+
+    assert is_rows(data)
+    assert read_rows(data, STREAM) == Batch(
+        1234, 4, T_MS * 1_000_000, 1_000_000,
+        (Column("temperature", [0, 1000], [21.53, 21.6]), Column("humidity", [0, -5], [44, True])),
+    )  # fmt: skip
+
+
+def test_channel_without_a_value_is_left_out() -> None:
+    """A sensor that is not there makes no column."""
+    assert [c.channel for c in read_rows(rows(r=[[0, 1.5, None]]), STREAM).columns] == ["temperature"]
+
+
+def test_short_name_of_a_stream_is_filled_with_zeros() -> None:
+    """As an example of the protocol writes it."""
+    assert read_rows(rows(s="9f3a"), "0000000000009f3a").seq == 1234
+
+
+@pytest.mark.parametrize(
+    ("other", "seq", "count", "why"),
+    [
+        ({"r": [[0, 1.5]]}, 1234, 1, "for each of the 2 channels"),
+        ({"r": [[0.5, 1.5, 2]]}, 1234, 2, "an offset in ms"),
+        ({"r": [[10**15, 1.5, 2]]}, 1234, 2, "an offset in ms"),
+        ({"r": [[0, None, None]]}, 1234, 0, "no row has a value"),
+        ({"f": ["t", "t"]}, 1234, 3, "named twice"),
+        ({"r": [[0, [1], 2], [1]]}, 1234, 2, "rows: r.0.1"),
+        ({"r": [[n, 1, 2] for n in range(6000)]}, 1234, 12_000, "the limit is 10000"),
+        ({"t": T_MS}, 1234, 3, "rows: t"),
+        ({"q": 0}, None, 0, "rows: q"),
+        ({"q": "7"}, None, 0, "rows: q"),
+        ({"s": "0000000000009f3a"}, None, 0, "say hello first"),
+    ],
+    ids=["short row", "offset", "far", "empty", "twice", "value", "many", "time", "zero", "text", "stream"],
+)  # fmt: skip
+def test_what_is_no_rows_says_why_and_which(other: dict[str, Any], seq: int | None, count: int, why: str) -> None:
+    """With a number that can be read it takes its place in the stream; without one it is sent again."""
+    with pytest.raises(MalformedError, match=why) as caught:
+        read_rows(rows(**other), STREAM)
+
+    assert (caught.value.seq, caught.value.count) == (seq, count)
+
+
+@pytest.mark.parametrize("data", [b'{"s":', b'{"s":"9f3a"}', b"[]", b"\xff", b'{"s":' + b"[" * 5000], ids=repr)
+def test_bytes_that_are_no_message_are_malformed(data: bytes) -> None:
+    """Nothing else is ever raised."""
+    with pytest.raises(MalformedError):
+        read_rows(data, STREAM)
