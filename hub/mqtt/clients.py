@@ -1,0 +1,177 @@
+"""All MQTT clients of a hub: who is connected, what their decoders remember, and the figures of them.
+
+Owns: which connection ends which, one set of decoders for each credential's name. Place: after `handler`; each `client`
+enters itself here. Pure. Must not: know what a message means.
+
+A client is told from others by its credential's name *and* its client id, never by the id alone: else anybody with a
+credential could end anybody's connection. One that connects again takes the place of its older connection, as MQTT
+demands. Several programs may speak for one device or gateway, each with an id of its own; of too many the oldest ends.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from device_sdk.reading import Channel
+from hub.child_sessions import Admission
+from hub.decode.base import Decoded, Publication
+from hub.devices import Registry
+from hub.downlink import Downlink
+from hub.foreign import Foreign
+from hub.model import Frame
+from hub.mqtt.handler import Code
+from hub.mqtt.topics import Topics
+from hub.roles import Identity
+from hub.session import DeviceSession
+
+# Connections of one name with different client ids. A device has one; a program that is being replaced has two.
+MAX_OF_ONE = 16
+# Names whose decoders are kept when they are not connected, with what they know of units and aliases.
+MAX_SCOPES = 1000
+# Publications that could not be stored, of all clients: beyond it nothing is read of anybody until some are.
+MAX_AGAIN = 20_000
+
+
+class Decoders(Protocol):
+    """What reads foreign messages of one sender (`hub.decode.dispatch.Decoders`)."""
+
+    def decode(self, publication: Publication) -> Decoded:
+        """Return what a message says; raise `DecodeError`."""
+
+    def channels_of(self, device: str) -> tuple[Channel, ...]:
+        """Return what is known of a device's channels."""
+
+
+class Connected(Protocol):
+    """A client as it is seen from here."""
+
+    @property
+    def identity(self) -> Identity:
+        """Who it is."""
+
+    @property
+    def client_id(self) -> str:
+        """What it calls itself."""
+
+    def end(self, code: Code, why: str) -> None:
+        """End its connection."""
+
+
+@dataclass(slots=True)
+class Figures:
+    """Counted since the start. ``waiting``: publications that were taken and are not stored yet, of now; ``again``:
+    those of them that are given again after a pause, because nothing could be stored.
+
+    ``lost``: of QoS 0, while nothing was stored. ``refused``: connections by reason. ``not_taken``: publications of
+    gateways by the reason for which a device behind them may not speak.
+    """
+
+    publications: int = 0
+    waiting: int = 0
+    again: int = 0
+    lost: int = 0
+    quarantined: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    not_taken: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What clients need of a hub.
+
+    Args:
+        admission: decides over devices behind gateways.
+        begin: makes a session: (address, namespace, device).
+        submit: hands accepted frames to the journal's writer, or to the hooks before it.
+        can_take: whether the hub stores anything now.
+        later: calls a function after so many seconds.
+        clock: wall time in ns.
+    """
+
+    topics: Topics
+    admission: Admission
+    foreign: Foreign
+    registry: Registry
+    downlink: Downlink
+    begin: Callable[[str, str, str], DeviceSession]
+    submit: Callable[[list[Frame]], None]
+    can_take: Callable[[], bool]
+    later: Callable[[float, Callable[[], None]], object]
+    clock: Callable[[], int]
+
+
+class Clients:
+    """The table of clients.
+
+    Args:
+        make_decoders: makes those of one sender: of a device by its name, or of a gateway (no name).
+    """
+
+    def __init__(self, parts: Parts, make_decoders: Callable[[str], Decoders]) -> None:
+        self.parts = parts
+        self.figures = Figures()
+        self.is_stopped = False
+        self._make_decoders = make_decoders
+        # (namespace, role, name) → client id → client, the newest last.
+        self._connected: dict[tuple[str, str, str], dict[str, Connected]] = {}
+        self._scopes: OrderedDict[tuple[str, str, str], Decoders] = OrderedDict()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much is to be given again that nothing more may be read."""
+        return self.figures.again >= MAX_AGAIN
+
+    def __len__(self) -> int:
+        return sum(map(len, self._connected.values()))
+
+    def enter(self, client: Connected) -> Connected | None:
+        """Take a client that was let in; return the one that it takes the place of, which has been ended."""
+        held = self._connected.setdefault(_key(client.identity), {})
+        older = held.pop(client.client_id, None)
+        held[client.client_id] = client
+        if older is not None:
+            older.end(Code.TAKEN_OVER, "another connection of this client id has taken its place")
+        elif len(held) > MAX_OF_ONE:
+            oldest = held.pop(next(iter(held)))
+            oldest.end(Code.QUOTA_EXCEEDED, f"more than {MAX_OF_ONE} connections of one credential: the oldest ends")
+        return older
+
+    def leave(self, client: Connected) -> None:
+        """Forget a client; another may have its place already."""
+        key = _key(client.identity)
+        held = self._connected.get(key, {})
+        if held.get(client.client_id) is client:
+            del held[client.client_id]
+            if not held:
+                del self._connected[key]
+
+    def decoders(self, identity: Identity, *, is_gateway: bool) -> Decoders:
+        """Return those of a sender: over its connections, for many devices say their units at their start alone."""
+        key = _key(identity)
+        found = self._scopes.get(key)
+        if found is None:
+            found = self._scopes[key] = self._make_decoders("" if is_gateway else identity.name)
+            if len(self._scopes) > MAX_SCOPES:
+                self._scopes.popitem(last=False)
+        self._scopes.move_to_end(key)
+        return found
+
+    def end_identities(self, ended: Set[str]) -> None:
+        """End the connections of credentials that ended, by their ids."""
+        for client in self._all():
+            if client.identity.id in ended:
+                client.end(Code.NOT_AUTHORIZED, "this credential was revoked")
+
+    def stop(self) -> None:
+        """End all: the hub stops. What is not stored is sent again to the next one."""
+        self.is_stopped = True
+        for client in self._all():
+            client.end(Code.SERVER_SHUTTING_DOWN, "the hub stops")
+
+    def _all(self) -> list[Connected]:
+        return [client for held in self._connected.values() for client in held.values()]
+
+
+def _key(identity: Identity) -> tuple[str, str, str]:
+    return (identity.namespace, identity.role.value, identity.name)

@@ -1,0 +1,193 @@
+"""Foreign publications of one client: what its decoders read of them, for whom the client may speak.
+
+Owns: whose a reading is; what is given again because nothing could be stored. Place: after `clients`, before `client`;
+the readings go to `hub.foreign`. Pure. Must not: know a format.
+
+A device's credential speaks for one device, so every reading is that device's, whatever the topic calls it. A gateway's
+speaks for those that were accepted behind it; what it says of others is counted and forgotten, and PUBACK leaves all
+the same: one device that nobody has accepted must not hold up the others. What could not be stored is given again until
+it is, also when its connection has ended meanwhile; of QoS 0 it is lost, and counted.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from device_sdk.reading import Channel
+from hub.child_book import Asked
+from hub.child_sessions import MAX_CHILDREN
+from hub.decode.base import Answer, Decoded, DecodeError, ForeignReading, Publication, Said
+from hub.errors import HubError, UnavailableError
+from hub.mqtt.clients import Clients
+from hub.mqtt.handler import Code, Done
+from hub.roles import Identity, Role, Verb
+
+_log = logging.getLogger("hub.mqtt")
+
+# The disk is full, the store is behind: both last for longer.
+RETRY_S = 2.0
+# How long an accepted device is taken without asking whether it was enrolled by itself meanwhile, which takes a look
+# into a file. What a person decides counts at once.
+ADMITTED_NS = 5 * 10**9
+
+
+class Intake:
+    """Foreign publications of one client.
+
+    Args:
+        client: the client's name in the log.
+    """
+
+    def __init__(self, clients: Clients, identity: Identity, client: str) -> None:
+        self._clients = clients
+        self._identity = identity
+        self._client = client
+        self._is_gateway = identity.role is Role.GATEWAY
+        self._decoders = clients.decoders(identity, is_gateway=self._is_gateway)
+        # When a device behind this gateway was admitted, and those of which something was not taken.
+        self._admitted: dict[str, int] = {}
+        self._unheard: set[str] = set()
+
+    def take(self, publication: Publication, qos: int, done: Done) -> Sequence[Answer]:
+        """Take one publication; return what is to be answered."""
+        try:
+            decoded = self._decoders.decode(publication)
+        except DecodeError as error:
+            self._aside(publication, str(error), qos, done)
+            return ()
+        said = self._as_gateway(decoded) if self._is_gateway else self._as_device(decoded)
+        if isinstance(said, str):
+            self._aside(publication, said, qos, done)
+        elif said:
+            self._give(said, publication, qos, done)
+        else:
+            done(Code.SUCCESS)
+        return decoded.answers
+
+    def _as_device(self, decoded: Decoded) -> list[Said] | str:
+        """Return everything as of the one device, or why not."""
+        name = self._identity.name
+        names = {said.device for said in decoded.said if said.readings}
+        if len(names) > 1:
+            few = ", ".join(sorted(names)[:3])
+            return f"it speaks of {len(names)} devices ({few}): that needs a gateway credential"
+        if not names:
+            # What is said of channels alone: lists of many devices are not this device's.
+            return [said._replace(device=name) for said in decoded.said] if len(decoded.said) == 1 else []
+        readings: list[ForeignReading] = []
+        channels: list[Channel] = []
+        for said in decoded.said:
+            if said.device in names:
+                readings += said.readings
+                channels += said.channels
+        return [Said(name, tuple(readings), tuple(channels))]
+
+    def _as_gateway(self, decoded: Decoded) -> list[Said]:
+        """Return what is said of devices that may speak."""
+        taken = []
+        for said in decoded.said:
+            if not said.readings:
+                # An announcement lists every lamp and repeater: only what measures is to be decided over.
+                if self._clients.parts.admission.is_accepted(
+                    self._identity.namespace, self._identity.name, said.device
+                ):
+                    taken.append(said)
+                else:
+                    self._unheard_of(said.device)
+                continue
+            why = self._why_not(said.device)
+            if why:
+                self._clients.figures.not_taken[why] += 1
+                self._unheard_of(said.device)
+                continue
+            if said.device in self._unheard:
+                self._unheard.discard(said.device)
+                said = said._replace(channels=(*self._decoders.channels_of(said.device), *said.channels))
+            taken.append(said)
+        return taken
+
+    def _why_not(self, device: str) -> str:
+        """Return why a device behind this gateway may not speak, in a word; empty: it may."""
+        identity, admission = self._identity, self._clients.parts.admission
+        now_ns = self._clients.parts.clock()
+        if now_ns - self._admitted.get(device, 0) < ADMITTED_NS and admission.is_accepted(
+            identity.namespace, identity.name, device
+        ):
+            return ""
+        try:
+            refusal = admission.admit(Asked(identity.namespace, identity.name, identity.patterns(Verb.WRITE), device))
+        except UnavailableError as error:
+            _log.warning("child not decided gateway=%s device=%s reason=%s", identity.name, device[:64], error)
+            return "unavailable"
+        if refusal is not None:
+            _log.debug("not taken gateway=%s device=%s reason=%s", identity.name, device[:64], refusal.reason)
+            return str(refusal.reason)
+        if len(self._admitted) >= MAX_CHILDREN:
+            self._admitted.clear()
+        self._admitted[device] = now_ns
+        return ""
+
+    def _unheard_of(self, device: str) -> None:
+        if len(self._unheard) >= MAX_CHILDREN:
+            self._unheard.clear()
+        self._unheard.add(device)
+
+    def _give(self, said: Sequence[Said], publication: Publication, qos: int, done: Done) -> None:
+        """Give each part until it is stored; then tell."""
+        figures, parts = self._clients.figures, self._clients.parts
+        unsettled = len(said)
+        figures.waiting += 1
+
+        def told(part: Said, error: HubError | None) -> None:
+            nonlocal unsettled
+            if error is not None and qos:
+                self._again(partial(give, part))
+                return
+            if error is not None:
+                figures.lost += 1
+            unsettled -= 1
+            if not unsettled:
+                figures.waiting -= 1
+                done(Code.SUCCESS)
+
+        def give(part: Said) -> None:
+            if parts.can_take():
+                parts.foreign.take(self._identity.namespace, part, publication, partial(told, part))
+            else:
+                told(part, UnavailableError("the hub stores nothing now"))
+
+        for part in said:
+            give(part)
+
+    def _aside(self, publication: Publication, reason: str, qos: int, done: Done) -> None:
+        """Put a message into quarantine, until it is there; then tell."""
+        figures, parts, identity = self._clients.figures, self._clients.parts, self._identity
+        _log.debug("quarantine client=%s topic=%r reason=%s", self._client, publication.topic[:200], reason)
+        figures.waiting += 1
+
+        def told(error: HubError | None) -> None:
+            if error is not None and qos:
+                self._again(give)
+                return
+            figures.waiting -= 1
+            figures.lost += error is not None
+            figures.quarantined += error is None
+            done(Code.SUCCESS)
+
+        def give() -> None:
+            if parts.can_take():
+                parts.foreign.quarantine(identity.namespace, identity.name, publication, reason, told)
+            else:
+                told(UnavailableError("the hub stores nothing now"))
+
+        give()
+
+    def _again(self, give: Callable[[], None]) -> None:
+        figures = self._clients.figures
+
+        def now() -> None:
+            figures.again -= 1
+            give()
+
+        figures.again += 1
+        self._clients.parts.later(RETRY_S, now)

@@ -1,0 +1,222 @@
+"""The native conversation by MQTT: what comes on ``up`` to a device's session, what it says onto ``down``.
+
+Owns: the sessions of one client, its own or those of the devices behind it; when PUBACK may leave. Place: after
+`compact` and `clients`, before `client`. Pure. Must not: decide who may speak (`Admission` does), know packets.
+
+PUBACK of a message leaves when everything that was accepted up to it is stored, or when ``down`` has said why it was
+not taken (``slow``, ``out_of_order``, ``bye``): a device that speaks this conversation reads ``down``. So its PUBACK
+means *stored* unless ``down`` has said otherwise, and a message that brings no frame has it at once.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import NamedTuple
+
+from device_sdk import wire
+from device_sdk.errors import Reason
+from device_sdk.wire import Close
+from hub.child_book import RETRY_MS, Asked, Refusal
+from hub.child_sessions import MAX_CHILDREN, RETRY_UNAVAILABLE_MS
+from hub.errors import UnavailableError
+from hub.mqtt.clients import Parts
+from hub.mqtt.compact import is_rows, read_rows
+from hub.mqtt.handler import Code, Done
+from hub.roles import Identity, Role, Verb
+from hub.session import DeviceSession
+from hub.streams import StreamState
+
+_log = logging.getLogger("hub.mqtt")
+
+# A commit takes milliseconds.
+SETTLE_S = 0.05
+# How a session ends that the device ended.
+_BYE = 1000
+
+
+class _Waiting(NamedTuple):
+    stream: StreamState
+    seq: int
+    done: Done
+
+
+class _Link:
+    """One device's session on this connection, and the messages whose PUBACK waits."""
+
+    __slots__ = ("session", "waiting")
+
+    def __init__(self, session: DeviceSession) -> None:
+        self.session = session
+        self.waiting: deque[_Waiting] = deque()
+
+    def settle(self) -> None:
+        """Tell whose frames are stored, and whose were taken back or belong to a stream that was left."""
+        while self.waiting:
+            stream, seq, done = self.waiting[0]
+            if stream.mark.stored >= seq:
+                code = Code.SUCCESS
+            elif stream.accepted < seq or stream is not self.session.stream:
+                code = Code.QUOTA_EXCEEDED
+            else:
+                return
+            self.waiting.popleft()
+            done(code)
+
+
+class Native:
+    """The sessions of one client.
+
+    Args:
+        peer: address of the other end.
+        say: publishes to a device's ``down``, where the client has subscribed to it: (device, message).
+        end: ends the connection.
+
+    Has what `hub.gateway.gateways` asks of a gateway's connection: ``namespace``, ``devices``, `recheck`, `flush`.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        identity: Identity,
+        peer: str,
+        say: Callable[[str, bytes], None],
+        end: Callable[[Code, str], None],
+    ) -> None:
+        self.namespace = identity.namespace
+        self._parts = parts
+        self._identity = identity
+        self._is_gateway = identity.role is Role.GATEWAY
+        self._peer = peer
+        self._say = say
+        self._end = end
+        self._links: dict[str, _Link] = {}
+
+    @property
+    def devices(self) -> Collection[str]:
+        """The devices that have a session now."""
+        return self._links.keys()
+
+    def receive(self, device: str, data: bytes, now_ns: int, done: Done) -> bool:
+        """Take one message of ``up``; return whether the device has a running session now."""
+        link = self._links.get(device)
+        if link is None:
+            refusal = self._refusal(device)
+            if refusal is not None:
+                self._say_bye(device, wire.Bye(refusal.retry_ms, Close.FORBIDDEN, refusal.reason, refusal.message))
+                done(Code.NOT_AUTHORIZED)
+                return False
+            link = self._enter(device)
+        session, can_take = link.session, self._parts.can_take()
+        if is_rows(data):
+            read = partial(read_rows, stream="" if session.stream is None else session.stream.mark.key.stream)
+            session.receive_rows(read, data, now_ns, can_take)
+        else:
+            session.receive(data, _is_text(data), now_ns, can_accept=can_take)
+        if session.frames:
+            frames, session.frames = session.frames, []
+            self._parts.submit(frames)
+        stream = session.stream
+        if stream is None or stream.accepted <= stream.mark.stored or session.closing is not None:
+            self._flush(device, link)
+            done(Code.SUCCESS)
+        else:
+            link.waiting.append(_Waiting(stream, stream.accepted, done))
+            self._flush(device, link)
+        while session.displaced:
+            session.displaced.pop().flush()
+        return device in self._links
+
+    def flush(self) -> None:
+        """Publish what sessions have to say."""
+        for device, link in list(self._links.items()):
+            self._flush(device, link)
+
+    def recheck(self, enrolled: Collection[str] = ()) -> None:
+        """End who may not speak any more; `flush` follows.
+
+        Args:
+            enrolled: devices that have a credential of their own now.
+        """
+        if not self._is_gateway:
+            return
+        for device, link in list(self._links.items()):
+            gateway = self._identity.name
+            if device in enrolled or not self._parts.admission.is_accepted(self.namespace, gateway, device):
+                refusal = self._refusal(device)
+                if refusal is not None:
+                    link.session.end(Close.FORBIDDEN, refusal.message)
+
+    def closed(self, why: str) -> None:
+        """The connection ended, and with it every session; frames that were accepted are still stored."""
+        links, self._links = self._links, {}
+        for link in links.values():
+            link.session.closed(why)
+            self._settle_later(link)
+
+    def _enter(self, device: str) -> _Link:
+        link = self._links[device] = _Link(self._parts.begin(self._peer, self.namespace, device))
+        link.session.flush = partial(self._flush, device, link)
+        return link
+
+    def _flush(self, device: str, link: _Link) -> None:
+        session = link.session
+        for message in session.take_output():
+            self._say(device, message)
+        link.settle()
+        if session.closing is None or self._links.get(device) is not link:
+            return
+        code, why = session.closing
+        del self._links[device]
+        self._settle_later(link)
+        if code == _BYE:
+            return
+        self._say_bye(device, wire.Bye(code=code, reason=_WORDS.get(code, Reason.BAD_MESSAGE), message=why))
+        if not self._is_gateway:
+            self._end(_CODES.get(code, Code.PROTOCOL_ERROR), why)
+
+    def _settle_later(self, link: _Link) -> None:
+        """Look again and again at a session that ended: nobody else tells what becomes of its last frames."""
+        link.settle()
+        if link.waiting:
+            self._parts.later(SETTLE_S, partial(self._settle_later, link))
+
+    def _refusal(self, device: str) -> Refusal | None:
+        """Return why a device behind a gateway may not speak; its own a device always may."""
+        if not self._is_gateway:
+            return None
+        if len(self._links) >= MAX_CHILDREN and device not in self._links:
+            return Refusal(Reason.CHILD_QUOTA, f"{MAX_CHILDREN} devices are on this connection", RETRY_MS)
+        asked = Asked(self.namespace, self._identity.name, self._identity.patterns(Verb.WRITE), device)
+        try:
+            return self._parts.admission.admit(asked)
+        except UnavailableError as error:
+            _log.warning("child not decided gateway=%s device=%s reason=%s", self._identity.name, device[:64], error)
+            return Refusal(Reason.STORE_BEHIND, "identities are being changed: try again", RETRY_UNAVAILABLE_MS)
+
+    def _say_bye(self, device: str, bye: wire.Bye) -> None:
+        self._say(device, wire.encode(bye))
+
+
+_WORDS = {
+    Close.TAKEN_OVER: Reason.TAKEN_OVER,
+    Close.FORBIDDEN: Reason.FORBIDDEN,
+    Close.INTERNAL: Reason.STORE_BEHIND,
+}
+_CODES = {
+    Close.TAKEN_OVER: Code.TAKEN_OVER,
+    Close.FORBIDDEN: Code.NOT_AUTHORIZED,
+    Close.INTERNAL: Code.UNSPECIFIED,
+}
+
+
+def _is_text(data: bytes) -> bool:
+    """Say whether it is a text message: as a WebSocket says by its opcode, and only of valid UTF-8."""
+    if data[:1] != b"{":
+        return False
+    if not data.isascii():
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            return False
+    return True

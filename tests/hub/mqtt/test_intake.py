@@ -1,0 +1,244 @@
+"""Whose a foreign reading is, and that none is lost or holds up others where something cannot be stored."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hub.model import Kind
+from hub.mqtt.clients import MAX_AGAIN
+from hub.mqtt.handler import Code
+from tests.support.hub_parts import HubParts, hub_parts
+from tests.support.mqtt_clients import MqttWorld, UnreadableAdmission
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Iterator[HubParts]:
+    """Return an empty hub."""
+    with hub_parts(tmp_path) as parts:
+        yield parts
+
+
+@pytest.fixture
+def world(parts: HubParts) -> MqttWorld:
+    """Return it with MQTT clients."""
+    return MqttWorld(parts)
+
+
+def quarantine(world: MqttWorld) -> list[tuple[str, str]]:
+    """Return who is in quarantine, and why."""
+    return [(entry.key.device, entry.reason) for entry in world.parts.journal.quarantine("default")]
+
+
+def unit_of(world: MqttWorld, device: str, channel: str) -> str | None:
+    """Return what is known of a channel."""
+    return world.parts.registry.device("default", device).channels[channel].unit
+
+
+# --- a device ---------------------------------------------------------------------------------------------------
+
+
+def test_every_reading_of_a_device_is_its_own(world: MqttWorld) -> None:
+    """Whatever the message calls it."""
+    connected = world.device("d")
+    connected.publish("t", b"bedroom.t:Cel")
+    number = connected.publish("t", b"bedroom.t=21.5 bedroom.h=44")
+    world.settle()
+
+    assert world.values("d") == [("h", 44.0), ("t", 21.5)]
+    assert (connected.codes[number], unit_of(world, "d", "t")) == (Code.SUCCESS, "Cel")
+    assert ("default", "bedroom") not in world.parts.registry.devices
+
+
+def test_message_that_names_several_devices_needs_a_gateway(world: MqttWorld) -> None:
+    """Else their channels would become one: it is put aside, and acknowledged when it is there."""
+    connected = world.device("d")
+    number = connected.publish("t", b"a.t=1 b.t=2")
+    assert connected.codes == {}
+    world.settle()
+
+    assert quarantine(world) == [("d", "it speaks of 2 devices (a, b): that needs a gateway credential")]
+    assert (connected.codes[number], world.values("d")) == (Code.SUCCESS, [])
+
+
+def test_list_of_many_devices_says_nothing_of_one(world: MqttWorld) -> None:
+    """What a coordinator tells of its lamps are not this device's channels."""
+    connected = world.device("d")
+    number = connected.publish("t", b"a.t:Cel b.t:Cel")
+
+    assert connected.codes == {number: Code.SUCCESS}
+    assert world.parts.registry.device("default", "d").channels == {}
+
+
+def test_what_cannot_be_read_is_put_aside(world: MqttWorld) -> None:
+    """With its topic and its reason, in the order of what the device sends."""
+    connected = world.device("d")
+    connected.publish("t", b"a.t=1")
+    number = connected.publish("t/x", b"nonsense")
+    connected.publish("t", b"a.t=2")
+    world.turn()
+
+    assert [f.kind for f in world.frames] == [Kind.BATCH, Kind.QUARANTINE, Kind.BATCH]
+    world.commit()
+    assert quarantine(world) == [("d", "nonsense is no word")]
+    assert (connected.codes[number], world.clients.figures.quarantined) == (Code.SUCCESS, 1)
+
+
+def test_message_without_readings_is_acknowledged_at_once(world: MqttWorld) -> None:
+    """There is nothing to store of it."""
+    connected = world.device("d")
+
+    assert connected.codes == {connected.publish("t", b""): Code.SUCCESS}
+
+
+# --- when nothing can be stored -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("payload", [b"a.t=1", b"nonsense"], ids=["readings", "poison"])
+def test_what_could_not_be_stored_is_given_again(world: MqttWorld, payload: bytes) -> None:
+    """PUBACK is withheld until it is stored, once; also when the connection has ended meanwhile."""
+    connected = world.device("d")
+    number = connected.publish("t", payload)
+    world.turn()
+    world.refuse()
+    world.is_full = True
+    connected.closed()
+    world.pause()
+    assert (connected.codes, world.clients.figures.again, world.clients.figures.waiting) == ({}, 1, 1)
+
+    world.is_full = False
+    world.pause()
+    world.settle()
+
+    assert connected.codes == {number: Code.SUCCESS}
+    assert (world.clients.figures.again, world.clients.figures.waiting, world.timers) == (0, 0, [])
+    assert len(world.values("d")) + len(quarantine(world)) == 1
+
+
+@pytest.mark.parametrize("payload", [b"a.t=1", b"nonsense"], ids=["readings", "poison"])
+def test_of_qos_0_it_is_lost_and_counted(world: MqttWorld, payload: bytes) -> None:
+    """Its sender has chosen that."""
+    connected = world.device("d")
+    world.is_full = True
+    connected.publish("t", payload, qos=0)
+
+    assert (world.timers, world.clients.figures.lost, world.clients.figures.waiting) == ([], 1, 0)
+
+
+def test_nothing_is_read_while_too_much_waits_for_another_try(world: MqttWorld) -> None:
+    """Memory is bounded whatever the number of clients that come and go."""
+    connected = world.device("d")
+    world.clients.figures.again = MAX_AGAIN
+
+    assert not connected.client.can_take()
+
+
+# --- a gateway ------------------------------------------------------------------------------------------------------
+
+
+def test_device_behind_a_gateway_waits_for_a_person(world: MqttWorld) -> None:
+    """Until then its messages are acknowledged and forgotten, counted; then its units are known all the same."""
+    connected = world.gateway()
+    connected.publish("t", b"barn-1.t:Cel")
+    numbers = [connected.publish("t", b"barn-1.t=1"), connected.publish("t", b"barn-2.t=1")]
+    assert [connected.codes[n] for n in numbers] == [Code.SUCCESS] * 2
+    assert [c.device for c in world.parts.children.listed()] == ["barn-2", "barn-1"]
+    assert world.clients.figures.not_taken == {"child_pending": 2}
+
+    world.parts.children.accept("barn", "barn-1")
+    number = connected.publish("t", b"barn-1.t=2 barn-2.t=2")
+    assert number not in connected.codes
+    world.settle()
+
+    assert (world.values("barn-1"), world.values("barn-2")) == ([("t", 2.0)], [])
+    assert (connected.codes[number], unit_of(world, "barn-1", "t")) == (Code.SUCCESS, "Cel")
+
+
+def test_message_for_several_devices_is_acknowledged_when_all_are_stored(world: MqttWorld) -> None:
+    """What one of them could not store is given again alone."""
+    world.parts.children.set_rules("barn", auto_accept=["*"])
+    connected = world.gateway()
+    number = connected.publish("t", b"barn-1.t=1 barn-2.t=2")
+    world.turn()
+    first, second = world.frames
+    world.frames[:] = [first]
+    world.commit()
+    world.frames[:] = [second]
+    world.refuse()
+    assert connected.codes == {}
+    world.pause()
+    world.settle()
+
+    assert connected.codes == {number: Code.SUCCESS}
+    assert (world.values("barn-1"), world.values("barn-2")) == ([("t", 1.0)], [("t", 2.0)])
+
+
+def test_announcement_makes_nobody_pending(world: MqttWorld) -> None:
+    """A list of all lamps and repeaters is not to be decided over; an accepted one learns its units."""
+    world.parts.children.set_rules("barn")
+    world.parts.children.accept("barn", "barn-1")
+    connected = world.gateway()
+    connected.publish("t", b"barn-1.t:Cel barn-2.t:Cel")
+    world.settle()
+
+    assert [c.device for c in world.parts.children.listed()] == ["barn-1"]
+    assert unit_of(world, "barn-1", "t") == "Cel"
+
+
+def test_name_outside_the_prefix_is_not_taken(world: MqttWorld) -> None:
+    """Nor one that a person ignores, nor one with a token of its own."""
+    world.parts.children.set_rules("barn")
+    world.parts.children.ignore("barn", "barn-2")
+    world.parts.identities.add_device("barn-3")
+    connected = world.gateway()
+    for name in ("attic", "barn-2", "barn-3"):
+        connected.publish("t", f"{name}.t=1".encode())
+
+    assert world.clients.figures.not_taken == {"child_prefix": 1, "child_ignored": 1, "child_taken": 1}
+    assert world.soon == []
+
+
+def test_accepted_device_that_is_ignored_ends_at_once_and_one_enrolled_within_seconds(world: MqttWorld) -> None:
+    """The file is not asked at each message."""
+    world.parts.children.set_rules("barn", auto_accept=["*"])
+    connected = world.gateway()
+    for name in ("barn-1", "barn-2"):
+        connected.publish("t", f"{name}.t=1".encode())
+    world.parts.children.ignore("barn", "barn-1")
+    world.parts.identities.add_device("barn-2")
+    world.now_ns += 10 * 10**9
+    for name in ("barn-1", "barn-2"):
+        connected.publish("t", f"{name}.t=2".encode())
+
+    assert world.clients.figures.not_taken == {"child_ignored": 1, "child_taken": 1}
+
+
+def test_what_is_not_known_now_is_not_taken(parts: HubParts) -> None:
+    """It is counted, and the sender's next reading is looked at again."""
+    world = MqttWorld(parts, admission=UnreadableAdmission())
+    connected = world.gateway()
+    number = connected.publish("t", b"barn-1.t=1")
+
+    assert connected.codes == {number: Code.SUCCESS}
+    assert world.clients.figures.not_taken == {"unavailable": 1}
+
+
+def test_poison_of_a_gateway_is_its_own(world: MqttWorld) -> None:
+    """No device can be named: it is in quarantine under the gateway's name."""
+    connected = world.gateway()
+    connected.publish("t", b"nonsense")
+    world.settle()
+
+    assert quarantine(world) == [("barn", "nonsense is no word")]
+
+
+def test_units_are_known_over_connections(world: MqttWorld) -> None:
+    """Many devices say them at their start alone."""
+    token = world.parts.identities.add_device("d")
+    first = world.client("d", token)
+    first.publish("t", b"a.t:Cel")
+    first.closed()
+    world.client("d", token).publish("t", b"a.t=1")
+    world.settle()
+
+    assert unit_of(world, "d", "t") == "Cel"
