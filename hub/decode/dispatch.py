@@ -17,9 +17,11 @@ from hub.decode.base import MAX_TOPIC_BYTES, Decoded, DecodeError, Decoder, Publ
 from hub.decode.esphome import EspHome
 from hub.decode.home_assistant import HomeAssistant
 from hub.decode.homie import Homie
+from hub.decode.line import Line
 from hub.decode.plain import Plain
 from hub.decode.plugin import load
 from hub.decode.scope import Scope
+from hub.decode.senml import Senml
 from hub.decode.shelly import Shelly
 from hub.decode.sparkplug import Sparkplug
 from hub.decode.tasmota import Tasmota
@@ -62,6 +64,8 @@ TABLE: tuple[Entry, ...] = (
     # Topics that begin with anybody's name.
     Entry(AdafruitIo),
     # What the payload is: line protocol, SenML, and whatever is text or JSON.
+    Entry(Line),
+    Entry(Senml),
     Entry(Plain),
 )  # fmt: skip
 

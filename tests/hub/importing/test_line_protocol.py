@@ -1,6 +1,5 @@
 """Line protocol with everything its grammar has, and with what it has not."""
 
-from contextlib import suppress
 from io import BytesIO
 
 import pytest
@@ -8,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_sdk.reading import Value
-from hub.importing.line_protocol import Point, parse_point, read_line_protocol
+from hub.importing.line_protocol import read_line_protocol
 from hub.importing.lines import Lines
 from hub.importing.naming import Template
-from hub.importing.row import Item, Refused, Row, RowError
+from hub.importing.row import Item, Refused, Row
 from hub.store.line_protocol import SeriesName, body, line, prefix_of
 
 S = 1_700_000_000
@@ -23,47 +22,6 @@ def read(data: str | bytes, precision: str = "ns") -> list[Item]:
     data = data if isinstance(data, bytes) else data.encode()
     lines = Lines(BytesIO(data), len(data))
     return list(read_line_protocol(lines, Template("{device}", "{host}"), Template("{measurement}.{field}"), precision))
-
-
-@pytest.mark.parametrize(
-    ("text", "point"),
-    [
-        ("m f=1 5", Point("m", {}, [("f", 1.0)], 5)),
-        ("m,a=b,c=d f=1,g=-2i,h=3u 5\r\n", Point("m", {"a": "b", "c": "d"}, [("f", 1.0), ("g", -2), ("h", 3)], 5)),
-        (r"my\ m\,x,t\ a\=g=v\,a\ l f\ \=1=t 5", Point("my m,x", {"t a=g": "v,a l"}, [("f =1", True)], 5)),
-        (r'm f="a \"b\" \\ c, d=e \n" 5', Point("m", {}, [("f", r'a "b" \ c, d=e \n')], 5)),
-        ("m f=1.5e-3,g=.5,h=2.,i=+1 -5", Point("m", {}, [("f", 0.0015), ("g", 0.5), ("h", 2.0), ("i", 1.0)], -5)),
-        ("m a=t,b=T,c=true,d=True,e=TRUE,f=F 1", Point("m", {}, [*((x, True) for x in "abcde"), ("f", False)], 1)),
-        ("m  f=1   5  ", Point("m", {}, [("f", 1.0)], 5)),
-        ('m f="" ', Point("m", {}, [("f", "")], None)),
-        ("m=n,a=b f=1 5", Point("m=n", {"a": "b"}, [("f", 1.0)], 5)),
-        (r"m\x,a=\b f=1 5", Point(r"m\x", {"a": r"\b"}, [("f", 1.0)], 5)),
-    ],
-)
-def test_point_is_read(text: str, point: Point) -> None:
-    """Escapes, types, spaces, with and without a time."""
-    assert repr(parse_point(text)) == repr(point)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "", "m", "m ", "m f", "m f=", "m f= 5", "m f=x 5", "m f=1i2 5", "m f=1 5 6", "m f=1 5.5", "m,a f=1 5",
-        "m,=b f=1 5", "m,a= f=1 5", " m f=1 5", 'm f="open 5', 'm f="a"b 5', "m f=nan 5", "m f=1_0 5", "m f=0x1 5",
-        "m f=1, 5", "m f=1 99999999999999999999999",
-    ],
-)  # fmt: skip
-def test_what_is_no_point_is_refused(text: str) -> None:
-    """Nothing is guessed."""
-    with pytest.raises(RowError):
-        parse_point(text)
-
-
-@given(st.text(max_size=60))
-def test_any_text_is_a_point_or_refused(text: str) -> None:
-    """Never another exception."""
-    with suppress(RowError):
-        parse_point(text)
 
 
 def test_fields_are_readings_of_a_host() -> None:

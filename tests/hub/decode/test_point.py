@@ -1,0 +1,50 @@
+"""The grammar of line protocol, with everything it has, and with what it has not."""
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hub.decode.point import LineError, Point, parse_point
+
+
+@pytest.mark.parametrize(
+    ("text", "point"),
+    [
+        ("m f=1 5", Point("m", {}, [("f", 1.0)], 5)),
+        ("m,a=b,c=d f=1,g=-2i,h=3u 5\r\n", Point("m", {"a": "b", "c": "d"}, [("f", 1.0), ("g", -2), ("h", 3)], 5)),
+        (r"my\ m\,x,t\ a\=g=v\,a\ l f\ \=1=t 5", Point("my m,x", {"t a=g": "v,a l"}, [("f =1", True)], 5)),
+        (r'm f="a \"b\" \\ c, d=e \n" 5', Point("m", {}, [("f", r'a "b" \ c, d=e \n')], 5)),
+        ("m f=1.5e-3,g=.5,h=2.,i=+1 -5", Point("m", {}, [("f", 0.0015), ("g", 0.5), ("h", 2.0), ("i", 1.0)], -5)),
+        ("m a=t,b=T,c=true,d=True,e=TRUE,f=F 1", Point("m", {}, [*((x, True) for x in "abcde"), ("f", False)], 1)),
+        ("m  f=1   5  ", Point("m", {}, [("f", 1.0)], 5)),
+        ('m f="" ', Point("m", {}, [("f", "")], None)),
+        ("m=n,a=b f=1 5", Point("m=n", {"a": "b"}, [("f", 1.0)], 5)),
+        (r"m\x,a=\b f=1 5", Point(r"m\x", {"a": r"\b"}, [("f", 1.0)], 5)),
+    ],
+)
+def test_point_is_read(text: str, point: Point) -> None:
+    """Escapes, types, spaces, with and without a time."""
+    assert repr(parse_point(text)) == repr(point)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "m", "m ", "m f", "m f=", "m f= 5", "m f=x 5", "m f=1i2 5", "m f=1 5 6", "m f=1 5.5", "m,a f=1 5",
+        "m,=b f=1 5", "m,a= f=1 5", " m f=1 5", 'm f="open 5', 'm f="a"b 5', "m f=nan 5", "m f=1_0 5", "m f=0x1 5",
+        "m f=1, 5", "m f=1 99999999999999999999999",
+    ],
+)  # fmt: skip
+def test_what_is_no_point_is_refused(text: str) -> None:
+    """Nothing is guessed."""
+    with pytest.raises(LineError):
+        parse_point(text)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_point_or_refused(text: str) -> None:
+    """Never another exception."""
+    with suppress(LineError):
+        parse_point(text)
