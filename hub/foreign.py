@@ -22,11 +22,11 @@ from typing import NamedTuple
 
 from device_sdk.columns import encode_batch, to_columns
 from device_sdk.reading import Channel, Value
-from device_sdk.wire import MAX_CHANNELS, MAX_FRAME_READINGS
+from device_sdk.wire import MAX_CHANNELS, MAX_FRAME_READINGS, Rejection
 from hub.decode.base import ForeignReading, Publication, Said
 from hub.devices import Registry
 from hub.errors import HubError, JournalError, UnavailableError
-from hub.model import FOREIGN_STREAM, Draft, Frame, Kind, StreamKey
+from hub.model import FOREIGN_STREAM, Draft, Frame, Kind, Posted, StreamKey
 from hub.streams import Streams, StreamState
 from hub.validate import check_batch
 
@@ -38,6 +38,33 @@ MAX_GATHERED_BYTES = 64 * 1024
 # Devices whose last given instant is remembered; one that is forgotten has not spoken for long.
 MAX_CLOCKS = 10_000
 
+
+class Receipt:
+    """What is to be said of a message beyond that it is durable: filled before its ``done`` is called without an error.
+
+    Args:
+        posted: the part of a request that it is, remembered in the same commit.
+
+    ``accepted``, ``rejected``: readings; ``named``: those refused, the first hundred at most, by their place in their
+    channel; ``quarantined``: why the message as a whole was put aside, else empty.
+    """
+
+    __slots__ = ("accepted", "named", "posted", "quarantined", "rejected")
+
+    def __init__(self, posted: Posted | None = None) -> None:
+        self.posted = posted
+        self.accepted = self.rejected = 0
+        self.named: Sequence[Rejection] = ()
+        self.quarantined = ""
+
+    def fill(self, frame: Frame, named: Sequence[Rejection]) -> None:
+        """Take what became of the message's frame."""
+        self.accepted, self.rejected = frame.readings, frame.rejected_count
+        self.named = self.named or [rejection for rejection in named if rejection.seq == frame.seq]
+        if frame.kind is Kind.QUARANTINE:
+            self.quarantined = frame.reason
+
+
 # Told once: None when it is durable, else why it is not stored and must be given again.
 Done = Callable[[HubError | None], None]
 
@@ -46,6 +73,14 @@ class _Message(NamedTuple):
     readings: Sequence[tuple[str, int, Value]]
     publication: Publication
     done: Done
+    receipt: Receipt | None = None
+
+
+class _Waiting(NamedTuple):
+    seq: int
+    dones: list[Done]
+    frame: Frame
+    receipt: Receipt | None
 
 
 class _Line:
@@ -55,24 +90,30 @@ class _Line:
         self.flush: Callable[[], None] = _nothing
         self.state = state
         self._leave = leave
-        self._waiting: deque[tuple[int, list[Done]]] = deque()
+        self._waiting: deque[_Waiting] = deque()
 
-    def wait(self, seq: int, dones: list[Done]) -> None:
-        self._waiting.append((seq, dones))
+    def wait(self, frame: Frame, messages: list[_Message]) -> None:
+        # Who has a receipt has a frame alone.
+        dones = [message.done for message in messages]
+        self._waiting.append(_Waiting(frame.seq, dones, frame, messages[0].receipt))
 
     def ack(self, state: StreamState) -> None:
         """Tell who waits for what is stored."""
         stored = state.mark.stored
-        while self._waiting and self._waiting[0][0] <= stored:
-            for done in self._waiting.popleft()[1]:
+        rejected, state.rejected = state.rejected, []
+        while self._waiting and self._waiting[0].seq <= stored:
+            _, dones, frame, receipt = self._waiting.popleft()
+            if receipt is not None:
+                receipt.fill(frame, rejected)
+            for done in dones:
                 done(None)
         self._rest(state)
 
     def say_slow(self, why: str, retry_ms: int) -> None:
         """Tell who waits for what was taken back: give it again."""
         state = self.state
-        failed = [dones for seq, dones in self._waiting if seq > state.accepted]
-        self._waiting = deque(entry for entry in self._waiting if entry[0] <= state.accepted)
+        failed = [entry.dones for entry in self._waiting if entry.seq > state.accepted]
+        self._waiting = deque(entry for entry in self._waiting if entry.seq <= state.accepted)
         self._rest(state)
         error = UnavailableError(f"the hub stores nothing now: {why}; try again in {retry_ms} ms")
         for dones in failed:
@@ -117,12 +158,16 @@ class Foreign:
         self._clocks: OrderedDict[StreamKey, int] = OrderedDict()
         self._is_due = False
 
-    def take(self, namespace: str, said: Said, publication: Publication, done: Done) -> None:
+    def take(
+        self, namespace: str, said: Said, publication: Publication, done: Done, receipt: Receipt | None = None
+    ) -> None:
         """Take what a message says of a device; ``done`` is called later, never inside this call.
 
         Args:
             publication: the message, which the quarantine keeps when no frame can be made of it. When one message
                 speaks of several devices, its part for this one.
+            receipt: filled for who has to say what was refused; then the message is a frame of its own, so it should be
+                worth one, and hold at most `MAX_GATHERED` readings.
         """
         key = StreamKey(namespace, said.device, FOREIGN_STREAM)
         self._declare(key, said)
@@ -130,6 +175,11 @@ class Foreign:
             self._soon(lambda: done(None))
             return
         readings = self._timed(key, said.readings, publication.received_ns)
+        if receipt is not None:
+            self._hand_on([key])
+            with suppress(JournalError):
+                self._submit(self._frames(key, [_Message(readings, publication, done, receipt)]))
+            return
         count, size = self._sizes.get(key, (0, 0))
         if count and (count + len(readings) > MAX_GATHERED or size + len(publication.payload) > MAX_GATHERED_BYTES):
             self._hand_on([key])
@@ -187,7 +237,7 @@ class Foreign:
 
     def _frame(self, key: StreamKey, line: _Line, messages: list[_Message]) -> Frame:
         rows = messages[0].readings if len(messages) == 1 else [row for m in messages for row in m.readings]
-        state = line.state
+        state, receipt = line.state, messages[0].receipt
         batch = to_columns(state.accepted + 1, rows)
         body = encode_batch(batch)
         now_ns = messages[-1].publication.received_ns
@@ -206,18 +256,24 @@ class Foreign:
                 columns=checked.columns, readings=checked.readings, rejected=checked.rejected,
                 rejected_count=checked.rejected_count, reason=checked.reason,
             )  # fmt: skip
-        line.wait(batch.seq, [message.done for message in messages])
+            if receipt is not None:
+                receipt.named = checked.rejected
+        frame.posted = None if receipt is None else receipt.posted
+        line.wait(frame, messages)
         return frame
 
     def _aside(self, line: _Line, message: _Message, reason: str) -> Frame:
         state, publication = line.state, message.publication
         device = state.mark.key.device
         _log.debug("quarantine device=%s bytes=%d reason=%s", device, len(publication.payload), reason)
-        body, seq = publication.to_bytes(), state.accepted + 1
-        line.wait(seq, [message.done])
-        return state.accept(
-            seq, body, publication.received_ns, Kind.QUARANTINE, body=body, rejected_count=1, reason=reason[:300]
-        )
+        body, receipt = publication.to_bytes(), message.receipt
+        frame = state.accept(
+            state.accepted + 1, body, publication.received_ns, Kind.QUARANTINE, body=body,
+            rejected_count=len(message.readings) or 1, reason=reason[:300],
+            posted=None if receipt is None else receipt.posted,
+        )  # fmt: skip
+        line.wait(frame, [message])
+        return frame
 
     def _line(self, key: StreamKey) -> _Line:
         line = self._lines.get(key)
@@ -243,18 +299,23 @@ class Foreign:
 
     def _timed(self, key: StreamKey, readings: Sequence[ForeignReading], now_ns: int) -> list[tuple[str, int, Value]]:
         """Give readings without a time the receive time; one instant each for the messages of a device."""
-        rows = []
-        given_ns: int | None = None
+        rows: list[tuple[str, int, Value]] = []
+        given_ns = 0
+        # Channels that have a reading at the instant given now: a second one of theirs is another reading.
+        given: set[str] = set()
         for channel, value, time_ns in readings:
             if time_ns is None:
-                if given_ns is None:
-                    given_ns = max(now_ns, self._clocks.get(key, 0) + 1)
+                if not given_ns or channel in given:
+                    given_ns = max(now_ns, self._clocks.get(key, 0) + 1, given_ns + 1)
+                    given.clear()
                     self._clocks[key] = given_ns
-                    self._clocks.move_to_end(key)
-                    if len(self._clocks) > MAX_CLOCKS:
-                        self._clocks.popitem(last=False)
+                given.add(channel)
                 time_ns = given_ns
             rows.append((channel, time_ns, value))
+        if given_ns:
+            self._clocks.move_to_end(key)
+            if len(self._clocks) > MAX_CLOCKS:
+                self._clocks.popitem(last=False)
         return rows
 
 

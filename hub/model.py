@@ -172,6 +172,18 @@ class Replayed(NamedTuple):
     time_ns: int
 
 
+class Posted(NamedTuple):
+    """Part of a request that names itself, so that it is stored once however often it is sent (`hub.journal.posted`).
+
+    ``key``: who sends it and its name for it, as a digest; ``part``: from 0; ``body``: a digest of the request as far
+    as this part goes.
+    """
+
+    key: bytes
+    part: int
+    body: bytes
+
+
 @dataclass(slots=True)
 class Frame:
     """One accepted, numbered frame on its way through the hub.
@@ -182,7 +194,7 @@ class Frame:
     frame the raw bytes. ``chain`` is chain(seq) over the bytes *as received*.
     ``readings`` counts the accepted readings; ``dropped`` what a gap declares
     (0 when unknown). ``replayed`` is set until the commit, on the hub's own
-    stream only. ``draft`` is set until the hooks have answered; body and
+    stream only, and so is ``posted``, on foreign ones. ``draft`` is set until the hooks have answered; body and
     columns are not what is stored before. ``late``: (index of a column, instant before which its
     readings are late); columns without late readings are left out.
     """
@@ -203,6 +215,7 @@ class Frame:
     reason: str = ""
     offset: int = 0
     replayed: Replayed | None = None
+    posted: Posted | None = None
     late: tuple[tuple[int, int], ...] = ()
     draft: Draft | None = None
     _memory_bytes: int = field(default=0, init=False, repr=False, compare=False)

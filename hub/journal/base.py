@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from device_sdk.wire import Rejection
 from hub.model import Frame, Mark, Series, StreamKey
 
 # How far back a watcher can resume by cursor; what is older is asked for by time (hub.config can change both).
@@ -75,6 +76,18 @@ class QuarantineEntry:
     count: int
     size: int
     replayed_ns: int | None
+
+
+class PostedPart(NamedTuple):
+    """What became of a part of a request that named itself; ``body`` is the digest it came with.
+
+    ``named``: the readings refused of it, as far as they were named; without their frame's number.
+    """
+
+    body: bytes
+    accepted: int
+    rejected: int
+    named: tuple[Rejection, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +205,9 @@ class Journal(Protocol):
 
     def replays(self, namespace: str, device: str | None = None) -> dict[StreamKey, ReplayEntry]:
         """Return how much of each stream's quarantine was replayed: its readings are counted on the hub's stream."""
+
+    def posted(self, key: bytes) -> dict[int, PostedPart]:
+        """Return what is stored of a request that named itself, by part; nothing of one older than two days."""
 
     def account(self, namespace: str, device: str | None, after: int) -> JournalAccount:
         """Return marks, losses, refusals and what was accepted behind ``after``, all of one position."""

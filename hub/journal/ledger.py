@@ -1,6 +1,6 @@
 """What was declared lost, refused or set aside: the journal's side tables, for `hub audit`.
 
-Owns: the tables gap, rejection, quarantine, replay; their caps. Place: after
+Owns: the tables gap, rejection, quarantine, replay; their caps; with `journal.posted`. Place: after
 `journal.base`, used by `journal.sqlite`. Rows are written in the transaction
 of the frames that cause them. Every text here may come from a peer.
 """
@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from device_sdk.reading import INT_MAX
-from hub.database import insert_rows
+from hub.database import ReadPool, insert_rows
 from hub.errors import NotFoundError
-from hub.journal.base import GapEntry, QuarantineEntry, RejectionEntry, ReplayEntry
+from hub.journal import posted
+from hub.journal.base import GapEntry, PostedPart, QuarantineEntry, RejectionEntry, ReplayEntry
 from hub.model import Frame, Kind, Replayed, StreamKey
 
-SCHEMA = """
+SCHEMA = f"""
 CREATE TABLE gap(
     offset INTEGER PRIMARY KEY, namespace TEXT NOT NULL, device TEXT NOT NULL, stream TEXT NOT NULL,
     seq INTEGER NOT NULL, count INTEGER, reason TEXT NOT NULL, ranges TEXT NOT NULL, received_ns INTEGER NOT NULL);
@@ -31,7 +32,8 @@ CREATE TABLE quarantine(
     count INTEGER NOT NULL DEFAULT 0, replayed_ns INTEGER);
 CREATE TABLE replay(
     namespace TEXT NOT NULL, device TEXT NOT NULL, stream TEXT NOT NULL,
-    frames INTEGER NOT NULL, readings INTEGER NOT NULL, PRIMARY KEY(namespace, device, stream)) WITHOUT ROWID
+    frames INTEGER NOT NULL, readings INTEGER NOT NULL, PRIMARY KEY(namespace, device, stream)) WITHOUT ROWID;
+{posted.SCHEMA}
 """
 # From a journal's schema 1; how many readings its raw frames were refused with is not known any more.
 UPGRADE_1 = """
@@ -41,6 +43,7 @@ CREATE TABLE replay(
     namespace TEXT NOT NULL, device TEXT NOT NULL, stream TEXT NOT NULL,
     frames INTEGER NOT NULL, readings INTEGER NOT NULL, PRIMARY KEY(namespace, device, stream)) WITHOUT ROWID
 """
+UPGRADE_2 = posted.SCHEMA
 _ENTRY = "offset, namespace, device, stream, seq, reason, received_ns, count, length(body), replayed_ns"
 # Raw frames are kept to be replayed after a fix; a device that sends nothing else must not fill the disk.
 QUARANTINE_ROWS = 10_000
@@ -206,6 +209,52 @@ class Ledger:
             self._connection.execute("DELETE FROM quarantine WHERE offset = ?", (oldest,))
             rows, size = rows - 1, size - body_bytes
         self._quarantined = (rows, size)
+
+
+class LedgerReads:
+    """What a journal answers of the side tables, from connections of readers; any thread."""
+
+    _readers: ReadPool
+
+    def gaps(self, namespace: str, device: str | None = None) -> list[GapEntry]:
+        """Return declared losses, oldest first."""
+        with self._readers.connection() as connection:
+            return read_gaps(connection, namespace, device)
+
+    def gaps_behind(self, offset: int, limit: int) -> list[tuple[int, GapEntry]]:
+        """Return declared losses behind an offset with theirs, in order, of all namespaces."""
+        with self._readers.connection() as connection:
+            return read_gaps_behind(connection, offset, limit)
+
+    def refusing(self) -> set[tuple[str, str]]:
+        """Return (namespace, device) of which readings are counted as refused."""
+        with self._readers.connection() as connection:
+            return read_refusing(connection)
+
+    def rejections(self, namespace: str, device: str | None = None) -> list[RejectionEntry]:
+        """Return the summary of refused readings."""
+        with self._readers.connection() as connection:
+            return read_rejections(connection, namespace, device)
+
+    def quarantine(self, namespace: str, device: str | None = None) -> list[QuarantineEntry]:
+        """Return the quarantined frames that are still kept, oldest first."""
+        with self._readers.connection() as connection:
+            return read_quarantine(connection, namespace, device)
+
+    def quarantined(self, namespace: str, offset: int) -> tuple[QuarantineEntry, bytes]:
+        """Return one quarantined frame and its bytes; see `Journal.quarantined`."""
+        with self._readers.connection() as connection:
+            return read_quarantined(connection, namespace, offset)
+
+    def replays(self, namespace: str, device: str | None = None) -> dict[StreamKey, ReplayEntry]:
+        """Return how much of each stream's quarantine was replayed."""
+        with self._readers.connection() as connection:
+            return read_replays(connection, namespace, device)
+
+    def posted(self, key: bytes) -> dict[int, PostedPart]:
+        """Return what is stored of a request that named itself; see `Journal.posted`."""
+        with self._readers.connection() as connection:
+            return posted.read_posted(connection, key)
 
 
 def read_gaps(

@@ -33,21 +33,12 @@ from hub.database import (
 from hub.errors import DiskFailedError, DiskFullError, ExpiredError, HubError, JournalError
 from hub.journal import catalog, ledger, mark, record
 from hub.journal.account import read_account
-from hub.journal.base import (
-    RETAIN_BYTES,
-    RETAIN_HOURS,
-    GapEntry,
-    JournalAccount,
-    JournalStatistics,
-    QuarantineEntry,
-    RejectionEntry,
-    ReplayEntry,
-    Run,
-)
+from hub.journal.base import RETAIN_BYTES, RETAIN_HOURS, JournalAccount, JournalStatistics, Run
+from hub.journal.posted import trim_posted, write_posted
 from hub.model import Frame, Kind, Mark, Series, SeriesKey, StreamKey
 from hub.renewal import mark_suspect
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _SCHEMA = f"""
 CREATE TABLE "commit"(
     first_offset INTEGER PRIMARY KEY, n INTEGER NOT NULL, received_ns INTEGER NOT NULL, body BLOB NOT NULL);
@@ -58,7 +49,8 @@ CREATE TABLE checkpoint(consumer TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITH
 {ledger.SCHEMA}
 """
 # Schema 2 has tables for replays; its records may name late columns, those of schema 1 name none and stay as they are.
-_UPGRADES = {1: ledger.UPGRADE_1}
+# Schema 3 has a table for requests that name themselves.
+_UPGRADES = {1: ledger.UPGRADE_1, 2: ledger.UPGRADE_2}
 # A reader takes a row whole: the bound of what a page of a few frames costs. A larger group becomes several rows.
 ROW_BYTES = 1024 * 1024
 # A trim holds the writer's lock for one slice: at most this much, then appends go first.
@@ -75,7 +67,7 @@ _PK_CONFLICTS = (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT
 _IsExpired = Callable[[int, int, int], bool]
 
 
-class SqliteJournal:
+class SqliteJournal(ledger.LedgerReads):
     """A `Journal` in one file.
 
     Series objects are shared, not copied: `series` gives those of the file, `append` takes the caller's, and `read`
@@ -144,6 +136,7 @@ class SqliteJournal:
                 self._marks.write(staged)
                 if any(f.kind is not Kind.BATCH or f.rejected_count or f.replayed for f in frames):
                     self._ledger.write(frames, self.head + 1)
+                write_posted(self._connection, frames)
                 catalog.write_series(self._connection, series)
                 self._write_checkpoints()
                 self._connection.execute("COMMIT")
@@ -228,47 +221,18 @@ class SqliteJournal:
     def trim_expired(self, now_ns: int, retain_hours: float = RETAIN_HOURS, retain_bytes: int = RETAIN_BYTES) -> int:
         """Delete rows received before ``retain_hours`` ago, and the oldest beyond ``retain_bytes``; see `trim`."""
         oldest_ns = now_ns - int(retain_hours * _HOUR_NS)
+        self._trim_posted(now_ns)
         return self._trim(lambda last, received_ns, excess: received_ns < oldest_ns or excess > 0, retain_bytes)
-
-    def gaps(self, namespace: str, device: str | None = None) -> list[GapEntry]:
-        """Return declared losses, oldest first."""
-        with self._readers.connection() as connection:
-            return ledger.read_gaps(connection, namespace, device)
 
     @property
     def declared(self) -> int:
         """How often since the start a commit wrote something declared lost, refused or set aside."""
         return self._ledger.declared
 
-    def gaps_behind(self, offset: int, limit: int) -> list[tuple[int, GapEntry]]:
-        """Return declared losses behind an offset with theirs, in order, of all namespaces."""
-        with self._readers.connection() as connection:
-            return ledger.read_gaps_behind(connection, offset, limit)
-
-    def refusing(self) -> set[tuple[str, str]]:
-        """Return (namespace, device) of which readings are counted as refused."""
-        with self._readers.connection() as connection:
-            return ledger.read_refusing(connection)
-
     def take_refused(self) -> set[tuple[str, str]]:
         """Return and forget of which devices readings were refused since the last call."""
         with self._write_lock:
             return self._ledger.take_refused()
-
-    def rejections(self, namespace: str, device: str | None = None) -> list[RejectionEntry]:
-        """Return the summary of refused readings."""
-        with self._readers.connection() as connection:
-            return ledger.read_rejections(connection, namespace, device)
-
-    def quarantine(self, namespace: str, device: str | None = None) -> list[QuarantineEntry]:
-        """Return the quarantined frames that are still kept, oldest first."""
-        with self._readers.connection() as connection:
-            return ledger.read_quarantine(connection, namespace, device)
-
-    def quarantined(self, namespace: str, offset: int) -> tuple[QuarantineEntry, bytes]:
-        """Return one quarantined frame and its bytes; see `Journal.quarantined`."""
-        with self._readers.connection() as connection:
-            return ledger.read_quarantined(connection, namespace, offset)
 
     def delete_quarantined(self, namespace: str, offset: int) -> None:
         """Delete one quarantined frame for good; see `Journal.delete_quarantined`."""
@@ -283,11 +247,6 @@ class SqliteJournal:
             self._ledger.forget()
         if not deleted:
             raise ledger.no_quarantined(offset)
-
-    def replays(self, namespace: str, device: str | None = None) -> dict[StreamKey, ReplayEntry]:
-        """Return how much of each stream's quarantine was replayed."""
-        with self._readers.connection() as connection:
-            return ledger.read_replays(connection, namespace, device)
 
     def account(self, namespace: str, device: str | None, after: int) -> JournalAccount:
         """Return the account of a device, or of all, from one state of the file."""
@@ -448,6 +407,17 @@ class SqliteJournal:
                 return False
             self._delete_rows(keep_from)
             return True
+
+    def _trim_posted(self, now_ns: int) -> None:
+        """Forget old requests that named themselves; each slice is a transaction of its own."""
+        is_more = True
+        while is_more:
+            with self._write_lock:
+                self._check_usable()
+                try:
+                    is_more = trim_posted(self._connection, now_ns) > 0
+                except sqlite3.Error as error:
+                    raise self._failure(error) from error
 
     def _delete_rows(self, keep_from: int) -> None:
         try:

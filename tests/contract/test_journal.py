@@ -9,9 +9,9 @@ import pytest
 from device_sdk.reading import ValueType
 from device_sdk.wire import CHAIN_START, CHAINS_KEPT, HUB_STREAM, Rejection
 from hub.errors import ExpiredError, NotFoundError
-from hub.journal.base import Journal, ReplayEntry, Run
+from hub.journal.base import Journal, PostedPart, ReplayEntry, Run
 from hub.journal.sqlite import SqliteJournal
-from hub.model import Frame, Kind, Mark, Replayed, Series, StreamKey
+from hub.model import Frame, Kind, Mark, Posted, Replayed, Series, StreamKey
 from tests.support.frames import STREAM, T0, FrameMaker
 
 KEY = StreamKey("default", "pump", STREAM)
@@ -441,3 +441,16 @@ def test_statistics_and_closing(opener: Opener) -> None:
     assert (statistics.first_offset, statistics.head, statistics.commits, statistics.largest_group) == (1, 3, 2, 3)
     assert statistics.bytes > 0
     assert statistics.commit_s > 0
+
+
+def test_request_that_named_itself_is_known_by_it(opener: Opener) -> None:
+    """In the transaction of its frames, after a restart too; forgotten by trimming after two days."""
+    journal, maker = opener(), FrameMaker()
+    frames = [replace(maker.one("pump", 1.0, T0 + at), posted=Posted(b"k", at, b"body")) for at in range(2)]
+    journal.append(frames, maker.all_series())
+
+    assert opener().posted(b"k") == {at: PostedPart(b"body", 1, 0, ()) for at in range(2)}
+    journal = opener()
+    journal.trim_expired(frames[0].received_ns + 49 * HOUR_NS)
+    assert journal.posted(b"k") == {}
+    assert journal.posted(b"other") == {}

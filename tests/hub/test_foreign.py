@@ -8,10 +8,10 @@ import pytest
 from device_sdk.reading import Channel, Value, ValueType
 from hub.decode.base import ForeignReading, Publication, Said
 from hub.errors import HubError
-from hub.foreign import MAX_GATHERED, Foreign
-from hub.hooks.answer import Columns, HookError
+from hub.foreign import MAX_GATHERED, Foreign, Receipt
+from hub.hooks.answer import Columns, HookError, Reject
 from hub.hooks.ingest import Ingest
-from hub.model import FOREIGN_STREAM, Frame, Kind, StreamKey
+from hub.model import FOREIGN_STREAM, Frame, Kind, Posted, StreamKey
 from tests.support.hub_parts import HubParts, hub_parts
 
 NOW = 1_700_000_000 * 10**9
@@ -186,3 +186,67 @@ def test_hooks_are_asked(parts: HubParts) -> None:
     assert [(name, why is None) for name, why in world.outcomes] == [("a", False), ("a", True)]
     assert "hook_failed" in str(world.outcomes[0][1])
     assert [value for _, _, value in world.values()] == [1]
+
+
+def give_with_receipt(world: World, *readings: ForeignReading, posted: Posted | None = None) -> Receipt:
+    """Give one message whose giver has to say what became of it."""
+    receipt = Receipt(posted)
+    world.foreign.take(
+        "default", Said("lamp", readings), Publication("", b"{}", NOW),
+        lambda why: world.outcomes.append(("receipt", why)), receipt,
+    )  # fmt: skip
+    return receipt
+
+
+def test_receipt_says_what_was_refused(parts: HubParts) -> None:
+    """By its place in its channel; the message is a frame alone, behind what was gathered before it."""
+    world = World(parts)
+    world.give("a", ForeignReading("t", 1))
+    receipt = give_with_receipt(world, ForeignReading("t", 2), ForeignReading("s", "x"), ForeignReading("t", "y"))
+
+    assert [(f.seq, f.readings, f.rejected_count) for f in world.frames] == [(1, 1, 0), (2, 2, 1)]
+    assert receipt.accepted == 0
+    world.commit()
+    assert world.outcomes == [("a", None), ("receipt", None)]
+    assert (receipt.accepted, receipt.rejected, receipt.quarantined) == (2, 1, "")
+    assert [(r.channel, r.index, r.reason) for r in receipt.named] == [("t", 1, "type_conflict")]
+
+
+def test_receipt_is_filled_after_hooks(parts: HubParts) -> None:
+    """What a hook refuses is named too."""
+    world = World(parts, has_hooks=True)
+    calls: list[Callable[[object, HookError | None], None]] = []
+    ingest = Ingest(
+        [lambda context, columns: None], lambda hook, arguments, answered: calls.append(answered), parts.streams,
+        parts.registry, world.frames.extend,
+    )  # fmt: skip
+    world.foreign = Foreign(parts.streams, parts.registry, ingest.take, world.soon.append, has_hooks=True)
+    receipt = give_with_receipt(world, ForeignReading("t", 1), ForeignReading("t", 2))
+    calls.pop()({"t": [Reject("not today"), 2]}, None)
+    world.commit()
+
+    assert (receipt.accepted, receipt.rejected) == (1, 1)
+    assert [(r.channel, r.index) for r in receipt.named] == [("t", 0)]
+
+
+def test_part_of_a_request_is_remembered_with_its_frame(parts: HubParts) -> None:
+    """So is one of which no frame could be made: it is in quarantine once."""
+    world = World(parts)
+    give_with_receipt(world, ForeignReading("t", 1), posted=Posted(b"k", 0, b"body"))
+    poison = give_with_receipt(world, ForeignReading("t", object(), NOW), posted=Posted(b"k", 1, b"body"))  # type: ignore[arg-type]
+    assert parts.journal.posted(b"k") == {}
+    world.commit()
+
+    assert {part: (p.accepted, p.rejected) for part, p in parts.journal.posted(b"k").items()} == {0: (1, 0), 1: (0, 1)}
+    assert "no frame" in poison.quarantined
+
+
+def test_readings_of_one_message_share_no_instant_of_a_channel(parts: HubParts) -> None:
+    """Two of a channel are two readings; those of other channels stay together."""
+    world = World(parts)
+    world.give("a", *(ForeignReading(name, at) for at in range(2) for name in ("t", "u")))
+    world.give("b", ForeignReading("t", 2))
+    world.turn()
+    world.commit()
+
+    assert world.values() == [("t", NOW, 0), ("t", NOW + 1, 1), ("t", NOW + 2, 2), ("u", NOW, 0), ("u", NOW + 1, 1)]

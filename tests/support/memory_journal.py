@@ -9,6 +9,7 @@ from hub.journal.base import (
     GapEntry,
     JournalAccount,
     JournalStatistics,
+    PostedPart,
     QuarantineEntry,
     RejectionEntry,
     ReplayEntry,
@@ -121,6 +122,10 @@ class MemoryJournal:
         raise NotFoundError(f"no quarantined frame {offset}")
 
     def replays(self, namespace: str, device: str | None = None) -> dict[StreamKey, ReplayEntry]:
+        """Return none."""
+        return {}
+
+    def posted(self, key: bytes) -> dict[int, PostedPart]:
         """Return none."""
         return {}
 

@@ -143,7 +143,7 @@ def test_refusing_devices_are_known_once_they_are_committed(connection: sqlite3.
 
 
 def test_upgraded_tables_are_those_of_a_new_file(connection: sqlite3.Connection) -> None:
-    """A journal of schema 1 gets the columns and the table it lacks, and keeps what was in quarantine."""
+    """A journal of schema 1 gets the columns and the tables it lacks, and keeps what was in quarantine."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as old:
         old.execute(
             """CREATE TABLE quarantine(
@@ -153,8 +153,9 @@ def test_upgraded_tables_are_those_of_a_new_file(connection: sqlite3.Connection)
         old.execute("INSERT INTO quarantine VALUES (7, 'default', 'pump', ?, 3, 'malformed', 5, x'00')", (STREAM,))
 
         old.executescript(ledger.UPGRADE_1)
+        old.executescript(ledger.UPGRADE_2)
 
-        for table in ("quarantine", "replay"):
+        for table in ("quarantine", "replay", "posted"):
             columns = f"PRAGMA table_info({table})"
             assert old.execute(columns).fetchall() == connection.execute(columns).fetchall()
         (entry,) = ledger.read_quarantine(old, "default", "pump")
