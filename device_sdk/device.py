@@ -71,7 +71,7 @@ class Device(Stateful):
 
     Args:
         name: ``[A-Za-z0-9][A-Za-z0-9_.-]{0,63}``, as enrolled at the hub.
-        url: ``wss://host:port``.
+        url: ``wss://host:port``; ``mqtts://host:port`` with the extra ``[mqtt]`` installed.
         token: the device's token.
         spool: directory of the outbox, or ``":memory:"`` (lost with the process). None:
             ``$XDG_STATE_HOME/telemetry/<name>``, else ``~/.local/state/telemetry/<name>``.
@@ -127,7 +127,7 @@ class Device(Stateful):
         self._clock = clock or Clock()
         self._connector = make_connector(
             url, token=token, ca=ca, fingerprint=fingerprint, certificate=certificate, key=key, connect_to=connect_to,
-            clock=self._clock,
+            clock=self._clock, device=self.name, boot=self._boot, is_metered=link == "metered",
         )  # fmt: skip
         self._place = spool
         self._max_bytes = parse_size("max_spool", max_spool)

@@ -12,11 +12,10 @@ time on two busy cores: 66 to 81 µs, the library's own client 117 to 121 µs.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import ssl
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus, WebSocketException
@@ -26,12 +25,13 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
-from device_sdk.clock import Clock, is_set
+from device_sdk.clock import Clock
 from device_sdk.errors import AuthenticationError, ConnectionLostError
 from device_sdk.frozen import Frozen
 from device_sdk.json_bytes import from_json
 from device_sdk.setting import is_address
 from device_sdk.transport import LinkError, Receiver
+from device_sdk.trust import Trust
 from device_sdk.wire import DEVICE_SUBPROTOCOL, MAX_FRAME_BYTES, PING_S, Close
 
 logger = logging.getLogger("device_sdk.websocket")
@@ -45,8 +45,6 @@ SILENT_SWEEPS = 3
 # Two addresses of one name (IPv6 that leads nowhere, IPv4 that works) are tried this far apart. Source: RFC 8305.
 HAPPY_EYEBALLS_S = 0.25
 _REASON_CHARS = 200
-# X509_V_FLAG_NO_CHECK_TIME of OpenSSL ≥ 1.1.0, which `ssl` does not name.
-_NO_CHECK_TIME = ssl.VerifyFlags(0x200000)
 
 
 class Target(Frozen):
@@ -56,32 +54,6 @@ class Target(Frozen):
     port: int
     path: str
     is_secure: bool
-
-
-class _ResumingContext(ssl.SSLContext):
-    """A context that resumes the last session: a reconnect then costs 0.5 KB of handshake instead of 2 to 4.
-
-    asyncio has no argument for it, but makes each connection by `wrap_bio`.
-    """
-
-    last: ssl.SSLSession | None = None
-
-    @classmethod
-    def trusting(cls, ca: str | None) -> _ResumingContext:
-        """Return what `ssl.create_default_context` would: certificates and names are checked."""
-        context = cls(ssl.PROTOCOL_TLS_CLIENT)
-        if ca is None:
-            context.load_default_certs()
-        else:
-            context.load_verify_locations(ca)
-        return context
-
-    def wrap_bio(
-        self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *arguments: Any, **options: Any
-    ) -> ssl.SSLObject:
-        """Wrap as asked, with the last session."""
-        options["session"] = self.last
-        return super().wrap_bio(incoming, outgoing, *arguments, **options)
 
 
 class WebSocketConnector:
@@ -101,15 +73,11 @@ class WebSocketConnector:
         self._target = target
         self._address = connect_to or (target.host, target.port)
         self._token = token
-        self._ca = ca
-        self._fingerprint = fingerprint
-        self._certificate = certificate
-        self._clock = clock
-        self._tls: _ResumingContext | None = None
+        self._trust = Trust(ca, fingerprint, certificate, clock)
 
     async def connect(self, receiver: Receiver) -> WebSocketConnection:
         """Return an open connection; see `transport.Connector`."""
-        connection = WebSocketConnection(receiver, self._target, self._token, self._remember)
+        connection = WebSocketConnection(receiver, self._target, self._token, self._trust)
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 await self._open(connection)
@@ -117,9 +85,7 @@ class WebSocketConnector:
             connection.abort()
             raise ConnectionLostError(f"{self._name()} did not answer within {OPEN_TIMEOUT_S:g} s") from error
         except ssl.SSLCertVerificationError as error:
-            raise ConnectionLostError(
-                f"{self._name()}: its certificate is not trusted ({error.verify_message}); {self._advice()}"
-            ) from error
+            raise self._trust.refusal(self._name(), error) from error
         except (OSError, RuntimeError) as error:
             # RuntimeError: the interpreter is going down and takes no more name look-ups.
             raise ConnectionLostError(f"{self._name()} cannot be reached: {error}") from error
@@ -133,65 +99,21 @@ class WebSocketConnector:
         await loop.create_connection(
             lambda: connection,
             *self._address,
-            ssl=self._tls_context(),
+            ssl=self._trust.context() if target.is_secure else None,
             server_hostname=target.host if target.is_secure else None,
             # An address has none to race with; and a race that is cancelled as it ends leaves a socket behind.
             happy_eyeballs_delay=None if is_address(self._address[0]) else HAPPY_EYEBALLS_S,
         )
-        if self._fingerprint is not None:
-            connection.check_fingerprint(self._fingerprint)
+        connection.check_certificate()
         try:
             await connection.upgrade()
         except ConnectionLostError as error:
-            if self._certificate is None or error.code is not None:
+            if not self._trust.is_certified or error.code is not None:
                 raise
             # TLS 1.3 judges a client's certificate after the handshake, and servers hang up without a word.
             raise ConnectionLostError(
                 f"{error} before the hub answered: it may not trust this device's certificate (authority, dates)"
             ) from error
-
-    def _tls_context(self) -> _ResumingContext | None:
-        """Return the one context of this connector: loading CA certificates costs 10 ms each time."""
-        if not self._target.is_secure:
-            return None
-        if self._tls is None:
-            try:
-                tls = _ResumingContext.trusting(self._ca)
-            except OSError as error:
-                raise ConnectionLostError(f"ca file {self._ca}: {error}") from error
-            self._tls = self._showing_certificate(tls)
-            if self._fingerprint is not None and self._ca is None:
-                # The pin is compared before a byte is sent, and trusts one certificate whoever signed it.
-                self._tls.check_hostname = False
-                self._tls.verify_mode = ssl.CERT_NONE
-        if self._fingerprint is not None:
-            # Without the time nobody can say whether a certificate is valid today; the pin names the one it must be.
-            has_dates = is_set(self._clock.wall_ns())
-            before = self._tls.verify_flags
-            self._tls.verify_flags = before & ~_NO_CHECK_TIME if has_dates else before | _NO_CHECK_TIME
-            if self._tls.verify_flags != before:
-                self._tls.last = None  # a resumed session would rest on a check without dates
-        return self._tls
-
-    def _showing_certificate(self, tls: _ResumingContext) -> _ResumingContext:
-        if self._certificate is not None:
-            try:
-                # A key with a password would make OpenSSL ask for it on the terminal, where nobody is.
-                tls.load_cert_chain(*self._certificate, password="")
-            except OSError as error:
-                files = " and ".join(filter(None, self._certificate))
-                raise ConnectionLostError(f"certificate {files}: {error}") from error
-        return tls
-
-    def _remember(self, tls: ssl.SSLObject) -> None:
-        """Keep the session for the next connection; TLS 1.3 gives it after the first bytes of the hub."""
-        if self._tls is not None and tls.session is not None:
-            self._tls.last = tls.session
-
-    def _advice(self) -> str:
-        if not is_set(self._clock.wall_ns()):
-            return "this machine's clock is not set: set it, or pass fingerprint= to do without the certificate's dates"
-        return "pass ca= or fingerprint="
 
     def _name(self) -> str:
         return f"hub {self._target.host}:{self._target.port}"
@@ -200,13 +122,11 @@ class WebSocketConnector:
 class WebSocketConnection(asyncio.Protocol):
     """One connection, used once: made by `WebSocketConnector.connect`."""
 
-    def __init__(
-        self, receiver: Receiver, target: Target, token: str | None, remember: Callable[[ssl.SSLObject], None]
-    ) -> None:
+    def __init__(self, receiver: Receiver, target: Target, token: str | None, trust: Trust) -> None:
         self._receiver: Receiver | None = receiver
         self._target = target
         self._token = token
-        self._remember = remember
+        self._trust = trust
         uri = WebSocketURI(target.is_secure, target.host, target.port, target.path, "", None, None)
         self._protocol = ClientProtocol(
             uri, subprotocols=[Subprotocol(DEVICE_SUBPROTOCOL)], max_size=MAX_FRAME_BYTES, logger=logger
@@ -230,18 +150,17 @@ class WebSocketConnection(asyncio.Protocol):
 
     # --- opening -------------------------------------------------------------------------------
 
-    def check_fingerprint(self, fingerprint: str) -> None:
-        """Raise `ConnectionLostError` unless the peer's certificate is the pinned one."""
+    def check_certificate(self) -> None:
+        """Raise `ConnectionLostError` unless the peer's certificate is the pinned one, where one is."""
         assert self._transport is not None, "the connection is made"
         tls = self._transport.get_extra_info("ssl_object")
-        certificate = tls.getpeercert(binary_form=True) or b""
-        found = hashlib.sha256(certificate).hexdigest()
-        if found != fingerprint:
+        if tls is None:
+            return
+        try:
+            self._trust.check(self._target.host, tls)
+        except ConnectionLostError:
             self.abort()
-            raise ConnectionLostError(
-                f"hub {self._target.host}: its certificate has fingerprint {found}, not the pinned one; "
-                "someone is in between, or the hub has a new certificate"
-            )
+            raise
 
     async def upgrade(self) -> None:
         """Send the upgrade request and wait until the hub has agreed."""
@@ -254,7 +173,7 @@ class WebSocketConnection(asyncio.Protocol):
         self.keep_alive(PING_S)
         tls = None if self._transport is None else self._transport.get_extra_info("ssl_object")
         if tls is not None:
-            self._remember(tls)
+            self._trust.remember(tls)
 
     # --- Connection ----------------------------------------------------------------------------
 

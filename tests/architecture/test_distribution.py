@@ -31,8 +31,9 @@ _PEERS = {"awscrt", "tb_device_mqtt"}
 _USED_BY_OTHERS = {"httptools", "uvloop", "tzdata"}
 _OURS = {"device_sdk", "hub", "simulators", "tests", "docs", "deploy"}
 
-# Of extras; imported when somebody asks, and their absence is said in words. Of the SDK: `discovery`, which both have.
-_OPTIONAL = {"zeroconf"}
+# Of extras; imported when somebody asks, and their absence is said in words. Of the SDK: both have them.
+_EXTRAS = {"discovery": {"zeroconf"}, "mqtt": {"aiomqtt", "paho"}}
+_OPTIONAL = set().union(*_EXTRAS.values())
 # What a notebook has anyway, in whose form `Client` gives rows.
 _FRAMES = {"pandas", "polars", "pyarrow"}
 # `aiohttp` comes with `influxdb-client[async]`; a hub asks its servers through it.
@@ -104,9 +105,10 @@ def test_hub_declares_what_it_imports_and_nothing_else() -> None:
 
 
 def test_extras_are_the_optional_packages() -> None:
-    """`[discovery]` of both distributions brings the packages that are imported only where they are, at one version."""
-    assert HUB["optional-dependencies"]["discovery"] == SDK["optional-dependencies"]["discovery"]
-    assert _import_names(HUB["optional-dependencies"]["discovery"]) == _OPTIONAL
+    """An extra of both distributions brings the packages that are imported only where they are, at one version."""
+    for extra, packages in _EXTRAS.items():
+        assert HUB["optional-dependencies"][extra] == SDK["optional-dependencies"][extra]
+        assert _import_names(HUB["optional-dependencies"][extra]) == packages
     assert _import_names(HUB["optional-dependencies"]["socketio"]) == {"socketio"}
     assert _import_names(HUB["optional-dependencies"]["sparkplug"]) == {"google"}
 

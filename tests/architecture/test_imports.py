@@ -41,6 +41,8 @@ _DOORS = {
     "typer": {"hub.cli"},
     "psutil": {"hub.announcement", "simulators.host"},
     "zeroconf": {"device_sdk.discovery", "hub.announcement"},
+    "aiomqtt": {"device_sdk.mqtt"},
+    "paho": {"device_sdk.mqtt"},
     "argon2": {"hub.passwords"},
     "segno": {"hub.cli.qr"},
     "numpy": {"hub.store"},

@@ -1,5 +1,7 @@
 """Tests of `device_sdk.transport`."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -55,6 +57,11 @@ def test_pause_is_what_the_hub_wishes() -> None:
         ("wss://hub:port", {}, "not valid"),
         ("wss://[::1", {}, "not valid"),
         ("ws://hub", {"ca": "ca.pem"}, "has no TLS"),
+        ("mqtt://hub", {"ca": "ca.pem"}, "use mqtts://"),
+        ("mqtts://hub", {"device": None}, "a gateway has one connection"),
+        ("mqtt://pump:secret@hub", {}, "pass token="),
+        ("mqtt://hub/site/+", {}, "prefix of the topics"),
+        ("mqtt://hub/site?x=1", {}, "prefix of the topics"),
         ("ws://hub", {"fingerprint": "ab" * 32}, "has no TLS"),
         ("ws://hub", {"certificate": "pump.pem"}, "has no TLS"),
         ("wss://hub", {"key": "pump-key.pem"}, "pass certificate= too"),
@@ -64,7 +71,7 @@ def test_pause_is_what_the_hub_wishes() -> None:
 )
 def test_make_connector_refuses_what_cannot_work(url: str, options: dict[str, str], message: str) -> None:
     """A wrong URL, TLS options without TLS and a broken token are misuse, said at once."""
-    settings: dict[str, Any] = {"token": None, "ca": None, "fingerprint": None, **options}
+    settings: dict[str, Any] = {"token": None, "ca": None, "fingerprint": None, "device": "pump", **options}
 
     with pytest.raises(MisuseError, match=message):
         make_connector(url, **settings)
@@ -74,3 +81,17 @@ def test_make_connector_refuses_what_cannot_work(url: str, options: dict[str, st
 def test_make_connector_takes_the_usual_forms_of_a_fingerprint(fingerprint: str) -> None:
     """Upper case, colons and the prefix that tools print are all accepted."""
     make_connector("wss://hub", token=None, ca=None, fingerprint=fingerprint)
+
+
+def test_mqtt_needs_its_extra_and_says_so() -> None:
+    """Without aiomqtt the SDK works; a URL that needs it names what to install, when the device is made."""
+    code = (
+        "import sys; sys.modules['aiomqtt'] = None\n"
+        "from device_sdk import Device, MisuseError\n"
+        "Device('d', 'ws://127.0.0.1:1', spool=':memory:')\n"
+        "try: Device('d', 'mqtt://127.0.0.1:1', spool=':memory:')\n"
+        "except MisuseError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert "pip install 'telemetry-device-sdk[mqtt]'" in done.stdout
