@@ -8,6 +8,9 @@ the older one). A JSON message has its device's number in front of all else, wit
 binary or deflated one has ``0x03`` and the number as u16, little-endian, in front. What the hub says without a number
 (a ``bye`` when it stops) is for all of them; a gateway has nothing to say without one.
 
+By MQTT a device that is alone may number its conversations in the same way, for there a broker may deliver what was
+said in an older one: a new number for each hello, and both sides hear no other.
+
 A device that may not speak is answered with ``bye``: ``code`` as of a close, ``reason`` a word, ``message`` for people,
 ``retry_ms`` when to ask again. So is whatever comes under a number that is not in use, but for ``bye`` itself.
 """

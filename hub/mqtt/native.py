@@ -6,16 +6,23 @@ Owns: the sessions of one client, its own or those of the devices behind it; whe
 PUBACK of a message leaves when everything that was accepted up to it is stored, or when ``down`` has said why it was
 not taken (``slow``, ``out_of_order``, ``bye``): a device that speaks this conversation reads ``down``. So its PUBACK
 means *stored* unless ``down`` has said otherwise, and a message that brings no frame has it at once.
+
+A device may give each of its conversations a number (`device_sdk.envelope`): then it is answered under that number, and
+what comes under an older one is over. Behind a broker this is what tells the answer to this hello from an older one's.
+There a message may also come that belongs to no conversation known here, for the hub began anew, or one that the broker
+delivers again: a hello of that kind would look like a card that was written back, so it is not taken; the device is
+asked to say another.
 """
 
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import NamedTuple
 
 from device_sdk import wire
-from device_sdk.errors import Reason
+from device_sdk.envelope import unwrap, wrap
+from device_sdk.errors import ProtocolError, Reason
 from device_sdk.wire import Close
 from hub.child_book import RETRY_MS, Asked, Refusal
 from hub.child_sessions import MAX_CHILDREN, RETRY_UNAVAILABLE_MS
@@ -33,6 +40,9 @@ _log = logging.getLogger("hub.mqtt")
 SETTLE_S = 0.05
 # How a session ends that the device ended.
 _BYE = 1000
+_HELLO, _SAYS_BYE = b'{"op":"hello"', b'{"op":"bye"'
+# Devices that were asked to say hello, and have not: of a window of frames each, one is answered.
+MAX_ASKED = 10_000
 
 
 class _Waiting(NamedTuple):
@@ -42,12 +52,13 @@ class _Waiting(NamedTuple):
 
 
 class _Link:
-    """One device's session on this connection, and the messages whose PUBACK waits."""
+    """One device's session on this connection, and the messages whose PUBACK waits. ``number``: of the conversation."""
 
-    __slots__ = ("session", "waiting")
+    __slots__ = ("number", "session", "waiting")
 
-    def __init__(self, session: DeviceSession) -> None:
+    def __init__(self, session: DeviceSession, number: int | None) -> None:
         self.session = session
+        self.number = number
         self.waiting: deque[_Waiting] = deque()
 
     def settle(self) -> None:
@@ -71,6 +82,8 @@ class Native:
         peer: address of the other end.
         say: publishes to a device's ``down``, where the client has subscribed to it: (device, message).
         end: ends the connection.
+        again_ms: behind a broker: when a device whose conversation is not known here should say hello again. None: the
+            connection is the device's or gateway's own.
 
     Has what `hub.gateway.gateways` asks of a gateway's connection: ``namespace``, ``devices``, `recheck`, `flush`.
     """
@@ -82,6 +95,7 @@ class Native:
         peer: str,
         say: Callable[[str, bytes], None],
         end: Callable[[Code, str], None],
+        again_ms: Callable[[], int] | None = None,
     ) -> None:
         self.namespace = identity.namespace
         self._parts = parts
@@ -90,23 +104,41 @@ class Native:
         self._peer = peer
         self._say = say
         self._end = end
+        self._again_ms = again_ms
         self._links: dict[str, _Link] = {}
+        self._asked: OrderedDict[str, int | None] = OrderedDict()
 
     @property
     def devices(self) -> Collection[str]:
         """The devices that have a session now."""
         return self._links.keys()
 
-    def receive(self, device: str, data: bytes, now_ns: int, done: Done) -> bool:
-        """Take one message of ``up``; return whether the device has a running session now."""
+    def receive(self, device: str, data: bytes, now_ns: int, done: Done, *, is_again: bool = False) -> bool:
+        """Take one message of ``up``; return whether the device has a running session now.
+
+        Args:
+            is_again: the sender has said before that it sent this.
+        """
+        number, data = _unwrapped(data)
         link = self._links.get(device)
+        if self._is_over(link, number, data, is_again):
+            is_of_this = link is not None and (link.number == number or not data.startswith(_HELLO))
+            if not is_of_this and not data.startswith(_SAYS_BYE):
+                self._ask_again(device, number)
+            done(Code.SUCCESS)
+            return link is not None
+        if link is not None and link.number != number:
+            self._part(device, link, "the device began a new conversation")
+            link = None
         if link is None:
             refusal = self._refusal(device)
             if refusal is not None:
-                self._say_bye(device, wire.Bye(refusal.retry_ms, Close.FORBIDDEN, refusal.reason, refusal.message))
+                bye = wire.Bye(refusal.retry_ms, Close.FORBIDDEN, refusal.reason, refusal.message)
+                self._note_asked(device, number)
+                self._say_bye(device, number, bye)
                 done(Code.NOT_AUTHORIZED)
                 return False
-            link = self._enter(device)
+            link = self._enter(device, number)
         session, can_take = link.session, self._parts.can_take()
         if is_rows(data):
             read = partial(read_rows, stream="" if session.stream is None else session.stream.mark.key.stream)
@@ -154,15 +186,55 @@ class Native:
             link.session.closed(why)
             self._settle_later(link)
 
-    def _enter(self, device: str) -> _Link:
-        link = self._links[device] = _Link(self._parts.begin(self._peer, self.namespace, device))
+    def left(self, device: str, why: str) -> None:
+        """End the session of a device that is gone."""
+        link = self._links.get(device)
+        if link is not None:
+            self._part(device, link, why)
+
+    def ask_again(self, device: str) -> None:
+        """Have a device that has no session here say hello, whatever its conversation."""
+        if device not in self._links:
+            self._asked.pop(device, None)
+            self._ask_again(device, None)
+
+    def _is_over(self, link: _Link | None, number: int | None, data: bytes, is_again: bool) -> bool:
+        """Say whether a message is of a conversation that is not known here, or not any more."""
+        is_hello = data.startswith(_HELLO)
+        if link is None:
+            return self._again_ms is not None and (is_again or not is_hello)
+        if link.number != number:
+            return not is_hello or (is_again and self._again_ms is not None)
+        return is_hello and number is not None  # a number has one hello: this one came twice
+
+    def _ask_again(self, device: str, number: int | None) -> None:
+        """Answer what belongs to no conversation; of several messages of one, the first."""
+        if self._again_ms is None or (device in self._asked and self._asked[device] == number):
+            return
+        self._note_asked(device, number)
+        bye = wire.Bye(self._again_ms(), reason=Reason.GOING_AWAY, message="the hub does not know this conversation")
+        self._say_bye(device, number, bye)
+
+    def _note_asked(self, device: str, number: int | None) -> None:
+        self._asked[device] = number
+        if len(self._asked) > MAX_ASKED:
+            self._asked.popitem(last=False)
+
+    def _part(self, device: str, link: _Link, why: str) -> None:
+        del self._links[device]
+        link.session.closed(why)
+        self._settle_later(link)
+
+    def _enter(self, device: str, number: int | None) -> _Link:
+        self._asked.pop(device, None)
+        link = self._links[device] = _Link(self._parts.begin(self._peer, self.namespace, device), number)
         link.session.flush = partial(self._flush, device, link)
         return link
 
     def _flush(self, device: str, link: _Link) -> None:
         session = link.session
         for message in session.take_output():
-            self._say(device, message)
+            self._say(device, message if link.number is None else wrap(link.number, message))
         link.settle()
         if session.closing is None or self._links.get(device) is not link:
             return
@@ -171,7 +243,9 @@ class Native:
         self._settle_later(link)
         if code == _BYE:
             return
-        self._say_bye(device, wire.Bye(code=code, reason=_WORDS.get(code, Reason.BAD_MESSAGE), message=why))
+        self._say_bye(
+            device, link.number, wire.Bye(code=code, reason=_WORDS.get(code, Reason.BAD_MESSAGE), message=why)
+        )
         if not self._is_gateway:
             self._end(_CODES.get(code, Code.PROTOCOL_ERROR), why)
 
@@ -194,8 +268,9 @@ class Native:
             _log.warning("child not decided gateway=%s device=%s reason=%s", self._identity.name, device[:64], error)
             return Refusal(Reason.STORE_BEHIND, "identities are being changed: try again", RETRY_UNAVAILABLE_MS)
 
-    def _say_bye(self, device: str, bye: wire.Bye) -> None:
-        self._say(device, wire.encode(bye))
+    def _say_bye(self, device: str, number: int | None, bye: wire.Bye) -> None:
+        message = wire.encode(bye)
+        self._say(device, message if number is None else wrap(number, message))
 
 
 _WORDS = {
@@ -208,6 +283,14 @@ _CODES = {
     Close.FORBIDDEN: Code.NOT_AUTHORIZED,
     Close.INTERNAL: Code.UNSPECIFIED,
 }
+
+
+def _unwrapped(data: bytes) -> tuple[int | None, bytes]:
+    """Return the number of the conversation, if there is one, and the message."""
+    try:
+        return unwrap(data)
+    except ProtocolError:
+        return None, data
 
 
 def _is_text(data: bytes) -> bool:

@@ -9,11 +9,12 @@ import pytest
 
 from device_sdk import wire
 from device_sdk.columns import Batch, Column, encode_binary, encode_json
+from device_sdk.envelope import wrap
 from device_sdk.reading import Channel
 from device_sdk.wire import CHAIN_START, Close
 from hub.model import Kind
 from hub.mqtt.handler import Code
-from hub.mqtt.native import SETTLE_S
+from hub.mqtt.native import MAX_ASKED, SETTLE_S, Native
 from tests.support.hub_parts import HubParts, hub_parts
 from tests.support.mqtt_clients import NOW, ConnectedClient, MqttWorld, UnreadableAdmission
 
@@ -343,3 +344,184 @@ def test_malformed_batch_of_a_microcontroller_is_in_quarantine(world: MqttWorld)
     device.batch(2)
 
     assert [(f.seq, f.kind) for f in world.frames] == [(1, Kind.QUARANTINE), (2, Kind.BATCH)]
+
+
+# --- conversations with a number, and a broker between ------------------------------------------
+
+
+class Behind:
+    """Devices behind a broker: one `Native` for all of them; ``heard`` returns what came on a device's ``down``."""
+
+    def __init__(self, world: MqttWorld, device: str = "barn-1") -> None:
+        self.world = world
+        self.device = device
+        self.said: list[tuple[str, bytes]] = []
+        self.codes: list[Code] = []
+        identity = world.gateway("mqtt-bridge", "*").client.identity
+        world.parts.children.set_rules("mqtt-bridge", auto_accept=["barn-*"])
+        self.native = Native(
+            world.clients.parts, identity, "broker", lambda *said: self.said.append(said), _unended, lambda: 700
+        )
+
+    def say(self, data: bytes, number: int | None = 7, *, is_again: bool = False) -> None:
+        """Publish on ``up``."""
+        message = data if number is None else wrap(number, data)
+        self.native.receive(self.device, message, NOW, self.codes.append, is_again=is_again)
+
+    def greet(self, number: int | None = 7, *, next_seq: int = 1, is_again: bool = False) -> None:
+        """Say hello and which channels there are."""
+        hello = wire.Hello(self.device, STREAM, "boot", "run", 0, next_seq, CHAIN_START.hex() if next_seq == 1 else "")
+        self.say(wire.encode(hello), number, is_again=is_again)
+        self.say(wire.encode(wire.Schema((Channel("x"),))), number)
+
+    def batch(self, seq: int, number: int | None = 7, *, is_again: bool = False) -> None:
+        """Send a batch of one reading."""
+        body = encode_json(Batch(seq, 1, NOW + seq, 1, (Column("x", [0], [1.5]),)))
+        self.say(body, number, is_again=is_again)
+
+    def heard(self) -> list[tuple[int | None, str]]:
+        """Return what the hub said since the last call, in a word each, with the number it said it under."""
+        told, self.said[:] = [json.loads(message) for _, message in self.said], []
+        return [(message.get("n"), message["op"]) for message in told]
+
+
+def _unended(code: Code, why: str) -> None:
+    raise AssertionError(f"one device ends no bridge: {code} {why}")
+
+
+def test_device_is_answered_under_the_number_of_its_conversation(world: MqttWorld) -> None:
+    """Text and binary alike, on a connection of its own as behind a broker."""
+    device = Speaker(world.device())
+    hello = wire.Hello("d", STREAM, "boot", "run", 0, 1, CHAIN_START.hex())
+    binary = encode_binary(Batch(1, 1, NOW, 1, (Column("x", [0], [2.5]),)))
+    assert binary is not None
+    device.say(wrap(300, wire.encode(hello)))
+    device.say(wrap(300, wire.encode(wire.Schema((Channel("x"),)))))
+    device.say(wrap(300, binary))
+    world.commit()
+
+    assert [(m["n"], m["op"]) for m in device.heard()] == [(300, "welcome"), (300, "ack")]
+    assert world.values("d") == [("x", 2.5)]
+
+
+def test_hello_under_a_new_number_begins_a_new_conversation(world: MqttWorld) -> None:
+    """What comes under the older number is over: it is sent again under the new one. Nobody was taken over."""
+    behind = Behind(world)
+    behind.greet(7)
+    behind.batch(1, 7)
+    world.commit()
+    behind.heard()
+
+    behind.greet(8, next_seq=2)
+    behind.batch(2, 7)
+    behind.batch(2, 8)
+    world.commit()
+
+    assert behind.heard() == [(8, "welcome"), (8, "ack")]
+    assert world.values("barn-1") == [("x", 1.5)] * 2
+    assert world.incidents == []
+    assert world.parts.registry.device("default", "barn-1").connections == 1
+
+
+def test_hello_that_comes_twice_is_answered_once(world: MqttWorld) -> None:
+    """A broker may deliver it again, also after frames of the conversation were stored: it is no older card."""
+    behind = Behind(world)
+    behind.greet()
+    behind.batch(1)
+    world.commit()
+    behind.heard()
+
+    behind.greet(is_again=True)
+    behind.greet(is_again=False)
+
+    assert behind.heard() == []
+    assert world.incidents == []
+    assert set(behind.codes) == {Code.SUCCESS}
+
+
+def test_hub_that_began_anew_asks_for_a_hello(world: MqttWorld) -> None:
+    """Once for a conversation, however many frames of it wait; what a device says in leaving needs no answer."""
+    behind = Behind(world)
+    behind.batch(4)
+    behind.batch(5)
+    behind.say(wire.encode(wire.Bye()), 6)
+    behind.batch(6, 8)
+
+    assert behind.heard() == [(7, "bye"), (8, "bye")]
+    assert world.frames == []
+    behind.greet(9)
+    assert behind.heard() == [(9, "welcome")]
+
+
+def test_hello_that_is_delivered_again_to_a_hub_that_began_anew_is_not_taken(world: MqttWorld) -> None:
+    """Frames of that conversation may be stored since, and then it would look like a card that was written back."""
+    behind = Behind(world)
+    behind.greet(is_again=True)
+
+    assert behind.heard() == [(7, "bye")]
+    behind.greet(8)
+    assert behind.heard() == [(8, "welcome")]
+    behind.greet(7, is_again=True)
+    behind.batch(1, 8)
+    world.commit()
+    assert behind.heard() == [(7, "bye"), (8, "ack")]
+
+
+def test_device_without_a_number_behind_a_broker(world: MqttWorld) -> None:
+    """It is served as well as it can be told from an older conversation, and asked for a hello in the same way."""
+    behind = Behind(world)
+    behind.batch(1, None)
+    behind.batch(2, None)
+    assert behind.heard() == [(None, "bye")]
+
+    behind.greet(None)
+    behind.batch(1, None)
+    world.commit()
+    assert behind.heard() == [(None, "welcome"), (None, "ack")]
+
+
+def test_device_that_is_there_already_is_asked_for_a_hello(world: MqttWorld) -> None:
+    """Its birth was kept by the broker; who speaks already is not asked."""
+    behind = Behind(world)
+    behind.native.ask_again("barn-1")
+    behind.native.ask_again("barn-1")
+    assert behind.heard() == [(None, "bye")] * 2
+
+    behind.greet()
+    behind.native.ask_again("barn-1")
+    assert behind.heard() == [(7, "welcome")]
+
+
+def test_device_that_is_gone_has_no_session(world: MqttWorld) -> None:
+    """Its will said so; what was accepted of it is still stored, and its PUBACK leaves then."""
+    behind = Behind(world)
+    behind.greet()
+    behind.batch(1)
+    told = len(behind.codes)
+    behind.native.left("barn-1", "its will")
+    behind.native.left("barn-2", "its will")
+    world.commit()
+    world.pause()
+
+    assert (list(behind.native.devices), behind.codes[told:]) == ([], [Code.SUCCESS])
+    assert world.values("barn-1") == [("x", 1.5)]
+    assert world.parts.registry.device("default", "barn-1").connections == 0
+
+
+def test_devices_that_were_asked_are_bounded(world: MqttWorld) -> None:
+    """Somebody who invents names at the broker costs no memory."""
+    behind = Behind(world)
+    for number in range(MAX_ASKED + 10):
+        behind.device = f"barn-{number}"
+        behind.batch(1)
+
+    assert len(behind.native._asked) == MAX_ASKED
+
+
+def test_pending_device_behind_a_broker_is_told_under_its_number(world: MqttWorld) -> None:
+    """A person decides, as behind any gateway."""
+    behind = Behind(world, "shed-1")
+    behind.greet(7)
+
+    assert behind.heard() == [(7, "bye")]
+    assert behind.codes[0] is Code.NOT_AUTHORIZED
