@@ -25,8 +25,8 @@ _IMPORTED_AS = {
 }
 # What docs/examples find on a Raspberry Pi; their tests bring fakes.
 _SENSOR_LIBRARIES = {"adafruit_bme280", "adafruit_dht", "board"}
-# Clients that tests/bench/outage.py compares with: it installs each into an environment of its own.
-_PEERS = {"awscrt", "tb_device_mqtt"}
+# What tests/bench/outage.py and bench_mqtt.py compare with: they install each into an environment of its own.
+_PEERS = {"amqtt", "awscrt", "tb_device_mqtt"}
 # Used without being imported: uvicorn picks httptools and uvloop, zoneinfo takes tzdata where the system has none.
 _USED_BY_OTHERS = {"httptools", "uvloop", "tzdata"}
 _OURS = {"device_sdk", "hub", "simulators", "tests", "docs", "deploy"}
