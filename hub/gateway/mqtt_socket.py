@@ -138,9 +138,10 @@ class MqttEndpoint:
 class _Link:
     """What both kinds of connection do with their conversation; a fault of its handler ends that connection alone."""
 
-    __slots__ = ("_endpoint", "conversation")
+    __slots__ = ("_endpoint", "conversation", "peer")
     _endpoint: MqttEndpoint
     conversation: Conversation
+    peer: str
 
     def receive(self, data: bytes) -> None:
         """Feed bytes, and write what is answered."""
@@ -177,12 +178,13 @@ class _Link:
     def lost(self, why: str) -> None:
         """Tell the handler that the connection is gone."""
         self._endpoint.close(self)
+        _log.debug("mqtt connection ended peer=%s reason=%s", self.peer, self.conversation.why or why)
         # Its handler may keep the conversation for longer; nobody is left to write what it says.
         self.conversation.flush = _nothing
         try:
             self.conversation.lost(why)
         except Exception:
-            _log.exception("handler failed at the end of a connection")
+            _log.exception("handler failed peer=%s", self.peer)
 
     def sweep(self) -> None:
         """A second has passed."""
@@ -197,7 +199,7 @@ class _Link:
         raise NotImplementedError
 
     def _crash(self) -> None:
-        _log.exception("handler failed")
+        _log.exception("handler failed peer=%s", self.peer)
         self.conversation.end(Code.UNSPECIFIED, "the hub failed; its log says why")
 
 
@@ -225,8 +227,8 @@ class MqttConnection(_Link, asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         is_tls = transport.get_extra_info("sslcontext") is not None
-        peer = MqttPeer(address_of(transport), is_tls, certificate_of(transport))
-        self.conversation = self._endpoint.open(self, peer)
+        self.peer = address_of(transport)
+        self.conversation = self._endpoint.open(self, MqttPeer(self.peer, is_tls, certificate_of(transport)))
 
     def data_received(self, data: bytes) -> None:
         """Deliver what arrived; answers leave in one write."""
@@ -284,7 +286,7 @@ class MqttConnection(_Link, asyncio.Protocol):
         if data:
             self._transport.write(data)
             if self._is_full and self._transport.get_write_buffer_size() > MAX_BUFFER_BYTES:
-                _log.warning("too slow mqtt peer=%s", address_of(self._transport))
+                _log.warning("too slow mqtt peer=%s", self.peer)
                 self.abort()
                 return
         if self.conversation.is_closed:
@@ -323,18 +325,21 @@ class MqttConnection(_Link, asyncio.Protocol):
 class MqttWebSocket(_Link):
     """Handler of one WebSocket: packets may lie in its binary messages as they like (MQTT-6.0.0-2)."""
 
-    __slots__ = ("_connection", "_is_held", "_peer")
+    __slots__ = ("_connection", "_is_held", "_who")
 
     def __init__(self, endpoint: MqttEndpoint, peer: MqttPeer) -> None:
         self._endpoint = endpoint
-        self._peer = peer
+        self._who: MqttPeer | None = peer
+        self.peer = peer.address
         self._is_held = False
         self._connection: Connection | None = None
 
     def opened(self, connection: Connection) -> None:
         """Begin the conversation."""
         self._connection = connection
-        self.conversation = self._endpoint.open(self, self._peer)
+        assert self._who is not None, "it is opened once"
+        self.conversation = self._endpoint.open(self, self._who)
+        self._who = None
 
     def message(self, data: bytes, is_text: bool) -> None:
         """Take bytes; text ends the connection (MQTT-6.0.0-1)."""

@@ -8,6 +8,7 @@ from hub.mqtt.handler import Code
 
 # A gateway repeats some dozens of topics; more than these need not be held for each connection.
 MAX_ALIASES = 16
+# Of a topic that is given an alias.
 MAX_CHARS = 1024
 
 

@@ -6,7 +6,6 @@ Owns: the client's Receive Maximum and Maximum Packet Size, and the bound of wha
 Nothing is sent again: what is published here is repeated by whoever says it, until the client answers it.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,12 +14,13 @@ from hub.mqtt.handler import Code
 from hub.mqtt.packet import MAX_PACKET_BYTES, Wanted
 from hub.mqtt.topic import SHARED, matches
 
-# A device subscribes to its own commands, a gateway to those of its children.
-MAX_FILTERS = 32
+# A device subscribes to its own commands, a gateway to those of each of its devices.
+MAX_FILTERS = 256
 # On their way without a PUBACK, or fewer where the client says so.
 MAX_IN_FLIGHT = 100
 # Behind those: each commit may have an ack for every device behind a gateway. Beyond it the client is stuck.
 MAX_WAITING = 1000
+# And their payloads.
 MAX_WAITING_BYTES = 256 * 1024
 _MAX_PACKET_ID = 0xFFFF
 
@@ -42,7 +42,7 @@ class Outgoing:
         self.max_packet_bytes = MAX_PACKET_BYTES
         self._filters: dict[str, int] = {}
         self._in_flight: set[int] = set()
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: list[_Waiting] = []
         self._waiting_bytes = 0
         self._last_id = 0
 
@@ -86,7 +86,7 @@ class Outgoing:
         self._in_flight.discard(packet_id)
         out = []
         while self._waiting and len(self._in_flight) < self.max_in_flight:
-            topic, payload = self._waiting.popleft()
+            topic, payload = self._waiting.pop(0)
             self._waiting_bytes -= len(payload)
             out.append(self._send(topic, payload))
         return b"".join(out)

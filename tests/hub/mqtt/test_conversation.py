@@ -99,6 +99,15 @@ def test_client_of_version_4_is_welcomed() -> None:
     assert connect == ("me", 4, False, 7, "dev", b"pw", Will("w", b"gone", 1, True))
 
 
+def test_will_of_qos_2_is_one_of_qos_1() -> None:
+    """3.1.1 cannot refuse it alone; version 5 does."""
+    rig = Rig()
+
+    rig.say(say.connect(will=("w", b"gone", 2, False)))
+
+    assert rig.handler.connects[0].will == Will("w", b"gone", 1, False)
+
+
 def test_client_of_version_5_is_told_the_terms() -> None:
     """Receive Maximum, QoS 1, packet size, aliases, no subscription identifiers, nothing shared."""
     ((head, body),) = say.packets(Rig(5).say(say.connect(version=5)))
