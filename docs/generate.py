@@ -15,6 +15,7 @@ from typing import Any
 from device_sdk import columns, envelope, errors, reading, wire
 from device_sdk.columns import Batch, Column
 from docs.cli_page import cli
+from docs.mqtt_page import mqtt
 from docs.rest_page import rest
 from hub import session
 from hub.gateway.asyncapi import document_bytes
@@ -231,6 +232,7 @@ FILES = {
     REFERENCE / "watch.md": watching,
     REFERENCE / "rest.md": rest,
     REFERENCE / "cli.md": cli,
+    REFERENCE / "mqtt.md": mqtt,
     REFERENCE / "asyncapi.json": lambda: document_bytes().decode(),
     ROOT / "ARCHITECTURE.md": architecture,
 }
