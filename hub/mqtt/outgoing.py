@@ -75,7 +75,7 @@ class Outgoing:
             return b"", True
         if not min(qos, max(granted)):
             return self._if_small(answer.publish(self.version, topic, payload)), True
-        if self._waiting or len(self._in_flight) >= self.max_in_flight:
+        if len(self._in_flight) >= self.max_in_flight:
             self._waiting.append(_Waiting(topic, payload))
             self._waiting_bytes += len(payload)
             return b"", len(self._waiting) <= MAX_WAITING and self._waiting_bytes <= MAX_WAITING_BYTES

@@ -156,13 +156,16 @@ async def test_client_that_takes_no_answers_is_not_read_and_then_cut_off() -> No
 
 @pytest.mark.asyncio
 async def test_client_that_reads_again_is_read_again() -> None:
-    """As soon as the buffer has drained."""
-    connection, transport, _ = Rig().connect()
-    connection.pause_writing()
+    """As soon as the buffer has drained; the next time it has as long."""
+    rig = Rig()
+    connection, transport, _ = rig.connect()
+    for _ in range(2):
+        connection.pause_writing()
+        rig.sweeps(STALL_S)
+        connection.resume_writing()
+        assert not transport.is_reading_paused
 
-    connection.resume_writing()
-
-    assert not transport.is_reading_paused
+    assert not transport.is_aborted
 
 
 @pytest.mark.asyncio
@@ -232,6 +235,21 @@ async def test_end_with_words_lets_the_client_read_them(*, can_half_close: bool)
 
     assert (before, transport.is_aborted) == (False, True)
     assert (transport.written, handler.received) == (b"", [])
+
+
+@pytest.mark.asyncio
+async def test_client_that_was_not_read_is_read_to_its_end() -> None:
+    """So that its own close is seen, and what it had sent is taken by nobody."""
+    rig = Rig()
+    connection, transport, handler = rig.connect(5)
+    handler.has_room = False
+    connection.data_received(say.publish("a", b"", 1, 5))
+    assert handler.line is not None
+
+    handler.line.end(Code.BANNED, "")
+    await asyncio.sleep(0)
+
+    assert (transport.has_written_end, transport.is_reading_paused, handler.received) == (True, False, [])
 
 
 @pytest.mark.asyncio

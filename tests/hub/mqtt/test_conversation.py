@@ -268,7 +268,7 @@ def test_table_decides_over_every_packet_in_every_state(kind: Kind, state: State
         (b"\x32\xff\xff\xff\x7f", Code.PACKET_TOO_LARGE),
         (say.subscribe(1, ("a", 0), version=5, properties={Property.SUBSCRIPTION_IDENTIFIER: 1}),
          Code.SUBSCRIPTION_IDS_NOT_SUPPORTED),
-        (b"\xc0\x81\x00", Code.MALFORMED),
+        (b"\xc0\x80\x00", Code.MALFORMED),
         (say.packet(0xC0, b"x"), Code.MALFORMED),
     ],
     ids=["CONNECT again", "AUTH", "PUBREL", "QoS 2", "identifier 0", "DUP of QoS 0", "QoS 3", "wildcard", "flags",
@@ -428,21 +428,22 @@ def test_publication_that_comes_again_is_handed_on_once() -> None:
 @pytest.mark.parametrize(
     ("again", "client"),
     [
-        (say.publish("a", b"21.5", 7), "c"),
-        (say.publish("a", b"21.5", 8, is_again=True), "c"),
-        (say.publish("a", b"21.6", 7, is_again=True), "c"),
-        (say.publish("b", b"21.5", 7, is_again=True), "c"),
-        (say.publish("a", b"21.5", 7, is_again=True), "another"),
+        (say.publish("a", b"21.5", 7), say.connect()),
+        (say.publish("a", b"21.5", 8, is_again=True), say.connect()),
+        (say.publish("a", b"21.6", 7, is_again=True), say.connect()),
+        (say.publish("b", b"21.5", 7, is_again=True), say.connect()),
+        (say.publish("a", b"21.5", 7, is_again=True), say.connect("another")),
+        (say.publish("a", b"21.5", 7, is_again=True), say.connect(username="another")),
     ],
-    ids=["without DUP", "identifier", "payload", "topic", "client"],
+    ids=["without DUP", "identifier", "payload", "topic", "client", "user"],
 )
-def test_publication_that_differs_is_handed_on(again: bytes, client: str) -> None:
+def test_publication_that_differs_is_handed_on(again: bytes, client: bytes) -> None:
     """All of DUP, identifier, bytes and client must say that it is the same one."""
     rig = Rig().connected()
     rig.say(rig.publish("a", b"21.5", 7))
     rig.talk.lost("cut")
     rig.reconnect()
-    rig.connected(say.connect(client))
+    rig.connected(client)
 
     assert rig.say(again)[:1] == b"\x40"
     assert [received.is_again for received in rig.handler.received] == [bool(again[0] & 8)]
@@ -500,6 +501,33 @@ def test_refused_publication_is_asked_again() -> None:
     rig.say(rig.publish("a", b"21.5", 7, is_again=True))
 
     assert [received.is_again for received in rig.handler.received] == [False, True]
+
+
+def test_refused_publication_whose_word_was_not_said_is_asked_again() -> None:
+    """It waited behind another one when the connection ended."""
+    rig = Rig(5, is_prompt=False).connected()
+    rig.say(rig.publish("a", b"1", 1), rig.publish("a", b"2", 2))
+    rig.handler.waiting[1](Code.QUOTA_EXCEEDED)
+    rig.talk.lost("cut")
+    rig.reconnect()
+    rig.connected()
+
+    assert rig.say(rig.publish("a", b"2", 2, is_again=True)) == say.puback(2)
+    assert len(rig.handler.received) == 1
+
+
+def test_publications_that_come_again_count_as_others_do() -> None:
+    """What is on its way is bounded in bytes, whatever was known."""
+    rig = Rig(is_prompt=False).connected()
+    large = bytes(MAX_UNACKED_BYTES // 4)
+    rig.say(rig.publish("a", large[100:], 1))
+    rig.store()
+    for _ in range(3):
+        assert rig.say(rig.publish("a", large[100:], 1, is_again=True)) == say.puback(1)
+
+    rig.say(*(rig.publish("a", large[100:], number) for number in range(2, 8)))
+
+    assert (len(rig.handler.received), rig.talk.wants_read) == (1 + 5, False)
 
 
 # --- aliases ------------------------------------------------------------------------------------------------
@@ -596,6 +624,8 @@ def test_client_that_acknowledges_nothing_is_ended() -> None:
 def test_silent_client_is_ended_after_one_and_a_half_keep_alives(version: int) -> None:
     """Counted from its last packet; a part of one is none."""
     rig = Rig(version).connected(say.connect(version=version, keep_alive_s=10))
+    rig.pass_time(14)
+    rig.say(rig.publish("a"))
     rig.pass_time(14)
     assert rig.say(say.PINGREQ) == say.PINGRESP
     assert rig.talk.deadline == rig.now + 15

@@ -79,6 +79,16 @@ def test_more_than_may_wait_is_said(size: int, count: int) -> None:
     assert not outgoing.publish("a", bytes(size), 1)[1]
 
 
+def test_what_has_left_makes_room_for_others() -> None:
+    """Bytes are those that wait now."""
+    outgoing = subscribed(("a", 1))
+    outgoing.max_in_flight = 1
+    outgoing.publish("a", b"", 1)
+    for packet_id in range(1, 10):
+        assert outgoing.publish("a", bytes(MAX_WAITING_BYTES // 2), 1)[1]
+        outgoing.acknowledge(packet_id)
+
+
 def test_what_is_too_large_for_the_client_is_left_out() -> None:
     """It takes no identifier, and what follows is sent."""
     outgoing = subscribed(("a", 1))
