@@ -7,7 +7,7 @@ import inspect
 from typing import NamedTuple
 
 from hub.gateway import mqtt_socket
-from hub.mqtt import alias, conversation, opening, outgoing, packet, recent
+from hub.mqtt import alias, conversation, field, opening, outgoing, packet, recent
 from hub.mqtt.conversation import ALLOWED
 from hub.mqtt.handler import Code
 
@@ -39,9 +39,10 @@ REFUSALS = (
 
 # What is of interest to who writes a client.
 _LIMITS = (
-    (packet, ("MAX_PACKET_BYTES", "MAX_CONNECT_BYTES")),
+    (packet, ("MAX_PACKET_BYTES", "MAX_CONNECT_BYTES", "MAX_FILTERS_PER_PACKET")),
+    (field, ("MAX_PROPERTIES_BYTES",)),
     (opening, ("MAX_UNACKED", "MAX_CLIENT_ID_CHARS")),
-    (conversation, ("MAX_UNACKED_BYTES", "FIRST_PACKET_S", "KEEP_ALIVE_FACTOR", "IDLE_LIMIT_S")),
+    (conversation, ("MAX_UNACKED_BYTES", "FIRST_PACKET_S", "KEEP_ALIVE_FACTOR", "IDLE_LIMIT_S", "MAX_TURN")),
     (alias, ("MAX_ALIASES", "MAX_CHARS")),
     (outgoing, ("MAX_FILTERS", "MAX_IN_FLIGHT", "MAX_WAITING", "MAX_WAITING_BYTES")),
     (recent, ("MARKS", "WINDOW_S")),

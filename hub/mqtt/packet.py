@@ -33,6 +33,9 @@ MAX_PACKET_BYTES = 256 * 1024
 # Of somebody who is not known yet: room for a long password and a will, of which the standard has 64 KiB each.
 MAX_CONNECT_BYTES = 16 * 1024
 
+# Topic filters of one SUBSCRIBE or UNSUBSCRIBE: 65,000 would fit into a packet, and hold everybody up.
+MAX_FILTERS_PER_PACKET = 1000
+
 V311, V5 = 4, 5
 
 
@@ -296,6 +299,7 @@ def read_subscribe(body: bytes, version: int) -> tuple[int, Sequence[Wanted], Pr
         if options & 0x04 and name.startswith(SHARED):
             raise WrongPacketError("No Local of a shared subscription", Code.PROTOCOL_ERROR)
         wanted.append(Wanted(name, qos))
+        _check_count(wanted)
     if not wanted:
         raise WrongPacketError("a SUBSCRIBE to nothing", Code.PROTOCOL_ERROR)
     return packet_id, wanted, properties
@@ -314,6 +318,7 @@ def read_unsubscribe(body: bytes, version: int) -> tuple[int, Sequence[str]]:
     filters = []
     while fields.has_more:
         filters.append(check_filter(fields.text()))
+        _check_count(filters)
     if not filters:
         raise WrongPacketError("an UNSUBSCRIBE from nothing", Code.PROTOCOL_ERROR)
     return packet_id, filters
@@ -360,6 +365,11 @@ def read_nothing(body: bytes) -> None:
         WrongPacketError: it has one.
     """
     Fields(body).end()
+
+
+def _check_count(filters: Sequence[object]) -> None:
+    if len(filters) > MAX_FILTERS_PER_PACKET:
+        raise WrongPacketError(f"more than {MAX_FILTERS_PER_PACKET} topic filters", Code.QUOTA_EXCEEDED)
 
 
 def _packet_id(fields: Fields) -> int:

@@ -48,7 +48,8 @@ def _answer(version: int, packets: list[bytes], *, passes_time: bool) -> str:
     handler = RecordingHandler(is_prompt=False)
     handler.codes["denied"] = Code.NOT_AUTHORIZED
     talk = Conversation(handler, Recent(), new_client_id=lambda: "given", now=0.0)
-    talk.receive(b"".join(packets), 0.0, 0)
+    for data in packets:
+        talk.receive(data, 0.0, 0)
     if passes_time:
         talk.tick(90.0, 0)
     told = talk.take_output()

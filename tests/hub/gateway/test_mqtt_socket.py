@@ -16,7 +16,7 @@ from hub.gateway.mqtt_socket import (
 )
 from hub.gateway.sweep import Sweep
 from hub.gateway.websocket import CLOSE_S, TURN_BYTES, Accept, Refuse, UpgradeRequest
-from hub.mqtt.conversation import FIRST_PACKET_S
+from hub.mqtt.conversation import FIRST_PACKET_S, MAX_TURN
 from hub.mqtt.handler import Code, Received
 from tests.support import mqtt_packets as say
 from tests.support.fake_connection import FakeConnection, split_frames
@@ -110,6 +110,8 @@ async def test_held_publications_go_on_with_the_acks_that_make_room() -> None:
     rig = Rig(is_prompt=False)
     connection, transport, handler = rig.connect()
     connection.data_received(b"".join(say.publish("a", b"", number) for number in range(1, 1003)))
+    for _ in range(1000 // MAX_TURN):
+        await asyncio.sleep(0)
     assert (len(handler.received), transport.is_reading_paused) == (1000, True)
 
     handler.store(2)

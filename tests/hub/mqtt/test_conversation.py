@@ -11,6 +11,7 @@ from hub.mqtt.conversation import (
     FIRST_PACKET_S,
     IDLE_LIMIT_S,
     MAX_BEHIND_BYTES,
+    MAX_TURN,
     MAX_UNACKED_BYTES,
     Conversation,
     State,
@@ -51,8 +52,12 @@ class Rig:
         return self
 
     def say(self, *data: bytes) -> bytes:
-        """Send bytes in one piece; return what is answered."""
+        """Send bytes in one piece; return what is answered, in as many turns as it takes."""
+        flushes = self.flushes
         self.talk.receive(b"".join(data), self.now, T0)
+        while flushes != self.flushes:
+            flushes = self.flushes
+            self.talk.resume(self.now, T0)
         return self.talk.take_output()
 
     def publish(self, topic: str, payload: bytes = b"", packet_id: int = 0, *, is_again: bool = False) -> bytes:
@@ -385,6 +390,21 @@ def test_bytes_on_their_way_are_bounded(version: int) -> None:
     assert (len(rig.handler.received), rig.talk.wants_read) == (5, False)
     rig.store(2)
     assert (len(rig.handler.received), rig.talk.wants_read) == (6, True)
+
+
+def test_flood_leaves_the_others_their_turn() -> None:
+    """So many packets at once, of whatever kind; what is left follows in its order, and is not timed out."""
+    rig = Rig().connected(say.connect(keep_alive_s=10))
+    flood = say.PINGREQ * MAX_TURN + rig.publish("a") * MAX_TURN + rig.publish("b", b"", 1)
+
+    rig.talk.receive(flood, rig.now, T0)
+    assert (rig.talk.take_output(), rig.handler.received) == (say.PINGRESP * MAX_TURN, [])
+    assert (rig.flushes, rig.talk.wants_read, rig.talk.deadline) == (1, False, math.inf)
+    rig.talk.resume(rig.now, T0)
+    assert (len(rig.handler.received), rig.flushes, rig.talk.wants_read) == (MAX_TURN, 2, False)
+    rig.talk.resume(rig.now, T0)
+
+    assert (rig.talk.take_output(), rig.flushes, rig.talk.wants_read) == (say.puback(1), 2, True)
 
 
 @pytest.mark.parametrize("packet_id", [0, 1])

@@ -155,6 +155,15 @@ def test_user_properties_may_repeat_and_are_read_over() -> None:
     assert Fields(raw).properties(IN_PUBLISH) == {}
 
 
+def test_properties_are_bounded() -> None:
+    """An empty user property takes five bytes, and time."""
+    pair = b"\x26\0\0\0\0"
+    assert Fields(varint_bytes(16_380) + pair * 3276).properties(IN_PUBLISH) == {}
+    with pytest.raises(WrongPacketError) as caught:
+        Fields(varint_bytes(16_385)).properties(IN_PUBLISH)
+    assert caught.value.code is Code.QUOTA_EXCEEDED
+
+
 def test_every_property_has_a_type() -> None:
     """One that is added must say how it is written."""
     for name in Property:

@@ -12,6 +12,7 @@ from gmqtt.mqtt.utils import IdGenerator
 from hub.mqtt.field import NONE, Fields, Property, WrongPacketError
 from hub.mqtt.handler import Code, Connect, Will
 from hub.mqtt.packet import (
+    MAX_FILTERS_PER_PACKET,
     MAX_PACKET_BYTES,
     Opening,
     PacketReader,
@@ -305,6 +306,15 @@ def test_packets_of_version_5_that_are_malformed_are_refused(reader: Callable[..
     """Reserved options, properties of others, reasons that no client has."""
     with pytest.raises(WrongPacketError):
         reader(body, 5)
+
+
+def test_filters_of_one_packet_are_bounded() -> None:
+    """Those beyond are for another packet."""
+    for reader, entry in ((read_subscribe, b"\0\1a\0"), (read_unsubscribe, b"\0\1a")):
+        reader(b"\0\1" + entry * MAX_FILTERS_PER_PACKET, 4)
+        with pytest.raises(WrongPacketError) as caught:
+            reader(b"\0\1" + entry * (MAX_FILTERS_PER_PACKET + 1), 4)
+        assert caught.value.code is Code.QUOTA_EXCEEDED
 
 
 @pytest.mark.parametrize("body", [b"\0\7", b"\0\7\x10", b"\0\7\0\0", b"\0\7\x87\4\x1f\0\1x"])
