@@ -111,14 +111,22 @@ class Decoders:
         return tuple(channel for (name, _), channel in self._learnt.items() if name == device)
 
     def _ask(self, publication: Publication) -> Decoded:
-        for decoder in self._plugins:
-            decoded = _call(decoder, publication)
-            if decoded is not None:
-                return decoded
-        for entry in _BY_FIRST.get(publication.topic.partition("/")[0], _ANY):
-            decoded = _call(self._made.get(entry.make) or self._make(entry), publication)
-            if decoded is not None:
-                return decoded
+        decoder: Decoder | None = None
+        try:
+            for decoder in self._plugins:
+                decoded = decoder.decode(publication)
+                if decoded is not None:
+                    return decoded
+            made = self._made
+            for entry in _BY_FIRST.get(publication.topic.partition("/")[0], _ANY):
+                decoder = made.get(entry.make) or self._make(entry)
+                decoded = decoder.decode(publication)
+                if decoded is not None:
+                    return decoded
+        except DecodeError:
+            raise
+        except Exception as error:  # a message must end neither the connection it came by nor the bridge
+            raise DecodeError(f"decoder {decoder and decoder.name} failed: {error!r}") from error
         raise DecodeError("no decoder knows what it is")
 
     def _make(self, entry: Entry) -> Decoder:
@@ -126,8 +134,13 @@ class Decoders:
         return decoder
 
     def _has_news(self, said: Said) -> bool:
+        if said.channels:
+            return True
         device, learnt = said.device, self._learnt
-        return bool(said.channels) or any((device, reading.channel) not in learnt for reading in said.readings)
+        for reading in said.readings:  # noqa: SIM110 - a third faster than `any`, in the path of each message
+            if (device, reading.channel) not in learnt:
+                return True
+        return False
 
     def _with_news(self, said: Said) -> Said:
         """Return it with those channels alone of which something is new."""
@@ -140,21 +153,19 @@ class Decoders:
         news = []
         for name, channel in told.items():
             key = (device, name)
-            if learnt.get(key) != channel:
-                learnt[key] = channel
-                news.append(channel)
+            known = learnt.get(key)
+            merged = channel if known is None else _merged(known, channel)
+            if merged != known:
+                learnt[key] = merged
+                news.append(merged)
         while len(learnt) > (MAX_OWN_LEARNT if self.scope.device else MAX_LEARNT):
             learnt.popitem(last=False)
         return said._replace(channels=tuple(news))
 
 
-def _call(decoder: Decoder, publication: Publication) -> Decoded | None:
-    try:
-        return decoder.decode(publication)
-    except DecodeError:
-        raise
-    except Exception as error:  # a message must end neither the connection it came by nor the bridge
-        raise DecodeError(f"decoder {decoder.name} failed: {error!r}") from error
+def _merged(known: Channel, told: Channel) -> Channel:
+    """Return what is known with what is told now: a message may say the unit, another the label."""
+    return Channel._make(old if new is None else new for old, new in zip(known, told, strict=True))
 
 
 def _by_first() -> dict[str, tuple[Entry, ...]]:

@@ -6,6 +6,7 @@ Channels of sensors have the id of the sensor, those of what can be switched its
 switch and its sensor often have one id.
 """
 
+import re
 from typing import NamedTuple
 
 from device_sdk.reading import Channel, Value, ValueType
@@ -21,6 +22,9 @@ _KINDS = _BARE | {
 }  # fmt: skip
 # What such a channel says is text, also where it looks like a number: a version, a choice.
 _TEXTS = frozenset({"text_sensor", "select", "text", "date", "datetime", "time"})
+
+# A line of its log, with or without the colour.
+_LOG = re.compile(rb"(?:\x1b\[[0-9;]*m)?\[[CDEIVW]\]\[")
 
 
 class _Place(NamedTuple):
@@ -50,6 +54,8 @@ class EspHome:
                 return None
             is_online = publication.payload == b"online"
             return Decoded(self.name, (Said(self._scope.own(prefix), (ForeignReading(ONLINE, is_online),)),))
+        if topic.startswith("esphome/discover/") or (topic.endswith("/debug") and _LOG.match(publication.payload)):
+            return Decoded(self.name, ignored="what a device says of itself, and its log, are no readings")
         return None
 
     def _state(self, place: _Place, payload: bytes) -> Decoded:

@@ -14,12 +14,12 @@ from hashlib import blake2s
 
 from device_sdk.reading import MAX_CHANNEL_NAME, MAX_DEVICE_NAME, is_channel_name, is_device_name
 
-# Of the texts and names that a sender of many devices has; what comes when it is full has the hash at once, and needs
-# no memory. A sender that is one device has 200 channels at most.
-MAX_NAME_BYTES = 1024 * 1024
+# Of the texts and names that a sender of many devices has: 1,000 devices with 20 channels. What comes when it is full
+# has the hash at once, and needs no memory. A sender that is one device has 200 channels at most.
+MAX_NAME_BYTES = 4 * 1024 * 1024
 MAX_OWN_NAME_BYTES = 96 * 1024
-# What a pair costs beside its characters: keys, strings, places in two dicts (measured: 330).
-_ENTRY_BYTES = 350
+# What a name costs beside its characters (measured: 90 for one that is its text, 160 for another), and a device.
+_ENTRY_BYTES, _CHANGED_BYTES, _BOOK_BYTES = 150, 100, 400
 MAX_LABEL_CHARS = 128
 _OTHER = re.compile(r"[^A-Za-z0-9_.-]+")
 
@@ -34,15 +34,28 @@ def label_of(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text[:MAX_LABEL_CHARS]).strip()
 
 
+class _Book:
+    """The names of devices, or of the channels of one: whose each is, and what texts have that are no names."""
+
+    __slots__ = ("names", "texts")
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+        self.names: dict[str, str] = {}
+
+    def find(self, text: str) -> str | None:
+        return text if self.texts.get(text) == text else self.names.get(text)
+
+
 class Names:
     """Which foreign name has which of ours, for one sender, in so many bytes of memory."""
 
-    __slots__ = ("_bytes", "_max_bytes", "_names", "_texts")
+    __slots__ = ("_bytes", "_channels", "_devices", "_max_bytes")
 
     def __init__(self, max_bytes: int = MAX_NAME_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._names: dict[tuple[str, str], str] = {}
-        self._texts: dict[tuple[str, str], str] = {}
+        self._devices = _Book()
+        self._channels: dict[str, _Book] = {}
         self._bytes = 0
 
     def device(self, text: str, like: str = "") -> str:
@@ -52,32 +65,43 @@ class Names:
             text: which one it is, for its sender.
             like: what the name is made of, when the text is none that people know.
         """
-        return self._names.get(("", text)) or self._named("", text, like or text, MAX_DEVICE_NAME, is_device_name)
+        book = self._devices
+        return book.find(text) or self._named(book, text, like or text, MAX_DEVICE_NAME, is_device_name)
 
     def channel(self, device: str, text: str, like: str = "") -> str:
         """Return the name of a channel, as `device`; names of two devices have nothing to do with each other."""
-        known = self._names.get((device, text))
-        return known or self._named(device, text, like or text, MAX_CHANNEL_NAME, is_channel_name)
+        book = self._channels.get(device) or self._book(device)
+        return book.find(text) or self._named(book, text, like or text, MAX_CHANNEL_NAME, is_channel_name)
 
     def label(self, device: str, channel: str) -> str | None:
         """Return what a channel is called by its sender, where its name is made of that; None: as its name."""
-        text = self._texts.get((device, channel), channel)
-        made = (text, _plain_name(text, MAX_CHANNEL_NAME), _hashed(text, text, MAX_CHANNEL_NAME, 4))
+        book = self._channels.get(device)
+        text = channel if book is None else book.texts.get(channel, channel)
+        made = (_plain_name(text, MAX_CHANNEL_NAME), _hashed(text, text, MAX_CHANNEL_NAME, 4))
         return label_of(text) or None if text != channel and channel in made else None
 
-    def _named(self, device: str, text: str, like: str, most: int, is_name: Callable[[str], bool]) -> str:
+    def _book(self, device: str) -> _Book:
+        book = _Book()
+        if self._bytes < self._max_bytes:
+            self._channels[device] = book
+            self._bytes += _BOOK_BYTES
+        return book
+
+    def _named(self, book: _Book, text: str, like: str, most: int, is_name: Callable[[str], bool]) -> str:
         is_full = self._bytes >= self._max_bytes
         # Without memory, what is made of something else than the text could be another one's.
         name = "" if is_full and like != text else like if is_name(like) else "" if is_full else _plain_name(like, most)
         for digits in (0, 4, 8, 16):
             if digits:
                 name = _hashed(like, text, most, digits)
-            if name and self._texts.get((device, name), text) == text:
+            if name and book.texts.get(name, text) == text:
                 break
         if not is_full:
-            self._names[device, text] = name
-            self._texts[device, name] = text
-            self._bytes += _ENTRY_BYTES + 4 * len(text) + len(name)
+            book.texts[name] = text
+            self._bytes += _ENTRY_BYTES + len(name)
+            if name != text:
+                book.names[text] = name
+                self._bytes += _CHANGED_BYTES + 4 * len(text)
         return name
 
 

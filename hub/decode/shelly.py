@@ -58,13 +58,18 @@ class Shelly:
         topic = publication.topic
         if topic.startswith(_FIRST):
             return self._first(topic[len(_FIRST) :], publication.payload)
-        if topic.endswith("/events/rpc"):
-            return self._notification(topic[: -len("/events/rpc")], publication)
-        if topic.endswith("/online") and publication.payload in (b"true", b"false"):
-            return self._online(topic[: -len("/online")], publication.payload)
-        prefix, found, part = topic.rpartition("/status/")
-        if found and publication.payload[:1] == b"{" and _is_part(part):
-            return self._status(prefix, part, publication)
+        head, _, tail = topic.rpartition("/")
+        if tail == "rpc":
+            if head.endswith("/events"):
+                return self._notification(head[: -len("/events")], publication)
+            if _is_call(publication.payload):
+                return Decoded(self.name, ignored="a call, or the answer to one: no reading")
+        elif tail == "online" and publication.payload in (b"true", b"false"):
+            return self._online(head, publication.payload)
+        elif tail == "log" and head.endswith("/debug"):
+            return Decoded(self.name, ignored="a device's log, no readings")
+        elif head.endswith("/status") and publication.payload[:1] == b"{" and _is_part(tail):
+            return self._status(head[: -len("/status")], tail, publication)
         return None
 
     def _first(self, name: str, payload: bytes) -> Decoded:
@@ -157,6 +162,13 @@ def place(scope: Scope, topic: str) -> tuple[str, str] | None:
     name, _, path = topic[len(_FIRST) :].partition("/")
     device = scope.own(name)
     return (device, scope.names.channel(device, path.replace("/", "."))) if path else None
+
+
+def _is_call(payload: bytes) -> bool:
+    if payload[:1] != b"{":
+        return False
+    document = load(payload)
+    return isinstance(document, dict) and "src" in document and not {"method", "result", "error"}.isdisjoint(document)
 
 
 def _is_part(text: str) -> bool:

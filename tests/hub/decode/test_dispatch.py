@@ -58,6 +58,16 @@ def test_channel_is_said_once() -> None:
     assert decoders.channels_of("e") == ()
 
 
+def test_what_is_learnt_is_put_together() -> None:
+    """A message says the unit, another the label: both hold."""
+    says = [Channel("x", "W"), Channel("x", label="power"), Channel("x")]
+    decoders = Decoders(plugins=[lambda: Fixed(*(Decoded("fixed", (Said("d", (), (one,)),)) for one in says))])
+
+    news = [decoders.decode(Publication("", b"")).said[0].channels for _ in says]
+
+    assert news == [(Channel("x", "W"),), (Channel("x", "W", label="power"),), ()]
+
+
 def test_name_that_was_changed_is_kept_as_label() -> None:
     """Once; a name that is ours already needs none."""
     decoders = Decoders("pump")
