@@ -137,10 +137,10 @@ def _readings(said: "Said", decoders: "Decoders") -> list[dict[str, Any]]:
 
 
 def _channels(said: "Said", decoders: "Decoders") -> list[dict[str, Any]]:
-    named = {channel.name for channel in said.channels} | {reading.channel for reading in said.readings}
+    named = {reading.channel for reading in said.readings}
     return [
         {"channel": channel.name, "unit": channel.unit, "label": channel.label}
-        for channel in decoders.channels_of(said.device) if channel.name in named
+        for channel in decoders.announced_of(said.device) if not named or channel.name in named
     ]  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 A case is a message (topic; payload as text or JSON), those that came before it, and what is expected: values by device
 and channel (``[value, time_ns]`` where the message says the time), units by device and channel, or a part of the reason
-why there are none.
+why there are none. Of an announcement, units and labels are what is learnt.
 """
 
 import json
@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from device_sdk.reading import Channel
 from hub.decode.base import Decoded, DecodeError, Publication
 from hub.decode.dispatch import Decoders
 
@@ -49,11 +50,12 @@ def check(case: dict[str, Any]) -> None:
 
     assert decoded.decoder == case["decoder"]
     assert _readings(decoded) == case.get("readings", {})
-    assert _units(decoded) == case.get("units", {})
+    channels = {one.device: one.channels if one.readings else decoders.announced_of(one.device) for one in decoded.said}
+    assert _told(channels, "unit") == case.get("units", {})
     assert case.get("ignored", "") in decoded.ignored
     assert bool(decoded.ignored) == ("ignored" in case)
     if "labels" in case:
-        assert _labels(decoded) == case["labels"]
+        assert _told(channels, "label") == case["labels"]
 
 
 def _readings(decoded: Decoded) -> dict[str, dict[str, Any]]:
@@ -63,11 +65,6 @@ def _readings(decoded: Decoded) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
-def _units(decoded: Decoded) -> dict[str, dict[str, str]]:
-    found = {one.device: {c.name: c.unit for c in one.channels if c.unit} for one in decoded.said}
-    return {device: units for device, units in found.items() if units}
-
-
-def _labels(decoded: Decoded) -> dict[str, dict[str, str]]:
-    found = {one.device: {c.name: c.label for c in one.channels if c.label} for one in decoded.said}
-    return {device: labels for device, labels in found.items() if labels}
+def _told(channels: dict[str, tuple[Channel, ...]], field: str) -> dict[str, dict[str, str]]:
+    found = {device: {c.name: told for c in of if (told := getattr(c, field))} for device, of in channels.items()}
+    return {device: of for device, of in found.items() if of}

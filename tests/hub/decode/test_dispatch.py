@@ -1,4 +1,4 @@
-"""The first decoder that knows a message has it; what was learnt is said once; retained messages are no readings."""
+"""The first decoder that knows a message has it; retained messages are no readings."""
 
 import json
 from datetime import UTC, tzinfo
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from device_sdk.reading import Channel, check_value, is_channel_name, is_device_name
 from device_sdk.wire import MAX_TIME_NS, MIN_TIME_NS
 from hub.decode.base import Decoded, DecodeError, ForeignReading, Publication, Said
-from hub.decode.dispatch import MAX_LEARNT, Decoders
+from hub.decode.dispatch import Decoders
 from tests.support.foreign_messages import FAMILIES, cases
 
 
@@ -39,33 +39,14 @@ def test_plugin_is_asked_before_ours() -> None:
 
 def test_retained_message_is_no_reading() -> None:
     """It comes again at each subscribe; what it says of channels counts."""
-    decoded = Decoders().decode(Publication("living room/x", b"1", is_retained=True))
+    said = Said("d", (ForeignReading("x", 1),), (Channel("x", "W"),))
+    decoders = Decoders(plugins=[lambda: Fixed(*[Decoded("fixed", (said,))] * 2)])
 
-    assert decoded.said == (Said("living-room", (), (Channel("x"),)),)
-    assert "kept by the broker" in decoded.ignored
-
-
-def test_channel_is_said_once() -> None:
-    """Until something of it is new."""
-    first, second = Channel("x", "W"), Channel("x", "kW")
-    says = [Decoded("fixed", (Said("d", (), (channel,)),)) for channel in (first, first, second)]
-    decoders = Decoders(plugins=[lambda: Fixed(*says)])
-
-    news = [decoders.decode(Publication("", b"")).said[0].channels for _ in says]
-
-    assert news == [(first,), (), (second,)]
-    assert decoders.channels_of("d") == (second,)
-    assert decoders.channels_of("e") == ()
-
-
-def test_what_is_learnt_is_put_together() -> None:
-    """A message says the unit, another the label: both hold."""
-    says = [Channel("x", "W"), Channel("x", label="power"), Channel("x")]
-    decoders = Decoders(plugins=[lambda: Fixed(*(Decoded("fixed", (Said("d", (), (one,)),)) for one in says))])
-
-    news = [decoders.decode(Publication("", b"")).said[0].channels for _ in says]
-
-    assert news == [(Channel("x", "W"),), (Channel("x", "W", label="power"),), ()]
+    kept = decoders.decode(Publication("", b"", is_retained=True))
+    assert (kept.said, "kept by the broker" in kept.ignored) == ((Said("d"),), True)
+    assert (decoders.channels_of("d"), decoders.announced_of("d")) == ((), (Channel("x", "W"),))
+    assert decoders.decode(Publication("", b"")).said == (said,)
+    assert decoders.channels_of("d") == (Channel("x", "W"),)
 
 
 def test_name_that_was_changed_is_kept_as_label() -> None:
@@ -78,16 +59,6 @@ def test_name_that_was_changed_is_kept_as_label() -> None:
     assert decoders.decode(Publication("", '{"in °C":3}'.encode())).said[0] == Said(
         "pump", (ForeignReading("in-C", 3),)
     )
-
-
-def test_what_is_learnt_is_bounded() -> None:
-    """The oldest is forgotten, and said again."""
-    decoders = Decoders()
-    for at in range(MAX_LEARNT + 1):
-        decoders.decode(Publication(f"d/x{at}", b"1"))
-
-    assert len(decoders.channels_of("d")) == MAX_LEARNT
-    assert decoders.decode(Publication("d/x0", b"1")).said[0].channels == (Channel("x0"),)
 
 
 def test_decoder_that_fails_says_so() -> None:
