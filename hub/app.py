@@ -39,9 +39,10 @@ from hub.folder_lock import held
 from hub.foreign import Foreign
 from hub.gateway.access import identify, identify_again, with_offered_token
 from hub.gateway.attempts import Attempts
-from hub.gateway.certified import Certified
+from hub.gateway.certified import Certified, Ending
 from hub.gateway.device_socket import DeviceSocket
 from hub.gateway.gateways import Gateways
+from hub.gateway.mqtt_door import MQTT_PATH, MqttDoor
 from hub.gateway.watch_socket import WatchSocket
 from hub.gateway.websocket import Accept, Refuse, UpgradeRequest
 from hub.hooks.grant import Grants
@@ -149,12 +150,12 @@ class Hub:
         self.identities = files.enter_context(closing(Identities(data / "identities.sqlite3")))
         self.metadata = files.enter_context(closing(Metadata(data / "metadata.sqlite3")))
         self.revocations = files.enter_context(closing(Revocations(data / CERTIFICATES)))
-        self.certified: Certified[DeviceSocket] = Certified(self.identities, self.revocations)
+        self.certified: Certified[Ending] = Certified(self.identities, self.revocations)
         self.users = files.enter_context(closing(Users(data / USERS)))
         self.change_log = files.enter_context(closing(ChangeLog(data / CHANGES)))
         self.children = files.enter_context(closing(Children(data / CHILDREN, self.identities)))
         call_soon = asyncio.get_running_loop().call_soon_threadsafe
-        self.gateways: Gateways[DeviceSocket] = Gateways(self.identities, self.children, self.change_log, call_soon)
+        self.gateways: Gateways[object] = Gateways(self.identities, self.children, self.change_log, call_soon)
         self.sign_in = SignIn(self.users, files.enter_context(closing(Passwords())))
         self.downlink = Downlink()
         self.commands = files.enter_context(closing(Commands(data / "commands.sqlite3", self.downlink)))
@@ -204,10 +205,10 @@ class Hub:
         files.callback(runner.stop)
         self.grants = Grants(self._hooks.authorize, runner.ask)
         self.ingest = Ingest(self._hooks.ingest, runner.call, self.streams, self.registry, self.submit)
-        self.foreign = Foreign(
-            self.streams, self.registry, self.ingest.take if self.ingest.has_hooks else self.submit,
-            asyncio.get_running_loop().call_soon, has_hooks=self.ingest.has_hooks,
-        )  # fmt: skip
+        self.take = self.ingest.take if self.ingest.has_hooks else self.submit
+        loop, has_hooks = asyncio.get_running_loop(), self.ingest.has_hooks
+        self.foreign = Foreign(self.streams, self.registry, self.take, loop.call_soon, has_hooks=has_hooks)
+        self.mqtt = MqttDoor(self, self.config.mqtt_prefix, loop.call_later)
         self.replays = Replays(self.streams, self.registry, self.journal, self.submit, time.time_ns)
         self.imports = Imports(
             self.streams, self.registry, self.journal.find_marks, self.submit, self.can_take, time.time_ns
@@ -251,6 +252,7 @@ class Hub:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.commands.stop()
         self.live.stop()
+        await self.mqtt.stopped()
         for socket in list(self._sockets):
             socket.end(Close.GOING_AWAY, "the hub stops")
         self.ingest.stop()
@@ -260,11 +262,10 @@ class Hub:
 
     def upgrade(self, request: UpgradeRequest) -> Accept | Refuse:
         """Decide a WebSocket upgrade: who may speak which protocol where."""
-        if request.path == DEVICE_PATH:
-            return self._upgrade_device(request)
-        if request.path == WATCH_PATH:
-            return self._upgrade_watcher(request)
-        return Refuse(404, "not_found", f"no WebSocket here: use {DEVICE_PATH} or {WATCH_PATH}")
+        doors = {DEVICE_PATH: self._upgrade_device, WATCH_PATH: self._upgrade_watcher, MQTT_PATH: self.mqtt.upgrade}
+        if (door := doors.get(request.path)) is not None:
+            return door(request)
+        return Refuse(404, "not_found", f"no WebSocket here: use {' or '.join(doors)}")
 
     def goodbye(self) -> bytes:
         """Return the message that tells a connection when to come back: spread over all of them."""
@@ -301,11 +302,10 @@ class Hub:
             return Refuse(403, "forbidden", "this is not a device's token: use the one `hub devices add` printed")
         if DEVICE_SUBPROTOCOL not in request.subprotocols:
             return Refuse(400, "bad_request", f"ask for the WebSocket subprotocol {DEVICE_SUBPROTOCOL}")
-        begin = partial(self._begin, request.address, identity.namespace)
+        begin = partial(self.begin, request.address, identity.namespace)
         is_gateway = identity.role is Role.GATEWAY
         session = ChildSessions(identity, self.children, begin) if is_gateway else begin(identity.name)
-        submit = self.ingest.take if self.ingest.has_hooks else self.submit
-        socket = DeviceSocket(session, submit, self.can_take, self._socket_closed)
+        socket = DeviceSocket(session, self.take, self.can_take, self._socket_closed)
         if isinstance(session, ChildSessions):
             self.gateways.enter(socket, session)
         self._sockets.add(socket)
@@ -314,7 +314,8 @@ class Hub:
             self.certified.enter(socket, request.certificate)
         return Accept(socket, DEVICE_SUBPROTOCOL)
 
-    def _begin(self, peer: str, namespace: str, device: str) -> DeviceSession:
+    def begin(self, peer: str, namespace: str, device: str) -> DeviceSession:
+        """Make the session of a device that an address speaks for."""
         return DeviceSession(
             namespace, device, self.streams, self.registry, downlink=self.downlink, peer=peer, report=self._incident,
             has_hooks=self.ingest.has_hooks,
@@ -446,6 +447,7 @@ class Hub:
         if ended:
             for socket in [s for s, identity in self._socket_ids.items() if identity in ended]:
                 socket.end(Close.UNAUTHENTICATED, "this credential was revoked")
+            self.mqtt.clients.end_identities(ended)
             self.live.end_identities(ended)
 
     async def _end_certified(self) -> None:

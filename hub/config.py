@@ -127,6 +127,12 @@ class Config(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         default=8000, description="Port for everything; 0 takes a free one."
     )
+    mqtt_port: Annotated[int, Field(ge=0, le=65535)] | Literal["off"] | None = Field(
+        default=None, description="Port for MQTT; by default 1883 (TLS: 8883) on loopback, if it is free; or off."
+    )
+    mqtt_prefix: Annotated[str, Field(pattern=r"^[\w.~-]+(/[\w.~-]+){0,7}$", max_length=100)] = Field(
+        default="hub/v1", description="How the hub's own MQTT topics begin: PREFIX/DEVICE/up."
+    )
     tls_cert: Path | None = Field(default=None, description="Certificate chain (PEM); `hub tls init` makes one.")
     tls_key: Path | None = Field(default=None, description="Private key (PEM) of the certificate.")
     tls_client_ca: Path | None = Field(

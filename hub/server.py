@@ -15,6 +15,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ from hub.errors import ConfigError, DiskFailedError, JournalError, StoreError
 from hub.gateway.access import LoginLinks
 from hub.gateway.handshake import GuardedHttp, make_http_protocol
 from hub.gateway.http import make_app
+from hub.gateway.mqtt_door import MQTT_PORT, MQTT_TLS_PORT
 from hub.gateway.websocket import Upgrade, make_protocol
 
 if TYPE_CHECKING:
@@ -75,9 +77,14 @@ def serve(config: Config, *, started: Started | None = None) -> int:
     while True:
         begun = time.monotonic()
         try:
-            with _bind(config) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                config = config.model_copy(update={"port": listener.getsockname()[1]})
-                failed = runner.run(_serve(config, listener, started))
+            with ExitStack() as listeners:
+                listener = listeners.enter_context(_bind(config))
+                mqtt = _bind_mqtt(config)
+                if mqtt is not None:
+                    listeners.enter_context(mqtt)
+                runner = listeners.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
+                config = config.model_copy(update={"port": _port_of(listener), "mqtt_port": _port_of(mqtt) or "off"})
+                failed = runner.run(_serve(config, listener, mqtt, started))
         except (JournalError, StoreError) as error:
             # A start after a failure; the first one has somebody who reads what it says.
             if not restarts:
@@ -103,7 +110,9 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(config: Config, listener: socket.socket, started: Started | None) -> Exception | None:
+async def _serve(
+    config: Config, listener: socket.socket, mqtt: socket.socket | None, started: Started | None
+) -> Exception | None:
     """Run one hub to its end; return why it failed, None when it was asked to end."""
     async with Hub(config) as hub:
         links = LoginLinks(time.monotonic)
@@ -117,6 +126,7 @@ async def _serve(config: Config, listener: socket.socket, started: Started | Non
             # The door before everything: who is told to come back must not come back to this hub.
             for door in server.servers if server.started else ():
                 door.close()
+            hub.mqtt.stop()
             # Then watchers: an open event stream would hold uvicorn until its time is up.
             hub.live.stop()
             if socket_io is not None:
@@ -133,6 +143,9 @@ async def _serve(config: Config, listener: socket.socket, started: Started | Non
             with contextlib.suppress(NotImplementedError):  # Windows
                 loop.add_signal_handler(number, end)
         hub.on_failed = stop
+        server.config.load()
+        if mqtt is not None:
+            await hub.mqtt.listen(mqtt, server.config.ssl, BACKLOG)
         greeting = asyncio.create_task(_greet(hub, server, listener, links, started), name="hub greeting")
         announcing = asyncio.create_task(announce(config), name="hub announcement") if config.announce else None
         try:
@@ -166,6 +179,9 @@ async def _greet(
     _say(f"● hub {url}   store {Path(config.data)}")
     _say(f"  page     {page}" + ("" if page.endswith("/") else "   (one-time link)"))
     _say(f"  devices  {url.replace('http', 'ws', 1)}   next: hub devices add NAME --data {config.data}")
+    if isinstance(config.mqtt_port, int):
+        scheme, address = ("mqtts", "mqtt")[not config.is_tls], url.split("://", 1)[1].rpartition(":")[0]
+        _say(f"  mqtt     {scheme}://{address}:{config.mqtt_port}   user: a device's name, password: its token")
     if config.insecure_lan and not config.is_tls:
         _say("  ▲ without TLS: tokens and readings travel readable on this network (--insecure-lan)")
     return started(hub, url) if started is not None else None
@@ -230,20 +246,54 @@ def _check_socket_io() -> None:
 
 
 def _bind(config: Config) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        return _bound(config.host, config.port)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {config.host}:{config.port}: {error.strerror}; is another hub running? "
+            "Use --port N for another port"
+        ) from error
+
+
+def _bind_mqtt(config: Config) -> socket.socket | None:
+    """Return the socket for MQTT, None where there is none: nobody asked for it, and its port is not free."""
+    port = config.mqtt_port
+    if port is None and config.is_loopback and config.port:
+        # A hub on a port that is chosen for it is one of many on its machine, as in tests: it takes no fixed one.
+        port = MQTT_TLS_PORT if config.is_tls else MQTT_PORT
+    if port is None or port == "off":
+        return None
+    try:
+        # Only who listens has the port: two hubs that start at once may both be bound to it.
+        return _bound(config.host, port, is_listening=True)
+    except OSError as error:
+        if config.mqtt_port is None:
+            _log.info("no MQTT: port %d is taken, by a broker or another hub; --mqtt-port N takes another", port)
+            return None
+        raise ConfigError(
+            f"cannot listen on {config.host}:{port} for MQTT: {error.strerror}; is there a broker, or another hub? "
+            "Use --mqtt-port N for another port, or --mqtt-port off"
+        ) from error
+
+
+def _bound(host: str, port: int, *, is_listening: bool = False) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # not on Windows; accepted connections inherit it
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
     try:
-        listener.bind((config.host, config.port))
-    except OSError as error:
+        listener.bind((host, port))
+        if is_listening:
+            listener.listen(BACKLOG)
+    except OSError:
         listener.close()
-        raise ConfigError(
-            f"cannot listen on {config.host}:{config.port}: {error.strerror}; is another hub running? "
-            "Use --port N for another port"
-        ) from error
+        raise
     return listener
+
+
+def _port_of(listener: socket.socket | None) -> int:
+    return 0 if listener is None else listener.getsockname()[1]
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

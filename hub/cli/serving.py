@@ -15,6 +15,13 @@ def serve(
     data: Annotated[Path | None, typer.Option(help="Folder of the hub's files; made when absent.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; beyond this machine it needs TLS.")] = None,
     port: Annotated[int | None, typer.Option(help="Port for everything; 0 takes a free one.")] = None,
+    mqtt_port: Annotated[
+        str | None,
+        typer.Option(help="Port for MQTT; by default 1883 (TLS: 8883) on loopback, if it is free; or off."),
+    ] = None,
+    mqtt_prefix: Annotated[
+        str | None, typer.Option(help="How the hub's own MQTT topics begin: PREFIX/DEVICE/up.")
+    ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM); `hub tls init` makes one.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Private key (PEM) of the certificate.")] = None,
     tls_client_ca: Annotated[
@@ -89,7 +96,8 @@ def serve(
     from hub.config import load_config
 
     flags: dict[str, object] = {
-        "data": data, "host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key,
+        "data": data, "host": host, "port": port, "mqtt_port": mqtt_port, "mqtt_prefix": mqtt_prefix,
+        "tls_cert": tls_cert, "tls_key": tls_key,
         "tls_client_ca": tls_client_ca, "insecure_lan": insecure_lan, "allow_origin": allow_origin or None,
         "announce": announce, "socketio": socketio, "demo": demo, "log_level": log_level, "store": store,
         "keep_raw": keep_raw, "keep_rollups": keep_rollups, "retention": retention or None,

@@ -30,6 +30,7 @@ from hub.journal.base import Journal
 from hub.journal.writer import WriterStatistics
 from hub.live.rooms import Live
 from hub.metadata import Metadata
+from hub.mqtt.clients import Figures
 from hub.query import Query
 from hub.replay import Replays
 from hub.retention import Retention
@@ -128,6 +129,8 @@ class Parts(Protocol):
     def writer(self) -> Counting[WriterStatistics]: ...
     @property
     def ingest(self) -> Counting[IngestStatistics]: ...
+    @property
+    def mqtt(self) -> Counting[Figures]: ...
     @property
     def grants(self) -> Grants: ...
     @property

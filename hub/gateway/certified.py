@@ -10,7 +10,7 @@ because a resumed TLS session rests on a check of some time ago.
 
 import time
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from hub.auth import Identities
 from hub.certificate import Certificate
@@ -20,6 +20,15 @@ from hub.revocations import Revocations
 from hub.roles import DEFAULT_NAMESPACE, Identity
 
 _Socket = TypeVar("_Socket", bound=Hashable)
+
+
+class Ending(Protocol):
+    """A connection that can be ended."""
+
+    def end(self, code: int, reason: str) -> None:
+        """End it, with a close code of WebSocket (`device_sdk.wire.Close`)."""
+
+    def __hash__(self) -> int: ...
 
 
 class Certified(Generic[_Socket]):

@@ -4,16 +4,28 @@ Owns: which connections are those of gateways. Place: above `auth`, `children` a
 twice a second, and `Children` tells when a person has decided. Must not: decide over a child.
 """
 
-from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Collection, Hashable
+from typing import Generic, Protocol, TypeVar
 
 from hub.auth import Identities
 from hub.change_log import ChangeLog, Entry
-from hub.child_sessions import ChildSessions
 from hub.children import Children
 
 _Socket = TypeVar("_Socket", bound=Hashable)
 _Device = tuple[str, str]
+
+
+class Sessions(Protocol):
+    """What speaks for children on one connection (`ChildSessions` by WebSocket)."""
+
+    @property
+    def flush(self) -> Callable[[], None]: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def devices(self) -> Collection[str]: ...
+    def recheck(self, enrolled: Collection[str] = ()) -> None:
+        """End who may not speak any more; ``flush`` tells them."""
 
 
 class Gateways(Generic[_Socket]):
@@ -33,13 +45,13 @@ class Gateways(Generic[_Socket]):
         self._identities = identities
         self._children = children
         self._change_log = change_log
-        self._connected: dict[_Socket, ChildSessions] = {}
+        self._connected: dict[_Socket, Sessions] = {}
         # Changes of the identities: at the look that is under way, and at the last one that came to its end.
         self._asked_at = self._seen_at = -1
         self._call_soon = call_soon
         children.listen(self._decided)
 
-    def enter(self, socket: _Socket, sessions: ChildSessions) -> None:
+    def enter(self, socket: _Socket, sessions: Sessions) -> None:
         """Remember a gateway's connection."""
         self._connected[socket] = sessions
 

@@ -31,6 +31,8 @@ from hub.gateway.access import LoginLinks, Parts, Peer
 from hub.gateway.access import identify as identify
 from hub.gateway.asyncapi import document_bytes
 from hub.gateway.endpoint import Call, Endpoint, version
+from hub.gateway.mqtt_door import MQTT_PATH
+from hub.gateway.mqtt_socket import SUBPROTOCOL as MQTT_SUBPROTOCOL
 from hub.gateway.openapi import openapi
 from hub.gateway.page import SECURITY_HEADERS, SecurityHeaders, page_routes
 from hub.gateway.poll import watch_poll
@@ -63,6 +65,7 @@ def make_app(hub: Parts, *, links: LoginLinks | None = None, socket_io: ASGIApp 
             Route("/v1/asyncapi.json", _protocols),
             Route(WATCH_PATH, _watch_route(hub)),
             Route(DEVICE_PATH, _use_websocket),
+            Route(MQTT_PATH, _use_websocket),
             *([] if socket_io is None else [Mount("/socket.io", socket_io)]),
             *page_routes(hub, links or LoginLinks(time.monotonic)),
         ],
@@ -246,8 +249,9 @@ def _validated(model: type[BaseModel], found: object) -> BaseModel:
 
 
 async def _use_websocket(request: Request) -> Response:
+    subprotocol = MQTT_SUBPROTOCOL if request.url.path == MQTT_PATH else DEVICE_SUBPROTOCOL
     return _error(
-        426, "upgrade_required", f"this address speaks WebSocket (subprotocol {DEVICE_SUBPROTOCOL})",
+        426, "upgrade_required", f"this address speaks WebSocket (subprotocol {subprotocol})",
         {"Upgrade": "websocket", "Connection": "Upgrade"},
     )  # fmt: skip
 

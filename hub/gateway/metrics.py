@@ -29,6 +29,7 @@ from hub.journal.base import JournalStatistics
 from hub.journal.writer import WriterStatistics
 from hub.live.figures import SubscriptionFigures
 from hub.live.rooms import LiveStatistics, Watcher
+from hub.mqtt.clients import Figures as Mqtt
 from hub.retention import RetentionStatistics
 from hub.store.consumer import ConsumerStatistics
 
@@ -109,6 +110,7 @@ async def gather(hub: Parts) -> list[Figure]:
         *_of_writer(hub.writer.statistics()),
         *_of_consumer(hub.consumer.statistics()),
         *_of_hooks(hub.ingest.statistics()),
+        *_of_mqtt(hub.mqtt.statistics()),
         *_of_live(hub.live.statistics()),
         *(await _watching(hub)).figures(),
     ]
@@ -230,6 +232,23 @@ def _of_hooks(hooks: IngestStatistics) -> Iterator[Figure]:
     yield _counter(
         "hooks_failed_batches", "Batches that a hook failed for: their devices send them again.", hooks.failed
     )
+
+
+def _of_mqtt(mqtt: Mqtt) -> Iterator[Figure]:
+    yield _gauge("mqtt_connections", "MQTT clients connected now.", mqtt.connections)
+    yield _counter("mqtt_publications", "Publications of MQTT clients.", mqtt.publications)
+    yield _gauge("mqtt_waiting_publications", "Foreign ones that are not stored yet: their PUBACK waits.", mqtt.waiting)
+    yield _gauge("mqtt_repeated_publications", "Those of them that could not be stored at first.", mqtt.again)
+    yield _counter("mqtt_lost_publications", "Of QoS 0, while nothing could be stored.", mqtt.lost)
+    yield _counter("mqtt_quarantined_publications", "Put into quarantine: nobody could read them.", mqtt.quarantined)
+    yield Figure(
+        "hub_mqtt_refused_connections_total", "counter", "Connections not let in, by reason.",
+        [({"reason": reason}, count) for reason, count in sorted(mqtt.refused.items())],
+    )  # fmt: skip
+    yield Figure(
+        "hub_mqtt_not_taken_total", "counter", "Messages about devices behind gateways that may not speak, by reason.",
+        [({"reason": reason}, count) for reason, count in sorted(mqtt.not_taken.items())],
+    )  # fmt: skip
 
 
 def _of_live(live: LiveStatistics) -> Iterator[Figure]:

@@ -34,7 +34,7 @@ MAX_STATE_BYTES = 1024
 
 
 class Doorkeeper(Protocol):
-    """Who lets clients in (`hub.gateway.mqtt_endpoint`)."""
+    """Who lets clients in (`hub.gateway.mqtt_door`)."""
 
     def identify(self, peer: str, token: str | None, certificate: object) -> Identity:
         """Return who a token, a certificate or both speak for.

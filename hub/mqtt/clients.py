@@ -60,13 +60,16 @@ class Connected(Protocol):
 
 @dataclass(slots=True)
 class Figures:
-    """Counted since the start. ``waiting``: publications that were taken and are not stored yet, of now; ``again``:
-    those of them that are given again after a pause, because nothing could be stored.
+    """Counted since the start; ``connections``, ``waiting`` and ``again`` are of now.
+
+    ``waiting``: publications that were taken and are not stored yet; ``again``: those of them that are given again
+    after a pause, because nothing could be stored.
 
     ``lost``: of QoS 0, while nothing was stored. ``refused``: connections by reason. ``not_taken``: publications of
     gateways by the reason for which a device behind them may not speak.
     """
 
+    connections: int = 0
     publications: int = 0
     waiting: int = 0
     again: int = 0
@@ -123,17 +126,23 @@ class Clients:
         return self.figures.again >= MAX_AGAIN
 
     def __len__(self) -> int:
-        return sum(map(len, self._connected.values()))
+        return self.figures.connections
+
+    def statistics(self) -> Figures:
+        """Return the figures of now."""
+        return self.figures
 
     def enter(self, client: Connected) -> Connected | None:
         """Take a client that was let in; return the one that it takes the place of, which has been ended."""
         held = self._connected.setdefault(_key(client.identity), {})
         older = held.pop(client.client_id, None)
         held[client.client_id] = client
+        self.figures.connections += older is None
         if older is not None:
             older.end(Code.TAKEN_OVER, "another connection of this client id has taken its place")
         elif len(held) > MAX_OF_ONE:
             oldest = held.pop(next(iter(held)))
+            self.figures.connections -= 1
             oldest.end(Code.QUOTA_EXCEEDED, f"more than {MAX_OF_ONE} connections of one credential: the oldest ends")
         return older
 
@@ -143,6 +152,7 @@ class Clients:
         held = self._connected.get(key, {})
         if held.get(client.client_id) is client:
             del held[client.client_id]
+            self.figures.connections -= 1
             if not held:
                 del self._connected[key]
 

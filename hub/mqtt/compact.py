@@ -1,7 +1,8 @@
 """Rows of numbers as `micro.py` sends them → an ordinary batch.
 
-Owns: the form ``{"s":stream,"q":seq,"t":"ms","f":[channels],"r":[[offset_ms, value, …], …]}`` (null: no value). Place:
-after `validate`; a message on ``up`` that begins with ``{"s":`` is one. Pure.
+Owns: the form ``{"s":stream,"q":seq,"t":"ms","f":[channels],"r":[[offset_ms, value, …], …]}`` (null: no value), with
+``"again":true`` where a batch was numbered anew. Place: after `validate`; a message on ``up`` that begins with
+``{"s":`` is one. Pure.
 
 A row costs 28 bytes, as in CBOR, and MicroPython's JSON is written in C. Values are checked with their channels, as
 those of every batch are; here only the form is.
@@ -34,6 +35,7 @@ class RowsModel(BaseModel):
     q: Annotated[int, Strict(), Field(ge=1, le=INT_MAX)]
     t: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,13}$")]
     f: Annotated[list[Annotated[str, StringConstraints(max_length=128)]], Field(min_length=1, max_length=MAX_CHANNELS)]
+    again: bool = False
     r: Annotated[list[list[_Value]], Field(min_length=1, max_length=MAX_FRAME_READINGS, fail_fast=True)]
 
 
@@ -63,7 +65,7 @@ def read_rows(data: bytes, stream: str) -> Batch:
     try:
         if count > MAX_FRAME_READINGS:
             raise ValueError(f"{count} readings in one frame; the limit is {MAX_FRAME_READINGS}")
-        return Batch(rows.q, count, int(rows.t) * TICK_NS, TICK_NS, _columns(rows))
+        return Batch(rows.q, count, int(rows.t) * TICK_NS, TICK_NS, _columns(rows), rows.again)
     except ValueError as error:
         raise MalformedError(f"rows {rows.q}: {error}", rows.q, count) from error
 

@@ -248,3 +248,22 @@ def test_zone_of_devices_must_be_known() -> None:
     for zone in ("Mars/Olympus", "", "../etc/passwd", "/etc/localtime"):
         with pytest.raises(ConfigError, match="Europe/Berlin"):
             load_config({"device_zone": zone})
+
+
+@pytest.mark.parametrize(
+    ("given", "port"), [("1884", 1884), (0, 0), ("off", "off"), (None, None)], ids=["number", "any", "off", "not said"]
+)
+def test_mqtt_port_is_a_number_or_off(given: object, port: object) -> None:
+    """As a flag it is text."""
+    assert load_config({"mqtt_port": given}).config.mqtt_port == port
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"mqtt_port": "on"}, {"mqtt_port": 65536}, {"mqtt_prefix": ""}, {"mqtt_prefix": "a/+"}, {"mqtt_prefix": "/a"},
+     {"mqtt_prefix": "$hub"}, {"mqtt_prefix": "a/"}],
+)  # fmt: skip
+def test_mqtt_setting_that_cannot_be_is_named(setting: dict[str, object]) -> None:
+    """A prefix is words between slashes, no wildcards."""
+    with pytest.raises(ConfigError, match=next(iter(setting))):
+        load_config(setting)

@@ -17,7 +17,8 @@ from device_sdk import Device
 from hub.auth import Identities
 from hub.config import Config
 from hub.errors import ConfigError
-from hub.server import base_url, serve
+from hub.gateway.mqtt_door import MQTT_PORT
+from hub.server import _bind_mqtt, base_url, serve
 from hub.tls import make_certificates
 from tests.support.hub_process import HubProcess
 
@@ -40,6 +41,44 @@ def test_serve_refuses_a_taken_port(tmp_path: Path) -> None:
         taken.listen()
         with pytest.raises(ConfigError, match="--port"):
             serve(Config(data=tmp_path / "data", port=taken.getsockname()[1]))
+
+
+def test_serve_refuses_a_taken_mqtt_port_that_was_asked_for(tmp_path: Path) -> None:
+    """One that nobody asked for is done without: `test_second_hub_of_a_machine_has_no_mqtt`."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ConfigError, match="--mqtt-port"):
+            serve(Config(data=tmp_path / "data", port=0, mqtt_port=taken.getsockname()[1]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "port"),
+    [({"port": 8000}, MQTT_PORT), ({"port": 0}, None), ({"mqtt_port": "off"}, None)],
+    ids=["default", "port chosen for it", "off"],
+)
+def test_mqtt_is_on_by_default_on_this_machine(settings: dict[str, object], port: int | None) -> None:
+    """Unless the hub is one of many there; if the port is taken it goes without."""
+    bound = [_bind_mqtt(Config.model_validate(settings)) for _ in range(2)]
+    try:
+        found = [None if listener is None else listener.getsockname() for listener in bound]
+    finally:
+        for listener in bound:
+            if listener is not None:
+                listener.close()
+
+    assert found[1] is None
+    assert found[0] in (None, ("127.0.0.1", port))
+
+
+def test_mqtt_is_off_beyond_this_machine_until_it_is_asked_for() -> None:
+    """Nobody opens a port to a network by default."""
+    config = Config(host="0.0.0.0", insecure_lan=True)
+    asked = _bind_mqtt(config.model_copy(update={"mqtt_port": 0}))
+    assert asked is not None
+    asked.close()
+
+    assert _bind_mqtt(config) is None
 
 
 def test_serve_names_the_file_that_is_no_authority(tmp_path: Path) -> None:

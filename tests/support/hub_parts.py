@@ -35,6 +35,7 @@ from hub.journal.writer import MAX_QUEUE_BYTES, WriterStatistics
 from hub.live.rooms import Live
 from hub.metadata import Metadata
 from hub.model import Frame, Series, StreamKey
+from hub.mqtt.clients import Figures
 from hub.passwords import Passwords
 from hub.query import Query
 from hub.replay import Replays
@@ -81,6 +82,14 @@ class NoWriter:
     def statistics(self) -> WriterStatistics:
         """Return the figures of now."""
         return WriterStatistics(0, 0, MAX_QUEUE_BYTES, 0, 0)
+
+
+class NoMqtt:
+    """The MQTT endpoint's face where nobody comes by MQTT."""
+
+    def statistics(self) -> Figures:
+        """Return figures of nothing."""
+        return Figures()
 
 
 class NeverScheduler:
@@ -131,6 +140,7 @@ class HubParts:
         )
         self.grants = Grants((), _no_hook)
         self.writer = NoWriter()
+        self.mqtt = NoMqtt()
         self.ingest = Ingest((), _no_call, self.streams, self.registry, self.store_frames)
         self.live = Live(
             self.journal, (), NeverScheduler(), newest=self.registry.latest,

@@ -37,7 +37,7 @@ def free_port() -> int:
 
 
 class HubProcess:
-    """``hub serve`` on loopback with its own data directory; may be killed and started again.
+    """``hub serve`` on loopback with its own data directory; may be killed and started again. MQTT only if asked for.
 
     Args:
         data: data directory, kept over restarts.
@@ -114,7 +114,7 @@ class HubProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, *self._options], stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT,
-                env={**os.environ, **(self._environment or {})},
+                env={**os.environ, "HUB_MQTT_PORT": "off", **(self._environment or {})},
             )  # fmt: skip
 
     def wait_ready(self) -> "HubProcess":

@@ -38,6 +38,11 @@ def test_channel_without_a_value_is_left_out() -> None:
     assert [c.channel for c in read_rows(rows(r=[[0, 1.5, None]]), STREAM).columns] == ["temperature"]
 
 
+def test_rows_that_were_numbered_anew_say_so() -> None:
+    """As a batch does."""
+    assert read_rows(rows(again=True), STREAM).again
+
+
 def test_short_name_of_a_stream_is_filled_with_zeros() -> None:
     """As an example of the protocol writes it."""
     assert read_rows(rows(s="9f3a"), "0000000000009f3a").seq == 1234
