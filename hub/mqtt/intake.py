@@ -18,6 +18,7 @@ from hub.child_book import Asked
 from hub.child_sessions import MAX_CHILDREN
 from hub.decode.base import Answer, Decoded, DecodeError, ForeignReading, Publication, Said
 from hub.errors import HubError, UnavailableError
+from hub.foreign import Done as Told
 from hub.mqtt.clients import Clients
 from hub.mqtt.handler import Code, Done
 from hub.roles import Identity, Role, Verb
@@ -134,60 +135,53 @@ class Intake:
 
     def _give(self, said: Sequence[Said], publication: Publication, qos: int, done: Done) -> None:
         """Give each part until it is stored; then tell."""
-        figures, parts = self._clients.figures, self._clients.parts
-        unsettled = len(said)
-        figures.waiting += 1
-
-        def told(part: Said, error: HubError | None) -> None:
-            nonlocal unsettled
-            if error is not None and qos:
-                self._again(partial(give, part))
-                return
-            if error is not None:
-                figures.lost += 1
-            unsettled -= 1
-            if not unsettled:
-                figures.waiting -= 1
-                done(Code.SUCCESS)
-
-        def give(part: Said) -> None:
-            if parts.can_take():
-                parts.foreign.take(self._identity.namespace, part, publication, partial(told, part))
-            else:
-                told(part, UnavailableError("the hub stores nothing now"))
-
+        namespace, take = self._identity.namespace, self._clients.parts.foreign.take
+        giving = _Giving(self._clients, qos, done, len(said))
         for part in said:
-            give(part)
+            giving.give(partial(take, namespace, part, publication))
 
     def _aside(self, publication: Publication, reason: str, qos: int, done: Done) -> None:
         """Put a message into quarantine, until it is there; then tell."""
-        figures, parts, identity = self._clients.figures, self._clients.parts, self._identity
+        identity, quarantine = self._identity, self._clients.parts.foreign.quarantine
         _log.debug("quarantine client=%s topic=%r reason=%s", self._client, publication.topic[:200], reason)
-        figures.waiting += 1
+        self._clients.figures.quarantined += 1
+        giving = _Giving(self._clients, qos, done, 1)
+        giving.give(partial(quarantine, identity.namespace, identity.name, publication, reason))
 
-        def told(error: HubError | None) -> None:
-            if error is not None and qos:
-                self._again(give)
-                return
-            figures.waiting -= 1
-            figures.lost += error is not None
-            figures.quarantined += error is None
-            done(Code.SUCCESS)
 
-        def give() -> None:
-            if parts.can_take():
-                parts.foreign.quarantine(identity.namespace, identity.name, publication, reason, told)
-            else:
-                told(UnavailableError("the hub stores nothing now"))
+class _Giving:
+    """One publication on its way to the journal, in one part or in several. Not closures: their cycle is garbage."""
 
-        give()
+    __slots__ = ("_clients", "_done", "_qos", "_unsettled")
 
-    def _again(self, give: Callable[[], None]) -> None:
+    def __init__(self, clients: Clients, qos: int, done: Done, count: int) -> None:
+        self._clients = clients
+        self._qos = qos
+        self._done = done
+        self._unsettled = count
+        clients.figures.waiting += 1
+
+    def give(self, take: Callable[[Told], None]) -> None:
+        """Give one part, as long as anything can be stored."""
+        if self._clients.parts.can_take():
+            take(partial(self._told, take))
+        else:
+            self._told(take, UnavailableError("the hub stores nothing now"))
+
+    def _told(self, take: Callable[[Told], None], error: HubError | None) -> None:
         figures = self._clients.figures
+        if error is not None:
+            if self._qos:
+                figures.again += 1
+                self._clients.parts.later(RETRY_S, partial(self._again, take))
+                return
+            figures.lost += 1
+        self._unsettled -= 1
+        if not self._unsettled:
+            figures.waiting -= 1
+            self._done(Code.SUCCESS)
 
-        def now() -> None:
-            figures.again -= 1
-            give()
-
-        figures.again += 1
-        self._clients.parts.later(RETRY_S, now)
+    def _again(self, take: Callable[[Told], None]) -> None:
+        self._clients.figures.again -= 1
+        if not self._clients.is_stopped:
+            self.give(take)

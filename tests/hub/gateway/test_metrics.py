@@ -46,6 +46,9 @@ async def test_figures_are_those_of_the_parts(hub: HubParts) -> None:
     """Devices, journal, store, watchers: what `statistics()` says, and the process beside it."""
     for number in range(3):
         watch(hub, number)
+    mqtt = hub.mqtt.statistics()
+    mqtt.connections, mqtt.publications = 7, 9
+    mqtt.refused["bad_credential"], mqtt.not_taken["child_pending"] = 2, 3
 
     found = await scrape(hub)
 
@@ -56,6 +59,9 @@ async def test_figures_are_those_of_the_parts(hub: HubParts) -> None:
     assert values(found, "hub_journal_bytes") == {(): float(hub.journal.statistics().bytes)}
     assert values(found, "hub_store_readings") == {(): 5.0}
     assert values(found, "hub_watchers") == {("websocket",): 3.0, ("sse",): 0.0, ("poll",): 0.0}
+    assert (values(found, "hub_mqtt_connections"), values(found, "hub_mqtt_publications")) == ({(): 7.0}, {(): 9.0})
+    assert values(found, "hub_mqtt_refused_connections") == {("bad_credential",): 2.0}
+    assert values(found, "hub_mqtt_not_taken") == {("child_pending",): 3.0}
     assert values(found, "hub_writer_queue_limit_bytes") == {(): float(64 * 1024 * 1024)}
     assert values(found, "process_resident_memory_bytes")[()] > 1e6
     assert values(found, "hub_scrape_duration_seconds")[()] < 5
