@@ -22,10 +22,13 @@ from hub.revocations import CERTIFICATES, Revocations
 from hub.roles import Role
 from hub.tls import make_certificates, make_device_certificate
 from tests.end_to_end.conftest import admin_token
+from tests.support.hub_process import ROOT
 from tests.support.mqtt_endpoint import LIMIT_S, MqttHub, Paho, until
+from tests.support.node import NodeProcess, install
 
 pytestmark = pytest.mark.end_to_end
 
+MQTT_JS = "mqtt@5.16"
 VERSIONS = [MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv5]
 
 
@@ -183,6 +186,35 @@ async def test_gmqtt_has_its_readings_stored(hub: MqttHub) -> None:
     await client.disconnect()
 
     assert hub.values("gm") == list(range(10))
+
+
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of mqtt.js."""
+    found = install(tmp_path_factory.mktemp("node"), MQTT_JS)
+    if found is None:
+        pytest.skip(f"no npm here, or no way to {MQTT_JS}")
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["4", "5"])
+@pytest.mark.parametrize("way", ["tcp", "websocket"])
+def test_mqtt_js_has_its_readings_stored(hub: MqttHub, modules: Path, way: str, version: str) -> None:
+    """By TCP and by WebSocket, as in a browser; slow: npm fetches it."""
+    name = f"js-{way}-{version}"
+    url = f"mqtt://{hub.host}:{hub.mqtt_port}" if way == "tcp" else f"{hub.ws_url}/mqtt"
+    script = ROOT / "tests" / "support" / "mqtt_js_client.cjs"
+    with NodeProcess(modules, script, [url, name, hub.enrol(name), version]) as client:
+        until(lambda: client.heard("connected"), "the connection")
+        for n in range(50):
+            client.say(json.dumps({"topic": name, "payload": f'{{"temperature":{n}}}'}))
+        client.say(json.dumps({"subscribe": "others/temperature"}))
+        until(lambda: len(client.heard("acked")) == 50 and client.heard("granted"), "the PUBACKs")
+        assert [line for line in client.lines if line["what"] in ("error", "closed")] == []
+    until(lambda: len(hub.values(name)) == 50, "fifty rows")
+
+    assert hub.values(name) == list(range(50))
 
 
 @pytest.mark.skipif(shutil.which("mosquitto_pub") is None, reason="mosquitto's clients are not installed")
