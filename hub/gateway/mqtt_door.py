@@ -37,6 +37,8 @@ from hub.session import DeviceSession
 MQTT_PATH = "/mqtt"
 # As registered with IANA.
 MQTT_PORT, MQTT_TLS_PORT = 1883, 8883
+# A TLS handshake; who does not finish it holds a descriptor.
+HANDSHAKE_S = 10.0
 # How often it is looked whether the last client of a hub that stops has gone.
 _LOOK_S, _LOOKS = 0.01, 120
 
@@ -111,7 +113,10 @@ class MqttDoor:
     async def listen(self, listener: socket.socket, tls: ssl.SSLContext | None, backlog: int) -> None:
         """Take connections on a bound socket, which this closes."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._endpoint.tcp, sock=listener, ssl=tls, backlog=backlog)
+        self._server = await loop.create_server(
+            self._endpoint.tcp, sock=listener, ssl=tls, backlog=backlog,
+            ssl_handshake_timeout=None if tls is None else HANDSHAKE_S,
+        )  # fmt: skip
 
     def upgrade(self, request: UpgradeRequest) -> Accept | Refuse:
         """Decide a WebSocket upgrade: who it is, CONNECT says."""

@@ -13,6 +13,7 @@ foreign device (Tasmota's ``LWT``) is a message like any other, sent when its co
 
 import json
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -31,6 +32,8 @@ _log = logging.getLogger("hub.mqtt")
 
 # Of a birth or a will: a boot id is 36 characters.
 MAX_STATE_BYTES = 1024
+# Twice what a client may have at once (`hub.mqtt.outgoing`).
+MAX_FILTERS = 64
 
 
 class Doorkeeper(Protocol):
@@ -87,7 +90,8 @@ class Client:
         self._here: _Here | None = None
         self._boot = ""
         self._will: Received | None = None
-        self._filters: list[str] = []
+        # Granted ones that may take a ``down``: a client may subscribe and unsubscribe for ever.
+        self._filters: deque[str] = deque(maxlen=MAX_FILTERS)
         self._version = 0
 
     # --- Handler ------------------------------------------------------------------------------------------
@@ -141,8 +145,9 @@ class Client:
         """Decide over topic filters."""
         is_gateway = self.identity.role is Role.GATEWAY
         codes = [self._parts.topics.decide(name, self._is_own, is_gateway=is_gateway) for name in filters]
-        self._filters += [name for name, code in zip(filters, codes, strict=True)
-                          if code is Code.SUCCESS and name not in self._filters]  # fmt: skip
+        for name, code in zip(filters, codes, strict=True):
+            if code is Code.SUCCESS and name not in self._filters and self._parts.topics.native(name) is not None:
+                self._filters.append(name)
         return codes
 
     def can_take(self) -> bool:
