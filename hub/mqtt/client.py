@@ -126,6 +126,11 @@ class Client:
         self._door.entered(self, self._certificate)
         return None
 
+    @property
+    def who(self) -> str:
+        """Whom the credential speaks for: a user name may be a token, or none where there is a certificate."""
+        return f"{self.identity.namespace}/{self.identity.role}/{self.identity.name}"
+
     def publish(self, received: Received, now_ns: int, done: Done) -> None:
         """Take a publication."""
         self._clients.figures.publications += 1

@@ -413,7 +413,7 @@ class Conversation:
         self._is_known = True
         self.state = State.RUNNING
         self._reader.max_bytes = MAX_PACKET_BYTES
-        self._memory = self._recent.of(f"{connect.username or ''}\0{connect.client_id}")
+        self._memory = self._recent.of(f"{self._handler.who}\0{connect.client_id}")
         limit_s, asked_s = self._idle_limit_s, connect.keep_alive_s
         keeps_longer = not asked_s or asked_s > limit_s
         if connect.version == V5 and keeps_longer:

@@ -103,6 +103,10 @@ class Handler(Protocol):
     def connect(self, connect: Connect, line: Line) -> Refused | None:
         """Decide over a client; None: it may go on."""
 
+    @property
+    def who(self) -> str:
+        """Whom it has let in: one text for all connections of one client's owner, which no other has."""
+
     def publish(self, received: Received, now_ns: int, done: Done) -> None:
         """Take a publication; ``done`` once it is durable (or will never be: with a code that says why).
 

@@ -34,6 +34,11 @@ class RecordingHandler:
         self.on_connect(line)
         return self.refusal
 
+    @property
+    def who(self) -> str:
+        """The user name."""
+        return self.connects[-1].username or ""
+
     def publish(self, received: Received, now_ns: int, done: Done) -> None:
         """Keep it."""
         self.received.append(received)

@@ -122,6 +122,16 @@ def test_certificate_needs_no_token(world: MqttWorld) -> None:
     assert outcome("d", "wrong") is Code.BAD_CREDENTIAL
 
 
+def test_client_is_known_by_whom_its_credential_speaks_for(world: MqttWorld) -> None:
+    """Whichever way it shows it, and after its token was changed; a gateway of the same name is another."""
+    token = world.parts.identities.add_device("d")
+    by_name, by_token = world.client("d", token, id_="1"), ConnectedClient(world)
+    by_token.connect(world.parts.identities.rotate_device("d"), None, id_="2")
+
+    assert by_name.client.who == by_token.client.who == "default/device/d"
+    assert world.gateway("d", "*").client.who == "default/gateway/d"
+
+
 def test_credential_that_may_not_write_is_not_authorized(world: MqttWorld) -> None:
     """A watcher's token is a right one, and no device's."""
     _, token = world.parts.identities.add_token(Role.WATCHER, name="panel")

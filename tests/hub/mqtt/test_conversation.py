@@ -445,6 +445,18 @@ def test_publication_that_comes_again_is_handed_on_once() -> None:
     assert rig.handler.received == []
 
 
+def test_publication_of_another_owner_is_handed_on() -> None:
+    """Client ids are chosen by clients: two devices may have one, and measure the same."""
+    rig = Rig().connected()
+    rig.say(rig.publish("a", b"21.5", 7))
+    rig.talk.lost("cut")
+    rig.reconnect()
+    rig.connected(say.connect(username="other"))
+    rig.say(rig.publish("a", b"21.5", 7, is_again=True))
+
+    assert len(rig.handler.received) == 1
+
+
 @pytest.mark.parametrize(
     ("again", "client"),
     [
