@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from device_sdk.wire import Command, Desired
+from hub.child_sessions import MAX_CHILDREN
 from hub.decode.base import Publication
 from hub.device_names import is_among
 from hub.errors import ForbiddenError, HubError, UnauthenticatedError
@@ -33,7 +34,7 @@ _log = logging.getLogger("hub.mqtt")
 # Of a birth or a will: a boot id is 36 characters.
 MAX_STATE_BYTES = 1024
 # Twice what a client may have at once (`hub.mqtt.outgoing`).
-MAX_FILTERS = 64
+MAX_FILTERS = 512
 
 
 class Doorkeeper(Protocol):
@@ -92,6 +93,8 @@ class Client:
         self._will: Received | None = None
         # Granted ones that may take a ``down``: a client may subscribe and unsubscribe for ever.
         self._filters: deque[str] = deque(maxlen=MAX_FILTERS)
+        # Devices whose ``down`` one of them takes, as far as they have spoken.
+        self._listening: set[str] = set()
         self._version = 0
 
     # --- Handler ------------------------------------------------------------------------------------------
@@ -221,14 +224,25 @@ class Client:
 
     def _take_up(self, device: str, payload: bytes, now_ns: int, done: Done) -> None:
         assert self.native is not None, "who publishes has connected"
-        topics = self._parts.topics
-        if not any(topics.takes_down(name, device) for name in self._filters):
+        if not self._hears(device):
             # Nothing that the hub has to say of these readings would reach it.
-            self._deny(done, Code.IMPLEMENTATION, f"subscribe to {topics.down(device)} first", is_final=True)
+            down = self._parts.topics.down(device)
+            self._deny(done, Code.IMPLEMENTATION, f"subscribe to {down} first", is_final=True)
             return
         if self.native.receive(device, payload, now_ns, done) and self._here is not None:
             # It is in the downlink by its session, where commands reach it.
             self._go("")
+
+    def _hears(self, device: str) -> bool:
+        """Say whether the client has subscribed to what a device is told."""
+        if device in self._listening:
+            return True
+        if not any(self._parts.topics.takes_down(name, device) for name in self._filters):
+            return False
+        if len(self._listening) >= MAX_CHILDREN:
+            self._listening.clear()
+        self._listening.add(device)
+        return True
 
     def _take_state(self, device: str, payload: bytes, done: Done) -> None:
         told = _read_state(payload)
