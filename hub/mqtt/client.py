@@ -121,11 +121,12 @@ class Client:
         if connect.will is not None:
             will = connect.will
             self._will = Received(will.topic, will.payload, will.qos, will.is_retained, False)
+        if is_device:
+            # Before the one whose place it takes goes: the device was there all the time.
+            self._come()
         older = self._clients.enter(self)
         if older is not None:
             _log.debug("taken over client=%s id=%r", identity.name, connect.client_id[:64])
-        if is_device:
-            self._come()
         self._door.entered(self, self._certificate)
         return None
 
@@ -164,10 +165,12 @@ class Client:
 
     def closed(self, is_clean: bool, why: str) -> None:
         """Let go; what was taken is still stored."""
+        self._go(why)
         if not is_clean:
             self._say_will()
         if self.native is not None:
             self.native.closed(why)
+        # A will may say that it is there.
         self._go(why)
         self._clients.leave(self)
         self._door.left(self)

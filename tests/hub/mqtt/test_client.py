@@ -291,6 +291,30 @@ def test_will_of_who_is_taken_over_comes_before_the_birth(world: MqttWorld) -> N
     assert len(world.clients) == 1
 
 
+def test_device_that_is_taken_over_was_there_all_the_time(world: MqttWorld, follower: Follower) -> None:
+    """Also where the older connection's will says that it has gone, and where it ends late."""
+    token = world.parts.identities.add_device("d")
+    older = world.client("d", token, will=Will(STATE, b'{"on":0,"boot":"b1"}', 1, True))
+    older.publish(STATE, b'{"on":1,"boot":"b1"}')
+    newer = world.client("d", token)
+    newer.publish(STATE, b'{"on":1,"boot":"b2"}')
+    older.closed()
+
+    assert follower.seen == [("came", "d")]
+    assert world.parts.registry.device("default", "d").connections == 1
+
+
+@pytest.mark.parametrize("on", [0, 1])
+def test_will_on_state_leaves_nobody_there(world: MqttWorld, follower: Follower, on: int) -> None:
+    """Whatever it says: the connection was lost, and that is why it went."""
+    connected = world.device("d", will=Will(STATE, b'{"on":%d,"boot":""}' % on, 1, True))
+    connected.closed()
+
+    assert follower.seen[:2] == [("came", "d"), ("went: lost", "d")]
+    assert follower.seen[-1][0].startswith("went")
+    assert world.parts.registry.device("default", "d").connections == 0
+
+
 @pytest.mark.parametrize("how", ["revoked", "stop"])
 def test_will_is_not_said_where_the_hub_has_ended_the_connection(world: MqttWorld, how: str) -> None:
     """Who was revoked may say nothing more; when the hub stops nothing is known of the device."""
