@@ -18,6 +18,7 @@ from hub import errors, session
 from hub.gateway.asyncapi import close_codes
 from hub.gateway.endpoint import Endpoint, Nothing
 from hub.gateway.http import BODY_S, MAX_BODY_BYTES
+from hub.gateway.influx import HEALTH, PING, QUERY, WRITE_V1, WRITE_V2
 from hub.gateway.rest import ENDPOINTS
 from hub.live import message
 from hub.live.poll import MAX_WAIT_S
@@ -54,6 +55,11 @@ def rest() -> str:
         "(`match`, `not`, `selector`, `since`, `mode`, `max_hz`, `agg`, `every`), `Last-Event-ID` goes before `since`. "
         f"With `wait` (`0s` to `{MAX_WAIT_S:g}s`) it is a long poll instead: one answer in JSON, "
         "see [watch.md](watch.md#by-long-poll).\n",
+        f"### `POST {WRITE_V2}`, `POST {WRITE_V1}`\n\nLine protocol, as clients of InfluxDB 2 and 1 send it: verb "
+        "`write`; `precision`, gzip, `Idempotency-Key`; `bucket`, `org`, `db` and `rp` say nothing. The token as "
+        "`Bearer`, `Token`, password of `Basic`, or `p` in the query of InfluxDB 1. 204: all is stored; 400 `partial "
+        f"write`: the lines that are named are not. Errors as InfluxDB has them. Beside them `GET {PING}`, "
+        f"`GET {HEALTH}`, and of `{QUERY}` `CREATE DATABASE`, which does nothing ([how](../how-to/http-ingest.md)).\n",
         "## Errors\n", _errors(),
         "## Close codes of WebSockets\n", _close_codes(),
         f"## Ops of devices (`{DEVICE_PATH}`)\n", _device_ops(),
@@ -86,8 +92,10 @@ def _route(endpoint: Endpoint) -> str:
     parts.append(f"Access: {access}{whole}. Answer: {_gives(endpoint)}.\n")
     if names := re.findall(r"\{(\w+)\}", endpoint.path):
         parts.append(f"In the path: {', '.join(f'`{name}`' for name in names)}.\n")
+    if endpoint.bodies:
+        parts.append(f"Body: {', '.join(f'`{media}`' for media in endpoint.bodies)}.\n")
     if endpoint.takes is not Nothing:
-        where = "Query" if endpoint.method in ("GET", "DELETE") else "Body"
+        where = "Query" if endpoint.method in ("GET", "DELETE") or endpoint.bodies else "Body"
         parts.append(f"{where}: {_prose(endpoint.takes)}\n\n{_fields(endpoint.takes, required=True)}")
     if endpoint.gives is not None:
         parts.append(f"{_prose(endpoint.gives)}\n\n{_fields(endpoint.gives, required=False)}")

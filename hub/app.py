@@ -56,7 +56,9 @@ from hub.journal.writer import JournalWriter
 from hub.live.rooms import RECONNECTS_PER_S, Live
 from hub.metadata import Metadata
 from hub.model import Frame, Mark, Series, StreamKey
+from hub.numbered import Numbered
 from hub.passwords import Passwords
+from hub.posts import Posts
 from hub.query import Query
 from hub.renewal import renew_if_suspect
 from hub.replay import Replays
@@ -201,14 +203,17 @@ class Hub:
 
     def _build_intakes(self, files: ExitStack) -> None:
         """Build what gives frames to the journal: hooks, and those that no device sends now."""
-        runner = Runner(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        runner = Runner(loop)
         files.callback(runner.stop)
         self.grants = Grants(self._hooks.authorize, runner.ask)
-        self.ingest = Ingest(self._hooks.ingest, runner.call, self.streams, self.registry, self.submit)
-        self.take = self.ingest.take if self.ingest.has_hooks else self.submit
-        loop, has_hooks = asyncio.get_running_loop(), self.ingest.has_hooks
-        self.foreign = Foreign(self.streams, self.registry, self.take, loop.call_soon, has_hooks=has_hooks)
+        ingest = self.ingest = Ingest(self._hooks.ingest, runner.call, self.streams, self.registry, self.submit)
+        self.take = ingest.take if ingest.has_hooks else self.submit
+        takes = (self.streams, self.registry, self.take)
+        self.foreign = Foreign(*takes, loop.call_soon, has_hooks=ingest.has_hooks)
         self.mqtt = MqttDoor(self, self.config.mqtt_prefix, loop.call_later)
+        numbered = Numbered(*takes, has_hooks=ingest.has_hooks)
+        self.posts = Posts(self.foreign, numbered, self.children, self.journal, self.can_take, time.time_ns)
         self.replays = Replays(self.streams, self.registry, self.journal, self.submit, time.time_ns)
         self.imports = Imports(
             self.streams, self.registry, self.journal.find_marks, self.submit, self.can_take, time.time_ns
@@ -398,6 +403,7 @@ class Hub:
             _log.error("hub failed reason=%s; it stops", error)
             self.replays.failed(error)
             self.imports.failed(error)
+            self.posts.failed(error)
             self.on_failed()
 
     def _replay(self) -> None:

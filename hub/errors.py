@@ -11,6 +11,8 @@ class HubError(Exception):
 
     status = 500
     reason = "internal"
+    # When to try the same again, in seconds; None: not before something was changed.
+    retry_s: float | None = None
 
 
 class BadRequestError(HubError):
@@ -64,6 +66,7 @@ class UnavailableError(HubError):
 
     status = 503
     reason = "unavailable"
+    retry_s: float | None = 1.0
 
 
 class ConfigError(HubError):
@@ -83,6 +86,7 @@ class DiskFullError(JournalError):
 
     status = 503
     reason = "disk_full"
+    retry_s: float | None = 5.0
 
 
 class StoreError(HubError):

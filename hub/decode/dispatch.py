@@ -16,9 +16,8 @@ from hub.decode.base import MAX_TOPIC_BYTES, Decoded, DecodeError, Decoder, Publ
 from hub.decode.esphome import EspHome
 from hub.decode.home_assistant import HomeAssistant
 from hub.decode.homie import Homie
-from hub.decode.line import Line
-from hub.decode.base import MAX_TOPIC_BYTES, Decoded, DecodeError, Decoder, Publication
 from hub.decode.learnt import MAX_LEARNT, MAX_OWN_LEARNT, Learnt
+from hub.decode.line import Line
 from hub.decode.plain import Plain
 from hub.decode.plugin import load
 from hub.decode.scope import Scope

@@ -23,6 +23,8 @@ MAX_LINES = 5_000
 _LINES_JOINED, _CHARS_JOINED = 50, 8 * 1024
 # Of one request, some 300 bytes each.
 _MOST_PLACES = 2_000
+# Of a point; a device has 200 channels.
+MAX_FIELDS = 1_000
 _COMMENT = "#"
 
 _Place = tuple[str, tuple[str, ...]]
@@ -132,6 +134,8 @@ class LineReader:
 
     def _read(self, at: int, text: str) -> None:
         point = parse_point(text)
+        if len(point.fields) > MAX_FIELDS:
+            raise LineError(f"{len(point.fields)} fields in one point; the limit is {MAX_FIELDS}")
         device, prefix = self._place(point)
         name_of, add = self._scope.names.channel, self.rows.add
         time_ns = None if point.time is None else point.time * self._factor

@@ -11,7 +11,11 @@ from typing import NamedTuple
 from device_sdk.errors import MisuseError, Reason
 from device_sdk.reading import INT_MAX, INT_MIN, MAX_STRING_BYTES, Channel, Value, check_value
 from device_sdk.wire import MAX_TIME_NS, MIN_TIME_NS
-from hub.decode.base import ForeignReading, Said
+from hub.decode.base import DecodeError, ForeignReading, Said
+
+# Of one document, or of a block of one that is read as it arrives: each is some microseconds, and 300 bytes until it is
+# stored. As many as a frame may hold.
+MAX_ROWS = 10_000
 
 
 class Row(NamedTuple):
@@ -41,7 +45,11 @@ class Rows:
     channels: dict[tuple[str | None, str], Channel] = field(default_factory=dict)
 
     def add(self, at: int, device: str | None, channel: str, value: object, time_ns: int | None) -> None:
-        """Take a reading, or note why it is none; null and NaN are neither."""
+        """Take a reading, or note why it is none; null and NaN are neither.
+
+        Raises:
+            DecodeError: there are too many.
+        """
         try:
             checked = check_value(channel, value)
         except MisuseError as error:
@@ -54,11 +62,22 @@ class Rows:
         if time_ns is not None and not MIN_TIME_NS <= time_ns < MAX_TIME_NS:
             self.fault(at, Reason.TIME_OUT_OF_RANGE, f"{channel}: its time is not between the years 2000 and 2100")
             return
+        self._check_number()
         self.rows.append(Row(at, device, channel, checked, time_ns))
 
     def fault(self, at: int, reason: str, why: str) -> None:
         """Note what is no reading."""
+        self._check_number()
         self.faults.append(Fault(at, str(reason), why))
+
+    @property
+    def count(self) -> int:
+        """Return how many there are, good ones and bad ones."""
+        return len(self.rows) + len(self.faults)
+
+    def _check_number(self) -> None:
+        if self.count >= MAX_ROWS:
+            raise DecodeError(f"more than {MAX_ROWS} readings at once: send them in several parts")
 
 
 class Part(NamedTuple):

@@ -18,7 +18,7 @@ import cbor2
 from device_sdk.errors import Reason
 from device_sdk.reading import Channel
 from hub.decode.base import Decoded, DecodeError, Publication
-from hub.decode.rows import Rows, parts_of
+from hub.decode.rows import MAX_ROWS, Rows, parts_of
 from hub.decode.scope import Scope
 from hub.decode.value import load
 
@@ -78,6 +78,8 @@ def read_records(records: object, scope: Scope, now_ns: int) -> Rows:
     """Return what the records of a pack hold; raises as `read_pack`."""
     if not isinstance(records, Sequence) or isinstance(records, str | bytes):
         raise DecodeError("a SenML pack is a list of records")
+    if len(records) > MAX_ROWS:
+        raise DecodeError(f"{len(records)} records in one pack; the limit is {MAX_ROWS}")
     reader = _Reader(scope, now_ns)
     for at, record in enumerate(records, 1):
         if not isinstance(record, Mapping):

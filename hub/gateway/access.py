@@ -31,6 +31,7 @@ from hub.journal.writer import WriterStatistics
 from hub.live.rooms import Live
 from hub.metadata import Metadata
 from hub.mqtt.clients import Figures
+from hub.posts import Posts
 from hub.query import Query
 from hub.replay import Replays
 from hub.retention import Retention
@@ -142,6 +143,8 @@ class Parts(Protocol):
     @property
     def imports(self) -> Imports: ...
     @property
+    def posts(self) -> Posts: ...
+    @property
     def metadata(self) -> Metadata: ...
     @property
     def commands(self) -> Commands: ...
@@ -231,7 +234,8 @@ def identify(
     authorization = headers.get("authorization")
     if authorization is not None:
         scheme, _, token = authorization.partition(" ")
-        return hub.identities.authenticate(token.strip()) if scheme.lower() == "bearer" else None
+        # `Token` is what clients of InfluxDB say.
+        return hub.identities.authenticate(token.strip()) if scheme.lower() in ("bearer", "token") else None
     allowed = () if is_change else hub.config.allow_origin
     if asker is None or not _is_own(hub.config, headers, allowed):
         return None

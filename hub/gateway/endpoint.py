@@ -20,6 +20,7 @@ from device_sdk.reading import Value, check_device_name
 from hub.devices import natural_key
 from hub.errors import BadRequestError, ForbiddenError, UnavailableError
 from hub.gateway.access import Parts, Peer
+from hub.gateway.body import Body
 from hub.live.patterns import MAX_PATTERN_CHARS, MAX_PATTERNS, PatternSet
 from hub.model import Series, SeriesKey
 from hub.roles import EVERYTHING, Identity, Verb
@@ -81,6 +82,7 @@ class Call:
     """One request, after access and parameters were checked.
 
     ``granted``: patterns the endpoint's verb holds for; ``peer``: who is on the other end, for endpoints open to all.
+    ``body``: of an endpoint that reads it itself.
     """
 
     hub: Parts
@@ -88,6 +90,7 @@ class Call:
     path: Mapping[str, str]
     granted: tuple[str, ...] = ()
     peer: Peer = field(default_factory=Peer)
+    body: Body | None = None
 
     @property
     def address(self) -> str:
@@ -146,7 +149,8 @@ class Endpoint:
     ``verb`` None = open to all. ``whole``: the caller's scope must hold for the whole namespace, because the answer
     is not of single devices. ``takes`` is read from the query, or for POST and PATCH from the JSON body. ``media``
     names an answer that is not JSON. ``is_part``: one of the many requests of a change that another one has named; the
-    log of changes has it only when it fails.
+    log of changes has it only when it fails. ``bodies``: the media types of a body that the endpoint reads itself;
+    ``takes`` is then read from the query.
     """
 
     method: Literal["GET", "POST", "PATCH", "DELETE"]
@@ -160,6 +164,7 @@ class Endpoint:
     whole: bool = False
     media: tuple[str, ...] = field(default=())
     is_part: bool = False
+    bodies: tuple[str, ...] = ()
 
     @property
     def is_change(self) -> bool:

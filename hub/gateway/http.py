@@ -10,8 +10,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from functools import cache
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, get_origin
 
 import orjson
@@ -26,11 +26,13 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, WATCH_PATH
-from hub.errors import BadRequestError, ForbiddenError, HubError, TooManyRequestsError, UnauthenticatedError
+from hub.errors import BadRequestError, ForbiddenError, HubError, UnauthenticatedError
 from hub.gateway.access import LoginLinks, Parts, Peer
 from hub.gateway.access import identify as identify
 from hub.gateway.asyncapi import document_bytes
+from hub.gateway.body import Body
 from hub.gateway.endpoint import Call, Endpoint, version
+from hub.gateway.influx import influx_routes
 from hub.gateway.mqtt_door import MQTT_PATH
 from hub.gateway.mqtt_socket import SUBPROTOCOL as MQTT_SUBPROTOCOL
 from hub.gateway.openapi import openapi
@@ -66,6 +68,7 @@ def make_app(hub: Parts, *, links: LoginLinks | None = None, socket_io: ASGIApp 
             Route(WATCH_PATH, _watch_route(hub)),
             Route(DEVICE_PATH, _use_websocket),
             Route(MQTT_PATH, _use_websocket),
+            *influx_routes(hub, partial(authorize, hub, verb=Verb.WRITE)),
             *([] if socket_io is None else [Mount("/socket.io", socket_io)]),
             *page_routes(hub, links or LoginLinks(time.monotonic)),
         ],
@@ -101,16 +104,20 @@ def _document() -> bytes:
 
 
 def authorize(
-    hub: Parts, request: Request, verb: Verb, *, whole: bool = False, record: Record | None = None
-) -> Identity:
+    hub: Parts, request: Request, verb: Verb, *, whole: bool = False, record: Record | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Identity:  # fmt: skip
     """Return who asks; ``record`` learns it also when it may not.
+
+    Args:
+        headers: instead of the request's, where a credential may stand elsewhere.
 
     Raises:
         UnauthenticatedError: nobody, or a credential that is not known.
         ForbiddenError: known, but it may do ``verb`` with nothing, or not with the ``whole`` namespace.
     """
-    peer = _peer(request)
-    identity = identify(hub, request.headers, peer, is_change=request.method not in ("GET", "HEAD"))
+    peer = _peer(request, headers)
+    identity = identify(hub, peer.headers, peer, is_change=request.method not in ("GET", "HEAD"))
     if identity is None:
         if peer.has_credential:
             hub.change_log.refused(refused(f"{request.method} {_route_path(request)}", peer.address))
@@ -122,6 +129,8 @@ def authorize(
     granted = identity.patterns(verb)
     if granted and (not whole or covers_all(granted)):
         return identity
+    if verb is Verb.WRITE and identity is LOCAL:
+        raise UnauthenticatedError("send Authorization: Bearer with the token of a device or gateway")
     if identity is LOCAL:
         raise UnauthenticatedError(
             "this needs an admin: make a token with `hub tokens add --role admin`, or use the login link"
@@ -137,8 +146,8 @@ def _route_path(request: Request) -> str:
     return str(getattr(request.scope.get("route"), "path", request.url.path))
 
 
-def _peer(request: Request) -> Peer:
-    return Peer("" if request.client is None else request.client.host, request.headers)
+def _peer(request: Request, headers: Mapping[str, str] | None = None) -> Peer:
+    return Peer("" if request.client is None else request.client.host, headers or request.headers)
 
 
 def _route(hub: Parts, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
@@ -151,7 +160,7 @@ def _route(hub: Parts, endpoint: Endpoint) -> Callable[[Request], Awaitable[Resp
         if endpoint.verb is not None:
             identity = authorize(hub, request, endpoint.verb, whole=endpoint.whole, record=record)
         most = MAX_OPEN_BODY_BYTES if endpoint.verb is None else MAX_BODY_BYTES
-        if endpoint.method in ("POST", "PATCH") and endpoint.takes.model_fields:
+        if not endpoint.bodies and endpoint.method in ("POST", "PATCH") and endpoint.takes.model_fields:
             question = _validated(endpoint.takes, _parse_json(await _read_body(request, most)))
         else:
             question = _validated(endpoint.takes, _query_object(endpoint.takes, request))
@@ -162,7 +171,8 @@ def _route(hub: Parts, endpoint: Endpoint) -> Callable[[Request], Awaitable[Resp
             granted = identity.patterns(endpoint.verb)
             if endpoint.whole and not covers_all(granted):
                 raise ForbiddenError(f"this needs {endpoint.verb} on **; a hook leaves {', '.join(granted)}")
-        answer = await endpoint.answer(Call(hub, identity, request.path_params, granted, _peer(request)), question)
+        call = Call(hub, identity, request.path_params, granted, _peer(request), Body(request))
+        answer = await endpoint.answer(call, question)
         if isinstance(answer, Response):
             return answer
         if answer is None:
@@ -266,7 +276,7 @@ async def _hub_error(request: Request, error: Exception) -> Response:
     if error.status >= 500:
         _log.error("request failed path=%s reason=%s: %s", request.url.path, error.reason, error)
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
-    if isinstance(error, TooManyRequestsError):
+    if error.retry_s is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_s))
     return _error(error.status, error.reason, str(error), headers)
 

@@ -19,7 +19,7 @@ _REFERENCE = "#/components/schemas/{model}"
 def openapi(endpoints: Sequence[Endpoint], version: str) -> dict[str, Any]:
     """Return the document."""
     answers = {e.gives for e in endpoints if e.gives is not None} | {Error}
-    bodies = {e.takes for e in endpoints if e.method in ("POST", "PATCH") and e.takes is not Nothing}
+    bodies = {e.takes for e in endpoints if e.method in ("POST", "PATCH") and not e.bodies and e.takes is not Nothing}
     _, schemas = models_json_schema(
         [(model, "validation") for model in sorted(answers | bodies, key=lambda model: model.__name__)],
         ref_template=_REFERENCE,
@@ -60,7 +60,10 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         answer.update(_json(endpoint.gives))
     if endpoint.media:
         operation["responses"][str(endpoint.status)]["content"] = {media: {} for media in endpoint.media}
-    if endpoint.method in ("POST", "PATCH") and endpoint.takes is not Nothing:
+    if endpoint.bodies:
+        operation["requestBody"] = {"required": True, "content": {media: {} for media in endpoint.bodies}}
+        operation["parameters"] += _query(endpoint.takes)
+    elif endpoint.method in ("POST", "PATCH") and endpoint.takes is not Nothing:
         is_required = any(field.is_required() for field in endpoint.takes.model_fields.values())
         operation["requestBody"] = {"required": is_required, **_json(endpoint.takes)}
     else:

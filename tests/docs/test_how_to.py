@@ -132,3 +132,37 @@ def test_hooks_of_the_page_are_those_of_the_example() -> None:
 
     assert len(blocks) == 2
     assert [block for block in blocks if block not in example] == []
+
+
+@pytest.mark.slow
+def test_readings_by_http_are_answered_as_printed(tmp_path: Path) -> None:
+    """Each command of the page answers what stands below it, and the program with InfluxDB's client runs.
+
+    Slow: a hub and a process for each command.
+    """
+    page = (ROOT / "docs" / "how-to" / "http-ingest.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```console\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    told = [tuple(part.split("\n", 1)) for block in blocks for part in block.removeprefix("$ ").split("\n$ ")]
+    assert len(told) == 8
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    with HubProcess(tmp_path / "hub-data") as hub:
+        environment = {**os.environ, "HUB_URL": hub.url, "PYTHONPATH": str(ROOT)}
+        for command, *answer in told:
+            line = command.replace("hub devices", f"{sys.executable} -m hub devices", 1)
+            done = subprocess.run(
+                line, shell=True, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environment
+            )
+            assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+            expected = re.escape("".join(answer).strip()).replace("…", '[^"]+')
+            assert re.fullmatch(expected, done.stdout.strip()), f"{command}: {done.stdout}"
+        environment["HUB_TOKEN"] = (tmp_path / "token").read_text(encoding="utf-8").strip()
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        latest = {
+            one["channel"]: one["value"] for one in hub.get("/v1/latest?match=greenhouse-7")["readings"]
+        }  # fmt: skip
+
+    assert latest["pump.left.flow"] == 12.5
+    assert (latest["rain"], latest["battery"], latest["air.north.humidity"]) == (3, 3.9, 61)

@@ -4,8 +4,9 @@ Readings go through a real device session; `feed` then does at once what the
 writer and the consumer do in their threads.
 """
 
+import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from hub.desired import States
 from hub.devices import Registry
 from hub.disk_budget import DiskBudget
 from hub.downlink import Downlink
+from hub.foreign import Foreign
 from hub.gateway.attempts import Attempts
 from hub.hooks.grant import Grants
 from hub.hooks.ingest import Ingest
@@ -36,7 +38,9 @@ from hub.live.rooms import Live
 from hub.metadata import Metadata
 from hub.model import Frame, Series, StreamKey
 from hub.mqtt.clients import Figures
+from hub.numbered import Numbered
 from hub.passwords import Passwords
+from hub.posts import Posts
 from hub.query import Query
 from hub.replay import Replays
 from hub.retention import Policies, Retention
@@ -141,6 +145,10 @@ class HubParts:
         self.imports = Imports(
             self.streams, self.registry, self.journal.find_marks, self.store_frames, lambda: True, time.time_ns
         )
+        self.foreign = Foreign(self.streams, self.registry, self.store_frames, _soon)
+        numbered = Numbered(self.streams, self.registry, self.store_frames)
+        self.has_room = True
+        self.posts = Posts(self.foreign, numbered, self.children, self.journal, lambda: self.has_room, time.time_ns)
         self.grants = Grants((), _no_hook)
         self.writer = NoWriter()
         self.mqtt = NoMqtt()
@@ -224,6 +232,11 @@ class HubParts:
         self.revocations.close()
         self.children.close()
         self.identities.close()
+
+
+def _soon(call: Callable[[], None]) -> None:
+    """Call it in the loop's next turn, as a hub does."""
+    asyncio.get_running_loop().call_soon(call)
 
 
 async def _no_hook(hook: Hook, *arguments: object) -> object:

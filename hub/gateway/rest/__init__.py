@@ -7,6 +7,7 @@ Place: above `endpoint`, below `http`, which turns requests into calls and error
 from hub.gateway.endpoint import Endpoint
 from hub.gateway.rest import (
     audit,
+    batches,
     certificates,
     change_log,
     children,
@@ -42,6 +43,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *states.ENDPOINTS,
     *readings.ENDPOINTS,
     *imports.ENDPOINTS,
+    *batches.ENDPOINTS,
     *audit.ENDPOINTS,
     *quarantine.ENDPOINTS,
     *tokens.ENDPOINTS,

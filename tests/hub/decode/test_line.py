@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from hub.decode.base import DecodeError, Publication
-from hub.decode.line import DEVICE_TAGS, MAX_LINES, Line, LineReader
+from hub.decode.line import DEVICE_TAGS, MAX_FIELDS, MAX_LINES, Line, LineReader
 from hub.decode.rows import Row
 from hub.decode.scope import Scope
 from tests.support.foreign_messages import cases, check
@@ -86,6 +86,14 @@ def test_text_goes_over_lines() -> None:
     assert [fault.at for fault in found.faults] == [3]
     assert [fault.at for fault in read('m a="open\n' * 3 + "m f=1\n" * 60, "a").rows.faults] == [1, 2, 3]
     assert len(read('m a="' + "x" * 5000 + "\n" + "y" * 5000 + "\nm f=1", "a").rows.rows) == 1
+
+
+def test_point_has_so_many_fields() -> None:
+    """One with more is a line that cannot be read, and takes no other with it."""
+    wide = "m " + ",".join(f"f{i}=1" for i in range(MAX_FIELDS + 1))
+    found = read(f"m f=1\n{wide}\nm f=2", "a").rows
+
+    assert ([row.at for row in found.rows], [fault.at for fault in found.faults]) == ([1, 3], [2])
 
 
 def test_rows_are_taken_block_by_block() -> None:

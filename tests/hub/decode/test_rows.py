@@ -3,8 +3,8 @@
 import pytest
 
 from device_sdk.reading import Channel
-from hub.decode.base import ForeignReading
-from hub.decode.rows import Rows, parts_of
+from hub.decode.base import DecodeError, ForeignReading
+from hub.decode.rows import MAX_ROWS, Rows, parts_of
 
 T0 = 1_700_000_000 * 10**9
 
@@ -47,3 +47,14 @@ def test_no_value_is_no_fault(value: object) -> None:
     rows.add(1, "a", "x", value, None)
 
     assert (rows.rows, rows.faults) == ([], [])
+
+
+def test_rows_are_bounded() -> None:
+    """Good ones and bad ones together: each is memory until it is stored or named."""
+    rows = Rows()
+    for at in range(MAX_ROWS):
+        rows.add(at, "a", "x", at if at % 2 else 2**64, None)
+    with pytest.raises(DecodeError, match=str(MAX_ROWS)):
+        rows.add(1, "a", "x", 1, None)
+    with pytest.raises(DecodeError, match=str(MAX_ROWS)):
+        rows.fault(1, "malformed", "x")
