@@ -36,7 +36,7 @@ from hub.downlink import Downlink
 from hub.errors import DiskFailedError, ExpiredError, ForbiddenError, HubError, UnauthenticatedError
 from hub.event_log import EVENTS, open_events
 from hub.folder_lock import held
-from hub.foreign import Foreign
+from hub.foreign_replay import ForeignMessages
 from hub.gateway.access import identify, identify_again, with_offered_token
 from hub.gateway.attempts import Attempts
 from hub.gateway.certified import Certified, Ending
@@ -56,9 +56,8 @@ from hub.journal.writer import JournalWriter
 from hub.live.rooms import RECONNECTS_PER_S, Live
 from hub.metadata import Metadata
 from hub.model import Frame, Mark, Series, StreamKey
-from hub.numbered import Numbered
 from hub.passwords import Passwords
-from hub.posts import Posts
+from hub.posts import make_posts
 from hub.query import Query
 from hub.renewal import renew_if_suspect
 from hub.replay import Replays
@@ -207,14 +206,13 @@ class Hub:
         runner = Runner(loop)
         files.callback(runner.stop)
         self.grants = Grants(self._hooks.authorize, runner.ask)
-        ingest = self.ingest = Ingest(self._hooks.ingest, runner.call, self.streams, self.registry, self.submit)
-        self.take = ingest.take if ingest.has_hooks else self.submit
-        takes = (self.streams, self.registry, self.take)
-        self.foreign = Foreign(*takes, loop.call_soon, has_hooks=ingest.has_hooks)
+        self.ingest = Ingest(self._hooks.ingest, runner.call, self.streams, self.registry, self.submit)
+        self.take = self.ingest.take if self.ingest.has_hooks else self.submit
+        self.posts = make_posts(self, loop.call_soon)
+        self.foreign = self.posts.foreign
         self.mqtt = MqttDoor(self, self.config.mqtt_prefix, loop.call_later)
-        numbered = Numbered(*takes, has_hooks=ingest.has_hooks)
-        self.posts = Posts(self.foreign, numbered, self.children, self.journal, self.can_take, time.time_ns)
-        self.replays = Replays(self.streams, self.registry, self.journal, self.submit, time.time_ns)
+        messages = ForeignMessages(self.make_decoders, self.identities, self.children)
+        self.replays = Replays(self.streams, self.registry, self.journal, self.submit, time.time_ns, messages)
         self.imports = Imports(
             self.streams, self.registry, self.journal.find_marks, self.submit, self.can_take, time.time_ns
         )

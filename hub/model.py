@@ -162,14 +162,15 @@ class Draft(NamedTuple):
 class Replayed(NamedTuple):
     """The quarantined frame whose readings a frame of the hub's own stream carries.
 
-    ``offset`` of it, the device's ``stream`` it came on, the ``readings`` it was refused with, and when
-    it was replayed (wall time).
+    ``offset`` of it, the ``stream`` it came on, the ``readings`` it was refused with, and when
+    it was replayed (wall time). ``device``: that of the stream, where it is another one than that of the readings.
     """
 
     offset: int
     stream: str
     readings: int
     time_ns: int
+    device: str = ""
 
 
 class Posted(NamedTuple):

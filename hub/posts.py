@@ -11,6 +11,7 @@ for readings with a time of their own, which a store has once.
 """
 
 import asyncio
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from device_sdk.errors import Reason, explain
 from device_sdk.reading import Channel
@@ -28,12 +29,15 @@ from hub.children import Children
 from hub.decode.base import Publication, Said
 from hub.decode.rows import Part, Rows, parts_of
 from hub.decode.scope import Scope
+from hub.devices import Registry
 from hub.errors import BadRequestError, ConflictError, HubError, JournalError, UnavailableError
 from hub.foreign import MAX_GATHERED, Foreign, Receipt
+from hub.hooks.ingest import Ingest
 from hub.journal.base import Journal, PostedPart
-from hub.model import Posted, StreamKey
+from hub.model import Frame, Posted, StreamKey
 from hub.numbered import Numbered, Taken
 from hub.roles import Identity, Role, Verb
+from hub.streams import Streams
 
 # Requests that are under way, of all and of one sender; more are told to come again. What they hold is a block of
 # readings each, 3 MB at most, and only until it is stored: what waits for the disk is bounded by the writer's queue.
@@ -101,7 +105,7 @@ class Posts:
         clock: Callable[[], int],
     ) -> None:
         self.clock = clock
-        self._foreign = foreign
+        self.foreign = foreign
         self._numbered = numbered
         self._children = children
         self._journal = journal
@@ -198,7 +202,7 @@ class Posts:
         """
         self._check_room()
         future = self.future()
-        self._foreign.take(namespace, said, publication, partial(told, future), receipt)
+        self.foreign.take(namespace, said, publication, partial(told, future), receipt)
         return future
 
     def future(self) -> "asyncio.Future[None]":
@@ -224,6 +228,32 @@ class Posts:
             raise JournalError("the journal has failed and takes nothing more: the hub starts again") from self._failure
         if not self._can_accept():
             raise UnavailableError("more waits for the hub's disk than it takes, or its disk budget is exceeded")
+
+
+class Holder(Protocol):
+    """What a hub has before it takes requests (`hub.app.Hub`)."""
+
+    @property
+    def streams(self) -> Streams: ...
+    @property
+    def registry(self) -> Registry: ...
+    @property
+    def children(self) -> Children: ...
+    @property
+    def journal(self) -> Journal: ...
+    @property
+    def ingest(self) -> Ingest: ...
+    def submit(self, frames: list[Frame]) -> None: ...
+    def can_take(self) -> bool: ...
+
+
+def make_posts(hub: Holder, soon: Callable[[Callable[[], None]], object]) -> Posts:
+    """Return the posts of a hub, with ``foreign`` and all else that they stand on; ``soon``: as of `Foreign`."""
+    has_hooks = hub.ingest.has_hooks
+    submit = hub.ingest.take if has_hooks else hub.submit
+    foreign = Foreign(hub.streams, hub.registry, submit, soon, has_hooks=has_hooks)
+    numbered = Numbered(hub.streams, hub.registry, submit, has_hooks=has_hooks)
+    return Posts(foreign, numbered, hub.children, hub.journal, hub.can_take, time.time_ns)
 
 
 class NotAllowedError(HubError):

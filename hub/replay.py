@@ -14,12 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from device_sdk.columns import Batch
+from device_sdk.columns import Batch, encode_batch, to_columns
+from device_sdk.reading import Channel
 from device_sdk.wire import HUB_STREAM, Gap, next_chain
+from hub.decode.base import Said
 from hub.devices import Registry
 from hub.errors import DiskFullError
+from hub.foreign_replay import ForeignMessages
 from hub.journal.base import Journal, QuarantineEntry
-from hub.model import Frame, Kind, Replayed, StreamKey
+from hub.model import FOREIGN_STREAM, Frame, Kind, Replayed, StreamKey
 from hub.streams import Streams
 from hub.validate import MalformedError, check_batch, parse_message
 
@@ -50,6 +53,7 @@ class Replays:
     Args:
         submit: hands frames to the journal's writer, never waits.
         clock: wall time in ns.
+        foreign: reads messages of devices that speak no protocol of ours.
     """
 
     def __init__(
@@ -59,7 +63,9 @@ class Replays:
         journal: Journal,
         submit: Callable[[list[Frame]], None],
         clock: Callable[[], int],
+        foreign: ForeignMessages,
     ) -> None:
+        self._foreign = foreign
         self._streams = streams
         self._registry = registry
         self._journal = journal
@@ -105,9 +111,12 @@ class Replays:
         entry, body = await asyncio.to_thread(self._journal.quarantined, namespace, offset)
         if entry.replayed_ns is not None:
             return Replay(Outcome.ALREADY)
-        # From here to `submit` without a pause: the frame's number is the stream's next one.
         try:
-            frame = make_frame(entry, body, self._streams, self._registry, self._clock())
+            said = None
+            if entry.key.stream == FOREIGN_STREAM:
+                said = await asyncio.to_thread(self._foreign.read, entry, body)
+            # From here to `submit` without a pause: the frame's number is the stream's next one.
+            frame = make_frame(entry, body, self._streams, self._registry, self._clock(), said)
         except MalformedError as error:
             return Replay(Outcome.MALFORMED, why=str(error))
         future = asyncio.get_running_loop().create_future()
@@ -126,20 +135,27 @@ class Replays:
             task.exception()  # whoever asked may be gone
 
 
-def make_frame(entry: QuarantineEntry, body: bytes, streams: Streams, registry: Registry, now_ns: int) -> Frame:
+def make_frame(
+    entry: QuarantineEntry, body: bytes, streams: Streams, registry: Registry, now_ns: int, said: Said | None = None
+) -> Frame:
     """Return the entry as the next frame of the hub's own stream, which counts as accepted from now on.
 
     Its receive time is the entry's: the readings came then.
+
+    Args:
+        said: what a foreign message says now; None: it is a frame of a device.
 
     Raises:
         MalformedError: it still cannot be taken, or every reading of it would be refused; nothing changed.
     """
     namespace, device, stream = entry.key
+    key = StreamKey(namespace, device if said is None else said.device, HUB_STREAM)
+    if said is not None:
+        body = _body_of(said, entry.seq)
+        _declare(registry, key, said)
     message = parse_message(body, body.lstrip(_SPACE)[:1] == b"{")
-    replayed = Replayed(entry.offset, stream, entry.count, now_ns)
-    frame = Frame(
-        StreamKey(namespace, device, HUB_STREAM), 0, Kind.BATCH, entry.received_ns, body, b"", replayed=replayed
-    )
+    replayed = Replayed(entry.offset, stream, entry.count, now_ns, device)
+    frame = Frame(key, 0, Kind.BATCH, entry.received_ns, body, b"", replayed=replayed)
     match message:
         case Batch():
             _fill(frame, message, registry)
@@ -147,10 +163,25 @@ def make_frame(entry: QuarantineEntry, body: bytes, streams: Streams, registry: 
             frame.kind, frame.dropped, frame.reason = Kind.GAP, message.count or 0, message.reason
         case _:
             raise MalformedError(f"a {type(message).__name__.lower()} holds no readings")
-    state = streams.get(frame.key)
+    state = streams.get(key)
     frame.seq, frame.chain = state.accepted + 1, next_chain(state.accepted_chain, body)
     state.accepted, state.accepted_chain = frame.seq, frame.chain
     return frame
+
+
+def _body_of(said: Said, seq: int) -> bytes:
+    try:
+        return encode_batch(to_columns(seq, [(r.channel, r.time_ns or 0, r.value) for r in said.readings]))
+    except Exception as error:  # a decoder may be anybody's: what it gave can be of any type
+        raise MalformedError(f"no frame can be made of it: {error!r}") from error
+
+
+def _declare(registry: Registry, key: StreamKey, said: Said) -> None:
+    """Declare the channels that there are not yet; of the others the device says better what they are."""
+    known = registry.device(key.namespace, key.device).channels
+    told = {channel.name: channel for channel in said.channels}
+    names = dict.fromkeys(reading.channel for reading in said.readings if reading.channel not in known)
+    registry.declare(key.namespace, key.device, [told.get(name, Channel(name)) for name in names])
 
 
 def _fill(frame: Frame, batch: Batch, registry: Registry) -> None:

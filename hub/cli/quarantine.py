@@ -75,6 +75,9 @@ def show(
         output.show_json(frame)
         return
     output.tell(f"{frame['device']} stream {frame['stream']} seq {frame['seq']}: {output.printable(frame['reason'])}")
+    if frame["topic"] is not None:
+        kind = f" ({output.printable(frame['content_type'])})" if frame["content_type"] else ""
+        output.tell(f"topic {output.printable(frame['topic']) or '-'}{kind}")
     typer.echo(frame["hex"] if frame["text"] is None else frame["text"])
     if frame["truncated"]:
         output.tell(f"there is more: it has {frame['size']} bytes (--bytes)")

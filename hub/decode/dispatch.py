@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from device_sdk.reading import Channel
 from hub.decode.adafruit import AdafruitIo
 from hub.decode.aws_shadow import AwsShadow
-from hub.decode.base import MAX_TOPIC_BYTES, Decoded, DecodeError, Decoder, Publication, Said
+from hub.decode.base import MAX_TOPIC_BYTES, Decoded, DecodeError, Decoder, Publication
 from hub.decode.esphome import EspHome
 from hub.decode.home_assistant import HomeAssistant
 from hub.decode.homie import Homie

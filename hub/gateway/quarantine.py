@@ -4,9 +4,12 @@ Owns: how raw bytes of a peer are shown: as text only when every character is pr
 terminal or page interprets them. Place: below `endpoints`; the offline command line uses it too. Pure.
 """
 
+from contextlib import suppress
 from typing import Any
 
+from hub.decode.base import Publication
 from hub.journal.base import QuarantineEntry
+from hub.model import FOREIGN_STREAM
 
 
 def quarantine_object(entry: QuarantineEntry) -> dict[str, Any]:
@@ -19,12 +22,20 @@ def quarantine_object(entry: QuarantineEntry) -> dict[str, Any]:
 
 
 def raw_object(entry: QuarantineEntry, body: bytes, max_bytes: int) -> dict[str, Any]:
-    """Return the entry with its first ``max_bytes``: ``text`` when printable, else ``hex``; the other is null."""
+    """Return the entry with its first ``max_bytes``: ``text`` when printable, else ``hex``; the other is null.
+
+    Of a foreign message these are its payload; ``topic`` and ``content_type`` are null for frames of devices.
+    """
+    topic = content_type = None
+    if entry.key.stream == FOREIGN_STREAM:
+        with suppress(ValueError):  # a damaged record is shown as it is
+            publication = Publication.from_bytes(body, entry.received_ns)
+            topic, content_type, body = publication.topic, publication.content_type, publication.payload
     shown = body[:max_bytes]
     text = _printable(shown, is_cut=len(shown) < len(body))
     return {
-        **quarantine_object(entry), "text": text, "hex": shown.hex() if text is None else None,
-        "truncated": len(shown) < len(body),
+        **quarantine_object(entry), "topic": topic, "content_type": content_type, "text": text,
+        "hex": shown.hex() if text is None else None, "truncated": len(shown) < len(body),
     }  # fmt: skip
 
 

@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from device_sdk.errors import Reason
 from device_sdk.reading import INT_MAX
 from hub.database import ReadPool, insert_rows
 from hub.errors import NotFoundError
 from hub.journal import posted
 from hub.journal.base import GapEntry, PostedPart, QuarantineEntry, RejectionEntry, ReplayEntry
-from hub.model import Frame, Kind, Replayed, StreamKey
+from hub.model import FOREIGN_STREAM, Frame, Kind, Replayed, StreamKey
 
 SCHEMA = f"""
 CREATE TABLE gap(
@@ -143,7 +144,9 @@ class Ledger:
                 # Whole frames, and readings beyond those an ack names one by one.
                 reason = frame.reason or "not_itemised"
                 if frame.kind is Kind.QUARANTINE:
-                    reason = reason.partition(":")[0]
+                    # What is wrong with a foreign message is words of its decoder, with numbers and names in them.
+                    is_foreign = frame.key.stream == FOREIGN_STREAM
+                    reason = Reason.MALFORMED if is_foreign else reason.partition(":")[0]
                 counts[(namespace, device, *self._entry(namespace, device, "", reason))] += rest
         last_ns = frames[-1].received_ns
         flat: list[Any] = []
@@ -184,7 +187,7 @@ class Ledger:
         self._connection.execute(
             """INSERT INTO replay VALUES (?1,?2,?3,1,?4) ON CONFLICT DO UPDATE SET frames = frames + 1,
             readings = readings + min(excluded.readings, ?5 - readings)""",
-            (namespace, device, replayed.stream, replayed.readings, INT_MAX),
+            (namespace, replayed.device or device, replayed.stream, replayed.readings, INT_MAX),
         )
 
     def _write_quarantine(self, frame: Frame, offset: int) -> None:

@@ -146,7 +146,7 @@ class Held:
     def __init__(self, parts: HubParts) -> None:
         self.frames: list[Frame] = []
         self.is_asked = asyncio.Event()
-        self.replays = Replays(parts.streams, parts.registry, parts.journal, self.submit, lambda: T0)
+        self.replays = Replays(parts.streams, parts.registry, parts.journal, self.submit, lambda: T0, parts.messages)
 
     def submit(self, frames: list[Frame]) -> None:
         """Keep them."""

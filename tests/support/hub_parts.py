@@ -22,11 +22,12 @@ from hub.change_log import CHANGES, ChangeLog
 from hub.children import CHILDREN, Children
 from hub.commands import Commands
 from hub.config import Config
+from hub.decode.dispatch import decoders_of
 from hub.desired import States
 from hub.devices import Registry
 from hub.disk_budget import DiskBudget
 from hub.downlink import Downlink
-from hub.foreign import Foreign
+from hub.foreign_replay import ForeignMessages
 from hub.gateway.attempts import Attempts
 from hub.hooks.grant import Grants
 from hub.hooks.ingest import Ingest
@@ -38,9 +39,8 @@ from hub.live.rooms import Live
 from hub.metadata import Metadata
 from hub.model import Frame, Series, StreamKey
 from hub.mqtt.clients import Figures
-from hub.numbered import Numbered
 from hub.passwords import Passwords
-from hub.posts import Posts
+from hub.posts import make_posts
 from hub.query import Query
 from hub.replay import Replays
 from hub.retention import Policies, Retention
@@ -141,18 +141,20 @@ class HubParts:
         self.disk_budget = DiskBudget(self.store, lambda: self.journal.statistics().bytes, self.all_series, None)
         self.consumer = StoreInStep()
         self.query = Query(self.registry, self.store)
-        self.replays = Replays(self.streams, self.registry, self.journal, self.store_frames, time.time_ns)
+        self.messages = ForeignMessages(decoders_of((), None), self.identities, self.children)
+        self.replays = Replays(
+            self.streams, self.registry, self.journal, self.store_frames, time.time_ns, self.messages
+        )
         self.imports = Imports(
             self.streams, self.registry, self.journal.find_marks, self.store_frames, lambda: True, time.time_ns
         )
-        self.foreign = Foreign(self.streams, self.registry, self.store_frames, _soon)
-        numbered = Numbered(self.streams, self.registry, self.store_frames)
         self.has_room = True
-        self.posts = Posts(self.foreign, numbered, self.children, self.journal, lambda: self.has_room, time.time_ns)
         self.grants = Grants((), _no_hook)
         self.writer = NoWriter()
         self.mqtt = NoMqtt()
         self.ingest = Ingest((), _no_call, self.streams, self.registry, self.store_frames)
+        self.posts = make_posts(self, _soon)
+        self.foreign = self.posts.foreign
         self.live = Live(
             self.journal, (), NeverScheduler(), newest=self.registry.latest,
             select=lambda selector: DeviceSelector(selector, self.metadata.device),
@@ -201,6 +203,14 @@ class HubParts:
             self.store.write(frames)
         self.replays.committed(frames)
         self.imports.committed(frames)
+
+    def submit(self, frames: list[Frame]) -> None:
+        """Commit frames, as the writer does."""
+        self.store_frames(frames)
+
+    def can_take(self) -> bool:
+        """Tell whether there is room."""
+        return self.has_room
 
     def next_seq(self, session: DeviceSession) -> int:
         """The number of the session's next frame."""

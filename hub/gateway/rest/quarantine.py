@@ -63,8 +63,14 @@ class RefusedReadings(Answer):
 
 
 class RawFrame(Quarantined):
-    """A quarantined frame with its bytes: ``text`` when they are printable UTF-8, else ``hex``."""
+    """A quarantined frame with its bytes: ``text`` when they are printable UTF-8, else ``hex``.
 
+    Of a message of a device that speaks no protocol of ours they are its payload, and ``topic`` (empty: it came by
+    HTTP) and ``content_type`` are not null.
+    """
+
+    topic: str | None
+    content_type: str | None
     text: str | None
     hex: str | None
     truncated: bool

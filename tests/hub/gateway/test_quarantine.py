@@ -2,11 +2,13 @@
 
 import pytest
 
+from hub.decode.base import Publication
 from hub.gateway.quarantine import quarantine_object, raw_object
 from hub.gateway.rest.quarantine import Quarantined, RawFrame
 from hub.journal.base import QuarantineEntry
-from hub.model import StreamKey
+from hub.model import FOREIGN_STREAM, StreamKey
 
+FOREIGN = QuarantineEntry(8, StreamKey("default", "lamp", FOREIGN_STREAM), 3, "no JSON", 2**60, 1, 5, None)
 ENTRY = QuarantineEntry(7, StreamKey("default", "pump", "a" * 16), 3, "malformed: c", 2**60, 4, 5, None)
 
 
@@ -36,3 +38,19 @@ def test_raw_bytes(body: bytes, limit: int, text: str | None, hex_: str | None) 
 
     RawFrame.model_validate(found)
     assert (found["text"], found["hex"], found["truncated"]) == (text, hex_, len(body) > limit)
+
+
+@pytest.mark.parametrize(
+    ("body", "topic", "kind", "text"),
+    [
+        (Publication("zigbee2mqtt/Küche", b'{"a":1}').to_bytes(), "zigbee2mqtt/Küche", "", '{"a":1}'),
+        (Publication("", b"m f=1", content_type="text/plain").to_bytes(), "", "text/plain", "m f=1"),
+        (b"no record", None, None, "no record"),
+    ],
+)
+def test_foreign_message_is_topic_and_payload(body: bytes, topic: str | None, kind: str | None, text: str) -> None:
+    """Apart from each other; what is no such record is shown as it is."""
+    found = raw_object(FOREIGN, body, 100)
+
+    RawFrame.model_validate(found)
+    assert (found["topic"], found["content_type"], found["text"], found["truncated"]) == (topic, kind, text, False)
