@@ -1,0 +1,248 @@
+"""A device on a microcontroller: docs/how-to/microcontrollers.md. Private: what has no docstring. Less than 8 KiB."""
+
+import json
+import os
+import socket
+import time
+
+ticks_ms = getattr(time, "ticks_ms", None) or (lambda: int(time.monotonic() * 1000))
+NO_VALUE = None, float("inf"), -float("inf")
+
+
+def dump(value):
+ return json.dumps(value, separators=(",", ":"))
+
+
+class Device:
+ """Use `record`, `tick` or `wait`, `close`. ``schema``: ``channels`` and ``commands``."""
+
+ tls = on_command = on_desired = sock = seen = None
+ online, why, batch_ms = False, "", 1000
+ dropped = no_value = up = newest = until = acked = next = at = tries = pid = lost = retry = 0
+
+ def __init__(s, name, host, port=1883, token="", rows=100, prefix="hub/v1/", **schema):
+  s.name, s.address, s.token, s.rows, s.topic = name, (host, port), token, rows, prefix + name + "/"
+  s.ticks, s.ring, s.cut, s.ranges, s.done = ticks_ms(), [], [], {}, {}
+  s.stream, s.boot, s.schema = os.urandom(8).hex(), os.urandom(8).hex(), dict(schema, op="schema")
+
+ def record(_, *pair, **values):
+  """Keep ``record("door", True)``, or of one instant ``record(temperature=21.5, humidity=44)``."""
+  if pair:
+   values[pair[0]] = pair[1]
+  row = {name: value for name, value in values.items() if value == value and value not in NO_VALUE}
+  _.no_value += len(values) - len(row)
+  # Of two at one instant the hub would keep the later.
+  _.newest = max(_.uptime(), _.newest + 1)
+  if row:
+   _.ring += [(_.newest, row)]
+  if len(_.ring) > _.rows:
+   ms, row = _.ring.pop(0)
+   for name in row:
+    _.ranges[name] = _.ranges.get(name, [ms])[:1] + [ms]
+   _.lost += len(row)
+   _.dropped += len(row)
+
+ def wait(s, seconds):
+  """Tick for so long."""
+  end = s.uptime() + int(seconds * 1000)
+  while s.uptime() < end:
+   s.tick()
+   time.sleep(0.01)
+
+ def tick(s):
+  """Do what is due; waits only while it connects, 5 s at most."""
+  try:
+   if s.uptime() >= s.at:
+    if s.sock:
+     s.receive()
+    else:
+     s.talk = s.connect()
+    next(s.talk)
+    if s.out and s.io(s.write, s.out) != len(s.out):
+     raise OSError("stuck")
+    s.out = b""
+  except (OSError, MemoryError) as error:
+   s.close(error)
+
+ def close(s, why="closed"):
+  """End the connection; the next `tick` begins another."""
+  if s.sock:
+   s.sock.close()
+  s.at = s.up + (s.retry or os.urandom(1)[0] << 2 + s.tries)
+  s.tries = min(s.tries + 1, 6)
+  s.sock, s.online, s.why = None, False, str(why)
+
+ def uptime(s):
+  now = ticks_ms()
+  s.up += (now - s.ticks) & 0x3FFFFFFF
+  s.ticks = now
+  return s.up
+
+ def connect(s):
+  s.heard, s.ping = s.up, s.up + 15000
+  s.retry = s.skip = s.due = s.hellos = 0
+  s.rx, s.out, s.say = b"", b"", []
+  found = socket.getaddrinfo(*s.address)[0]
+  sock = s.sock = socket.socket(found[0])
+  sock.settimeout(5)
+  sock.connect(found[-1])
+  if s.tls:
+   sock = s.sock = s.tls.wrap_socket(sock, server_hostname=s.address[0])
+   s.read, s.write = sock.read, sock.write
+  else:
+   s.read, s.write = sock.recv, sock.send
+  sock.setblocking(False)
+  state = '{"on":%d,"boot":"' + s.boot + '"}'
+  yield from s.ask(b" \2\0\0", 16, b"\0\4MQTT\4\xee\0\x1e",
+   (s.name, s.topic + "state", state % 0, s.name, s.token))
+  yield from s.ask(b"\x90\3\0\1", 130, b"\0\1", [s.topic + "down"], b"\1")
+  yield from s.publish(state % 1, "state", 51)
+  while True:
+   if s.up >= s.due:
+    if s.hellos > 4:
+     raise OSError("no welcome")
+    s.due = s.up + (10000 << s.hellos)
+    s.hellos += 1
+    yield from s.publish(dump(dict(op="hello", proto=1, sdk="micro/0.1.0", device=s.name, stream=s.stream,
+     boot=s.boot, run=s.boot, acked=s.acked, next=s.acked + len(s.cut) + 1, seen=s.seen)))
+   elif s.say:
+    yield from s.publish(dump(s.say.pop(0)))
+   elif s.online and (s.next < len(s.cut) or (len(s.cut) < 4 and s.slice())):
+    head, text = s.cut[s.next]
+    s.next += 1
+    s.due = min(s.due, s.up + 20000)
+    yield from s.publish(head % (s.stream, s.acked + s.next) + text)
+   else:
+    yield
+
+ def publish(s, text, leaf="up", kind=50):
+  s.pid = s.pid % 65535 + 1
+  pid = s.pid.to_bytes(2, "big")
+  return s.ask(b"@\2" + pid, kind, b"", [s.topic + leaf], pid + text.encode())
+
+ def ask(s, answer, kind, data, fields, tail=b""):
+  for field in fields:
+   data += len(field).to_bytes(2, "big") + field.encode()
+  data += tail
+  size = len(data)
+  for wait in 10, 20, 40, 80, 160:
+   s.out += bytes((kind, size) if size < 128 else (kind, size & 127 | 128, size >> 7)) + data
+   end = s.up + wait * 1000
+   while s.up < end:
+    yield
+    if s.answer == answer:
+     return
+   kind |= 8
+  raise OSError("no answer")
+
+ def slice(s):
+  ring, wall = s.ring, s.wall
+  if s.lost:
+   ranges = {name: ["%d000000" % (ms + wall) for ms in both] for name, both in s.ranges.items()}
+   text = ',"count":%d,"reason":"spool_full","ranges":%s}' % (s.lost, dump(ranges))
+   s.cut += [('{"op":"gap","stream":"%s","seq":%d', text)]
+   s.lost, s.ranges = 0, {}
+  elif ring and (len(ring) > 30 or s.up - ring[0][0] >= s.batch_ms):
+   first, names, text, rows = ring[0][0], [], "", ring[:40]
+   for _, row in rows:
+    names += [name for name in row if name not in names]
+   for ms, row in rows:
+    more = "," + dump([ms - first] + [row.get(name) for name in names])
+    if text and len(text + more + dump(names)) > 900:
+     break
+    text, last = text + more, ms
+    ring.pop(0)
+   # The hub's time may go back.
+   start = max(first + wall, s.until + 1)
+   s.until = start + last - first
+   s.cut += [('{"s":"%s","q":%d', ',"t":"%d","f":%s,"r":[%s]}' % (start, dump(names), text[1:]))]
+  return s.next < len(s.cut)
+
+ def io(s, call, argument):
+  try:
+   return call(argument)
+  except OSError as error:
+   # EAGAIN; 2, 3: of TLS.
+   if error.errno not in (2, 3, 11, 35):
+    raise
+
+ def receive(s):
+  data = s.io(s.read, 512)
+  if data:
+   s.heard = s.up
+  elif data is not None or s.up - s.heard > 45000:
+   raise OSError("silence")
+  if s.up >= s.ping:
+   s.ping, s.tries = s.up + 15000, 0
+   s.out += b"\xc0\0"
+  data = data or b""
+  rx = s.rx + data[s.skip :]
+  s.skip = max(0, s.skip - len(data))
+  while len(rx) > 3:
+   size, at = rx[1], 2
+   while size >> 7 * at - 7:
+    size += rx[at] - 1 << 7 * at - 7
+    at += 1
+   end = at + size
+   if end > len(rx):
+    if end > 2048:
+     s.skip, rx = end - len(rx), b""
+    break
+   kind, head, data, rx = rx[0], rx[:4], rx[at:end], rx[end:]
+   if kind >> 4 == 3:
+    at = 2 + int.from_bytes(data[:2], "big")
+    if kind & 6:
+     s.out += b"@\2" + data[at : at + 2]
+     at += 2
+    try:
+     s.hear(json.loads(data[at:]))
+    except (ValueError, KeyError, TypeError) as error:
+     s.why = str(error)
+   elif kind < 200:
+    s.answer = head
+    if kind == 32 and data[1]:
+     s.retry = 60000
+     raise OSError("refused: %d" % data[1])
+  s.rx = rx
+
+ def hear(s, said):
+  op, up = said["op"], s.up
+  if op in ("slow", "error", "bye"):
+   s.retry = said.get("retry_ms", 1000)
+   s.due, s.online = up + s.retry, False
+  elif op == "command":
+   id, done = said["id"], s.done
+   if id not in done:
+    if len(done) > 7:
+     done.clear()
+    done[id] = reply = dict(op="reply", id=id, ok=True)
+    try:
+     reply["value"] = s.on_command(said["name"], said["args"])
+    except Exception as error:
+     reply.update(ok=False, error=str(error))
+   s.say += [done[id]]
+  elif op == "desired":
+   state = s.on_desired(said["state"])
+   s.say += [dict(op="reported", version=said["version"], mark=said.get("mark", ""), state=state)]
+  elif op in ("welcome", "ack", "new_stream"):
+   stored = said["stored"]
+   # Meant for our stream before a restart?
+   if (op == "welcome" and not s.hellos) or stored > s.acked + len(s.cut):
+    return
+   s.seen = said["pos"]
+   is_other = op == "new_stream" or (op == "welcome" and stored < s.acked)
+   while s.acked < stored:
+    s.cut.pop(0)
+    s.acked += 1
+    s.next = max(s.next - 1, 0)
+   if op == "welcome":
+    s.wall = int(said["time_ns"]) // 1000000 - up
+    s.sync = up + 3600000
+    s.hellos = s.next = s.retry = 0
+    s.online = True
+    s.say += [s.schema]
+   s.due = min(s.sync, up + 20000) if s.cut else s.sync
+   if is_other:
+    # The hub was restored.
+    s.stream = os.urandom(8).hex()
+    s.acked = s.next = s.due = s.online = 0
