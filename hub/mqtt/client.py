@@ -248,7 +248,7 @@ class Client:
         return True
 
     def _take_state(self, device: str, payload: bytes, done: Done) -> None:
-        told = _read_state(payload)
+        told = read_state(payload)
         if told is None:
             self._deny(done, Code.PAYLOAD_FORMAT_INVALID, 'a state is {"on":1,"boot":"…"} or {"on":0,"boot":"…"}')
             return
@@ -298,7 +298,7 @@ class Client:
             self._line.end(code, why)
 
 
-def _read_state(payload: bytes) -> tuple[bool, str] | None:
+def read_state(payload: bytes) -> tuple[bool, str] | None:
     """Return whether it is on, and its boot id; None: it is no state."""
     if len(payload) > MAX_STATE_BYTES:
         return None

@@ -54,7 +54,10 @@ class Intake:
         try:
             decoded = self._decoders.decode(publication)
         except DecodeError as error:
-            self._aside(publication, str(error), qos, done)
+            if publication.is_retained:
+                done(Code.SUCCESS)  # it comes again with each subscription
+            else:
+                self._aside(publication, str(error), qos, done)
             return ()
         said = self._as_gateway(decoded) if self._is_gateway else self._as_device(decoded)
         if isinstance(said, str):

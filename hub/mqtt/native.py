@@ -41,6 +41,8 @@ SETTLE_S = 0.05
 # How a session ends that the device ended.
 _BYE = 1000
 _HELLO, _SAYS_BYE = b'{"op":"hello"', b'{"op":"bye"'
+# Sessions of one connection to a broker, about 4 KiB each. Those that are not enrolled have a gateway's quota besides.
+MAX_BEHIND_BROKER = 10_000
 # Devices that were asked to say hello, and have not: of a window of frames each, one is answered.
 MAX_ASKED = 10_000
 
@@ -192,6 +194,11 @@ class Native:
         if link is not None:
             self._part(device, link, why)
 
+    def farewell(self) -> None:
+        """Tell all devices when to come back."""
+        for device, link in self._links.items():
+            self._say_bye(device, link.number, wire.Bye(0 if self._again_ms is None else self._again_ms()))
+
     def ask_again(self, device: str) -> None:
         """Have a device that has no session here say hello, whatever its conversation."""
         if device not in self._links:
@@ -259,8 +266,9 @@ class Native:
         """Return why a device behind a gateway may not speak; its own a device always may."""
         if not self._is_gateway:
             return None
-        if len(self._links) >= MAX_CHILDREN and device not in self._links:
-            return Refusal(Reason.CHILD_QUOTA, f"{MAX_CHILDREN} devices are on this connection", RETRY_MS)
+        most = MAX_CHILDREN if self._again_ms is None else MAX_BEHIND_BROKER
+        if len(self._links) >= most and device not in self._links:
+            return Refusal(Reason.CHILD_QUOTA, f"{most} devices are on this connection", RETRY_MS)
         asked = Asked(self.namespace, self._identity.name, self._identity.patterns(Verb.WRITE), device)
         try:
             return self._parts.admission.admit(asked)

@@ -1,0 +1,343 @@
+"""The hub as a client of a real broker: what is acknowledged, what comes again, how it finds back."""
+
+import asyncio
+import inspect
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import pytest
+
+from device_sdk import Device
+from hub.errors import ConfigError
+from hub.gateway.mqtt_bridge import (
+    Broker,
+    MqttBridge,
+    Settings,
+    acknowledge,
+    close_socket,
+    heed_receive_maximum,
+    inside,
+    take_by_hand,
+)
+from hub.mqtt.relay import RECEIVE_MAXIMUM
+from hub.tls import make_certificates
+from tests.support.hub_parts import HubParts, hub_parts
+from tests.support.hub_process import free_port, wait_for
+from tests.support.mosquitto import PROGRAM, Mosquitto
+from tests.support.mqtt_clients import MqttWorld
+
+at_a_broker = [
+    pytest.mark.asyncio,
+    pytest.mark.end_to_end,
+    pytest.mark.skipif(PROGRAM is None, reason="mosquitto is not installed: apt-get install mosquitto"),
+]
+
+
+def _all(*marks: pytest.MarkDecorator) -> Callable[[Any], Any]:
+    def marked(test: Any) -> Any:
+        for mark in marks:
+            test = mark(test)
+        return test
+
+    return marked
+
+
+broker_test = _all(*at_a_broker)
+
+
+class NoGateways:
+    """Nobody decides anything meanwhile."""
+
+    def enter(self, socket: Any, sessions: Any) -> None:
+        """Nothing."""
+
+    def leave(self, socket: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Iterator[HubParts]:
+    """Return an empty hub that accepts lamps behind its bridge."""
+    with hub_parts(tmp_path / "hub") as parts:
+        parts.children.set_rules("mqtt-bridge", auto_accept=["lamp*"])
+        yield parts
+
+
+@pytest.fixture
+def world(parts: HubParts) -> MqttWorld:
+    """Return it with MQTT clients."""
+    return MqttWorld(parts)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    """A broker for anybody."""
+    with Mosquitto(tmp_path, free_port()) as broker:
+        yield broker
+
+
+def _bridge(world: MqttWorld, mosquitto: Mosquitto, **settings: Any) -> MqttBridge:
+    given = {"broker": Broker("127.0.0.1", mosquitto.port), **settings}
+    return MqttBridge(Settings(**given), world.clients, world.parts.identities, NoGateways(), "hub/v1")
+
+
+@asynccontextmanager
+async def _running(world: MqttWorld, bridge: MqttBridge, *, commits: bool = True) -> AsyncIterator[MqttBridge]:
+    """Run a bridge over a hub that commits a hundred times a second."""
+
+    async def commit() -> None:
+        while True:
+            await asyncio.sleep(0.01)
+            if commits:
+                world.settle()
+
+    tasks = [asyncio.ensure_future(bridge.run()), asyncio.ensure_future(commit())]
+    try:
+        await wait_for(lambda: bridge.is_connected, what="the bridge")
+        yield bridge
+    finally:
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def _publish(broker: Mosquitto, *messages: tuple[str, bytes], retain: bool = False) -> None:
+    async with aiomqtt.Client("127.0.0.1", broker.port) as client:
+        for topic, payload in messages:
+            await client.publish(topic, payload, qos=1, retain=retain)
+
+
+# --- settings ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "broker"),
+    [
+        ("mqtt://broker", Broker("broker", 1883)),
+        ("mqtts://broker", Broker("broker", 8883, True)),
+        ("mqtt://hub:s%40t@10.0.0.7:11883/", Broker("10.0.0.7", 11883, False, "hub", "s@t")),
+    ],
+)
+def test_url_says_where_the_broker_is(url: str, broker: Broker) -> None:
+    """With the port of the scheme, where it names none."""
+    assert Broker.parse(url) == broker
+
+
+@pytest.mark.parametrize("url", ["http://broker", "mqtt://", "broker:1883", "mqtt://u:secret@b/topic", "mqtt://b:port"])
+def test_url_that_is_none_is_refused_without_its_password(url: str) -> None:
+    """It may end in a log."""
+    with pytest.raises(ConfigError, match="--mqtt-url") as caught:
+        Broker.parse(url)
+
+    assert "secret" not in str(caught.value)
+
+
+def test_session_at_the_broker_is_this_hubs_and_of_these_filters() -> None:
+    """A broker keeps a session's old filters: other ones need another session."""
+    settings = Settings(Broker("b", 1883), hub_id="one")
+    sessions = {
+        settings.session(),
+        settings._replace(hub_id="two").session(),
+        settings._replace(topics=("tele/#",)).session(),
+        settings._replace(group="hubs").session(),
+    }
+
+    assert len(sessions) == 4
+    assert settings._replace(client_id="mine").session() == "mine"
+    assert settings.session() == Settings(Broker("b", 1883), hub_id="one").session()
+
+
+def test_authority_needs_tls_and_a_file(world: MqttWorld, tmp_path: Path) -> None:
+    """Said before anything is connected."""
+    plain, secure = Broker("b", 1883), Broker("b", 8883, True)
+    for broker, why in ((plain, "needs a broker with TLS"), (secure, "nowhere.pem")):
+        with pytest.raises(ConfigError, match=why):
+            MqttBridge(
+                Settings(broker, ca=tmp_path / "nowhere.pem"), world.clients, world.parts.identities, NoGateways(), "p"
+            )
+
+
+def test_bridge_needs_its_extra_and_says_so() -> None:
+    """A hub without a broker does not import it."""
+    code = (
+        "import sys; sys.modules['aiomqtt'] = None\n"
+        "from hub.errors import ConfigError\n"
+        "from hub.gateway.mqtt_bridge import _check_installed\n"
+        "try: _check_installed()\n"
+        "except ConfigError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert "pip install 'telemetry-hub[mqtt]'" in done.stdout
+
+
+@pytest.mark.asyncio
+async def test_the_private_names_that_are_used_are_there() -> None:
+    """A new version of the library that has others fails here, not at a broker."""
+    client = aiomqtt.Client("127.0.0.1")
+    paho = inside(client)
+    take_by_hand(paho)
+    acknowledge(paho, 1)
+    heed_receive_maximum(paho, 10)
+
+    assert paho._manual_ack is True
+    assert paho.max_inflight_messages == 10
+    assert "if self._manual_ack" in inspect.getsource(type(paho)._handle_publish)
+    assert "_max_inflight_messages" in inspect.getsource(type(paho)._update_inflight)
+    close_socket(client)
+    assert paho.socket() is None
+
+
+# --- at a broker -------------------------------------------------------------------------------
+
+
+@broker_test
+async def test_readings_through_a_broker_are_stored(world: MqttWorld, broker: Mosquitto) -> None:
+    """Of any topic; a device that nobody accepted is pending."""
+    async with _running(world, _bridge(world, broker)):
+        await _publish(broker, ("home/lamp", b"lamp.t=21.5"), ("home/shed", b"shed.t=1"))
+        await wait_for(lambda: world.values("lamp") == [("t", 21.5)])
+        await wait_for(lambda: world.clients.figures.publications == 2)
+
+    assert [child.device for child in world.parts.children.listed(state=None)][:1] == ["shed"]
+
+
+@broker_test
+async def test_what_is_not_stored_is_delivered_again(world: MqttWorld, broker: Mosquitto, tmp_path: Path) -> None:
+    """A hub that ends before the commit has acknowledged nothing; what came while it was away waits at the broker."""
+    async with _running(world, _bridge(world, broker), commits=False):
+        await _publish(broker, ("home/lamp", b"lamp.t=1"))
+        await wait_for(lambda: world.clients.figures.publications == 1)
+    await _publish(broker, ("home/lamp", b"lamp.t=2"))
+    with hub_parts(tmp_path / "again") as parts:
+        parts.children.set_rules("mqtt-bridge", auto_accept=["lamp*"])
+        started = MqttWorld(parts)
+        async with _running(started, _bridge(started, broker)):
+            await wait_for(lambda: len(started.values("lamp")) == 2)
+        assert sorted(started.values("lamp")) == [("t", 1.0), ("t", 2.0)]
+
+
+@broker_test
+async def test_broker_that_is_killed_is_found_again(world: MqttWorld, broker: Mosquitto) -> None:
+    """With a pause that grows; the hub goes on meanwhile."""
+    async with _running(world, _bridge(world, broker)) as bridge:
+        broker.kill()
+        await wait_for(lambda: not bridge.is_connected)
+        broker.start()
+        await wait_for(lambda: bridge.is_connected)
+        await _publish(broker, ("home/lamp", b"lamp.t=1"))
+        await wait_for(lambda: world.values("lamp") == [("t", 1.0)])
+
+
+@broker_test
+async def test_no_more_is_on_its_way_than_the_hub_holds(world: MqttWorld, broker: Mosquitto, tmp_path: Path) -> None:
+    """A hub that stores nothing is given no more than Receive Maximum; the rest waits at the broker."""
+    broker.kill()
+    with Mosquitto(tmp_path, free_port(), "max_inflight_messages 0", "max_queued_messages 0") as roomy:
+        async with _running(world, _bridge(world, roomy), commits=False):
+            messages = [("home/lamp", b"lamp.t=%d" % number) for number in range(RECEIVE_MAXIMUM + 200)]
+            await _publish(roomy, *messages)
+            await wait_for(lambda: world.clients.figures.publications == RECEIVE_MAXIMUM)
+            await asyncio.sleep(0.1)
+            assert world.clients.figures.publications == RECEIVE_MAXIMUM
+
+
+@broker_test
+async def test_retained_messages_are_no_readings(world: MqttWorld, broker: Mosquitto) -> None:
+    """They come with each subscription."""
+    await _publish(broker, ("home/lamp", b"poison"), retain=True)
+    async with _running(world, _bridge(world, broker)):
+        await wait_for(lambda: world.clients.figures.publications == 1)
+
+    assert world.clients.figures.quarantined == 0
+
+
+@broker_test
+async def test_only_the_topics_that_were_asked_for(world: MqttWorld, broker: Mosquitto) -> None:
+    """And the hub's own."""
+    async with _running(world, _bridge(world, broker, topics=("home/#",))):
+        await _publish(broker, ("barn/lamp", b"lamp.t=1"), ("home/lamp", b"lamp.t=2"))
+        await wait_for(lambda: world.values("lamp") == [("t", 2.0)])
+
+    assert world.clients.figures.publications == 1
+
+
+@broker_test
+async def test_hubs_of_a_group_share_what_comes(tmp_path: Path, broker: Mosquitto) -> None:
+    """Each message goes to one of them."""
+    with hub_parts(tmp_path / "a") as a, hub_parts(tmp_path / "b") as b:
+        worlds = [MqttWorld(a), MqttWorld(b)]
+        for world in worlds:
+            world.parts.children.set_rules("mqtt-bridge", auto_accept=["lamp*"])
+        bridges = [_bridge(world, broker, group="hubs", hub_id=str(n)) for n, world in enumerate(worlds)]
+        async with _running(worlds[0], bridges[0]), _running(worlds[1], bridges[1]):
+            await _publish(broker, *[("home/lamp", b"lamp.t=%d" % number) for number in range(20)])
+            await wait_for(lambda: sum(len(world.values("lamp")) for world in worlds) == 20)
+
+        assert all(world.values("lamp") for world in worlds)
+
+
+@broker_test
+async def test_wrong_password_is_said(
+    world: MqttWorld, broker: Mosquitto, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once as a warning, without the password; the hub goes on and tries again."""
+    passwords = tmp_path / "passwords"
+    make = ["mosquitto_passwd", "-c", "-b", str(passwords), "hub", "right"]
+    await asyncio.to_thread(subprocess.run, make, check=True)
+    broker.kill()
+    with Mosquitto(tmp_path, free_port(), f"password_file {passwords}", "allow_anonymous false") as guarded:
+        wrong = _bridge(world, guarded, broker=Broker("127.0.0.1", guarded.port, False, "hub", "wr0ng"))
+        task = asyncio.ensure_future(wrong.run())
+        await wait_for(lambda: "Not authorized" in caplog.text)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        right = _bridge(world, guarded, broker=Broker("127.0.0.1", guarded.port, False, "hub", "right"))
+        async with _running(world, right):
+            pass
+
+    assert "wr0ng" not in caplog.text
+
+
+@broker_test
+async def test_broker_with_tls_is_checked_against_its_authority(world: MqttWorld, tmp_path: Path) -> None:
+    """As a device would."""
+    made = make_certificates(tmp_path / "tls", ["127.0.0.1"], now=datetime.now(UTC))
+    lines = (f"cafile {made.ca}", f"certfile {made.cert}", f"keyfile {made.key}")
+    with Mosquitto(tmp_path, free_port(), *lines) as secure:
+        address = Broker("127.0.0.1", secure.port, True)
+        async with _running(world, _bridge(world, secure, broker=address, ca=made.ca)):
+            pass
+        untrusting = _bridge(world, secure, broker=address)
+        assert untrusting._tls is not None
+        assert untrusting._tls.verify_mode is ssl.CERT_REQUIRED
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(untrusting.run(), 0.5)
+        assert not untrusting.is_connected
+
+
+@broker_test
+async def test_device_of_the_sdk_is_found_again_by_a_hub_that_starts(world: MqttWorld, broker: Mosquitto) -> None:
+    """It is connected to the broker all the time; its kept birth tells the hub, whose ``bye`` tells the device."""
+    world.parts.identities.add_device("pump")
+    url = f"mqtt://127.0.0.1:{broker.port}"
+    async with Device("pump", url, spool=":memory:", close_timeout_s=0.5) as device:
+        async with _running(world, _bridge(world, broker)):
+            device.record(t=1.0)
+            await device.flush_async(10)
+        async with _running(world, _bridge(world, broker)):
+            await wait_for(lambda: world.parts.registry.device("default", "pump").connections == 1, what="a hello")
+            device.record(t=2.0)
+            await device.flush_async(10)
+
+    assert world.values("pump") == [("t", 1.0), ("t", 2.0)]
+    assert world.incidents == []
