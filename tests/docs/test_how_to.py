@@ -12,9 +12,11 @@ import pytest
 
 from device_sdk import Device
 from hub.auth import Identities
+from hub.mqtt.compact import is_rows, read_rows
 from hub.roles import Role
 from tests.docs.test_readme import commands
 from tests.support.hub_process import ROOT, HubProcess, free_port
+from tests.support.mqtt_endpoint import MqttHub, Paho, until
 
 
 @pytest.mark.slow
@@ -166,3 +168,44 @@ def test_readings_by_http_are_answered_as_printed(tmp_path: Path) -> None:
 
     assert latest["pump.left.flow"] == 12.5
     assert (latest["rain"], latest["battery"], latest["air.north.humidity"]) == (3, 3.9, 61)
+
+
+@pytest.mark.slow
+def test_devices_of_the_mqtt_page_get_in(tmp_path: Path) -> None:
+    """Its program is stored, with the token that its first command printed; its gateway's device is accepted."""
+    page = (ROOT / "docs" / "how-to" / "mqtt.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (row,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    add_device, add_gateway, look, accept = commands(page)
+    with MqttHub(tmp_path / "hub-data") as hub:
+        identities = Identities(hub.data / "identities.sqlite3")
+        _, admin = identities.add_token(Role.ADMIN)
+        identities.close()
+        environment = {**os.environ, "HUB_URL": hub.url, "HUB_TOKEN": admin, "PYTHONPATH": str(ROOT)}
+
+        def run(command: str) -> str:
+            line = command.replace("hub", f"{sys.executable} -m hub", 1)
+            done = subprocess.run(
+                line, shell=True, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environment
+            )
+            assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+            return done.stdout
+
+        token = re.findall(r"\b[a-z][0-9a-f]{12}\.[\w-]{43}", run(add_device))[0]
+        code = f"TOKEN = {token!r}\n" + program.replace("1883", str(hub.mqtt_port))
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        until(lambda: hub.values("greenhouse-7") == [21.5], "the reading")
+
+        token = re.findall(r"\b[a-z][0-9a-f]{12}\.[\w-]{43}", run(add_gateway))[0]
+        with Paho(hub, "zigbee", token) as client:
+            client.publish("zigbee2mqtt/kitchen-sensor", '{"temperature":20.5}')
+            assert "kitchen-sensor" in run(look)
+            run(accept)
+            client.publish("zigbee2mqtt/kitchen-sensor", '{"temperature":20.75}')
+        until(lambda: hub.values("kitchen-sensor") == [20.75], "the reading of the sensor")
+
+    assert is_rows(row.encode())
+    assert read_rows(row.encode(), json.loads(row)["s"]).count == 3
