@@ -5,9 +5,10 @@ import shutil
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import aiomqtt
@@ -19,6 +20,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from hub.mqtt.handler import Code, Connect, Received, Refused, Will
 from hub.tls import make_certificates, make_device_certificate
+from tests.fuzz import mqtt as fuzz
 from tests.support.certificate import make_certificate
 from tests.support.mqtt_listener import ServedEndpoint, serving_mqtt
 
@@ -282,6 +284,38 @@ async def test_mosquitto_pub_and_sub(version: str) -> None:
         code, said = await _run(PUB, *common, "-t", "a/b", "-m", "21.5", "-q", "2")
         assert "try a lower QoS" in said if version == "mqttv5" else code
         assert served.handlers[-1].received == []
+
+
+async def test_hostile_clients_leave_a_bystander_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """500 connections with something wrong in them, some cut off amid a packet: nothing is logged, all end."""
+    hostile = 500
+
+    async def attack(port: int, number: int) -> None:
+        random = Random(f"sockets/{number}")
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"".join(fuzz.mutated(random, fuzz.conversation(random))))
+        if random.random() < 0.3:
+            writer.transport.abort()
+            return
+        writer.write_eof()
+        with suppress(OSError):
+            await reader.read()
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+    async with serving_mqtt() as served, aiomqtt.Client("127.0.0.1", served.port, identifier="bystander") as bystander:
+        handler = served.handlers[0]
+        for number in range(0, hostile, 10):
+            async with asyncio.timeout(LIMIT_S):
+                await asyncio.gather(*(attack(served.port, number + other) for other in range(10)))
+                await bystander.publish("a", str(number), 1)
+        async with asyncio.timeout(LIMIT_S):
+            while len(served.endpoint) > 1:  # noqa: ASYNC110 (a connection's end has no event)
+                await asyncio.sleep(0.005)
+
+        assert [int(received.payload) for received in handler.received] == list(range(0, hostile, 10))
+        assert [record.getMessage() for record in caplog.records if record.name.startswith("hub")] == []
 
 
 async def test_old_protocol_is_refused() -> None:
