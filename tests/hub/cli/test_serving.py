@@ -36,6 +36,16 @@ def test_lan_without_tls_is_refused(run: Run) -> None:
         assert way in outcome.err
 
 
+@pytest.mark.parametrize("kind", ["hook", "decoder"])
+def test_code_that_is_not_there_is_a_wrong_setting(run: Run, tmp_path: Path, kind: str) -> None:
+    """The hub does not start without what it was told to ask, and makes no file."""
+    outcome = run("serve", "--data", tmp_path / "data", "--port", 0, f"--{kind}", "nobody")
+
+    assert outcome.code == 2
+    assert f"{kind} 'nobody'" in outcome.err
+    assert not (tmp_path / "data").exists()
+
+
 def test_port_in_use_says_so(run: Run, hub: HubProcess, tmp_path: Path) -> None:
     """A second hub on the port ends at once with what to do."""
     outcome = run("serve", "--data", tmp_path / "other", "--port", hub.port)
