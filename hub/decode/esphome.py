@@ -85,6 +85,9 @@ def place(scope: Scope, topic: str) -> tuple[str, str] | None:
 def _place(topic: str) -> _Place | None:
     """Return the place of ``<prefix>/<kind>/<id>/state`` and ``<prefix>/<kind>/<id>/<part>/state``."""
     segments = topic.split("/")
+    # Home Assistant's own prefix, where small programs put the states of their devices beside the announcements.
+    if segments[0] == "homeassistant":
+        return None
     for at in (-3, -4):
         if len(segments) > -at and segments[at] in _KINDS:
             kind, rest = segments[at], segments[at + 1 : -1]

@@ -30,7 +30,7 @@ _PLACES: tuple[Callable[[Scope, str], tuple[str, str] | None], ...] = (
 class HomeAssistant:
     """Knows discovery messages, and messages at topics that were announced."""
 
-    __slots__ = ("_available", "_configs", "_count", "_entities", "_scope")
+    __slots__ = ("_available", "_configs", "_count", "_entities", "_scope", "_wild")
     name = "home-assistant"
 
     def __init__(self, scope: Scope) -> None:
@@ -39,12 +39,16 @@ class HomeAssistant:
         self._configs: dict[str, Announced] = {}
         self._entities: dict[str, list[Entity]] = {}
         self._available: dict[str, list[tuple[str, Availability]]] = {}
+        # State topics with `+`, as gateways for Bluetooth announce what any of them hears, by their last part.
+        self._wild: dict[str, list[str]] = {}
         self._count = 0
 
     def decode(self, publication: Publication) -> Decoded | None:
         """Return what a state or an announcement says; see `hub.decode.base.Decoder`."""
         topic = publication.topic
         entities, available = self._entities.get(topic), self._available.get(topic)
+        if entities is None and self._wild:
+            entities = self._entities.get(self._pattern(topic))
         if entities is not None or available is not None:
             return self._states(entities or [], available or [], publication.payload)
         if is_config(topic):
@@ -76,7 +80,7 @@ class HomeAssistant:
         self._keep(topic, Announced(tuple(theirs), announced.availabilities if theirs else ()))
         why = "an announcement, no reading"
         if announced.unread:
-            why += f"; templates that calculate are not read: {', '.join(announced.unread)[:200]}"
+            why += f"; templates that do more than pick and scale are not read: {', '.join(announced.unread)[:200]}"
         return Decoded(self.name, tuple(Said(device, (), tuple(found)) for device, found in said.items()), ignored=why)
 
     def _placed(self, entity: Entity) -> tuple[str, Channel]:
@@ -96,6 +100,8 @@ class HomeAssistant:
         self._count += len(announced.entities) + len(announced.availabilities)
         for entity in announced.entities:
             self._entities.setdefault(entity.topic, []).append(entity)
+            if "+" in entity.topic:
+                self._wild.setdefault(_last(entity.topic), []).append(entity.topic)
         device = self._names(announced.entities[0])[0]
         for availability in announced.availabilities:
             self._available.setdefault(availability.topic, []).append((device, availability))
@@ -107,9 +113,20 @@ class HomeAssistant:
         self._count -= len(announced.entities) + len(announced.availabilities)
         for entity in announced.entities:
             _remove(self._entities, entity.topic, entity)
+            if "+" in entity.topic:
+                _remove(self._wild, _last(entity.topic), entity.topic)
         device = self._names(announced.entities[0])[0]
         for availability in announced.availabilities:
             _remove(self._available, availability.topic, (device, availability))
+
+    def _pattern(self, topic: str) -> str:
+        """Return the announced topic that means this one; empty when none does."""
+        levels = topic.split("/")
+        for pattern in self._wild.get(levels[-1], ()):
+            wanted = pattern.split("/")
+            if len(wanted) == len(levels) and all(w in ("+", level) for w, level in zip(wanted, levels, strict=True)):
+                return pattern
+        return ""
 
     def _states(self, entities: list[Entity], available: list[tuple[str, Availability]], payload: bytes) -> Decoded:
         text = text_of(payload)
@@ -133,8 +150,10 @@ class HomeAssistant:
 def _placed_by(scope: Scope, entity: Entity, place: tuple[str, str]) -> tuple[str, Channel] | None:
     """Return what is learnt of a channel of a family; its values have their paths as names."""
     device, name = place
-    path = entity.template.path if entity.template is not None else ""
-    if not name and not path:
+    template = entity.template
+    path = template.path if template is not None else ""
+    # A scaled value is another one than the family's, and so is its unit.
+    if (not name and not path) or (template is not None and template.is_scaled):
         return None
     channel = scope.names.channel(device, f"{name}.{path}" if name and path else name or path)
     return device, Channel(channel, entity.unit, label=entity.label or None)
@@ -164,6 +183,10 @@ def _availability(availability: Availability, text: str, document: object) -> bo
     got = text if template is None else template.pick(document if template.is_json else text)
     word = as_text(got)
     return True if word == availability.on else False if word == availability.off else None
+
+
+def _last(topic: str) -> str:
+    return topic.rpartition("/")[2]
 
 
 def _remove(where: dict[str, list[_Kept]], topic: str, what: _Kept) -> None:

@@ -1,7 +1,7 @@
 """Tasmota: ``tele/<topic>/SENSOR`` and its neighbours.
 
 Owns: which of its messages hold readings, their units and times. Place: before `dispatch`. Pure. Source: Tasmota
-documentation, "MQTT" and "Status LEDs … SetOption".
+documentation, "MQTT".
 
 ``Time`` is local and says no zone; it counts when the hub was told the zone and the clock is not ahead. One of the two
 messages that follow each switching is taken, ``RESULT``.
@@ -14,10 +14,13 @@ from hub.decode.base import Decoded, DecodeError, ForeignReading, Publication, S
 from hub.decode.esphome import ONLINE
 from hub.decode.moment import near_ns
 from hub.decode.scope import Scope
-from hub.decode.value import flatten, load
+from hub.decode.value import flatten, load, text_of, word_value
 
-_TAILS = re.compile(r"(?:SENSOR|STATE|LWT|RESULT|UPTIME|HASS_STATE|(?:STATUS|INFO|POWER)[0-9]*)")
+# What ends a topic; and the names of commands, whose answers end it where a setting says so.
+_TAILS = re.compile(r"[A-Z][A-Z0-9_]*")
+_KINDS = frozenset({"tele", "stat", "cmnd"})
 _SWITCH = re.compile(r"POWER[0-9]*")
+_NO_READINGS = re.compile(r"(?:UPTIME|HASS_STATE|(?:STATUS|INFO)[0-9]*)")
 # Of a RESULT, which also answers questions for settings.
 _STATES = re.compile(r"(?:POWER[0-9]*|Dimmer|CT|Shutter[0-9]+\..*)")
 _NO_CHANNEL = frozenset({"Time", "Epoch", "TempUnit", "PressureUnit", "SpeedUnit", "TotalStartTime", "Id"})
@@ -56,9 +59,18 @@ class Tasmota:
             return Decoded(self.name, ignored="a command to a device, not a reading")
         if tail in ("SENSOR", "STATE", "RESULT", "STATUS8", "STATUS10"):
             return self._report(device, tail, publication)
-        if _SWITCH.fullmatch(tail):
-            return Decoded(self.name, ignored="RESULT says the same")
-        return Decoded(self.name, ignored="holds no readings")
+        if kind == "tele" and not _NO_READINGS.fullmatch(tail):
+            return self._event(device, tail, publication.payload)
+        why = "RESULT says the same" if _SWITCH.fullmatch(tail) else "holds no readings"
+        return Decoded(self.name, ignored=why)
+
+    def _event(self, device: str, tail: str, payload: bytes) -> Decoded:
+        """Return what a message of one value says, as ``POWER_LOW``."""
+        text = text_of(payload)
+        value = None if text.startswith("{") else word_value(text)
+        if value is None:
+            return Decoded(self.name, ignored="holds no readings")
+        return Decoded(self.name, (Said(device, (ForeignReading(self._scope.names.channel(device, tail), value),)),))
 
     def _report(self, device: str, tail: str, publication: Publication) -> Decoded:
         document = load(publication.payload)
@@ -90,19 +102,15 @@ def place(scope: Scope, topic: str) -> tuple[str, str] | None:
 
 
 def _parts(topic: str) -> tuple[str, str, str] | None:
-    """Return kind, device and last part of ``tele/<topic>/SENSOR``; or of ``<topic>/tele/SENSOR``, a usual variant."""
-    rest, _, tail = topic.rpartition("/")
-    if not rest:
+    """Return kind, device and last part of ``tele/<topic>/SENSOR``, wherever the kind stands: that is a setting."""
+    if "tele/" not in topic and "stat/" not in topic and "cmnd/" not in topic:
         return None
-    if rest.startswith("cmnd/"):
-        return "cmnd", rest[5:], tail
-    if not _TAILS.fullmatch(tail):
+    *levels, tail = topic.split("/")
+    kind = next((level for level in levels if level in _KINDS), None)
+    if kind is None or len(levels) < 2 or not (kind == "cmnd" or _TAILS.fullmatch(tail)):
         return None
-    if rest.startswith(("tele/", "stat/")):
-        return rest[:4], rest[5:], tail
-    if rest.endswith(("/tele", "/stat", "/cmnd")):
-        return rest[-4:], rest[:-5], tail
-    return None
+    levels.remove(kind)
+    return kind, "/".join(levels), tail
 
 
 def _counts(tail: str, path: str, value: object) -> bool:

@@ -1,4 +1,4 @@
-"""A template that picks is read, one that does more is none."""
+"""A template that picks and scales is read, one that does more is none."""
 
 import pytest
 
@@ -30,10 +30,18 @@ DOCUMENT = {"a": {"b": [1, {"c": "21.55"}]}, "on": True, "bad": "x", "none": Non
         ("{{ value_json.a[0] }}", MISSING),
         ("{{- value_json.on -}}", True),
         ("{{ value_json.class }}", 7),
+        ("{{ value_json.class * 2 }}", 14),
+        ("{{ value_json.class / 2 + 1 - 0.5 }}", 4.0),
+        ("{{ float(value_json.a.b[1].c) * 0.5 | is_defined }}", 10.775),
+        ("{{ (value_json.a.b[1].c | float / 10) | round(1) }}", 2.2),
+        ("{{ ((value_json.class) + 1.26 | round(1)) }}", 8.3),
+        ("{{ value_json.class / 0 }}", MISSING),
+        ("{{ value_json.a.b[1].c * 2 }}", MISSING),
+        ("{{ value_json.missing * 2 }}", MISSING),
     ],
 )
 def test_template_picks(text: str, value: object) -> None:
-    """By names and places, with the filters that make a number."""
+    """By names and places, with the filters that make a number, and calculating with one."""
     template = parse(text)
 
     assert template is not None
@@ -52,7 +60,9 @@ def test_template_of_a_text() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "x", "{{ value_json.a", "{{ value_json.a / 10 }}", "{{ value_json.a | tojson }}", "{{ 'ON' if value }}",
+        "", "x", "{{ value_json.a", "{{ value_json.a + 2 * 10 }}", "{{ (value_json.a }}", "{{ 10 * value_json.a }}",
+        "{{ value_json.a * value_json.b }}", "{{ value_json.a > 2 }}", "{{ " + "(" * 9 + "value" + ")" * 9 + " }}",
+        "{{ value_json.a | tojson }}", "{{ 'ON' if value }}",
         "{% if value_json.a %}1{% endif %}", "{{ value_json.a }}{{ value_json.b }}", "{{ value.a }}",
         "{{ value_json.a | float(x) }}", "{{ value_json.a | round(x) }}", "{{ value_jsons }}", "{{ value }} W",
         "{{ value_json.a " + "." * 600 + "}}",
@@ -61,6 +71,13 @@ def test_template_of_a_text() -> None:
 def test_template_that_does_more_is_none(text: str) -> None:
     """Half of it would give a wrong value."""
     assert parse(text) is None
+
+
+def test_scaled_value_is_not_the_one_in_the_message() -> None:
+    """A family reads that one, so the template's unit is not its unit."""
+    scaled = [parse(f"{{{{ value_json.a {rest} }}}}") for rest in ("/ 1000", "| round(1)", "")]
+
+    assert [template is not None and template.is_scaled for template in scaled] == [True, False, False]
 
 
 def test_path_is_what_a_flat_document_has() -> None:
