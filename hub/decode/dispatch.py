@@ -1,7 +1,6 @@
 """Which decoder reads a message: the table of all of them, and the order in which they are asked.
 
-Owns: that order. Place: after the decoders. Pure. Must not: know
-what any of them does.
+Owns: that order. Place: after the decoders. Pure. Must not: know what any of them does.
 """
 
 from collections.abc import Callable, Sequence
