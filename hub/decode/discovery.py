@@ -156,7 +156,7 @@ def _entities(kind: str, object_id: str, config: dict[str, Any]) -> Iterator[Ent
     if code == "%":
         code = PERCENT.get(device_class, code)
     label = label_of(_text(config, "name"))
-    shown = _text(config, "object_id") or label or device_class or object_id
+    shown = _without(label, device_like) or device_class or _text(config, "object_id") or object_id
     for topic_name, template_names, end, own_unit in _TOPICS:
         topic = _text(config, topic_name)
         if not topic or len(topic) > _MAX_ID_CHARS:
@@ -174,6 +174,12 @@ def _entities(kind: str, object_id: str, config: dict[str, Any]) -> Iterator[Ent
             _state(config, "on") if is_switch else "", _state(config, "off") if is_switch else "",
             bool(unit or end or "state_class" in config or kind == "number"),
         )  # fmt: skip
+
+
+def _without(label: str, device: str) -> str:
+    """Return ``Temperature`` of ``Office Temperature``: older firmware says the device in each name."""
+    start = f"{device} ".lower()
+    return label[len(start) :] if label.lower().startswith(start) else label
 
 
 def _device(config: Mapping[str, Any], object_id: str) -> tuple[str, str]:

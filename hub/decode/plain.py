@@ -8,7 +8,7 @@ all of the topic is of the channel, less what stands up to the device's own name
 """
 
 from hub.decode.base import Decoded, DecodeError, ForeignReading, Publication, Said
-from hub.decode.moment import time_ns_of
+from hub.decode.moment import MAX_AHEAD_NS, time_ns_of
 from hub.decode.scope import Scope
 from hub.decode.value import flatten, load, text_of, word_value
 
@@ -36,7 +36,7 @@ class Plain:
             return Decoded(self.name, ignored="a command to a device, not a reading")
         if payload[0] in b'{["':
             document = load(payload)
-            time_ns = self._take_time(document) if isinstance(document, dict) else None
+            time_ns = self._take_time(document, publication.received_ns) if isinstance(document, dict) else None
             values = flatten(document)
         else:
             value = word_value(text_of(payload))
@@ -50,12 +50,12 @@ class Plain:
         )
         return Decoded(self.name, (Said(device, readings),))
 
-    def _take_time(self, document: dict[str, object]) -> int | None:
+    def _take_time(self, document: dict[str, object], received_ns: int) -> int | None:
         """Take the time out of a document that says one; what is no time stays, as a value."""
         for name in _TIMES:
             if name in document and (time_ns := time_ns_of(document[name], self._scope.zone)) is not None:
                 del document[name]
-                return time_ns
+                return time_ns if time_ns <= received_ns + MAX_AHEAD_NS else None
         return None
 
     def _place(self, head: str, tail: str) -> tuple[str, str]:

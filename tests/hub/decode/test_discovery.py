@@ -43,7 +43,9 @@ def test_device_of_an_entity(device: object, text: str, like: str) -> None:
 @pytest.mark.parametrize(
     ("config", "like"),
     [
-        ({"object_id": "office_t", "name": "Temperature"}, "office_t"),
+        ({"object_id": "office_t", "name": "Temperature"}, "temperature"),
+        ({"object_id": "office_t"}, "office_t"),
+        ({"name": "Office Air Temperature", "device": {"ids": "x", "name": "office"}}, "air temperature"),
         ({"name": "Air Temperature"}, "air temperature"),
         ({"name": None, "device_class": "temperature"}, "temperature"),
         ({}, "t"),

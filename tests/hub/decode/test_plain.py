@@ -7,9 +7,11 @@ from hub.decode.base import DecodeError, ForeignReading, Publication, Said
 from hub.decode.plain import Plain
 from hub.decode.scope import Scope
 
+T = 1_631_186_545_000_000_000
+
 
 def _said(topic: str, payload: str, device: str = "") -> Said:
-    decoded = Plain(Scope(device)).decode(Publication(topic, payload.encode(), 7))
+    decoded = Plain(Scope(device)).decode(Publication(topic, payload.encode(), T))
     return decoded.said[0]
 
 
@@ -58,9 +60,8 @@ def test_values_of_a_payload(payload: str, channels: dict[str, Value]) -> None:
 @pytest.mark.parametrize("name", ["ts", "timestamp", "time"])
 def test_time_in_a_document_counts(name: str) -> None:
     """When it is one; else it is a value."""
-    assert _said("d/x", f'{{"{name}":1631186545,"v":1}}').readings == (
-        ForeignReading("x.v", 1, 1_631_186_545_000_000_000),
-    )
+    assert _said("d/x", f'{{"{name}":1631186545,"v":1}}').readings == (ForeignReading("x.v", 1, T),)
+    assert _said("d/x", f'{{"{name}":1631190145,"v":1}}').readings == (ForeignReading("x.v", 1),)
     assert _said("d/x", f'{{"{name}":12}}').readings == (ForeignReading(f"x.{name}", 12),)
 
 
