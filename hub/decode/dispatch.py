@@ -101,7 +101,9 @@ class Decoders:
             decoded = decoded._replace(said=said, ignored="kept by the broker from before: no new reading")
         learnt = self._learnt
         if any(map(learnt.has_news, decoded.said)):
-            decoded = decoded._replace(said=tuple(learnt.take(one, self.scope.names) for one in decoded.said))
+            return decoded._replace(said=tuple([learnt.take(one, self.scope.names) for one in decoded.said]))
+        if any(one.channels for one in decoded.said):
+            return decoded._replace(said=tuple([one._replace(channels=()) for one in decoded.said]))
         return decoded
 
     def channels_of(self, device: str) -> tuple[Channel, ...]:

@@ -28,10 +28,11 @@ class Learnt:
         self._told: dict[tuple[str, str], Channel] = {}
 
     def has_news(self, said: Said) -> bool:
-        """Say whether there is anything for `take`."""
-        if said.channels:
-            return True
-        device, told = said.device, self._told
+        """Say whether there is anything for `take`; most messages say what is known."""
+        device, known, told = said.device, self._known, self._told
+        for channel in said.channels:
+            if _adds(known.get((device, channel.name)), channel):
+                return True
         for reading in said.readings:  # noqa: SIM110 - a third faster than `any`, in the path of each message
             if (device, reading.channel) not in told:
                 return True
@@ -68,6 +69,13 @@ class Learnt:
     def known_of(self, device: str) -> tuple[Channel, ...]:
         """Return the channels of a device of which anything was said."""
         return tuple(channel for (name, _), channel in self._known.items() if name == device)
+
+
+def _adds(known: Channel | None, told: Channel) -> bool:
+    """Say whether something is told that is not known."""
+    if known is None or known == told:
+        return known is None
+    return any(new is not None and new != old for old, new in zip(known, told, strict=True))
 
 
 def _merged(known: Channel, told: Channel) -> Channel:

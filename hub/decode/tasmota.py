@@ -27,7 +27,7 @@ _NO_CHANNEL = frozenset({"Time", "Epoch", "TempUnit", "PressureUnit", "SpeedUnit
 _UNITS = {
     "Humidity": "%RH", "Power": "W", "ApparentPower": "VA", "ReactivePower": "var", "Voltage": "V", "Current": "A",
     "Total": "kW.h", "Yesterday": "kW.h", "Today": "kW.h", "ExportActive": "kW.h", "Frequency": "Hz",
-    "Illuminance": "lx", "CarbonDioxide": "[ppm]", "eCO2": "[ppm]", "TVOC": "[ppb]", "PM1": "ug/m3", "PM2.5": "ug/m3",
+    "Illuminance": "lx", "CarbonDioxide": "[ppm]", "eCO2": "[ppm]", "TVOC": "[ppb]", "PM1": "ug/m3",
     "PM10": "ug/m3", "Signal": "dBm", "UptimeSec": "s", "Vcc": "V", "Weight": "kg",
 }  # fmt: skip
 _TEMPERATURES = {"C": "Cel", "F": "[degF]"}
@@ -78,7 +78,6 @@ class Tasmota:
             document = document.get("StatusSNS", {})
         if not isinstance(document, dict):
             raise DecodeError("no JSON object, which such a message of Tasmota is")
-        units = _units_of(document)
         time_ns = near_ns(document.get("Time"), self._scope.zone, publication.received_ns)
         readings, channels = [], []
         for path, value in flatten(document):
@@ -87,7 +86,7 @@ class Tasmota:
                 continue
             channel = self._scope.names.channel(device, path)
             readings.append(ForeignReading(channel, value, time_ns))
-            unit = units.get(last) or ("ug/m3" if path.endswith("PM2.5") else None)
+            unit = "ug/m3" if path.endswith("PM2.5") else _unit_of(last, document)
             if unit:
                 channels.append(Channel(channel, unit))
         if not readings:
@@ -120,13 +119,14 @@ def _counts(tail: str, path: str, value: object) -> bool:
     return tail != "STATE" or not isinstance(value, str)
 
 
-def _units_of(document: dict[str, object]) -> dict[str, str]:
-    """Return units by the last part of a path."""
-    temperature = _TEMPERATURES.get(str(document.get("TempUnit", "C")), "")
-    pressure, speed = document.get("PressureUnit", "hPa"), document.get("SpeedUnit")
-    units = _UNITS | {"Temperature": temperature, "DewPoint": temperature}
-    if isinstance(pressure, str):
-        units |= {"Pressure": pressure[:16], "SeaPressure": pressure[:16]}
-    if isinstance(speed, str):
-        units["Speed"] = speed[:16]
-    return units
+def _unit_of(last: str, document: dict[str, object]) -> str | None:
+    """Return the unit of a value by the last part of its path, and by what the message says of units."""
+    if last in ("Temperature", "DewPoint"):
+        return _TEMPERATURES.get(str(document.get("TempUnit", "C")))
+    if last in ("Pressure", "SeaPressure"):
+        unit = document.get("PressureUnit", "hPa")
+    elif last == "Speed":
+        unit = document.get("SpeedUnit")
+    else:
+        return _UNITS.get(last)
+    return unit[:16] or None if isinstance(unit, str) else None

@@ -49,6 +49,14 @@ def test_retained_message_is_no_reading() -> None:
     assert decoders.channels_of("d") == (Channel("x", "W"),)
 
 
+def test_what_is_known_is_said_once() -> None:
+    """A decoder may say it with each reading."""
+    said = Said("d", (ForeignReading("x", 1),), (Channel("x", "W"),))
+    decoders = Decoders(plugins=[lambda: Fixed(*[Decoded("fixed", (said,))] * 2)])
+
+    assert [decoders.decode(Publication("", b"")).said[0].channels for _ in "ab"] == [(Channel("x", "W"),), ()]
+
+
 def test_name_that_was_changed_is_kept_as_label() -> None:
     """Once; a name that is ours already needs none."""
     decoders = Decoders("pump")

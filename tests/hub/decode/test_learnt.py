@@ -52,7 +52,14 @@ def test_label_is_what_the_sender_calls_it() -> None:
 
 @pytest.mark.parametrize(
     ("said", "is_news"),
-    [(Said("d"), False), (Said("d", X), False), (Said("e", X), True), (Said("d", (), (Channel("x"),)), True)],
+    [
+        (Said("d"), False),
+        (Said("d", X), False),
+        (Said("e", X), True),
+        (Said("d", (), (Channel("x"),)), False),
+        (Said("d", (), (Channel("x", "W"),)), True),
+        (Said("d", (), (Channel("y"),)), True),
+    ],
 )
 def test_most_messages_have_no_news(said: Said, is_news: bool) -> None:
     """That is known without making anything."""
