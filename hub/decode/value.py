@@ -4,7 +4,7 @@ Owns: what of a payload can be a reading, and how deep and wide a document may b
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from math import isfinite
 
 import orjson
@@ -108,7 +108,7 @@ def flatten(document: object, path: str = "") -> list[tuple[str, Value]]:
 
 def _gather(node: object, path: str, depth: int, found: list[tuple[str, Value]]) -> None:
     items: Iterable[tuple[object, object]]
-    if isinstance(node, Mapping):
+    if isinstance(node, dict):
         items = node.items()
     elif isinstance(node, list):
         items = enumerate(node)
