@@ -5,9 +5,11 @@ Owns: what ``time`` in such an object means. Place: after `rows`. Pure.
 Objects inside are parts of the name: ``{"air": {"co2": 612}}`` is channel ``air.co2``. ``null`` is no value.
 """
 
+from collections.abc import Iterator
+
 from hub.decode.base import DecodeError
 from hub.decode.moment import since_epoch_ns, time_ns_of
-from hub.decode.rows import MAX_ROWS, Rows
+from hub.decode.rows import MAX_ROWS, STEP, Rows
 from hub.decode.scope import Scope
 from hub.decode.value import flatten
 
@@ -23,15 +25,23 @@ def read_records(document: object, scope: Scope) -> Rows:
     Raises:
         DecodeError: it is neither.
     """
+    rows = Rows()
+    for _ in reading(document, scope, rows):
+        pass
+    return rows
+
+
+def reading(document: object, scope: Scope, rows: Rows) -> Iterator[None]:
+    """Read a document into ``rows``; yields now and then, so that others are heard. Raises as `read_records`."""
     records = document if isinstance(document, list) else [document]
     if len(records) > MAX_RECORDS:
         raise DecodeError(f"{len(records)} objects in one list; the limit is {MAX_RECORDS}")
-    rows = Rows()
     for at, record in enumerate(records, 1):
         if not isinstance(record, dict):
             raise DecodeError('send an object of channels and values, e.g. {"temperature": 21.5}, or a list of such')
         _read(rows, at, record, scope)
-    return rows
+        if at % STEP == 0:
+            yield
 
 
 def _read(rows: Rows, at: int, record: dict[str, object], scope: Scope) -> None:

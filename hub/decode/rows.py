@@ -16,6 +16,8 @@ from hub.decode.base import DecodeError, ForeignReading, Said
 # Of one document, or of a block of one that is read as it arrives: each is some microseconds, and 300 bytes until it is
 # stored. As many as a frame may hold.
 MAX_ROWS = 10_000
+# Records between which whoever reads a document may hear others: some milliseconds of SenML.
+STEP = 250
 
 
 class Row(NamedTuple):

@@ -10,7 +10,7 @@ out. Source: RFC 8428, sections 4 to 6.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 
 import cbor2
@@ -18,7 +18,7 @@ import cbor2
 from device_sdk.errors import Reason
 from device_sdk.reading import Channel
 from hub.decode.base import Decoded, DecodeError, Publication
-from hub.decode.rows import MAX_ROWS, Rows, parts_of
+from hub.decode.rows import MAX_ROWS, STEP, Rows, parts_of
 from hub.decode.scope import Scope
 from hub.decode.value import load
 
@@ -71,28 +71,37 @@ def read_pack(data: bytes, scope: Scope, now_ns: int, *, is_cbor: bool = False) 
     Raises:
         DecodeError: it is no pack, or of a later version.
     """
-    return read_records(_loaded(data, is_cbor=is_cbor), scope, now_ns)
+    return read_records(load_pack(data, is_cbor=is_cbor), scope, now_ns)
 
 
 def read_records(records: object, scope: Scope, now_ns: int) -> Rows:
     """Return what the records of a pack hold; raises as `read_pack`."""
+    rows = Rows()
+    for _ in reading(records, scope, now_ns, rows):
+        pass
+    return rows
+
+
+def reading(records: object, scope: Scope, now_ns: int, rows: Rows) -> Iterator[None]:
+    """Read the records of a pack into ``rows``; yields at times, so that others are heard. Raises as `read_pack`."""
     if not isinstance(records, Sequence) or isinstance(records, str | bytes):
         raise DecodeError("a SenML pack is a list of records")
     if len(records) > MAX_ROWS:
         raise DecodeError(f"{len(records)} records in one pack; the limit is {MAX_ROWS}")
-    reader = _Reader(scope, now_ns)
+    reader = _Reader(scope, now_ns, rows)
     for at, record in enumerate(records, 1):
         if not isinstance(record, Mapping):
             raise DecodeError(f"record {at} is no object")
         reader.read(at, _labelled(record))
-    return reader.rows
+        if at % STEP == 0:
+            yield
 
 
 class _Reader:
     """The base fields that hold now, and what was read so far."""
 
-    def __init__(self, scope: Scope, now_ns: int) -> None:
-        self.rows = Rows()
+    def __init__(self, scope: Scope, now_ns: int, rows: Rows) -> None:
+        self.rows = rows
         self._scope = scope
         self._now_ns = now_ns
         self._name, self._unit = "", ""
@@ -195,7 +204,7 @@ def _pack_of(publication: Publication) -> object | None:
     """Return the records of a message that is SenML, None of any other."""
     kind, payload = publication.content_type.partition(";")[0].strip().lower(), publication.payload
     if kind in (JSON, CBOR):
-        return _loaded(payload, is_cbor=kind == CBOR)
+        return load_pack(payload, is_cbor=kind == CBOR)
     if payload[:1] == b"[":
         try:
             records = load(payload)
@@ -204,7 +213,7 @@ def _pack_of(publication: Publication) -> object | None:
         return records if _looks_like_it(records) else None
     if payload[:1] and (payload[0] >> 5 == 4):  # an array of CBOR: no text begins so
         try:
-            records = _loaded(payload, is_cbor=True)
+            records = load_pack(payload, is_cbor=True)
         except DecodeError:
             return None
         return records if isinstance(records, list) and _looks_like_it([*map(_labelled_or_none, records)]) else None
@@ -221,7 +230,8 @@ def _looks_like_it(records: object) -> bool:
     )
 
 
-def _loaded(data: bytes, *, is_cbor: bool) -> object:
+def load_pack(data: bytes, *, is_cbor: bool) -> object:
+    """Return the document of a pack, which may be anything; raise `DecodeError` when it is none."""
     if not is_cbor:
         return load(data)
     try:

@@ -274,7 +274,9 @@ def _error(status: int, reason: str, message: str, headers: dict[str, str] | Non
 async def _hub_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HubError), "registered for HubError alone"
     if error.status >= 500:
-        _log.error("request failed path=%s reason=%s: %s", request.url.path, error.reason, error)
+        # What passes by itself is said by who has the trouble; a thousand devices that come again would fill the log.
+        level = logging.ERROR if error.retry_s is None else logging.DEBUG
+        _log.log(level, "request failed path=%s reason=%s: %s", request.url.path, error.reason, error)
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
     if error.retry_s is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_s))

@@ -4,15 +4,16 @@ Place: `hub.gateway.rest`, above `hub.posts`; formats are read in `hub.decode`, 
 `hub.gateway.influx`.
 """
 
+import asyncio
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Literal
 
 import orjson
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from device_sdk.errors import explain
+from device_sdk.errors import Reason, explain
 from hub.decode import record, senml
 from hub.decode.base import DecodeError, Publication
 from hub.decode.rows import Rows
@@ -125,9 +126,10 @@ def _check_fallback(sender: Identity, fallback: str) -> None:
 
 
 async def _store_document(request: Request, data: bytes, kind: str, fallback: str) -> None:
-    now_ns = request.now_ns()
+    now_ns, found = request.now_ns(), Rows()
     try:
-        found = _DOCUMENTS[kind](request, data, now_ns)
+        for _ in _READING[kind](request, data, now_ns, found):
+            await asyncio.sleep(0)
     except DecodeError as error:
         raise UnreadableError(str(error)) from error
     digest = digest_of(kind.encode(), fallback.encode(), data).digest()
@@ -141,23 +143,23 @@ class UnreadableError(BadRequestError):
     reason = "undecodable"
 
 
-def _read_json(request: Request, data: bytes, now_ns: int) -> Rows:
+def _read_json(request: Request, data: bytes, now_ns: int, found: Rows) -> Iterator[None]:
     try:
         document = orjson.loads(data)
     except ValueError as error:
         raise BadRequestError(f"the body is not JSON: {error}") from error
-    return record.read_records(document, request.scope)
+    return record.reading(document, request.scope, found)
 
 
-def _read_senml(request: Request, data: bytes, now_ns: int) -> Rows:
-    return senml.read_pack(data, request.scope, now_ns)
+def _read_senml(request: Request, data: bytes, now_ns: int, found: Rows) -> Iterator[None]:
+    return senml.reading(senml.load_pack(data, is_cbor=False), request.scope, now_ns, found)
 
 
-def _read_senml_cbor(request: Request, data: bytes, now_ns: int) -> Rows:
-    return senml.read_pack(data, request.scope, now_ns, is_cbor=True)
+def _read_senml_cbor(request: Request, data: bytes, now_ns: int, found: Rows) -> Iterator[None]:
+    return senml.reading(senml.load_pack(data, is_cbor=True), request.scope, now_ns, found)
 
 
-_DOCUMENTS: dict[str, Callable[[Request, bytes, int], Rows]] = {
+_READING: dict[str, Callable[[Request, bytes, int, Rows], Iterator[None]]] = {
     JSON: _read_json, senml.JSON: _read_senml, senml.CBOR: _read_senml_cbor,
 }  # fmt: skip
 
@@ -169,8 +171,9 @@ def _answer(outcome: Outcome) -> Response:
     }  # fmt: skip
     if outcome.accepted or not outcome.rejected:
         return JSONResponse(told)
-    first = named[0]
-    fault = {"error": {"reason": first.reason, "message": f"nothing is stored; the first: {first.at}: {first.why}"}}
+    # A request that is known by its name may have been put aside as a whole, for a reason that is in quarantine.
+    reason, why = (named[0].reason, f"{named[0].at}: {named[0].why}") if named else (Reason.MALFORMED, "in quarantine")
+    fault = {"error": {"reason": reason, "message": f"nothing is stored; the first: {why}"}}
     if outcome.retry_s is None:
         return JSONResponse({**fault, **told}, 422)
     return JSONResponse({**fault, **told}, 403, {"Retry-After": str(int(outcome.retry_s))})

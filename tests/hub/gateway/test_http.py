@@ -415,3 +415,14 @@ async def test_application_and_websocket_on_one_real_port(hub: HubParts) -> None
 
     assert response.json()["devices"] == []
     assert json.loads(caught.value.response.body)["error"]["message"] == "/v1/elsewhere"
+
+
+@pytest.mark.asyncio
+async def test_what_passes_by_itself_does_not_fill_the_log(hub: HubParts, caplog: pytest.LogCaptureFixture) -> None:
+    """A thousand devices that are told to come again are no thousand errors of the hub."""
+    hub.has_room = False
+    async with http_client(make_app(hub), token=hub.identities.add_device("pi")) as client:
+        answer = await client.post("/v1/batches", json={"t": 1})
+
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []

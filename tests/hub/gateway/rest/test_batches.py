@@ -14,8 +14,11 @@ import pytest_asyncio
 from device_sdk.columns import encode_batch, to_columns
 from device_sdk.reading import Channel, Value
 from device_sdk.wire import CHAIN_START, Schema, encode, next_chain
+from hub.decode.base import Publication
+from hub.decode.rows import Row, Rows
 from hub.gateway.http import make_app
 from hub.gateway.rest.batches import FRAMES, JSON, MAX_DOCUMENT_BYTES, ND_JSON, TEXT, PostAnswer
+from hub.posts import digest_of
 from hub.roles import Role
 from tests.hub.gateway.conftest import T0
 from tests.support.hub_parts import HubParts, http_client
@@ -222,3 +225,31 @@ async def test_empty_body_stores_nothing(hub: HubParts, device: httpx.AsyncClien
     assert (await post(device, b"", TEXT))["accepted"] == 0
     assert (await post(device, json.dumps([{}, {"t": None}]).encode(), JSON))["rejected"] == 0
     assert stored(hub) == {}
+
+
+async def test_namespaces_know_nothing_of_each_other(hub: HubParts, device: httpx.AsyncClient) -> None:
+    """A device of the same name elsewhere, with the same key and the same stream, is another one."""
+    hub.identities.add_devices(["shed"], namespace="other")
+    token = hub.identities.add_devices(["shed"], rotate=True, namespace="other")["shed"]
+    body = encode_batch(to_columns(1, [("f", T0, 1)]))
+    async with http_client(make_app(hub), token=token) as other:
+        for client, value in ((device, 1), (other, 2)):
+            await post(client, b'{"t": %d}' % value, JSON, headers={"Idempotency-Key": "k"})
+            assert (await post(client, body, ND_JSON, params={"stream": STREAM}))["accepted"] == 1
+
+    series = {(s.namespace, s.channel): s.id for s in hub.registry.by_id.values() if s.device == "shed"}
+    assert [row.value for row in hub.store.read([series["other", "t"]], 0, 2**62, 9)] == [2]
+    assert [row.value for row in hub.store.read([series["default", "t"]], 0, 2**62, 9)] == [1]
+
+
+async def test_request_that_was_put_aside_is_answered_again(hub: HubParts, device: httpx.AsyncClient) -> None:
+    """Its readings are in quarantine, and nothing of it is named in what the journal remembers."""
+    identity = hub.identities.authenticate(device.headers["Authorization"].partition(" ")[2])
+    assert identity is not None
+    with hub.posts.request(identity, name="k") as request:
+        rows = Rows(rows=[Row(1, None, "t", object())])  # type: ignore[arg-type]
+        await request.take(rows, digest_of(JSON.encode(), b"", b'{"t": 1}').digest(), Publication("", b"", T0))
+    again = await post(device, b'{"t": 1}', JSON, 422, headers={"Idempotency-Key": "k"})
+
+    assert request.outcome.in_order()[0].why.startswith("in quarantine: no frame")
+    assert (again["rejected"], again["error"]["message"]) == (1, "nothing is stored; the first: in quarantine")
