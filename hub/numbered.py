@@ -24,7 +24,7 @@ from device_sdk.wire import Close, Rejection
 from hub.devices import Registry
 from hub.errors import BadRequestError, ConflictError, HubError, JournalError, TooManyRequestsError, UnavailableError
 from hub.model import Draft, Frame, Kind, Mark, StreamKey
-from hub.session import RETRY_NEW_STREAM_MS
+from hub.session import RETRY_NEW_STREAM_MS, WARN_EVERY_NS
 from hub.streams import MAX_NEW_STREAMS, Streams, StreamState
 from hub.validate import MalformedError, check_batch, parse_message, unpacked
 
@@ -219,10 +219,13 @@ class Numbered:
     def _conflict(self, mark: Mark, seq: int, now_ns: int) -> StreamConflictError:
         """Return the refusal of a stream that two spools write; the ledger keeps that it happened."""
         key = mark.key
-        _log.warning(
-            "%s device=%s stream=%s stored=%d seq=%d: two spools write it, a copied or written-back card",
-            Reason.CHAIN_CONFLICT, key.device, key.stream, mark.stored, seq,
-        )  # fmt: skip
+        device = self._registry.device(key.namespace, key.device)
+        if not 0 <= now_ns - device.warned_ns < WARN_EVERY_NS:
+            device.warned_ns = now_ns
+            _log.warning(
+                "%s device=%s stream=%s stored=%d seq=%d: two spools write it, a copied or written-back card",
+                Reason.CHAIN_CONFLICT, key.device, key.stream, mark.stored, seq,
+            )  # fmt: skip
         self._streams.owe(key.namespace, key.device, now_ns, 0, Reason.CHAIN_CONFLICT)
         return StreamConflictError(
             f"frame {seq} is stored, and was another one: two spools write stream {key.stream}, or it was written "

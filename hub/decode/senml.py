@@ -119,13 +119,14 @@ class _Reader:
             device, channel = self._split(self._name + _text(record, "n"))
             time_ns = self._time_ns(record)
             values = self._values(record)
+            unit = _text(record, "u") if "u" in record else self._unit
         except (ValueError, InvalidOperation, OverflowError) as error:
             self.rows.fault(at, Reason.MALFORMED, str(error)[:200])
             return
         for tail, value in values:
             name = self._scope.names.channel(device or self._scope.device, channel + tail)
             if not tail:
-                self._learn(device, name, record)
+                self._learn(device, name, unit)
             self.rows.add(at, device, name, value, self._spread(device, name, time_ns))
 
     def _check(self, at: int, record: _Record) -> None:
@@ -180,10 +181,9 @@ class _Reader:
             values.append((".sum", _plain(_number(record, "s") + self._sum, record["s"], self._sum)))
         return values
 
-    def _learn(self, device: str | None, name: str, record: _Record) -> None:
+    def _learn(self, device: str | None, name: str, unit: str) -> None:
         if (device, name) in self.rows.channels:
             return
-        unit = _text(record, "u") if "u" in record else self._unit
         label = self._scope.names.label(device or self._scope.device, name)
         if unit or label:
             self.rows.channels[device, name] = Channel(name, unit[:_UNIT_CHARS] or None, label=label)

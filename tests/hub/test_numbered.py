@@ -124,6 +124,20 @@ def test_written_back_card_is_found(world: World, before: str | None) -> None:
     assert world.values() == [1.0, 1.0]
 
 
+def test_log_names_a_copied_card_once_a_minute(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """However often it asks."""
+    world.take(batch(1))
+    world.commit()
+    for _ in range(5):
+        with pytest.raises(StreamConflictError):
+            world.take(batch(1, 9.0))
+        world.commit()
+
+    assert [record.getMessage()[:14] for record in caplog.records if record.levelname == "WARNING"] == [
+        "chain_conflict"
+    ]
+
+
 def test_card_that_went_on_elsewhere_is_found_by_its_chain(world: World) -> None:
     """It sends the next number, and its chain before it is another one."""
     world.take(batch(1))

@@ -13,7 +13,7 @@ from device_sdk.reading import Channel
 from hub.decode.base import DecodeError, Publication
 from hub.decode.rows import Row, Rows
 from hub.decode.scope import Scope
-from hub.decode.senml import CBOR, JSON, Senml, read_pack
+from hub.decode.senml import CBOR, JSON, Senml, read_pack, read_records
 from tests.support.foreign_messages import cases, check
 
 NOW = 1_700_000_000 * 10**9
@@ -143,7 +143,8 @@ def test_cbor_has_labels() -> None:
         ({"n": "x", "v": "1"}, "v is no number"), ({"n": "x", "v": True}, "v is no number"),
         ({"n": "x", "vb": 1}, "neither"), ({"n": "x", "vs": 1}, "no text"),
         ({"n": "x", "v": 1, "t": "now"}, "t is no number"), ({"n": "x", "bt": None, "v": 1}, "bt is no number"),
-        ({"n": "x", "vs": "y" * 2000}, "limit"), ({"n": "x", "v": 10**30}, "64 bits"),
+        ({"n": "x", "vs": "y" * 2000}, "limit"), ({"n": "x", "u": 1, "v": 1}, "u is no text"),
+        ({"n": "x", "v": 10**30}, "64 bits"),
     ],
 )  # fmt: skip
 def test_bad_record_is_named_and_loses_nothing_else(record: dict[str, Any], why: str) -> None:
@@ -179,6 +180,27 @@ def test_any_bytes_are_a_pack_or_refused(data: bytes) -> None:
     for is_cbor in (True, False):
         with suppress(DecodeError):
             read_pack(data, Scope(), NOW, is_cbor=is_cbor)
+
+
+_ANYTHING = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.binary(max_size=5),
+    st.lists(st.integers(), max_size=2), st.decimals(allow_nan=True, allow_infinity=True),
+)  # fmt: skip
+_FIELD = st.one_of(
+    st.sampled_from(["bn", "bt", "bu", "bv", "bs", "bver", "n", "u", "v", "vs", "vb", "vd", "s", "t", "ut", "x_"]),
+    st.integers(-7, 9), _ANYTHING.filter(lambda value: not isinstance(value, list)),
+)  # fmt: skip
+
+
+@given(st.lists(st.one_of(st.dictionaries(_FIELD, _ANYTHING, max_size=6), _ANYTHING), max_size=4), st.booleans())
+def test_any_records_are_read_or_named_or_refused(records: list[Any], is_one: bool) -> None:
+    """Never another exception, whatever stands in the place of what; what is read can be stored."""
+    rows = Rows()
+    with suppress(DecodeError):
+        rows = read_records(records, Scope("pump" if is_one else ""), NOW)
+    for row in rows.rows:
+        assert isinstance(row.value, float | int | str)
+        assert row.channel
 
 
 def test_numbers_that_would_be_memory_are_refused() -> None:
