@@ -24,10 +24,10 @@ from device_sdk.mqtt import MAX_UNACKED, MqttConnection, MqttConnector, MqttTarg
 from device_sdk.transport import LinkError, make_connector
 from device_sdk.wire import CHAIN_START, Bye, Close, Hello, encode
 from hub.tls import make_certificates, make_device_certificate
+from tests.support.brokered_hub import PREFIX, MqttHub, echo
 from tests.support.hub_model import HubModel
 from tests.support.hub_process import free_port
 from tests.support.mosquitto import PROGRAM, Mosquitto
-from tests.support.mqtt_hub import PREFIX, MqttHub, echo
 
 pytestmark = [
     pytest.mark.asyncio,

@@ -16,7 +16,7 @@ from hub.mqtt.compact import is_rows, read_rows
 from hub.roles import Role
 from tests.docs.test_readme import commands
 from tests.support.hub_process import ROOT, HubProcess, free_port
-from tests.support.mqtt_endpoint import MqttHub, Paho, until
+from tests.support.mqtt_hub import MqttHub, Paho, until
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from hub.roles import Role
 from hub.tls import make_certificates, make_device_certificate
 from tests.end_to_end.conftest import admin_token
 from tests.support.hub_process import ROOT
-from tests.support.mqtt_endpoint import LIMIT_S, MqttHub, Paho, until
+from tests.support.mqtt_hub import LIMIT_S, MqttHub, Paho, until
 from tests.support.node import NodeProcess, install
 
 pytestmark = pytest.mark.end_to_end

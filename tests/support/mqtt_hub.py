@@ -1,123 +1,122 @@
-"""A hub behind a broker that fits in a test: what devices say on ``up`` is answered on ``down``.
+"""A real hub with an MQTT port, and Eclipse Paho as a client of it."""
 
-The hub's side is `HubModel`, one conversation for each device and number, as the real bridge has one session; or a
-function that says what to answer. It shares nothing with the SDK but the envelope.
-"""
-
-import asyncio
-import json
+import threading
+import time
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, Self
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
-import aiomqtt
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from device_sdk.envelope import unwrap, wrap
-from device_sdk.wire import Bye, encode
-from tests.support.hub_model import HubConversation, HubModel
+from hub.auth import Identities
+from tests.support.hub_process import HubProcess, free_port
 
-LIMIT_S = 10.0
-PREFIX = "hub/v1"
-# What a broker keeps for a hub that is away, it keeps under its name.
-CLIENT = "test-hub"
-
-Answer = Callable[[str, bytes], list[bytes]]
+LIMIT_S = 15.0
 
 
-def echo(device: str, message: bytes) -> list[bytes]:
-    """Answer with what was said."""
-    return [message]
+class MqttHub(HubProcess):
+    """A hub with an MQTT port."""
+
+    def __init__(self, data: Path, *options: str, ca: Path | None = None) -> None:
+        self.mqtt_port = free_port()
+        super().__init__(data, "--mqtt-port", str(self.mqtt_port), *options, ca=ca)
+
+    def enrol(self, device: str) -> str:
+        """Enrol a device beside the running hub; return its token."""
+        with closing(Identities(self.data / "identities.sqlite3")) as identities:
+            return identities.add_device(device)
+
+    def values(self, device: str, channel: str = "temperature", *, token: str | None = None) -> list[Any]:
+        """Return what is stored of a channel."""
+        rows = self.get(f"/v1/readings?match={device}/{channel}&last=1h&limit=10000", token)["rows"]
+        return [row[2] for row in rows]
+
+    def start(self) -> "MqttHub":
+        """Start and wait until it answers."""
+        super().start()
+        return self
+
+    def __enter__(self) -> "MqttHub":
+        return self.start()
 
 
-class MqttHub:
-    """Listens at a broker on loopback until it is left; ``async with``.
+def until(condition: Callable[[], object], what: str) -> None:
+    """Wait until something holds."""
+    limit = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < limit, f"waited in vain for {what}"
+        time.sleep(0.02)
+
+
+class Paho:
+    """Eclipse Paho in its own thread; what it was told is in ``heard``.
 
     Args:
-        port: of the broker.
-        model: what it has stored; give the same model to a second one to restart a hub.
-        answer: instead of a model.
-        is_lasting: the broker keeps what arrives while the hub is away.
-        client: its name at the broker.
+        token: None: no user name and no password.
+        certificate: (certificate, key) to show; the hub speaks TLS.
+        options: those of Paho; with ``transport="websockets"`` it goes by the hub's other port.
     """
 
     def __init__(
-        self,
-        port: int,
-        model: HubModel | None = None,
-        *,
-        answer: Answer | None = None,
-        is_lasting: bool = False,
-        client: str = CLIENT,
-    ) -> None:
-        self.model = model or HubModel()
-        self.seen: list[aiomqtt.Message] = []
-        self._states: list[tuple[str, dict[str, Any]]] = []
-        self.byes = 0
-        self._answer = answer
-        self._changed = asyncio.Condition()
-        self._conversations: dict[str, tuple[int, HubConversation]] = {}
-        connecting = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        connecting.SessionExpiryInterval = 3600 if is_lasting else 0
-        self._client = aiomqtt.Client(
-            "127.0.0.1", port, identifier=client, protocol=aiomqtt.ProtocolVersion.V5, clean_start=not is_lasting,
-            properties=connecting,
+        self, hub: MqttHub, name: str, token: str | None, version: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv5,
+        *, certificate: tuple[Path, Path] | None = None, **options: Any,
+    ) -> None:  # fmt: skip
+        self._port = hub.port if options.get("transport") == "websockets" else hub.mqtt_port
+        self.heard: list[tuple[str, bytes]] = []
+        self.connected = threading.Event()
+        self.refused: list[Any] = []
+        self.ended: list[Any] = []
+        self.client = paho.Client(
+            CallbackAPIVersion.VERSION2, options.pop("client_id", f"paho-{name}"), protocol=version,
+            reconnect_on_failure=False, **options,
         )  # fmt: skip
-        self._task: asyncio.Task[None] | None = None
+        if token is not None:
+            self.client.username_pw_set(name, token)
+        if self._port == hub.port:
+            self.client.ws_set_options(path="/mqtt")
+        if hub.ca is not None:
+            cert, key = certificate or (None, None)
+            self.client.tls_set(str(hub.ca), None if cert is None else str(cert), None if key is None else str(key))
+        self.client.on_connect = self._on_connect
+        self.client.on_disconnect = lambda *told: self.ended.append(told[3])
+        self.client.on_message = lambda client, data, message: self.heard.append(
+            (message.topic, bytes(message.payload))
+        )
+        self._hub = hub
 
-    async def __aenter__(self) -> Self:
-        await self._client.__aenter__()
-        for topic in ("up", "state"):
-            await self._client.subscribe(f"{PREFIX}/+/{topic}", qos=1)
-        self._task = asyncio.get_running_loop().create_task(self._listen())
+    def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            self.refused.append(reason)
+        self.connected.set()
+
+    def publish(self, topic: str, payload: str | bytes) -> None:
+        """Publish with QoS 1 and wait for the PUBACK."""
+        told = self.client.publish(topic, payload, qos=1)
+        told.wait_for_publish(LIMIT_S)
+        assert told.is_published()
+
+    def subscribe(self, topic: str) -> list[Any]:
+        """Subscribe and return what was granted."""
+        granted: list[Any] = []
+        done = threading.Event()
+
+        def on_subscribe(client: Any, data: Any, mid: Any, reasons: Any, properties: Any) -> None:
+            granted.extend(reasons)
+            done.set()
+
+        self.client.on_subscribe = on_subscribe
+        self.client.subscribe(topic, qos=1)
+        assert done.wait(LIMIT_S)
+        return granted
+
+    def __enter__(self) -> "Paho":
+        self.client.connect(self._hub.host, self._port)
+        self.client.loop_start()
+        assert self.connected.wait(LIMIT_S)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        # Once is not always enough: `asyncio.wait_for` swallows it when what it waits for comes at the same time.
-        while self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait((self._task,), timeout=0.1)
-        with suppress(aiomqtt.MqttError):
-            await self._client.__aexit__(None, None, None)
-
-    def states(self, device: str) -> list[dict[str, Any]]:
-        """Return what was heard on a device's ``state``, also what the broker kept."""
-        return [state for name, state in self._states if name == device]
-
-    async def say(self, device: str, payload: bytes, *, retain: bool = False) -> None:
-        """Say something to a device, as it is."""
-        await self._client.publish(f"{PREFIX}/{device}/down", payload, qos=1, retain=retain)
-
-    async def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait until what was heard makes ``condition`` true."""
-        async with asyncio.timeout(LIMIT_S), self._changed:
-            await self._changed.wait_for(condition)
-
-    async def _listen(self) -> None:
-        async for message in self._client.messages:
-            device, tail = message.topic.value.split("/")[-2:]
-            data = bytes(message.payload) if isinstance(message.payload, bytes) else b""
-            if tail == "state":
-                self._states.append((device, json.loads(data)))
-            else:
-                self.seen.append(message)
-                for answer in self._answers(device, data):
-                    await self.say(device, answer)
-            async with self._changed:
-                self._changed.notify_all()
-
-    def _answers(self, device: str, data: bytes) -> list[bytes]:
-        number, message = unwrap(data)
-        if self._answer is not None:
-            return [wrap(number, answer) for answer in self._answer(device, message)]
-        known = self._conversations.get(device)
-        if message.startswith(b'{"op":"hello"'):
-            known = self._conversations[device] = (number, HubConversation(self.model))
-        if known is None or known[0] != number:
-            if known is None and not message.startswith(b'{"op":"bye"'):
-                self.byes += 1
-                return [wrap(number, encode(Bye(reason="going_away", message="say hello again")))]
-            return []
-        answers = known[1].receive(message) + known[1].commit()
-        return [wrap(number, answer) for answer in answers]
+    def __exit__(self, *_: object) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
