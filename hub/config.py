@@ -133,6 +133,19 @@ class Config(BaseSettings):
     mqtt_prefix: Annotated[str, Field(pattern=r"^[\w.~-]+(/[\w.~-]+){0,7}$", max_length=100)] = Field(
         default="hub/v1", description="How the hub's own MQTT topics begin: PREFIX/DEVICE/up."
     )
+    mqtt_url: Annotated[SecretStr, AfterValidator(_one_line)] = Field(
+        default=SecretStr(""),
+        description="A broker to take messages from: mqtts://USER:PASSWORD@HOST; as $HUB_MQTT_URL (extra `mqtt`).",
+    )
+    mqtt_ca: Path | None = Field(
+        default=None, description="Authority (PEM) that the broker's certificate is checked against."
+    )
+    mqtt_topic: list[Annotated[str, Field(min_length=1, max_length=1024)]] = Field(
+        default=["#"], description="Topics to take from the broker beside the hub's own, e.g. 'zigbee2mqtt/#'; all."
+    )
+    mqtt_group: Annotated[str, Field(pattern=r"^[\w.-]{0,64}$")] = Field(
+        default="", description="Share those topics with the other hubs of this group: each message goes to one."
+    )
     tls_cert: Path | None = Field(default=None, description="Certificate chain (PEM); `hub tls init` makes one.")
     tls_key: Path | None = Field(default=None, description="Private key (PEM) of the certificate.")
     tls_client_ca: Path | None = Field(

@@ -29,6 +29,7 @@ from hub.errors import ConfigError, DiskFailedError, JournalError, StoreError
 from hub.gateway.access import LoginLinks
 from hub.gateway.handshake import GuardedHttp, make_http_protocol
 from hub.gateway.http import make_app
+from hub.gateway.mqtt_bridge import BRIDGE, MqttBridge, bridge_settings
 from hub.gateway.mqtt_door import MQTT_PORT, MQTT_TLS_PORT
 from hub.gateway.websocket import Upgrade, make_protocol
 
@@ -73,6 +74,7 @@ def serve(config: Config, *, started: Started | None = None) -> int:
         check_announceable(config)
     if config.socketio:
         _check_socket_io()
+    bridge_settings(config)
     restarts = 0
     while True:
         begun = time.monotonic()
@@ -148,6 +150,7 @@ async def _serve(
             await hub.mqtt.listen(mqtt, server.config.ssl, BACKLOG)
         greeting = asyncio.create_task(_greet(hub, server, listener, links, started), name="hub greeting")
         announcing = asyncio.create_task(announce(config), name="hub announcement") if config.announce else None
+        bridging = _start_bridge(config, hub)
         try:
             await server.serve(sockets=[listener])
         finally:
@@ -155,10 +158,21 @@ async def _serve(
             if announcing is not None:
                 announcing.cancel()
                 await asyncio.gather(announcing, return_exceptions=True)
+            if bridging is not None:
+                await asyncio.wait((bridging,), timeout=GRACEFUL_S)  # it leaves by itself: what it took is stored first
+                bridging.cancel()
             (stopped,) = await asyncio.gather(greeting, return_exceptions=True)
             if callable(stopped):
                 stopped()
         return None if is_asked else hub.failed
+
+
+def _start_bridge(config: Config, hub: Hub) -> "asyncio.Task[None] | None":
+    settings = bridge_settings(config)
+    if settings is None:
+        return None
+    bridge = MqttBridge(settings, hub.mqtt.clients, hub.identities, hub.gateways, config.mqtt_prefix)
+    return asyncio.create_task(bridge.run(), name="hub MQTT bridge")
 
 
 def _keep_no_connection(server: uvicorn.Server) -> None:
@@ -182,6 +196,9 @@ async def _greet(
     if isinstance(config.mqtt_port, int):
         scheme, address = ("mqtts", "mqtt")[not config.is_tls], url.split("://", 1)[1].rpartition(":")[0]
         _say(f"  mqtt     {scheme}://{address}:{config.mqtt_port}   user: a device's name, password: its token")
+    broker = bridge_settings(config)
+    if broker is not None:
+        _say(f"  broker   {broker.broker.name}   next: hub children list --gateway {BRIDGE.name}")
     if config.insecure_lan and not config.is_tls:
         _say("  ▲ without TLS: tokens and readings travel readable on this network (--insecure-lan)")
     return started(hub, url) if started is not None else None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Rough, and still slower than a device recovers: after a few losses in a row it waits some seconds to reconnect.
 EVERY_S = 10.0
 LOG_NAME = "faults.log"
+_PORTS = {"ws": 80, "wss": 443, "mqtt": 1883, "mqtts": 8883}
 
 Chaos = Annotated[int | None, typer.Option("--chaos", metavar="SEED", help="Random faults, the same for a seed.")]
 Every = Annotated[
@@ -81,7 +82,7 @@ async def run_through_chaos(
     from simulators.proxy import FaultProxy
 
     parts = urlsplit(link.url)
-    hub = (parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80))
+    hub = (parts.hostname or "", parts.port or _PORTS[parts.scheme])
     async with FaultProxy(hub, seed=seed) as carrier:
         through = replace(link, connect_to=(carrier.host, carrier.port))
         try:

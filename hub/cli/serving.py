@@ -22,6 +22,22 @@ def serve(
     mqtt_prefix: Annotated[
         str | None, typer.Option(help="How the hub's own MQTT topics begin: PREFIX/DEVICE/up.")
     ] = None,
+    mqtt_url: Annotated[
+        str | None,
+        typer.Option(
+            help="A broker to take messages from: mqtts://USER:PASSWORD@HOST; as $HUB_MQTT_URL (extra `mqtt`)."
+        ),
+    ] = None,
+    mqtt_ca: Annotated[
+        Path | None, typer.Option(help="Authority (PEM) that the broker's certificate is checked against.")
+    ] = None,
+    mqtt_topic: Annotated[
+        list[str] | None,
+        typer.Option(help="Topics to take from the broker beside the hub's own, e.g. 'zigbee2mqtt/#'; all."),
+    ] = None,
+    mqtt_group: Annotated[
+        str | None, typer.Option(help="Share those topics with the other hubs of this group: each message goes to one.")
+    ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM); `hub tls init` makes one.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Private key (PEM) of the certificate.")] = None,
     tls_client_ca: Annotated[
@@ -97,6 +113,7 @@ def serve(
 
     flags: dict[str, object] = {
         "data": data, "host": host, "port": port, "mqtt_port": mqtt_port, "mqtt_prefix": mqtt_prefix,
+        "mqtt_url": mqtt_url, "mqtt_ca": mqtt_ca, "mqtt_topic": mqtt_topic or None, "mqtt_group": mqtt_group,
         "tls_cert": tls_cert, "tls_key": tls_key,
         "tls_client_ca": tls_client_ca, "insecure_lan": insecure_lan, "allow_origin": allow_origin or None,
         "announce": announce, "socketio": socketio, "demo": demo, "log_level": log_level, "store": store,

@@ -30,6 +30,9 @@ LedgerFolder = Annotated[
 Spool = Annotated[Path | None, typer.Option(help="Keep un-acked readings here, to survive a kill; default: in memory.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Enrol in this data folder, on the hub's own machine.")]
 Token = Annotated[str | None, typer.Option("--token", envvar="HUB_TOKEN", help="An admin's token, to enrol devices.")]
+DeviceUrl = Annotated[
+    str | None, typer.Option(help="Where devices connect, e.g. mqtt://127.0.0.1; default: where the hub is.")
+]
 Replace = Annotated[bool, typer.Option("--replace-tokens", help="Devices that exist get new tokens.")]
 
 # Faults of a file that are named one by one; the rest is counted.
@@ -48,6 +51,7 @@ def fleet(
     chaos_every: faults.Every = faults.EVERY_S,
     ledger: LedgerFolder = None,
     spool: Spool = None,
+    device_url: DeviceUrl = None,
     url: options.Url = options.DEFAULT_URL,
     token: Token = None,
     ca: options.Ca = None,
@@ -67,7 +71,7 @@ def fleet(
     from simulators.sensor import numbered_fleet
 
     cast = numbered_fleet(devices, prefix, seed)
-    target = _Target(url, token, ca, data)
+    target = _Target(url, token, ca, data, device_url)
     link = target.enrol([device.name for device in cast], spool, replace_tokens)
 
     async def work(witness: "Ledger | None") -> "Summary":
@@ -202,9 +206,14 @@ def verdict(
 class _Target:
     """The hub that simulated devices speak to, and how they are enrolled there."""
 
-    def __init__(self, url: str, token: str | None, ca: Path | None, data: Path | None) -> None:
+    def __init__(
+        self, url: str, token: str | None, ca: Path | None, data: Path | None, device_url: str | None = None
+    ) -> None:
         self.client = options.open_client(url, token, ca)
-        self._ca, self._data = ca, data
+        self._data = data
+        self._device_url = device_url or self.client.device_url
+        # An authority is of no use on the way to a broker of the same machine.
+        self._ca = None if device_url is not None and device_url.startswith(("ws:", "mqtt:")) else ca
 
     def enrol(self, names: list[str], spool: Path | None, replace: bool) -> "Link":
         from hub.cli.enrol import enrol_by_rest, enrol_in_folder
@@ -214,7 +223,7 @@ class _Target:
             tokens = enrol_in_folder(self._data, names, replace=replace)
         else:
             tokens = enrol_by_rest(self.client, names, replace=replace)
-        return Link(self.client.device_url, tokens, ca=self._ca, spool=spool)
+        return Link(self._device_url, tokens, ca=self._ca, spool=spool)
 
 
 def _run(

@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import logging
 import random
+import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,9 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 
+from hub.config import Config
 from hub.errors import ConfigError
 from hub.mqtt.clients import Clients
 from hub.mqtt.handler import Code
+from hub.mqtt.native import Brokered
 from hub.mqtt.relay import RECEIVE_MAXIMUM, BrokerAdmission, Delivered, Relay, Taken
 from hub.roles import Identity, Role, scopes_of
 
@@ -114,6 +117,22 @@ class Settings(NamedTuple):
         return f"telemetry-hub-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
 
 
+def bridge_settings(config: Config) -> Settings | None:
+    """Return what a hub is told of a broker; None: there is none.
+
+    Raises:
+        ConfigError: it is wrong, or ``aiomqtt`` is not installed.
+    """
+    url = config.mqtt_url.get_secret_value()
+    if not url:
+        return None
+    hub_id = f"{socket.gethostname()}:{config.data.resolve()}"
+    settings = Settings(Broker.parse(url), tuple(config.mqtt_topic), config.mqtt_group, config.mqtt_ca, "", hub_id)
+    _check_installed()
+    _tls(settings)
+    return settings
+
+
 class Enrolment(Protocol):
     """Who knows the devices with a credential of their own."""
 
@@ -135,7 +154,7 @@ class MqttBridge:
     """Keeps one hub connected to one broker; `run` until it is cancelled.
 
     Raises:
-        ConfigError: ``aiomqtt`` is not installed, or the file of the authority cannot be read.
+        ConfigError: the file of the authority cannot be read.
     """
 
     def __init__(self, settings: Settings, clients: Clients, enrolment: Enrolment, known: Known, prefix: str) -> None:
@@ -145,10 +164,10 @@ class MqttBridge:
         self._prefix = prefix
         self._admission = BrokerAdmission(clients.parts.admission, enrolment)
         self._taken = Taken()
+        self._brokered = Brokered(self._again_ms)
         self._tls = _tls(settings)
         self._line: _Line | None = None
         self._has_warned = False
-        _check_installed()
 
     @property
     def is_connected(self) -> bool:
@@ -183,7 +202,7 @@ class MqttBridge:
         line = self._line = _Line(self._settings, self._tls, self._prefix)
         relay = Relay(
             self._clients, BRIDGE, self._settings.broker.name, self._admission, self._taken, line.publish,
-            line.acknowledge, line.hang_up, self._again_ms,
+            line.acknowledge, line.hang_up, self._brokered,
         )  # fmt: skip
         line.relay = relay
         self._clients.enter(relay)

@@ -10,8 +10,8 @@ means *stored* unless ``down`` has said otherwise, and a message that brings no 
 A device may give each of its conversations a number (`device_sdk.envelope`): then it is answered under that number, and
 what comes under an older one is over. Behind a broker this is what tells the answer to this hello from an older one's.
 There a message may also come that belongs to no conversation known here, for the hub began anew, or one that the broker
-delivers again: a hello of that kind would look like a card that was written back, so it is not taken; the device is
-asked to say another.
+delivers again, marked or, after it was killed and read an old file, not: a hello of that kind would look like a card
+that was written back, so it is not taken; the device is asked to say another.
 """
 
 import logging
@@ -45,6 +45,34 @@ _HELLO, _SAYS_BYE = b'{"op":"hello"', b'{"op":"bye"'
 MAX_BEHIND_BROKER = 10_000
 # Devices that were asked to say hello, and have not: of a window of frames each, one is answered.
 MAX_ASKED = 10_000
+# Conversations of a device whose numbers are remembered: those of a hello that may still wait somewhere.
+NUMBERS = 16
+
+
+class Brokered:
+    """What is known of the devices behind a broker, over all connections to it.
+
+    Args:
+        again_ms: when a device whose conversation is not known should say hello again.
+    """
+
+    def __init__(self, again_ms: Callable[[], int]) -> None:
+        self.again_ms = again_ms
+        self._numbers: OrderedDict[str, deque[int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def note(self, device: str, number: int) -> None:
+        """A conversation of this number begins."""
+        self._numbers.setdefault(device, deque(maxlen=NUMBERS)).append(number)
+        self._numbers.move_to_end(device)
+        if len(self._numbers) > MAX_ASKED:
+            self._numbers.popitem(last=False)
+
+    def has(self, device: str, number: int | None) -> bool:
+        """Say whether one of this number has begun before."""
+        return number in self._numbers.get(device, ())
 
 
 class _Waiting(NamedTuple):
@@ -84,8 +112,7 @@ class Native:
         peer: address of the other end.
         say: publishes to a device's ``down``, where the client has subscribed to it: (device, message).
         end: ends the connection.
-        again_ms: behind a broker: when a device whose conversation is not known here should say hello again. None: the
-            connection is the device's or gateway's own.
+        brokered: None: the connection is the device's or gateway's own.
 
     Has what `hub.gateway.gateways` asks of a gateway's connection: ``namespace``, ``devices``, `recheck`, `flush`.
     """
@@ -97,7 +124,7 @@ class Native:
         peer: str,
         say: Callable[[str, bytes], None],
         end: Callable[[Code, str], None],
-        again_ms: Callable[[], int] | None = None,
+        brokered: Brokered | None = None,
     ) -> None:
         self.namespace = identity.namespace
         self._parts = parts
@@ -106,7 +133,7 @@ class Native:
         self._peer = peer
         self._say = say
         self._end = end
-        self._again_ms = again_ms
+        self._brokered = brokered
         self._links: dict[str, _Link] = {}
         self._asked: OrderedDict[str, int | None] = OrderedDict()
 
@@ -123,9 +150,8 @@ class Native:
         """
         number, data = _unwrapped(data)
         link = self._links.get(device)
-        if self._is_over(link, number, data, is_again):
-            is_of_this = link is not None and (link.number == number or not data.startswith(_HELLO))
-            if not is_of_this and not data.startswith(_SAYS_BYE):
+        if self._is_over(device, link, number, data.startswith(_HELLO), is_again):
+            if not data.startswith(_SAYS_BYE) and (link is None or link.number != number):
                 self._ask_again(device, number)
             done(Code.SUCCESS)
             return link is not None
@@ -197,7 +223,7 @@ class Native:
     def farewell(self) -> None:
         """Tell all devices when to come back."""
         for device, link in self._links.items():
-            self._say_bye(device, link.number, wire.Bye(0 if self._again_ms is None else self._again_ms()))
+            self._say_bye(device, link.number, wire.Bye(0 if self._brokered is None else self._brokered.again_ms()))
 
     def ask_again(self, device: str) -> None:
         """Have a device that has no session here say hello, whatever its conversation."""
@@ -205,21 +231,22 @@ class Native:
             self._asked.pop(device, None)
             self._ask_again(device, None)
 
-    def _is_over(self, link: _Link | None, number: int | None, data: bytes, is_again: bool) -> bool:
+    def _is_over(self, device: str, link: _Link | None, number: int | None, is_hello: bool, is_again: bool) -> bool:
         """Say whether a message is of a conversation that is not known here, or not any more."""
-        is_hello = data.startswith(_HELLO)
-        if link is None:
-            return self._again_ms is not None and (is_again or not is_hello)
-        if link.number != number:
-            return not is_hello or (is_again and self._again_ms is not None)
-        return is_hello and number is not None  # a number has one hello: this one came twice
+        if link is not None and link.number == number:
+            return is_hello and number is not None  # a number has one hello: this one came twice
+        if not is_hello:
+            return link is not None or self._brokered is not None
+        return self._brokered is not None and (is_again or self._brokered.has(device, number))
 
     def _ask_again(self, device: str, number: int | None) -> None:
         """Answer what belongs to no conversation; of several messages of one, the first."""
-        if self._again_ms is None or (device in self._asked and self._asked[device] == number):
+        if self._brokered is None or (device in self._asked and self._asked[device] == number):
             return
         self._note_asked(device, number)
-        bye = wire.Bye(self._again_ms(), reason=Reason.GOING_AWAY, message="the hub does not know this conversation")
+        bye = wire.Bye(
+            self._brokered.again_ms(), reason=Reason.GOING_AWAY, message="the hub does not know this conversation"
+        )
         self._say_bye(device, number, bye)
 
     def _note_asked(self, device: str, number: int | None) -> None:
@@ -234,6 +261,8 @@ class Native:
 
     def _enter(self, device: str, number: int | None) -> _Link:
         self._asked.pop(device, None)
+        if self._brokered is not None and number is not None:
+            self._brokered.note(device, number)
         link = self._links[device] = _Link(self._parts.begin(self._peer, self.namespace, device), number)
         link.session.flush = partial(self._flush, device, link)
         return link
@@ -266,7 +295,7 @@ class Native:
         """Return why a device behind a gateway may not speak; its own a device always may."""
         if not self._is_gateway:
             return None
-        most = MAX_CHILDREN if self._again_ms is None else MAX_BEHIND_BROKER
+        most = MAX_CHILDREN if self._brokered is None else MAX_BEHIND_BROKER
         if len(self._links) >= most and device not in self._links:
             return Refusal(Reason.CHILD_QUOTA, f"{most} devices are on this connection", RETRY_MS)
         asked = Asked(self.namespace, self._identity.name, self._identity.patterns(Verb.WRITE), device)

@@ -29,7 +29,7 @@ from hub.mqtt.client import read_state
 from hub.mqtt.clients import Clients
 from hub.mqtt.handler import Code, Done
 from hub.mqtt.intake import Intake
-from hub.mqtt.native import Native
+from hub.mqtt.native import Brokered, Native
 from hub.mqtt.topics import STATE, UP
 from hub.roles import Identity
 
@@ -161,7 +161,7 @@ class Relay:
         publish: sends a message: (topic, payload, QoS, retained).
         acknowledge: sends PUBACK for a packet identifier.
         hang_up: ends the connection; says why.
-        again_ms: when a device that is to say hello should do so: spread over all of them.
+        brokered: over the connections of one broker, too.
     """
 
     def __init__(
@@ -174,13 +174,13 @@ class Relay:
         publish: Callable[[str, bytes, int, bool], None],
         acknowledge: Callable[[int], None],
         hang_up: Callable[[str], None],
-        again_ms: Callable[[], int],
+        brokered: Brokered,
     ) -> None:
         self.identity = identity
         self.client_id = name
         self.in_order = InOrder(acknowledge)
         parts = replace(clients.parts, admission=admission)
-        self.native = Native(parts, identity, name, self._say, self.end, again_ms)
+        self.native = Native(parts, identity, name, self._say, self.end, brokered)
         self.is_leaving = False
         self._clients = clients
         self._topics = clients.parts.topics

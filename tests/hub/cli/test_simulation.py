@@ -33,6 +33,16 @@ def test_fleet_balances_its_ledger(run: Run, hub: HubProcess, name: str) -> None
     assert "ledger balanced: 56 produced, 56 stored, 0 lost, 0 doubled, 0 altered" in outcome.out
 
 
+def test_fleet_may_connect_elsewhere(run: Run, hub: HubProcess, name: str) -> None:
+    """To a broker, or where nobody is: then the readings were not acked."""
+    where = ("--url", hub.url, "--data", hub.data, "--device-url", "mqtt://127.0.0.1:1")
+
+    outcome = run("simulate", "fleet", "--devices", 1, "--duration", 1, "--drain", 0.1, "--prefix", name, *where)
+
+    assert outcome.code == 1
+    assert "broker 127.0.0.1:1 cannot be reached" in outcome.err
+
+
 @pytest.mark.parametrize("where", ["url", "data"])
 def test_verdict_turns_red_when_a_reading_is_missing(run: Run, hub: HubProcess, name: str, where: str) -> None:
     """A ledger balances later, too, against the hub or its files; with one reading the hub never got it fails."""

@@ -13,14 +13,17 @@ from typing import Any
 
 import aiomqtt
 import pytest
+from pydantic import SecretStr
 
 from device_sdk import Device
+from hub.config import Config
 from hub.errors import ConfigError
 from hub.gateway.mqtt_bridge import (
     Broker,
     MqttBridge,
     Settings,
     acknowledge,
+    bridge_settings,
     close_socket,
     heed_receive_maximum,
     inside,
@@ -341,3 +344,18 @@ async def test_device_of_the_sdk_is_found_again_by_a_hub_that_starts(world: Mqtt
 
     assert world.values("pump") == [("t", 1.0), ("t", 2.0)]
     assert world.incidents == []
+
+
+def test_settings_of_a_hub_say_whether_there_is_a_broker(tmp_path: Path) -> None:
+    """Wrong ones are said before the hub starts; its own session differs from that of a hub of another folder."""
+    url = SecretStr("mqtt://hub:secret@broker")
+    one = bridge_settings(Config(data=tmp_path / "one", mqtt_url=url, mqtt_topic=["tele/#"], mqtt_group="hubs"))
+    two = bridge_settings(Config(data=tmp_path / "two", mqtt_url=url, mqtt_topic=["tele/#"], mqtt_group="hubs"))
+
+    assert one is not None
+    assert two is not None
+    assert (one.broker, one.topics, one.group) == (Broker("broker", 1883, False, "hub", "secret"), ("tele/#",), "hubs")
+    assert one.session() != two.session()
+    assert bridge_settings(Config()) is None
+    with pytest.raises(ConfigError, match="--mqtt-url"):
+        bridge_settings(Config(mqtt_url=SecretStr("http://broker")))

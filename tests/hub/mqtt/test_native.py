@@ -14,7 +14,7 @@ from device_sdk.reading import Channel
 from device_sdk.wire import CHAIN_START, Close
 from hub.model import Kind
 from hub.mqtt.handler import Code
-from hub.mqtt.native import MAX_ASKED, SETTLE_S, Native
+from hub.mqtt.native import MAX_ASKED, NUMBERS, SETTLE_S, Brokered, Native
 from tests.support.hub_parts import HubParts, hub_parts
 from tests.support.mqtt_clients import NOW, ConnectedClient, MqttWorld, UnreadableAdmission
 
@@ -360,7 +360,12 @@ class Behind:
         identity = world.gateway("mqtt-bridge", "*").client.identity
         world.parts.children.set_rules("mqtt-bridge", auto_accept=["barn-*"])
         self.native = Native(
-            world.clients.parts, identity, "broker", lambda *said: self.said.append(said), _unended, lambda: 700
+            world.clients.parts,
+            identity,
+            "broker",
+            lambda *said: self.said.append(said),
+            _unended,
+            Brokered(lambda: 700),
         )
 
     def say(self, data: bytes, number: int | None = 7, *, is_again: bool = False) -> None:
@@ -417,7 +422,7 @@ def test_hello_under_a_new_number_begins_a_new_conversation(world: MqttWorld) ->
     behind.batch(2, 8)
     world.commit()
 
-    assert behind.heard() == [(8, "welcome"), (8, "ack")]
+    assert behind.heard() == [(8, "welcome"), (7, "bye"), (8, "ack")]
     assert world.values("barn-1") == [("x", 1.5)] * 2
     assert world.incidents == []
     assert world.parts.registry.device("default", "barn-1").connections == 1
@@ -465,6 +470,34 @@ def test_hello_that_is_delivered_again_to_a_hub_that_began_anew_is_not_taken(wor
     behind.batch(1, 8)
     world.commit()
     assert behind.heard() == [(7, "bye"), (8, "ack")]
+
+
+def test_hello_of_a_broker_that_read_an_old_file_is_not_taken(world: MqttWorld) -> None:
+    """It is not marked as delivered again; its number has begun a conversation here before."""
+    behind = Behind(world)
+    for number in range(1, 4):
+        behind.greet(number)
+    behind.batch(1, 3)
+    world.commit()
+    behind.heard()
+
+    behind.greet(2)
+    behind.batch(2, 3)
+    world.commit()
+    assert behind.heard() == [(2, "bye"), (3, "ack")]
+    assert world.incidents == []
+
+
+def test_numbers_that_are_remembered_are_bounded() -> None:
+    """Of each device, and of all."""
+    brokered = Brokered(lambda: 0)
+    for number in range(MAX_ASKED + 3):
+        brokered.note(f"d{number}", 1)
+    for number in range(NUMBERS + 1):
+        brokered.note("d", number)
+
+    assert len(brokered) == MAX_ASKED
+    assert (brokered.has("d", 0), brokered.has("d", 1), brokered.has("other", 1)) == (False, True, False)
 
 
 def test_device_without_a_number_behind_a_broker(world: MqttWorld) -> None:

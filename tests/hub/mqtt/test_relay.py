@@ -14,6 +14,7 @@ from device_sdk.wire import CHAIN_START
 from hub.child_book import Asked
 from hub.errors import UnavailableError
 from hub.mqtt.handler import Code
+from hub.mqtt.native import Brokered
 from hub.mqtt.relay import MAX_BOOTS, MAX_TAKEN, BrokerAdmission, Delivered, InOrder, Relay, Taken
 from hub.roles import Identity, Role, scopes_of
 from tests.support.hub_parts import HubParts, hub_parts
@@ -43,13 +44,14 @@ class Broker:
     def __init__(self, world: MqttWorld, taken: Taken | None = None) -> None:
         self.world = world
         self.taken = taken or Taken()
+        self.brokered = Brokered(lambda: 700)
         self.said: list[tuple[str, bytes, int, bool]] = []
         self.acked: list[int] = []
         self.hung_up = ""
         admission = BrokerAdmission(world.parts.children, world.parts.identities)
         self.relay = Relay(
             world.clients, BRIDGE, "broker:1883", admission, self.taken, lambda *said: self.said.append(said),
-            self.acked.append, self._hang_up, lambda: 700,
+            self.acked.append, self._hang_up, self.brokered,
         )  # fmt: skip
         world.clients.enter(self.relay)
         self._last = 0
