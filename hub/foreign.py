@@ -288,6 +288,8 @@ class Foreign:
 
     def _declare(self, key: StreamKey, said: Said) -> None:
         known = self._registry.device(key.namespace, key.device).channels
+        if not said.channels and all([reading[0] in known for reading in said.readings]):
+            return  # nearly always, and at every message
         learnt = [channel for channel in said.channels if _is_news(channel, known.get(channel.name))]
         named = {channel.name for channel in learnt}
         learnt += [
