@@ -70,6 +70,7 @@ class World:
         hub_mutant, job: faults of the programs, and how devices record (`Job`; who and where is filled in).
         data, spool: where the hub's data and the devices' spools lie instead.
         options: of the hub's command line.
+        url: where devices connect, if not to the hub by WebSocket.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class World:
         data: Path | None = None,
         spool: Path | None = None,
         options: tuple[str, ...] = (),
+        url: str = "",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.ledger = folder / "ledger"
@@ -103,7 +105,7 @@ class World:
         self._jobs = {
             group: Job(
                 group,
-                self.hub.ws_url,
+                url or self.hub.ws_url,
                 {name: tokens[name] for name in names},
                 str(self.spool),
                 str(self.ledger),
