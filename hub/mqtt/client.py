@@ -15,11 +15,13 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from device_sdk.wire import Command, Desired
 from hub.child_sessions import MAX_CHILDREN
 from hub.decode.base import Publication
+from hub.decode.sparkplug import PREFIX, host_state
 from hub.device_names import is_among
 from hub.errors import ForbiddenError, HubError, UnauthenticatedError
 from hub.mqtt.clients import Clients, Parts
@@ -30,6 +32,8 @@ from hub.mqtt.topics import STATE, UP
 from hub.roles import Identity, Role, Verb
 
 _log = logging.getLogger("hub.mqtt")
+
+_HOST = f"{PREFIX}/STATE/"
 
 # Of a birth or a will: a boot id is 36 characters.
 MAX_STATE_BYTES = 1024
@@ -155,8 +159,12 @@ class Client:
         is_gateway = self.identity.role is Role.GATEWAY
         codes = [self._parts.topics.decide(name, self._is_own, is_gateway=is_gateway) for name in filters]
         for name, code in zip(filters, codes, strict=True):
-            if code is Code.SUCCESS and name not in self._filters and self._parts.topics.native(name) is not None:
+            if code is not Code.SUCCESS:
+                continue
+            if name not in self._filters and self._parts.topics.native(name) is not None:
                 self._filters.append(name)
+            elif name.startswith(_HOST) and self._line is not None:
+                self._tell_host_state(self._line, name)
         return codes
 
     def can_take(self) -> bool:
@@ -246,6 +254,15 @@ class Client:
             self._listening.clear()
         self._listening.add(device)
         return True
+
+    def _tell_host_state(self, line: Line, topic: str) -> None:
+        """Tell an edge node of Sparkplug that its host application is there, by whichever name: else it says nothing.
+
+        A broker would have kept this for it. That the hub has gone, it sees by its connection.
+        """
+        with suppress(ValueError):
+            answer = host_state(topic.removeprefix(_HOST), True, self._parts.clock() // 1_000_000)
+            line.publish(answer.topic, answer.payload, answer.qos)
 
     def _take_state(self, device: str, payload: bytes, done: Done) -> None:
         told = read_state(payload)

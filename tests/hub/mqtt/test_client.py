@@ -195,6 +195,16 @@ def test_subscriptions_are_decided_one_by_one(world: MqttWorld) -> None:
     assert codes == [Code.SUCCESS, Code.NOT_AUTHORIZED, Code.SUCCESS, Code.NOT_AUTHORIZED]
 
 
+def test_edge_node_of_sparkplug_is_told_that_its_host_is_there(world: MqttWorld) -> None:
+    """By the name that it asks for: a node that waits for its primary host says nothing before."""
+    connected = world.device("d")
+
+    connected.client.subscribe(["spBv1.0/STATE/scada", "spBv1.0/STATE/+", "spBv1.0/STATE/a/b", "cmnd/d/#"])
+
+    told = b'{"online":true,"timestamp":%d}' % (world.now_ns // 1_000_000)
+    assert connected.line.published == [("spBv1.0/STATE/scada", told, 1)]
+
+
 def test_gateway_may_use_the_topics_of_its_prefix(world: MqttWorld) -> None:
     """And of no other device."""
     connected = world.gateway("barn", "barn-*", version=5)
