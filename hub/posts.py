@@ -3,7 +3,7 @@
 Owns: what becomes of the parts of a request, and of one that is sent again. Place: above `foreign`, `numbered` and
 `children`, below the gateway. Lives on the event loop. Must not: know HTTP, or any format.
 
-Theory of operation. The readings of a request are cut into parts, by device and `MAX_GATHERED`, from nothing but the
+Theory of operation. The readings of a request are cut into parts, by device and `PART_READINGS`, from nothing but the
 bytes of the request. A request may name itself (an idempotency key). Then each part is remembered under that name in
 the commit that stores it: sent again, before or after a kill of the hub, a part that is stored gives the same outcome
 and nothing else, and one that is not is stored now. Without a name a request that is sent again is stored again, but
@@ -31,7 +31,7 @@ from hub.decode.rows import Part, Rows, parts_of
 from hub.decode.scope import Scope
 from hub.devices import Registry
 from hub.errors import BadRequestError, ConflictError, HubError, JournalError, UnavailableError
-from hub.foreign import MAX_GATHERED, Foreign, Receipt
+from hub.foreign import Foreign, Receipt
 from hub.hooks.ingest import Ingest
 from hub.journal.base import Journal, PostedPart
 from hub.model import Frame, Posted, StreamKey
@@ -42,6 +42,11 @@ from hub.streams import Streams
 # Requests that are under way, of all and of one sender; more are told to come again. What they hold is a block of
 # readings each, 3 MB at most, and only until it is stored: what waits for the disk is bounded by the writer's queue.
 MAX_ACTIVE, MAX_ACTIVE_OF_ONE = 256, 16
+# Of a part, which is a frame: two milliseconds of the loop.
+PART_READINGS = 500
+# Whoever changes where a body is cut changes this: a request that was begun by an older hub is refused then, not stored
+# a second time in other parts.
+CUT = b"1"
 # Readings that a request names as refused; all are counted.
 MAX_NAMED = 100
 MAX_KEY_CHARS = 255
@@ -90,6 +95,9 @@ class Outcome:
 class Posts:
     """Takes requests of devices and gateways.
 
+    ``turn`` is held by whoever reads or gives readings, over pauses in which others are heard: of many large requests
+    one is worked on at a time, or each would add its piece of work to what a device waits for between two of its own.
+
     Args:
         can_accept: False while the writer's queue is full, or the disk budget exceeded.
         clock: wall time in ns.
@@ -106,6 +114,7 @@ class Posts:
     ) -> None:
         self.clock = clock
         self.foreign = foreign
+        self.turn = asyncio.Lock()
         self._numbered = numbered
         self._children = children
         self._journal = journal
@@ -274,6 +283,7 @@ class Request:
     def __init__(self, posts: Posts, sender: Identity, fallback: str, key: bytes | None) -> None:
         self.outcome = Outcome()
         self.scope = posts.scope(sender)
+        self.turn = posts.turn
         self._posts = posts
         self._sender = sender
         self._fallback = sender.name if sender.role is Role.DEVICE else fallback
@@ -308,12 +318,12 @@ class Request:
         given: list[tuple[Part, Receipt]] = []
         self._futures = []
         try:
-            for part in _cut(parts_of(found, self._fallback)):
-                receipt = self._give(part, digest, block)
-                if receipt is not None:
-                    given.append((part, receipt))
-                # Between two parts devices are heard: their acks wait for one of them at most, not for the request.
-                await asyncio.sleep(0)
+            async with self.turn:
+                for part in _cut(parts_of(found, self._fallback)):
+                    receipt = self._give(part, digest, block)
+                    if receipt is not None:
+                        given.append((part, receipt))
+                    await asyncio.sleep(0)
         finally:
             # Not `gather`, which would cancel them with this: they are on their way, and the key is busy until then.
             if self._futures:
@@ -425,8 +435,8 @@ def _under_way() -> ConflictError:
 
 def _cut(parts: Sequence[Part]) -> Iterator[Part]:
     for said, at in parts:
-        for begin in range(0, len(said.readings), MAX_GATHERED):
-            end = begin + MAX_GATHERED
+        for begin in range(0, len(said.readings), PART_READINGS):
+            end = begin + PART_READINGS
             yield Part(said._replace(readings=said.readings[begin:end]), at[begin:end])
 
 

@@ -3,11 +3,12 @@
 Owns: where blocks end, so that the same body is always cut alike. Place: after `body`, above `hub.posts`.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 from hub.decode.base import Publication
 from hub.decode.line import LineReader
-from hub.posts import Request, digest_of
+from hub.posts import CUT, Request, digest_of
 
 # Of a body of lines, unpacked: an hour of a busy Telegraf, for one that was without a network.
 MAX_LINES_BYTES = 64 * 1024 * 1024
@@ -15,6 +16,8 @@ MAX_LINES_BYTES = 64 * 1024 * 1024
 BLOCK_BYTES, BLOCK_READINGS = 64 * 1024, 2_000
 # No point with its texts is longer; InfluxDB takes as much for one.
 MAX_LINE_BYTES = 64 * 1024
+# Lines between which others are heard: two milliseconds.
+STEP = 100
 
 
 async def store_lines(request: Request, pieces: AsyncIterator[bytes], precision: str, fallback: str) -> None:
@@ -23,31 +26,39 @@ async def store_lines(request: Request, pieces: AsyncIterator[bytes], precision:
     Raises as `Request.take` and what gives the pieces.
     """
     reader = LineReader(request.scope, precision, fallback)
-    digest = digest_of(b"line", precision.encode(), fallback.encode())
+    digest = digest_of(CUT, b"line", precision.encode(), fallback.encode())
+    lines = Lines()
     block: list[bytes] = []
-    size = 0
 
     async def store() -> None:
-        nonlocal block, size
         data = b"\n".join(block)
+        block.clear()
         digest.update(data + b"\n")
-        block, size = [], 0
         publication = Publication("", data, request.now_ns(), content_type="text/plain")
         await request.take(reader.take_rows(), digest.digest(), publication)
 
-    lines = Lines()
     async for piece in pieces:
-        for line in lines.feed(piece):
+        left = lines.feed(piece)
+        while await _fill(request, reader, left, block):
+            await store()
+    await _fill(request, reader, lines.end(), block)
+    reader.end()
+    await store()
+
+
+async def _fill(request: Request, reader: LineReader, lines: Iterator[bytes | None], block: list[bytes]) -> bool:
+    """Read lines into a block; return whether it is full, and there may be more."""
+    size = sum(map(len, block))
+    async with request.turn:
+        for at, line in enumerate(lines, 1):
             _read(reader, line)
             block.append(line or b"")
             size += len(line or b"") + 1
             if size >= BLOCK_BYTES or reader.rows.count >= BLOCK_READINGS:
-                await store()
-    for line in lines.end():
-        _read(reader, line)
-        block.append(line or b"")
-    reader.end()
-    await store()
+                return True
+            if at % STEP == 0:
+                await asyncio.sleep(0)
+    return False
 
 
 def _read(reader: LineReader, line: bytes | None) -> None:

@@ -12,7 +12,7 @@ from device_sdk.reading import Value
 from hub.decode.base import Publication
 from hub.decode.rows import Rows
 from hub.errors import BadRequestError, ConflictError, JournalError, UnavailableError
-from hub.foreign import MAX_GATHERED, Foreign
+from hub.foreign import Foreign
 from hub.model import Frame
 from hub.numbered import Numbered
 from hub.posts import (
@@ -20,6 +20,7 @@ from hub.posts import (
     MAX_ACTIVE_OF_ONE,
     MAX_NAMED,
     MAX_SCOPES,
+    PART_READINGS,
     KeyReusedError,
     NotAllowedError,
     Posts,
@@ -145,7 +146,7 @@ async def test_name_is_of_one_body(world: World) -> None:
 
 async def test_what_a_kill_left_out_is_stored_by_the_next(world: World) -> None:
     """Of a request of several parts, some of which were committed: those alone are known."""
-    rows = [(None, "t", float(i)) for i in range(2 * MAX_GATHERED + 1)]
+    rows = [(None, "t", float(i)) for i in range(2 * PART_READINGS + 1)]
     with world.posts.request(PUMP, name="k") as request:
         task = asyncio.ensure_future(request.take(rows_of(*rows), b"1", BLOCK))
         await wait_for(lambda: len(world.frames) == 3)

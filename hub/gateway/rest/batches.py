@@ -22,7 +22,7 @@ from hub.gateway.blocks import MAX_LINES_BYTES, store_lines
 from hub.gateway.body import UnsupportedMediaError
 from hub.gateway.endpoint import Answer, Call, Endpoint, Question, check_name
 from hub.numbered import StreamConflictError, Taken
-from hub.posts import Outcome, Request, digest_of
+from hub.posts import CUT, Outcome, Request, digest_of
 from hub.roles import Identity, Role, Verb
 
 JSON, TEXT, ND_JSON, FRAMES = (
@@ -128,11 +128,12 @@ def _check_fallback(sender: Identity, fallback: str) -> None:
 async def _store_document(request: Request, data: bytes, kind: str, fallback: str) -> None:
     now_ns, found = request.now_ns(), Rows()
     try:
-        for _ in _READING[kind](request, data, now_ns, found):
-            await asyncio.sleep(0)
+        async with request.turn:
+            for _ in _READING[kind](request, data, now_ns, found):
+                await asyncio.sleep(0)
     except DecodeError as error:
         raise UnreadableError(str(error)) from error
-    digest = digest_of(kind.encode(), fallback.encode(), data).digest()
+    digest = digest_of(CUT, kind.encode(), fallback.encode(), data).digest()
     await request.take(found, digest, Publication("", data, now_ns, content_type=kind))
 
 

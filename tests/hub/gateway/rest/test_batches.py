@@ -19,7 +19,7 @@ from hub.decode.base import Publication
 from hub.decode.rows import Row, Rows
 from hub.gateway.http import make_app
 from hub.gateway.rest.batches import FRAMES, JSON, MAX_DOCUMENT_BYTES, ND_JSON, TEXT, PostAnswer
-from hub.posts import digest_of
+from hub.posts import CUT, digest_of
 from hub.roles import Role
 from tests.hub.gateway.conftest import T0
 from tests.support.hub_parts import HubParts, http_client
@@ -249,7 +249,7 @@ async def test_request_that_was_put_aside_is_answered_again(hub: HubParts, devic
     assert identity is not None
     with hub.posts.request(identity, name="k") as request:
         rows = Rows(rows=[Row(1, None, "t", object())])  # type: ignore[arg-type]
-        await request.take(rows, digest_of(JSON.encode(), b"", b'{"t": 1}').digest(), Publication("", b"", T0))
+        await request.take(rows, digest_of(CUT, JSON.encode(), b"", b'{"t": 1}').digest(), Publication("", b"", T0))
     again = await post(device, b'{"t": 1}', JSON, 422, headers={"Idempotency-Key": "k"})
 
     assert request.outcome.in_order()[0].why.startswith("in quarantine: no frame")
