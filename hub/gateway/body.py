@@ -34,10 +34,15 @@ class UnsupportedMediaError(HubError):
 
 
 class Body:
-    """The body of one request; iterate `pieces` once, or take all by `whole`."""
+    """The body of one request; iterate `pieces` once, or take all by `whole`.
 
-    def __init__(self, request: Request) -> None:
+    Args:
+        piece_s, whole_s: how long the next piece, and all of it, may take.
+    """
+
+    def __init__(self, request: Request, *, piece_s: float = PIECE_S, whole_s: float = WHOLE_S) -> None:
         self._request = request
+        self._piece_s, self._whole_s = piece_s, whole_s
 
     @property
     def content_type(self) -> str:
@@ -79,15 +84,15 @@ class Body:
         if int(self._request.headers.get("content-length", "0")) > most:
             raise TooLargeError(f"the body is over {most} bytes: send it in several requests")
         size, clock = 0, asyncio.get_running_loop().time
-        stream, ends = self._request.stream().__aiter__(), clock() + WHOLE_S
+        stream, ends = self._request.stream().__aiter__(), clock() + self._whole_s
         while True:
             try:
                 # Around the read alone: whoever takes the pieces is not to be cancelled for it.
-                async with asyncio.timeout(min(PIECE_S, ends - clock())):
+                async with asyncio.timeout(min(self._piece_s, ends - clock())):
                     piece = await anext(stream, None)
             except TimeoutError as error:
                 raise BadRequestError(
-                    f"the body did not go on within {PIECE_S:g} s, or end within {WHOLE_S:g} s"
+                    f"the body did not go on within {self._piece_s:g} s, or end within {self._whole_s:g} s"
                 ) from error
             except ClientDisconnect as error:
                 raise BadRequestError("the client went away") from error

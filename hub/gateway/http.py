@@ -83,7 +83,7 @@ def _for_other_origins(origins: Sequence[str]) -> list[Middleware]:
         return []
     cors = Middleware(
         CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST", "PATCH", "PUT", "DELETE"],
-        allow_headers=["Authorization", "Content-Type", "If-None-Match", "Last-Event-ID"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID"],
         expose_headers=["ETag", "Next-Page", "Retry-After"],
     )  # fmt: skip
     return [cors]

@@ -1,5 +1,6 @@
 """A body is read in bounded pieces, whatever it is packed in and however it comes."""
 
+import asyncio
 import gzip
 import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -104,3 +105,20 @@ async def test_type_is_without_parameters() -> None:
     """In lower case."""
     assert body_of([], {"content-type": "Text/Plain; charset=utf-8"}).content_type == "text/plain"
     assert body_of([]).content_type == ""
+
+
+@pytest.mark.parametrize(("piece_s", "whole_s"), [(0.01, 5.0), (5.0, 0.01)])
+async def test_body_that_does_not_go_on_is_ended(piece_s: float, whole_s: float) -> None:
+    """Whoever holds one of the requests that may be under way and sends nothing gives it back."""
+    left = [b"abc"]
+
+    async def receive() -> Message:
+        if not left:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": left.pop(), "more_body": True}
+
+    request = Request({"type": "http", "method": "POST", "path": "/", "headers": []}, receive)
+    pieces = Body(request, piece_s=piece_s, whole_s=whole_s).pieces(10)
+    assert await anext(pieces) == b"abc"
+    with pytest.raises(BadRequestError, match="did not go on"):
+        await anext(pieces)

@@ -18,7 +18,7 @@ from device_sdk.reading import Value
 from hub.auth import Identities
 from hub.gateway.http import make_app
 from hub.gateway.influx import HEALTH, PING, QUERY, WRITE_V1, WRITE_V2
-from hub.roles import Role
+from hub.roles import SENDERS, Role
 from tests.support.hub_parts import HubParts, http_client, hub_parts
 from tests.support.hub_process import HubProcess
 
@@ -71,6 +71,18 @@ async def test_token_is_taken_where_clients_put_it(hub: HubParts, client: httpx.
     assert by_query.status_code == (204 if path == WRITE_V1 else 401)
     assert [answer.status_code for answer in refused] == [401] * 4
     assert ("error" if path == WRITE_V1 else "code") in refused[0].json()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("path", [WRITE_V1, WRITE_V2])
+async def test_only_senders_may_write(hub: HubParts, client: httpx.AsyncClient, path: str) -> None:
+    """Whoever reads or manages sends nothing; nobody on this machine either, who may read without a login."""
+    for role in set(Role) - set(SENDERS):
+        _, token = hub.identities.add_token(role)
+        answer = await client.post(path, content="m f=1", headers={"Authorization": f"Token {token}"})
+        assert answer.status_code == 403, role
+    assert (await client.post(path, content="m f=1")).status_code == 401
+    assert hub.journal.head == 0
 
 
 @pytest.mark.asyncio
