@@ -50,6 +50,8 @@ CUT = b"1"
 # Readings that a request names as refused; all are counted.
 MAX_NAMED = 100
 MAX_KEY_CHARS = 255
+# Parts of a request with a name, each a row that is kept for two days: half a million readings.
+MAX_NAMED_PARTS = 1_000
 # Senders whose names are remembered, 256 KiB each at most.
 MAX_SCOPES = 64
 _DIGEST_BYTES = 16
@@ -60,6 +62,13 @@ class KeyReusedError(BadRequestError):
 
     status = 422
     reason = "key_reused"
+
+
+class TooLargeToNameError(BadRequestError):
+    """A request with an idempotency key that is larger than is remembered: send it in several, each with its own."""
+
+    status = 413
+    reason = "too_large_to_name"
 
 
 class Refused(NamedTuple):
@@ -308,6 +317,7 @@ class Request:
 
         Raises:
             KeyReusedError: the request was another one when it came with this key before.
+            TooLargeToNameError: it has more parts than are remembered of one; those before are stored.
             UnavailableError, DiskFullError, JournalError: the rest is not stored; send all of it again.
         """
         if self._known is None:
@@ -353,6 +363,8 @@ class Request:
     def _give(self, part: Part, digest: bytes, block: Publication) -> Receipt | None:
         """Give one part to the journal, unless it is stored already or may not be."""
         number, self._parts = self._parts, self._parts + 1
+        if self._key is not None and number >= MAX_NAMED_PARTS:
+            raise TooLargeToNameError(f"more than {MAX_NAMED_PARTS} parts of {PART_READINGS} readings with one name")
         device = part.said.device
         known = (self._known or {}).get(number)
         if known is not None:

@@ -19,12 +19,14 @@ from hub.posts import (
     MAX_ACTIVE,
     MAX_ACTIVE_OF_ONE,
     MAX_NAMED,
+    MAX_NAMED_PARTS,
     MAX_SCOPES,
     PART_READINGS,
     KeyReusedError,
     NotAllowedError,
     Posts,
     Request,
+    TooLargeToNameError,
 )
 from hub.roles import Identity, Role, scopes_of
 from tests.support.hub_parts import HubParts, hub_parts
@@ -280,3 +282,15 @@ async def test_names_made_fit_are_labels_and_senders_are_forgotten(world: World)
     for at in range(MAX_SCOPES + 5):
         world.posts.scope(Identity("x", f"d{at}", Role.DEVICE))
     assert world.posts.scope(PUMP) is not scope
+
+
+async def test_request_with_a_name_has_so_many_parts(world: World) -> None:
+    """Each is remembered for two days; what came before is stored once, and without a name there is no end."""
+    rows: list[tuple[str | None, str, Value]] = [(f"mine-{at}", "t", 1.0) for at in range(MAX_NAMED_PARTS + 1)]
+    world.parts.children.set_rules("gate", auto_accept=["mine-*"], quota=1000)
+    for _ in range(2):
+        with pytest.raises(TooLargeToNameError):
+            await world.send(*rows, sender=GATE, name="k")
+    assert len(world.values()) == 1000
+
+    assert told(await world.send(*rows[-1:], *rows[:1], sender=GATE))[0] == 1
