@@ -164,6 +164,17 @@ class DeviceSession:
         if self._is_next(batch.seq, can_accept):
             self._take_batch(batch, data, now_ns, encode_batch(batch))
 
+    def shows_less(self, data: bytes) -> bool:
+        """Say whether a hello knows less than is stored of its stream: it is an old one, or of a card written back."""
+        try:
+            hello = parse_message(data, True)
+            if not isinstance(hello, wire.Hello):
+                return False
+            ((stored, _),) = self._streams.stored([StreamKey(self.namespace, self.device, hello.stream)])
+        except (MalformedError, JournalError):
+            return False  # who takes it says what is wrong
+        return stored >= hello.next
+
     def take_output(self) -> list[bytes]:
         """Return and clear the text messages to send, in order."""
         output, self._output = self._output, []

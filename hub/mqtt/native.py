@@ -47,6 +47,8 @@ MAX_BEHIND_BROKER = 10_000
 MAX_ASKED = 10_000
 # Conversations of a device whose numbers are remembered: those of a hello that may still wait somewhere.
 NUMBERS = 16
+# Old hellos come in one burst, when the hub or the broker is back; a card that was written back says the same for ever.
+DOUBT_NS = 10 * 10**9
 
 
 class Brokered:
@@ -59,6 +61,8 @@ class Brokered:
     def __init__(self, again_ms: Callable[[], int]) -> None:
         self.again_ms = again_ms
         self._numbers: OrderedDict[str, deque[int]] = OrderedDict()
+        # Since when hellos of a device show less than is stored.
+        self._doubted: OrderedDict[str, int] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -73,6 +77,20 @@ class Brokered:
     def has(self, device: str, number: int | None) -> bool:
         """Say whether one of this number has begun before."""
         return number in self._numbers.get(device, ())
+
+    def is_doubtful(self, device: str, shows_less: bool, now_ns: int) -> bool:
+        """Say whether a hello is to be asked for once more, before it counts as that of a card that was written back.
+
+        A hub that began anew knows no number: an old hello, which the broker held and does not mark, shows less than
+        is stored, as such a card's does. The device is asked, and one that is well says another.
+        """
+        if not shows_less:
+            self._doubted.pop(device, None)
+            return False
+        since_ns = self._doubted.setdefault(device, now_ns)
+        if len(self._doubted) > MAX_ASKED:
+            self._doubted.popitem(last=False)
+        return 0 <= now_ns - since_ns < DOUBT_NS
 
 
 class _Waiting(NamedTuple):
@@ -150,7 +168,7 @@ class Native:
         """
         number, data = _unwrapped(data)
         link = self._links.get(device)
-        if self._is_over(device, link, number, data.startswith(_HELLO), is_again):
+        if self._is_over(device, link, number, data, now_ns, is_again=is_again):
             if not data.startswith(_SAYS_BYE) and (link is None or link.number != number):
                 self._ask_again(device, number)
             done(Code.SUCCESS)
@@ -231,13 +249,19 @@ class Native:
             self._asked.pop(device, None)
             self._ask_again(device, None)
 
-    def _is_over(self, device: str, link: _Link | None, number: int | None, is_hello: bool, is_again: bool) -> bool:
+    def _is_over(
+        self, device: str, link: _Link | None, number: int | None, data: bytes, now_ns: int, *, is_again: bool
+    ) -> bool:
         """Say whether a message is of a conversation that is not known here, or not any more."""
+        is_hello = data.startswith(_HELLO)
         if link is not None and link.number == number:
             return is_hello and number is not None  # a number has one hello: this one came twice
         if not is_hello:
             return link is not None or self._brokered is not None
-        return self._brokered is not None and (is_again or self._brokered.has(device, number))
+        if self._brokered is None or is_again or self._brokered.has(device, number):
+            return self._brokered is not None
+        session = self._parts.begin(self._peer, self.namespace, device)
+        return self._brokered.is_doubtful(device, session.shows_less(data), now_ns)
 
     def _ask_again(self, device: str, number: int | None) -> None:
         """Answer what belongs to no conversation; of several messages of one, the first."""

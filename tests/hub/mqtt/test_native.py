@@ -14,7 +14,7 @@ from device_sdk.reading import Channel
 from device_sdk.wire import CHAIN_START, Close
 from hub.model import Kind
 from hub.mqtt.handler import Code
-from hub.mqtt.native import MAX_ASKED, NUMBERS, SETTLE_S, Brokered, Native
+from hub.mqtt.native import DOUBT_NS, MAX_ASKED, NUMBERS, SETTLE_S, Brokered, Native
 from tests.support.hub_parts import HubParts, hub_parts
 from tests.support.mqtt_clients import NOW, ConnectedClient, MqttWorld, UnreadableAdmission
 
@@ -357,6 +357,7 @@ class Behind:
         self.device = device
         self.said: list[tuple[str, bytes]] = []
         self.codes: list[Code] = []
+        self.now = NOW
         identity = world.gateway("mqtt-bridge", "*").client.identity
         world.parts.children.set_rules("mqtt-bridge", auto_accept=["barn-*"])
         self.native = Native(
@@ -371,7 +372,7 @@ class Behind:
     def say(self, data: bytes, number: int | None = 7, *, is_again: bool = False) -> None:
         """Publish on ``up``."""
         message = data if number is None else wrap(number, data)
-        self.native.receive(self.device, message, NOW, self.codes.append, is_again=is_again)
+        self.native.receive(self.device, message, self.now, self.codes.append, is_again=is_again)
 
     def greet(self, number: int | None = 7, *, next_seq: int = 1, is_again: bool = False) -> None:
         """Say hello and which channels there are."""
@@ -488,6 +489,41 @@ def test_hello_of_a_broker_that_read_an_old_file_is_not_taken(world: MqttWorld) 
     assert world.incidents == []
 
 
+def test_hello_that_a_hub_which_began_anew_finds_at_the_broker_is_no_alarm(world: MqttWorld) -> None:
+    """It is not marked, and its number is not known; the device is asked, and says one that knows what is stored."""
+    before = Behind(world)
+    before.greet(1)
+    before.batch(1, 1)
+    before.batch(2, 1)
+    world.commit()
+    before.native.closed("the hub was killed")
+    behind = Behind(world)
+    for old in (1, 2):
+        behind.greet(old)
+    behind.greet(3, next_seq=3)
+    behind.batch(3, 3)
+    world.commit()
+
+    assert behind.heard() == [(1, "bye"), (2, "bye"), (3, "welcome"), (3, "ack")]
+    assert world.incidents == []
+
+
+def test_card_that_was_written_back_is_found_out_behind_a_broker_too(world: MqttWorld) -> None:
+    """It says the same whenever it is asked: after ten seconds it is believed."""
+    before = Behind(world)
+    before.greet(1)
+    before.batch(1, 1)
+    world.commit()
+    before.native.closed("the hub was killed")
+    behind = Behind(world)
+    behind.greet(2)
+    behind.now += DOUBT_NS
+    behind.greet(3)
+
+    assert behind.heard() == [(2, "bye"), (3, "new_stream")]
+    assert [incident.what for incident in world.incidents] == ["alarm"]
+
+
 def test_numbers_that_are_remembered_are_bounded() -> None:
     """Of each device, and of all."""
     brokered = Brokered(lambda: 0)
@@ -497,6 +533,10 @@ def test_numbers_that_are_remembered_are_bounded() -> None:
         brokered.note("d", number)
 
     assert len(brokered) == MAX_ASKED
+    assert all(brokered.is_doubtful(f"d{number}", True, 0) for number in range(MAX_ASKED + 3))
+    # The first one was forgotten: it is doubted from now on.
+    assert brokered.is_doubtful("d0", True, DOUBT_NS)
+    assert not brokered.is_doubtful("d9", True, DOUBT_NS)
     assert (brokered.has("d", 0), brokered.has("d", 1), brokered.has("other", 1)) == (False, True, False)
 
 
