@@ -1,4 +1,4 @@
-"""A device on a microcontroller: docs/how-to/microcontrollers.md. Private: what has no docstring. Less than 8 KiB."""
+"""A device on a microcontroller: docs/how-to/microcontrollers.md. Private: what has no docstring."""
 
 import json
 import os
@@ -23,10 +23,11 @@ class Device:
  def __init__(s, name, host, port=1883, token="", rows=100, prefix="hub/v1/", **schema):
   s.name, s.address, s.token, s.rows, s.topic = name, (host, port), token, rows, prefix + name + "/"
   s.ticks, s.ring, s.cut, s.ranges, s.done = ticks_ms(), [], [], {}, {}
-  s.stream, s.boot, s.schema = os.urandom(8).hex(), os.urandom(8).hex(), dict(schema, op="schema")
+  s.channels, s.schema = schema.setdefault("channels", {}), dict(schema, op="schema")
+  s.stream, s.boot = os.urandom(8).hex(), os.urandom(8).hex()
 
  def record(_, *pair, **values):
-  """Keep ``record("door", True)``, or of one instant ``record(temperature=21.5, humidity=44)``."""
+  """Keep ``record("door", True)``, or of one instant ``record(t=21.5, humidity=44)``."""
   if pair:
    values[pair[0]] = pair[1]
   row = {name: value for name, value in values.items() if value == value and value not in NO_VALUE}
@@ -50,7 +51,7 @@ class Device:
    time.sleep(0.01)
 
  def tick(s):
-  """Do what is due; waits only while it connects, 5 s at most."""
+  """Do what is due; waits to connect only, 5 s at most."""
   try:
    if s.uptime() >= s.at:
     if s.sock:
@@ -58,7 +59,7 @@ class Device:
     else:
      s.talk = s.connect()
     next(s.talk)
-    if s.out and s.io(s.write, s.out) != len(s.out):
+    if s.out and s.write(s.out) != len(s.out):
      raise OSError("stuck")
     s.out = b""
   except (OSError, MemoryError) as error:
@@ -81,7 +82,8 @@ class Device:
  def connect(s):
   s.heard, s.ping = s.up, s.up + 15000
   s.retry = s.skip = s.due = s.hellos = 0
-  s.rx, s.out, s.say = b"", b"", []
+  s.rx = s.out = s.answer = b""
+  s.say = []
   found = socket.getaddrinfo(*s.address)[0]
   sock = s.sock = socket.socket(found[0])
   sock.settimeout(5)
@@ -107,12 +109,14 @@ class Device:
      boot=s.boot, run=s.boot, acked=s.acked, next=s.acked + len(s.cut) + 1, seen=s.seen)))
    elif s.say:
     yield from s.publish(dump(s.say.pop(0)))
-   elif s.online and (s.next < len(s.cut) or (len(s.cut) < 4 and s.slice())):
+   elif s.online and s.next < len(s.cut):
     head, text = s.cut[s.next]
     s.next += 1
     s.due = min(s.due, s.up + 20000)
     yield from s.publish(head % (s.stream, s.acked + s.next) + text)
    else:
+    if s.online and len(s.cut) < 4:
+     s.slice()
     yield
 
  def publish(s, text, leaf="up", kind=50):
@@ -143,9 +147,12 @@ class Device:
    s.cut += [('{"op":"gap","stream":"%s","seq":%d', text)]
    s.lost, s.ranges = 0, {}
   elif ring and (len(ring) > 30 or s.up - ring[0][0] >= s.batch_ms):
-   first, names, text, rows = ring[0][0], [], "", ring[:40]
+   first, text, rows = ring[0][0], "", ring[:40]
    for _, row in rows:
-    names += [name for name in row if name not in names]
+    for name in row:
+     if name not in s.channels:
+      s.channels[name], s.say = {}, [s.schema]
+   names = list(s.channels)
    for ms, row in rows:
     more = "," + dump([ms - first] + [row.get(name) for name in names])
     if text and len(text + more + dump(names)) > 900:
@@ -156,18 +163,15 @@ class Device:
    start = max(first + wall, s.until + 1)
    s.until = start + last - first
    s.cut += [('{"s":"%s","q":%d', ',"t":"%d","f":%s,"r":[%s]}' % (start, dump(names), text[1:]))]
-  return s.next < len(s.cut)
 
- def io(s, call, argument):
+ def receive(s):
+  data = None
   try:
-   return call(argument)
+   data = s.read(512)
   except OSError as error:
    # EAGAIN; 2, 3: of TLS.
    if error.errno not in (2, 3, 11, 35):
     raise
-
- def receive(s):
-  data = s.io(s.read, 512)
   if data:
    s.heard = s.up
   elif data is not None or s.up - s.heard > 45000:
@@ -202,7 +206,7 @@ class Device:
     s.answer = head
     if kind == 32 and data[1]:
      s.retry = 60000
-     raise OSError("refused: %d" % data[1])
+     raise OSError("refused %d" % data[1])
   s.rx = rx
 
  def hear(s, said):
@@ -230,7 +234,11 @@ class Device:
    if (op == "welcome" and not s.hellos) or stored > s.acked + len(s.cut):
     return
    s.seen = said["pos"]
-   is_other = op == "new_stream" or (op == "welcome" and stored < s.acked)
+   if op == "new_stream" or (op == "welcome" and stored < s.acked):
+    # The hub was restored.
+    s.stream = os.urandom(8).hex()
+    s.acked = s.next = s.due = s.online = 0
+    return
    while s.acked < stored:
     s.cut.pop(0)
     s.acked += 1
@@ -242,7 +250,3 @@ class Device:
     s.online = True
     s.say += [s.schema]
    s.due = min(s.sync, up + 20000) if s.cut else s.sync
-   if is_other:
-    # The hub was restored.
-    s.stream = os.urandom(8).hex()
-    s.acked = s.next = s.due = s.online = 0

@@ -230,7 +230,10 @@ class Rejection(Frozen):
 
 
 class Ack(Frozen):
-    """All frames ≤ ``stored`` are durable. Cumulative, so a lost ack costs nothing."""
+    """All frames ≤ ``stored`` are durable. Cumulative, so a lost ack costs nothing.
+
+    ``rejected`` names what was refused since the last ack; a device that keeps no chain is only told how much in all.
+    """
 
     stored: int
     chain: str

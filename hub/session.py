@@ -118,6 +118,7 @@ class DeviceSession:
         self.stream: StreamState | None = None
         self._complained_at = -1
         self._slow = False
+        self._is_small = False  # a device with no memory for a list in an ack
         # The position that the device showed and this hub never gave out, until it is stored that it was restored.
         self._unknown: str | None = None
 
@@ -183,7 +184,7 @@ class DeviceSession:
     def ack(self, state: StreamState) -> None:
         """Say that everything ≤ stored is durable. Called only after the commit returned."""
         mark = state.mark
-        rejected, state.rejected = tuple(state.rejected), []
+        rejected, state.rejected = () if self._is_small else tuple(state.rejected), []
         position = self._position()
         if mark.rejected or self._unknown is not None:
             self._send(wire.Ack(mark.stored, mark.last_chain.hex(), position, mark.rejected, rejected))
@@ -264,7 +265,7 @@ class DeviceSession:
         # Before the verdict, which looks other streams up: when that fails, `end` gives back what is owned.
         self._take_over(state)
         self._send(self._verdict(state, hello, now_ns))
-        self._complained_at, self._slow = -1, False
+        self._complained_at, self._slow, self._is_small = -1, False, not hello.chain
         self._registry.device(self.namespace, self.device).skew_ns = hello.wall_ns - now_ns if hello.wall_ns else None
         if self.state is State.AWAIT_HELLO:
             self._registry.device(self.namespace, self.device).connections += 1

@@ -1,7 +1,9 @@
 """The client for microcontrollers, by the programs in `tests/device_sdk/micro`: with CPython and a real MicroPython."""
 
 import ast
+import json
 import re
+import select
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+
+from tests.device_sdk.micro.scripted_hub import ScriptedHub
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "device_sdk" / "micro.py"
@@ -68,6 +72,36 @@ def test_imports_are_what_every_port_has() -> None:
 
     assert imported <= MODULES
     assert not [node for node in nodes if isinstance(node, ast.ImportFrom)]
+
+
+@both
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_more_messages_than_there_are_packet_identifiers(interpreter: str, tmp_path: Path) -> None:
+    """65,600 of QoS 1 in a row, one reading each: each is there once; a minute of work."""
+    count = 65_600
+    hub = ScriptedHub()
+    for path in (SOURCE, PROGRAMS / "session.py"):
+        shutil.copy(path, tmp_path)
+    arguments = ["session.py", hub.name, str(hub.port), "secret", str(count), "100", "singly", "250"]
+    with (tmp_path / "output").open("w+") as output:
+        process = subprocess.Popen([*INTERPRETERS[interpreter], *arguments], cwd=tmp_path, stdout=output, stderr=output)
+        try:
+            while process.poll() is None:
+                select.select(hub.sockets, [], [], 0.05)
+                hub.turn()
+                del hub.got[:]
+        finally:
+            process.kill()
+            process.wait(10)
+            hub.close()
+        output.seek(0)
+        told = json.loads(output.read())
+
+    values = sorted(row[1] for payload in hub.frames.values() for row in json.loads(payload)["r"])
+    assert (told["dropped"], told["left"], told["connections"]) == (0, 0, 1)
+    assert told["pid"] < 1000 < told["acked"]
+    assert values == list(range(1, count + 1))
 
 
 @needs_micropython

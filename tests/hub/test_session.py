@@ -358,6 +358,17 @@ def test_rejections_are_counted_in_every_ack_and_named_once() -> None:
     assert (second["rejected_total"], "rejected" in second) == (1, False)
 
 
+def test_device_without_a_chain_is_told_how_much_was_refused_and_not_what() -> None:
+    """A microcontroller has no memory for a list of a hundred."""
+    rig = Rig()
+    session = rig.running(chain=b"")
+    rig.say(session, encode_json(Batch(1, 100, T0, 1, (Column("typo", list(range(100)), [1.5] * 100),))))
+    rig.commit()
+    ack = json.loads(session.take_output()[-1])
+
+    assert (ack["stored"], ack["rejected_total"], "rejected" in ack) == (1, 100, False)
+
+
 def test_what_was_refused_while_a_device_was_away_is_named_in_its_next_ack() -> None:
     """The first few, which show what is wrong; the total counts them all."""
     rig = Rig()

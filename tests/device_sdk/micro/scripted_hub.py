@@ -48,10 +48,14 @@ class ScriptedHub:
         self.pings = 0
         self._stream, self._rx = "", b""
         self._line: Any = None
+        self._tx: bytes | None = None
         self._server, self.port = _listen()
 
     def turn(self) -> None:
-        """Take a connection, and all that has come on it; the newest connection is the one that counts."""
+        """Take a connection, and all that has come on it; the newest connection is the one that counts.
+
+        Answers go together, as the hub's do: small ones apart would wait for each other (Nagle's algorithm).
+        """
         try:
             line = self._server.accept()[0]
             line.setblocking(False)
@@ -69,7 +73,16 @@ class ScriptedHub:
                 self.cut()
                 return
             self._rx += data
+            self._tx = b""
             self._read()
+            answers, self._tx = self._tx, None
+            if answers and self._line is not None:
+                self._line.send(answers)
+
+    @property
+    def sockets(self) -> list[Any]:
+        """What to wait for before the next turn."""
+        return [self._server] if self._line is None else [self._server, self._line]
 
     def cut(self) -> None:
         """End the connection."""
@@ -84,6 +97,9 @@ class ScriptedHub:
 
     def send(self, data: bytes) -> None:
         """Send bytes as they are."""
+        if self._tx is not None:
+            self._tx += data
+            return
         assert self._line is not None
         self._line.send(data)
 
