@@ -23,7 +23,7 @@ class Device:
  def __init__(s, name, host, port=1883, token="", rows=100, prefix="hub/v1/", **schema):
   s.name, s.address, s.token, s.rows, s.topic = name, (host, port), token, rows, prefix + name + "/"
   s.ticks, s.ring, s.cut, s.ranges, s.done = ticks_ms(), [], [], {}, {}
-  s.channels, s.schema = schema.setdefault("channels", {}), dict(schema, op="schema")
+  s.channels, s.schema = schema.setdefault("channels", {}), schema
   s.stream, s.boot = os.urandom(8).hex(), os.urandom(8).hex()
 
  def record(_, *pair, **values):
@@ -32,7 +32,7 @@ class Device:
    values[pair[0]] = pair[1]
   row = {name: value for name, value in values.items() if value == value and value not in NO_VALUE}
   _.no_value += len(values) - len(row)
-  # Of two at one instant the hub would keep the later.
+  # Else the later replaces it.
   _.newest = max(_.uptime(), _.newest + 1)
   if row:
    _.ring += [(_.newest, row)]
@@ -105,10 +105,10 @@ class Device:
      raise OSError("no welcome")
     s.due = s.up + (10000 << s.hellos)
     s.hellos += 1
-    yield from s.publish(dump(dict(op="hello", proto=1, sdk="micro/0.1.0", device=s.name, stream=s.stream,
-     boot=s.boot, run=s.boot, acked=s.acked, next=s.acked + len(s.cut) + 1, seen=s.seen)))
-   elif s.say:
-    yield from s.publish(dump(s.say.pop(0)))
+    s.tell("hello", proto=1, sdk="micro/0.1.0", device=s.name, stream=s.stream, boot=s.boot, run=s.boot,
+     acked=s.acked, next=s.acked + len(s.cut) + 1, seen=s.seen)
+   if s.say:
+    yield from s.publish(s.say.pop(0))
    elif s.online and s.next < len(s.cut):
     head, text = s.cut[s.next]
     s.next += 1
@@ -118,6 +118,9 @@ class Device:
     if s.online and len(s.cut) < 4:
      s.slice()
     yield
+
+ def tell(s, op, **message):
+  s.say += ['{"op":"%s",%s' % (op, dump(message)[1:])]
 
  def publish(s, text, leaf="up", kind=50):
   s.pid = s.pid % 65535 + 1
@@ -140,9 +143,9 @@ class Device:
   raise OSError("no answer")
 
  def slice(s):
-  ring, wall = s.ring, s.wall
+  ring = s.ring
   if s.lost:
-   ranges = {name: ["%d000000" % (ms + wall) for ms in both] for name, both in s.ranges.items()}
+   ranges = {name: ["%d000000" % (ms + s.wall) for ms in both] for name, both in s.ranges.items()}
    text = ',"count":%d,"reason":"spool_full","ranges":%s}' % (s.lost, dump(ranges))
    s.cut += [('{"op":"gap","stream":"%s","seq":%d', text)]
    s.lost, s.ranges = 0, {}
@@ -151,7 +154,8 @@ class Device:
    for _, row in rows:
     for name in row:
      if name not in s.channels:
-      s.channels[name], s.say = {}, [s.schema]
+      s.channels[name], s.say = {}, []
+      s.tell("schema", **s.schema)
    names = list(s.channels)
    for ms, row in rows:
     more = "," + dump([ms - first] + [row.get(name) for name in names])
@@ -160,7 +164,7 @@ class Device:
     text, last = text + more, ms
     ring.pop(0)
    # The hub's time may go back.
-   start = max(first + wall, s.until + 1)
+   start = max(first + s.wall, s.until + 1)
    s.until = start + last - first
    s.cut += [('{"s":"%s","q":%d', ',"t":"%d","f":%s,"r":[%s]}' % (start, dump(names), text[1:]))]
 
@@ -219,15 +223,15 @@ class Device:
    if id not in done:
     if len(done) > 7:
      done.clear()
-    done[id] = reply = dict(op="reply", id=id, ok=True)
+    done[id] = reply = dict(id=id, ok=True)
     try:
      reply["value"] = s.on_command(said["name"], said["args"])
     except Exception as error:
      reply.update(ok=False, error=str(error))
-   s.say += [done[id]]
+   s.tell("reply", **done[id])
   elif op == "desired":
    state = s.on_desired(said["state"])
-   s.say += [dict(op="reported", version=said["version"], mark=said.get("mark", ""), state=state)]
+   s.tell("reported", version=said["version"], mark=said.get("mark", ""), state=state)
   elif op in ("welcome", "ack", "new_stream"):
    stored = said["stored"]
    # Meant for our stream before a restart?
@@ -248,5 +252,5 @@ class Device:
     s.sync = up + 3600000
     s.hellos = s.next = s.retry = 0
     s.online = True
-    s.say += [s.schema]
+    s.tell("schema", **s.schema)
    s.due = min(s.sync, up + 20000) if s.cut else s.sync

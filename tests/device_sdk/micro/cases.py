@@ -118,6 +118,8 @@ def connection_begins_as_the_vectors_say(world: World, vectors: Vectors) -> None
     assert hub.got[1].topic == vectors["hello"]["topic"]
     assert hub.got[1].message == json.loads(vectors["hello"]["body"])
     assert hub.got[2].message == {"op": "schema", "channels": {}}
+    # The hub knows a message by how it begins; MicroPython keeps no order of keys.
+    assert [came.payload[:6] for came in hub.got[1:]] == [b'{"op":', b'{"op":']
 
 
 def answers_may_take_their_time(world: World, _: Vectors) -> None:
@@ -139,7 +141,7 @@ def answers_may_take_their_time(world: World, _: Vectors) -> None:
 def schema_is_what_was_given(world: World, vectors: Vectors) -> None:
     """Channels and commands go as they are."""
     wanted = json.loads(vectors["schema with commands"]["body"])
-    world.device.schema = dict(wanted)
+    world.device.schema = {"channels": wanted["channels"], "commands": wanted["commands"]}
     world.online()
 
     assert world.hub.got[2].message == wanted

@@ -18,7 +18,12 @@ class Session:
     """The device, and what happened to it."""
 
     def __init__(self, name: str, port: str, token: str, rows: str, pace: str) -> None:
-        self.device = Device(name, "127.0.0.1", int(port), token=token, rows=int(rows), channels={"n": {"unit": "1"}})
+        self.device = Device(
+            name, "127.0.0.1", int(port), token=token, rows=int(rows), channels={"n": {"unit": "1"}},
+            commands={"fan": {"args": {"speed": {"type": "int"}}}},
+        )  # fmt: skip
+        self.device.on_command = lambda name, args: args
+        self.device.on_desired = lambda state: state
         self.pace = pace
         # How many rows may wait when the next is recorded.
         self.most = {"gently": 40, "singly": 0}.get(pace, int(rows))

@@ -1,0 +1,168 @@
+"""Microcontrollers at a real hub, directly and through mosquitto: a reading is stored once, or declared as dropped."""
+
+import asyncio
+import json
+import shutil
+import sys
+import sysconfig
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulators.proxy import FaultProxy
+from tests.end_to_end.conftest import admin_token, enrol
+from tests.support.hub_process import ROOT, HubProcess, free_port, wait_for
+from tests.support.mosquitto import PROGRAM, Mosquitto
+from tests.support.mqtt_hub import MqttHub
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.end_to_end]
+
+NAME = "esp32-attic"
+LIMIT_S = 120
+MICROPYTHON = shutil.which("micropython", path=sysconfig.get_path("scripts"))
+needs_micropython = pytest.mark.skipif(MICROPYTHON is None, reason="there is no MicroPython for this machine")
+needs_mosquitto = pytest.mark.skipif(PROGRAM is None, reason="mosquitto is not installed: apt-get install mosquitto")
+INTERPRETERS = {
+    "cpython": [sys.executable, "-W", "error"],
+    "micropython": [str(MICROPYTHON), "-X", "heapsize=64k"],
+}  # fmt: skip
+
+
+class Site:
+    """A hub and the port that devices connect to."""
+
+    def __init__(self, hub: HubProcess, port: int) -> None:
+        self.hub, self.port = hub, port
+        self.token = enrol(hub, NAME)[NAME]
+
+    def values(self) -> list[int]:
+        """Return the numbers that are stored, a value for each row."""
+        rows = self.hub.get(f"/v1/readings?match={NAME}/n&last=1h&limit=10000")["rows"]
+        return [row[2] for row in rows]
+
+    def audit(self) -> Any:
+        """Return what the hub knows of the device's readings."""
+        return self.hub.get(f"/v1/audit?device={NAME}")
+
+
+@pytest.fixture
+def direct(tmp_path: Path) -> Iterator[Site]:
+    """A hub with a port of its own."""
+    with MqttHub(tmp_path / "data") as hub:
+        yield Site(hub, hub.mqtt_port)
+
+
+@pytest.fixture
+def brokered(tmp_path: Path) -> Iterator[Site]:
+    """A hub behind a broker."""
+    with (
+        Mosquitto(tmp_path, free_port(), "max_queued_messages 0") as broker,
+        HubProcess(tmp_path / "data", "--mqtt-url", f"mqtt://127.0.0.1:{broker.port}") as hub,
+    ):
+        yield Site(hub, broker.port)
+
+
+@pytest.fixture(params=["direct", pytest.param("brokered", marks=needs_mosquitto)])
+def site(request: pytest.FixtureRequest) -> Site:
+    """Each of them."""
+    site: Site = request.getfixturevalue(request.param)
+    return site
+
+
+class Board:
+    """A running program of `tests/device_sdk/micro`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def told(self) -> dict[str, Any]:
+        """Wait for its end; return what it says of itself."""
+        output, _ = await asyncio.wait_for(self._process.communicate(), LIMIT_S + 20)
+        told: dict[str, Any] = json.loads(output)
+        return told
+
+
+@asynccontextmanager
+async def board(folder: Path, interpreter: str, token: str, port: int, *arguments: object) -> AsyncIterator[Board]:
+    """Run ``session.py`` with (count, rows, pace)."""
+    folder.mkdir()
+    for path in ("device_sdk/micro.py", "tests/device_sdk/micro/session.py"):
+        shutil.copy(ROOT / path, folder)
+    words = [*INTERPRETERS[interpreter], "session.py", NAME, port, token, *arguments, LIMIT_S]
+    process = await asyncio.create_subprocess_exec(*map(str, words), cwd=folder, stdout=asyncio.subprocess.PIPE)
+    try:
+        yield Board(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+@needs_micropython
+async def test_ten_thousand_readings_pass_a_heap_of_64_kib(site: Site, tmp_path: Path) -> None:
+    """More than half of it stays free; the hub has the values, units and times as they were."""
+    async with board(tmp_path / "board", "micropython", site.token, site.port, 2500, 100, "gently") as running:
+        told = await running.told()
+
+    assert (told["dropped"], told["left"], told["connections"]) == (0, 0, 1)
+    assert told["free_bytes"] > 32_000
+    assert site.values() == list(range(1, 2501))
+    audit = await asyncio.to_thread(site.audit)
+    assert audit["devices"][0]["streams"]
+    (stream,) = audit["streams"]
+    assert (stream["accepted"], stream["dropped"], stream["rejected"]) == (10_000, 0, 0)
+
+
+@pytest.mark.chaos
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("interpreter", ["cpython", pytest.param("micropython", marks=needs_micropython)])
+async def test_faults_and_kills_lose_nothing_undeclared(site: Site, tmp_path: Path, interpreter: str) -> None:
+    """On a line that is cut, held and swallowed, with a hub that is killed: stored once, or in a gap.
+
+    A minute and more, for after each fault the board waits up to twice as long before it connects.
+    """
+    count = 3000
+    async with (
+        FaultProxy(("127.0.0.1", site.port)) as proxy,
+        board(tmp_path / "board", interpreter, site.token, proxy.port, count, 60, 4) as running,
+    ):
+        async with proxy.chaos(7, 0.05):
+            await asyncio.sleep(4)
+            await asyncio.to_thread(site.hub.kill)
+            await asyncio.to_thread(site.hub.start)
+            await asyncio.sleep(6)
+        told = await running.told()
+        struck = proxy.statistics().struck
+    values = site.values()
+    streams = (await asyncio.to_thread(site.audit))["streams"]
+
+    assert struck > 3, "the line was rough"
+    assert told["left"] == 0, told
+    assert len(set(values)) == len(values), "nothing is there twice"
+    assert len(values) + told["dropped"] == count
+    assert sum(stream["dropped"] for stream in streams) == told["dropped"]
+    assert sum(stream["accepted"] for stream in streams) == len(values)
+
+
+@needs_micropython
+async def test_hub_gives_commands_and_a_state(site: Site, tmp_path: Path) -> None:
+    """By REST, to a board: it obeys, and takes the state in."""
+    admin = admin_token(site.hub)
+
+    def ask(method: str, path: str, body: Any = None) -> Any:
+        status, answer = site.hub.request(method, path, body, admin)
+        assert status < 300, answer
+        return answer
+
+    async with board(tmp_path / "board", "micropython", site.token, site.port, 200, 100, 50):
+        await wait_for(lambda: site.values(), LIMIT_S, "a reading")
+        order = {"name": "fan", "args": {"speed": 3}, "match": NAME, "wait": True}
+        given = await asyncio.to_thread(ask, "POST", "/v1/commands", order)
+        await asyncio.to_thread(ask, "PATCH", f"/v1/devices/{NAME}/desired", {"patch": {"interval_s": 5}})
+        await wait_for(lambda: ask("GET", f"/v1/devices/{NAME}/state")["drift"] == "in_sync", LIMIT_S, "the state")
+
+    assert [(one["state"], one["value"]) for one in given["results"]] == [("done", {"speed": 3})]
