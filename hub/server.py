@@ -29,7 +29,8 @@ from hub.errors import ConfigError, DiskFailedError, JournalError, StoreError
 from hub.gateway.access import LoginLinks
 from hub.gateway.handshake import GuardedHttp, make_http_protocol
 from hub.gateway.http import make_app
-from hub.gateway.mqtt_bridge import BRIDGE, MqttBridge, bridge_settings
+from hub.gateway.mqtt_bridge import BRIDGE, MqttBridge
+from hub.gateway.mqtt_broker import bridge_settings
 from hub.gateway.mqtt_door import MQTT_PORT, MQTT_TLS_PORT
 from hub.gateway.websocket import Upgrade, make_protocol
 

@@ -4,32 +4,32 @@ import asyncio
 import inspect
 import ssl
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import aiomqtt
 import pytest
-from pydantic import SecretStr
+from paho.mqtt.client import MQTTMessage
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from device_sdk import Device
-from hub.config import Config
-from hub.errors import ConfigError
 from hub.gateway.mqtt_bridge import (
-    Broker,
+    READ_AT_ONCE,
     MqttBridge,
-    Settings,
+    _Line,
     acknowledge,
-    bridge_settings,
     close_socket,
     heed_receive_maximum,
     inside,
     take_by_hand,
 )
-from hub.mqtt.relay import RECEIVE_MAXIMUM
+from hub.gateway.mqtt_broker import Broker, Settings
+from hub.mqtt.relay import RECEIVE_MAXIMUM, Delivered
 from hub.tls import make_certificates
 from tests.support.hub_parts import HubParts, hub_parts
 from tests.support.hub_process import free_port, wait_for
@@ -118,70 +118,6 @@ async def _publish(broker: Mosquitto, *messages: tuple[str, bytes], retain: bool
             await client.publish(topic, payload, qos=1, retain=retain)
 
 
-# --- settings ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("url", "broker"),
-    [
-        ("mqtt://broker", Broker("broker", 1883)),
-        ("mqtts://broker", Broker("broker", 8883, True)),
-        ("mqtt://hub:s%40t@10.0.0.7:11883/", Broker("10.0.0.7", 11883, False, "hub", "s@t")),
-    ],
-)
-def test_url_says_where_the_broker_is(url: str, broker: Broker) -> None:
-    """With the port of the scheme, where it names none."""
-    assert Broker.parse(url) == broker
-
-
-@pytest.mark.parametrize("url", ["http://broker", "mqtt://", "broker:1883", "mqtt://u:secret@b/topic", "mqtt://b:port"])
-def test_url_that_is_none_is_refused_without_its_password(url: str) -> None:
-    """It may end in a log."""
-    with pytest.raises(ConfigError, match="--mqtt-url") as caught:
-        Broker.parse(url)
-
-    assert "secret" not in str(caught.value)
-
-
-def test_session_at_the_broker_is_this_hubs_and_of_these_filters() -> None:
-    """A broker keeps a session's old filters: other ones need another session."""
-    settings = Settings(Broker("b", 1883), hub_id="one")
-    sessions = {
-        settings.session(),
-        settings._replace(hub_id="two").session(),
-        settings._replace(topics=("tele/#",)).session(),
-        settings._replace(group="hubs").session(),
-    }
-
-    assert len(sessions) == 4
-    assert settings._replace(client_id="mine").session() == "mine"
-    assert settings.session() == Settings(Broker("b", 1883), hub_id="one").session()
-
-
-def test_authority_needs_tls_and_a_file(world: MqttWorld, tmp_path: Path) -> None:
-    """Said before anything is connected."""
-    plain, secure = Broker("b", 1883), Broker("b", 8883, True)
-    for broker, why in ((plain, "needs a broker with TLS"), (secure, "nowhere.pem")):
-        with pytest.raises(ConfigError, match=why):
-            MqttBridge(
-                Settings(broker, ca=tmp_path / "nowhere.pem"), world.clients, world.parts.identities, NoGateways(), "p"
-            )
-
-
-def test_bridge_needs_its_extra_and_says_so() -> None:
-    """A hub without a broker does not import it."""
-    code = (
-        "import sys; sys.modules['aiomqtt'] = None\n"
-        "from hub.errors import ConfigError\n"
-        "from hub.gateway.mqtt_bridge import _check_installed\n"
-        "try: _check_installed()\n"
-        "except ConfigError as error: print(error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-
-    assert "pip install 'telemetry-hub[mqtt]'" in done.stdout
-
-
 @pytest.mark.asyncio
 async def test_the_private_names_that_are_used_are_there() -> None:
     """A new version of the library that has others fails here, not at a broker."""
@@ -197,6 +133,37 @@ async def test_the_private_names_that_are_used_are_there() -> None:
     assert "_max_inflight_messages" in inspect.getsource(type(paho)._update_inflight)
     close_socket(client)
     assert paho.socket() is None
+
+
+class _Backlog:
+    """As much of the library as reads: so many messages are there."""
+
+    def __init__(self, line: _Line, count: int) -> None:
+        self._line = line
+        self.count = count
+
+    def loop_read(self) -> None:
+        """Hand one on, where there is one."""
+        if self.count:
+            self.count -= 1
+            message = MQTTMessage(1, b"home/lamp")
+            message.properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            self._line._take(cast(Any, self), None, message)
+
+
+@pytest.mark.asyncio
+async def test_what_has_come_is_taken_together_but_not_for_ever(world: MqttWorld) -> None:
+    """A turn of the loop is one commit; others have theirs in between."""
+    line = _Line(Settings(Broker("b", 1883)), None, "hub/v1")
+    taken: list[Delivered] = []
+    line.relay = cast(Any, SimpleNamespace(take=lambda delivered, now_ns: taken.append(delivered)))
+    backlog = _Backlog(line, READ_AT_ONCE + 50)
+
+    line._read(cast(Any, backlog))
+    first = len(taken)
+    await asyncio.sleep(0)
+
+    assert (first, len(taken)) == (READ_AT_ONCE, READ_AT_ONCE + 50)
 
 
 # --- at a broker -------------------------------------------------------------------------------
@@ -344,18 +311,3 @@ async def test_device_of_the_sdk_is_found_again_by_a_hub_that_starts(world: Mqtt
 
     assert world.values("pump") == [("t", 1.0), ("t", 2.0)]
     assert world.incidents == []
-
-
-def test_settings_of_a_hub_say_whether_there_is_a_broker(tmp_path: Path) -> None:
-    """Wrong ones are said before the hub starts; its own session differs from that of a hub of another folder."""
-    url = SecretStr("mqtt://hub:secret@broker")
-    one = bridge_settings(Config(data=tmp_path / "one", mqtt_url=url, mqtt_topic=["tele/#"], mqtt_group="hubs"))
-    two = bridge_settings(Config(data=tmp_path / "two", mqtt_url=url, mqtt_topic=["tele/#"], mqtt_group="hubs"))
-
-    assert one is not None
-    assert two is not None
-    assert (one.broker, one.topics, one.group) == (Broker("broker", 1883, False, "hub", "secret"), ("tele/#",), "hubs")
-    assert one.session() != two.session()
-    assert bridge_settings(Config()) is None
-    with pytest.raises(ConfigError, match="--mqtt-url"):
-        bridge_settings(Config(mqtt_url=SecretStr("http://broker")))

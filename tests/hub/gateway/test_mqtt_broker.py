@@ -1,0 +1,89 @@
+"""What a hub is told of a broker, checked before anything is connected."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from hub.config import Config
+from hub.errors import ConfigError
+from hub.gateway.mqtt_broker import Broker, Settings, bridge_settings, tls_context
+
+
+@pytest.mark.parametrize(
+    ("url", "broker"),
+    [
+        ("mqtt://broker", Broker("broker", 1883)),
+        ("mqtts://broker", Broker("broker", 8883, True)),
+        ("mqtt://hub:s%40t@10.0.0.7:11883/", Broker("10.0.0.7", 11883, False, "hub", "s@t")),
+    ],
+)
+def test_url_says_where_the_broker_is(url: str, broker: Broker) -> None:
+    """With the port of the scheme, where it names none."""
+    assert Broker.parse(url) == broker
+
+
+@pytest.mark.parametrize("url", ["http://broker", "mqtt://", "broker:1883", "mqtt://u:secret@b/topic", "mqtt://b:port"])
+def test_url_that_is_none_is_refused_without_its_password(url: str) -> None:
+    """It may end in a log."""
+    with pytest.raises(ConfigError, match="--mqtt-url") as caught:
+        Broker.parse(url)
+
+    assert "secret" not in str(caught.value)
+
+
+def test_session_at_the_broker_is_this_hubs_and_of_these_filters() -> None:
+    """A broker keeps a session's old filters: other ones need another session."""
+    settings = Settings(Broker("b", 1883), hub_id="one")
+    sessions = {
+        settings.session(),
+        settings._replace(hub_id="two").session(),
+        settings._replace(topics=("tele/#",)).session(),
+        settings._replace(group="hubs").session(),
+    }
+
+    assert len(sessions) == 4
+    assert settings._replace(client_id="mine").session() == "mine"
+    assert settings.session() == Settings(Broker("b", 1883), hub_id="one").session()
+
+
+def test_authority_needs_tls_and_a_file(tmp_path: Path) -> None:
+    """Said before anything is connected."""
+    plain, secure = Broker("b", 1883), Broker("b", 8883, True)
+    for broker, why in ((plain, "needs a broker with TLS"), (secure, "nowhere.pem")):
+        with pytest.raises(ConfigError, match=why):
+            tls_context(Settings(broker, ca=tmp_path / "nowhere.pem"))
+
+    assert tls_context(Settings(plain)) is None
+
+
+def test_bridge_needs_its_extra_and_says_so() -> None:
+    """A hub without a broker does not import it."""
+    code = (
+        "import sys; sys.modules['aiomqtt'] = None\n"
+        "from hub.errors import ConfigError\n"
+        "from hub.config import Config\n"
+        "from hub.gateway.mqtt_broker import bridge_settings\n"
+        "try: bridge_settings(Config(mqtt_url='mqtt://broker'))\n"
+        "except ConfigError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert "pip install 'telemetry-hub[mqtt]'" in done.stdout
+
+
+def test_settings_of_a_hub_say_whether_there_is_a_broker(tmp_path: Path) -> None:
+    """Wrong ones are said before the hub starts; its own session differs from that of a hub of another folder."""
+    url = SecretStr("mqtt://hub:secret@broker")
+    one = bridge_settings(Config(data=tmp_path / "one", mqtt_url=url, mqtt_topic=["tele/#"], mqtt_group="hubs"))
+    two = bridge_settings(Config(data=tmp_path / "two", mqtt_url=url, mqtt_topic=["tele/#"], mqtt_group="hubs"))
+
+    assert one is not None
+    assert two is not None
+    assert (one.broker, one.topics, one.group) == (Broker("broker", 1883, False, "hub", "secret"), ("tele/#",), "hubs")
+    assert one.session() != two.session()
+    assert bridge_settings(Config()) is None
+    with pytest.raises(ConfigError, match="--mqtt-url"):
+        bridge_settings(Config(mqtt_url=SecretStr("http://broker")))
