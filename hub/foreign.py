@@ -37,6 +37,11 @@ MAX_GATHERED = min(2_000, MAX_FRAME_READINGS)
 MAX_GATHERED_BYTES = 64 * 1024
 # Devices whose last given instant is remembered; one that is forgotten has not spoken for long.
 MAX_CLOCKS = 10_000
+# What came longer before the last given instant than this is no neighbour of it: the wall clock was set back, or the
+# message is given again. It has its own time then; else a clock that said 2040 for a minute would be kept to for ever.
+STEP_NS = 10**9
+# The last instant given, and the last of those that were a step behind it.
+_NEVER = (0, 0)
 
 
 class Receipt:
@@ -155,7 +160,7 @@ class Foreign:
         self._lines: dict[StreamKey, _Line] = {}
         self._gathered: dict[StreamKey, list[_Message]] = {}
         self._sizes: dict[StreamKey, tuple[int, int]] = {}
-        self._clocks: OrderedDict[StreamKey, int] = OrderedDict()
+        self._clocks: OrderedDict[StreamKey, tuple[int, int]] = OrderedDict()
         self._is_due = False
 
     def take(
@@ -308,9 +313,8 @@ class Foreign:
         for channel, value, time_ns in readings:
             if time_ns is None:
                 if not given_ns or channel in given:
-                    given_ns = max(now_ns, self._clocks.get(key, 0) + 1, given_ns + 1)
+                    given_ns = self._instant(key, now_ns)
                     given.clear()
-                    self._clocks[key] = given_ns
                 given.add(channel)
                 time_ns = given_ns
             rows.append((channel, time_ns, value))
@@ -319,6 +323,16 @@ class Foreign:
             if len(self._clocks) > MAX_CLOCKS:
                 self._clocks.popitem(last=False)
         return rows
+
+    def _instant(self, key: StreamKey, now_ns: int) -> int:
+        """Return an instant that was not given before."""
+        newest_ns, behind_ns = self._clocks.get(key, _NEVER)
+        if now_ns > newest_ns - STEP_NS:
+            given_ns = newest_ns = max(now_ns, newest_ns + 1)
+        else:
+            given_ns = behind_ns = max(now_ns, behind_ns + 1) if now_ns > behind_ns - STEP_NS else now_ns
+        self._clocks[key] = (newest_ns, behind_ns)
+        return given_ns
 
 
 def _is_news(channel: Channel, known: object) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from device_sdk.reading import Channel, Value, ValueType
 from hub.decode.base import ForeignReading, Publication, Said
 from hub.errors import HubError
-from hub.foreign import MAX_GATHERED, Foreign, Receipt
+from hub.foreign import MAX_GATHERED, STEP_NS, Foreign, Receipt
 from hub.hooks.answer import Columns, HookError, Reject
 from hub.hooks.ingest import Ingest
 from hub.model import FOREIGN_STREAM, Frame, Kind, Posted, StreamKey
@@ -29,10 +29,11 @@ class World:
         self.foreign = Foreign(parts.streams, parts.registry, self.frames.extend, self.soon.append, has_hooks=has_hooks)
 
     def give(
-        self, name: str, *readings: ForeignReading, device: str = "lamp", channels: tuple[Channel, ...] = ()
-    ) -> None:
+        self, name: str, *readings: ForeignReading, device: str = "lamp", channels: tuple[Channel, ...] = (),
+        received_ns: int = NOW,
+    ) -> None:  # fmt: skip
         """Give one message, whose outcome is noted under its name."""
-        publication = Publication("t", name.encode(), NOW)
+        publication = Publication("t", name.encode(), received_ns)
         self.foreign.take(
             "default", Said(device, readings, channels), publication, lambda why: self.outcomes.append((name, why))
         )
@@ -250,3 +251,27 @@ def test_readings_of_one_message_share_no_instant_of_a_channel(parts: HubParts) 
     world.commit()
 
     assert world.values() == [("t", NOW, 0), ("t", NOW + 1, 1), ("t", NOW + 2, 2), ("u", NOW, 0), ("u", NOW + 1, 1)]
+
+
+def test_wall_clock_that_was_ahead_is_not_kept_to(parts: HubParts) -> None:
+    """Readings have the time of the clock that was set right; no two of them share an instant."""
+    world, ahead = World(parts), NOW + 3600 * 10**9
+    for value, received_ns in enumerate((ahead, NOW, NOW, NOW + 7, ahead)):
+        world.give("a", ForeignReading("t", value), received_ns=received_ns)
+    world.turn()
+    world.commit()
+
+    assert world.values() == [
+        ("t", NOW, 1), ("t", NOW + 1, 2), ("t", NOW + 7, 3), ("t", ahead, 0), ("t", ahead + 1, 4)
+    ]  # fmt: skip
+
+
+def test_wall_clock_that_is_set_back_a_little_gives_no_instant_twice(parts: HubParts) -> None:
+    """A time server does that; the next reading follows the last one."""
+    world = World(parts)
+    for value, received_ns in enumerate((NOW, NOW - STEP_NS // 2)):
+        world.give("a", ForeignReading("t", value), received_ns=received_ns)
+    world.turn()
+    world.commit()
+
+    assert world.values() == [("t", NOW, 0), ("t", NOW + 1, 1)]
