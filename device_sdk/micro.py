@@ -120,7 +120,7 @@ class Device:
     yield
 
  def tell(s, op, **message):
-  s.say += ['{"op":"%s",%s' % (op, dump(message)[1:])]
+  s.say = s.say[-8:] + ['{"op":"%s",%s' % (op, dump(message)[1:])]
 
  def publish(s, text, leaf="up", kind=50):
   s.pid = s.pid % 65535 + 1
@@ -150,7 +150,7 @@ class Device:
    s.cut += [('{"op":"gap","stream":"%s","seq":%d', text)]
    s.lost, s.ranges = 0, {}
   elif ring and (len(ring) > 30 or s.up - ring[0][0] >= s.batch_ms):
-   first, text, rows = ring[0][0], "", ring[:40]
+   base, text, rows = ring[0][0], "", ring[:40]
    for _, row in rows:
     for name in row:
      if name not in s.channels:
@@ -158,14 +158,14 @@ class Device:
       s.tell("schema", **s.schema)
    names = list(s.channels)
    for ms, row in rows:
-    more = "," + dump([ms - first] + [row.get(name) for name in names])
+    more = "," + dump([ms - base] + [row.get(name) for name in names])
     if text and len(text + more + dump(names)) > 900:
      break
     text, last = text + more, ms
     ring.pop(0)
    # The hub's time may go back.
-   start = max(first + s.wall, s.until + 1)
-   s.until = start + last - first
+   start = max(base + s.wall, s.until + 1)
+   s.until = start + last - base
    s.cut += [('{"s":"%s","q":%d', ',"t":"%d","f":%s,"r":[%s]}' % (start, dump(names), text[1:]))]
 
  def receive(s):

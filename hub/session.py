@@ -117,8 +117,7 @@ class DeviceSession:
         self._output: list[bytes] = []
         self.stream: StreamState | None = None
         self._complained_at = -1
-        self._slow = False
-        self._is_small = False  # a device with no memory for a list in an ack
+        self._slow = self._is_small = False  # small: it has no memory for a list in an ack
         # The position that the device showed and this hub never gave out, until it is stored that it was restored.
         self._unknown: str | None = None
 

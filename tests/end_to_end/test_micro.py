@@ -148,6 +148,46 @@ async def test_faults_and_kills_lose_nothing_undeclared(site: Site, tmp_path: Pa
     assert sum(stream["accepted"] for stream in streams) == len(values)
 
 
+UMQTT = """
+import sys
+from umqtt.simple import MQTTClient
+name, port, token = sys.argv[1:]
+client = MQTTClient(name, "127.0.0.1", int(port), user=name, password=token, keepalive=30)
+client.set_last_will(b"tele/" + name.encode() + b"/LWT", b"Offline", retain=True, qos=1)
+client.connect()
+heard = []
+client.set_callback(lambda topic, payload: heard.append(payload))
+for n in range(1, 301):
+    client.publish(b"sensors/" + name.encode(), b'{"n":%d}' % n, qos=1)
+client.subscribe(b"hub/v1/" + name.encode() + b"/down", 1)
+try:
+    client.subscribe(b"#", 0)
+except Exception:
+    heard.append("refused")
+client.ping()
+client.disconnect()
+print(heard)
+"""
+UMQTT_FILE = Path.home() / ".micropython" / "lib" / "umqtt" / "simple"
+
+
+@needs_micropython
+@pytest.mark.skipif(
+    not any(UMQTT_FILE.with_suffix(kind).is_file() for kind in (".py", ".mpy")),
+    reason="umqtt.simple is not installed: micropython -m mip install umqtt.simple",
+)
+async def test_umqtt_simple_is_a_client_like_others(direct: Site, tmp_path: Path) -> None:
+    """What most boards have today: each PUBACK means stored; it may have its own topics, and no others."""
+    (tmp_path / "main.py").write_text(UMQTT)
+    words = [str(MICROPYTHON), "main.py", NAME, str(direct.port), direct.token]
+    process = await asyncio.create_subprocess_exec(*words, cwd=tmp_path, stdout=asyncio.subprocess.PIPE)
+    output, _ = await asyncio.wait_for(process.communicate(), LIMIT_S)
+    await wait_for(lambda: len(direct.values()) == 300, LIMIT_S, "300 rows")
+
+    assert output.strip() == b"['refused']"
+    assert sorted(direct.values()) == list(range(1, 301))
+
+
 @needs_micropython
 async def test_hub_gives_commands_and_a_state(site: Site, tmp_path: Path) -> None:
     """By REST, to a board: it obeys, and takes the state in."""

@@ -575,6 +575,19 @@ def a_command_that_nobody_takes_is_answered(world: World, vectors: Vectors) -> N
     assert world.ups[-1]["ok"] is False
 
 
+def replies_that_cannot_leave_are_few(world: World, _: Vectors) -> None:
+    """A hub that gives commands and takes nothing fills no memory."""
+    world.device.on_command = lambda name, args: args
+    world.online()
+    world.hub.takes = False
+    for n in range(40):
+        world.hub.say(op="command", id=f"k{n}", name="fan", args={}, expires_ns="1")
+        world.step(2)
+
+    assert len(world.device.say) <= 9
+    assert len(world.device.done) <= 8
+
+
 def the_desired_state_is_reported(world: World, vectors: Vectors) -> None:
     """With version and mark as they came, and the state that the program says it has."""
     world.device.on_desired = lambda state: state
@@ -682,6 +695,7 @@ CASES = [
     words_for_the_stream_before_a_restart_are_ignored,
     a_command_runs_once,
     a_command_that_nobody_takes_is_answered,
+    replies_that_cannot_leave_are_few,
     the_desired_state_is_reported,
     what_cannot_be_read_is_ignored,
     what_is_larger_than_2_kib_is_skipped,

@@ -1,13 +1,14 @@
 """Rows of a microcontroller are an ordinary batch, or a reason with the number that goes into quarantine."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from device_sdk.columns import Batch, Column
 from hub.mqtt.compact import is_rows, read_rows
-from hub.validate import MalformedError
+from hub.validate import MalformedError, parse_message
 
 STREAM = "9f3a0000000000aa"
 T_MS = 1_763_838_000_123
@@ -20,6 +21,21 @@ def rows(**other: Any) -> bytes:
         "r": [[0, 21.53, 44.1], [1000, 21.6, None]],
     }  # fmt: skip
     return json.dumps({**whole, **other}, separators=(",", ":")).encode()
+
+
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "micro.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("case", [c for c in VECTORS if c["topic"].endswith("/up")], ids=lambda case: case["name"])
+def test_what_a_microcontroller_says_is_read(case: dict[str, Any]) -> None:
+    """The same vectors that `micro.py` is tested against."""
+    body = case["body"].encode()
+    if is_rows(body):
+        batch = read_rows(body, "9f3a6c01d2e4b587")
+        assert batch.count == sum(value is not None for row in json.loads(body)["r"] for value in row[1:])
+    else:
+        message = parse_message(body, True)
+        assert type(message).__name__.lower() == json.loads(body)["op"]
 
 
 def test_rows_become_columns_and_null_is_no_reading() -> None:
