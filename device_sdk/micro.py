@@ -62,7 +62,7 @@ class Device:
     if s.out and s.write(s.out) != len(s.out):
      raise OSError("stuck")
     s.out = b""
-  except (OSError, MemoryError) as error:
+  except Exception as error:
    s.close(error)
 
  def close(s, why="closed"):
@@ -120,6 +120,7 @@ class Device:
     yield
 
  def tell(s, op, **message):
+  # MicroPython keeps no order.
   s.say = s.say[-8:] + ['{"op":"%s",%s' % (op, dump(message)[1:])]
 
  def publish(s, text, leaf="up", kind=50):
@@ -204,7 +205,7 @@ class Device:
      at += 2
     try:
      s.hear(json.loads(data[at:]))
-    except (ValueError, KeyError, TypeError) as error:
+    except Exception as error:
      s.why = str(error)
    elif kind < 200:
     s.answer = head

@@ -3,15 +3,18 @@
 import asyncio
 import json
 import shutil
+import ssl
 import sys
 import sysconfig
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hub.tls import make_certificates
 from simulators.proxy import FaultProxy
 from tests.end_to_end.conftest import admin_token, enrol
 from tests.support.hub_process import ROOT, HubProcess, free_port, wait_for
@@ -87,11 +90,12 @@ class Board:
 
 @asynccontextmanager
 async def board(folder: Path, interpreter: str, token: str, port: int, *arguments: object) -> AsyncIterator[Board]:
-    """Run ``session.py`` with (count, rows, pace)."""
+    """Run ``session.py`` with (count, rows, pace), and (seconds, authority) if other than `LIMIT_S` and none."""
     folder.mkdir()
     for path in ("device_sdk/micro.py", "tests/device_sdk/micro/session.py"):
         shutil.copy(ROOT / path, folder)
-    words = [*INTERPRETERS[interpreter], "session.py", NAME, port, token, *arguments, LIMIT_S]
+    words = [*INTERPRETERS[interpreter], "session.py", NAME, port, token, *arguments]
+    words += [LIMIT_S] if len(arguments) == 3 else []
     process = await asyncio.create_subprocess_exec(*map(str, words), cwd=folder, stdout=asyncio.subprocess.PIPE)
     try:
         yield Board(process)
@@ -114,6 +118,27 @@ async def test_ten_thousand_readings_pass_a_heap_of_64_kib(site: Site, tmp_path:
     assert audit["devices"][0]["streams"]
     (stream,) = audit["streams"]
     assert (stream["accepted"], stream["dropped"], stream["rejected"]) == (10_000, 0, 0)
+
+
+@pytest.mark.parametrize("interpreter", ["cpython", pytest.param("micropython", marks=needs_micropython)])
+async def test_tls_is_verified(tmp_path: Path, interpreter: str) -> None:
+    """By the hub's authority, as the how-to has it; by another's, nothing is sent."""
+    files = make_certificates(tmp_path / "data" / "tls", ["127.0.0.1"], now=datetime.now(UTC))
+    other = make_certificates(tmp_path / "other", ["127.0.0.1"], now=datetime.now(UTC))
+    for authority in (files, other):
+        authority.ca.with_suffix(".der").write_bytes(ssl.PEM_cert_to_DER_cert(authority.ca.read_text()))
+    options = ("--tls-cert", str(files.cert), "--tls-key", str(files.key))
+    with MqttHub(tmp_path / "data", *options, ca=files.ca) as hub:
+        token, told = enrol(hub, NAME)[NAME], {}
+        for name, authority, limit_s in (("right", files, LIMIT_S), ("wrong", other, 3)):
+            der = authority.ca.with_suffix(".der")
+            async with board(
+                tmp_path / name, interpreter, token, hub.mqtt_port, 30, 100, "gently", limit_s, der
+            ) as running:
+                told[name] = await running.told()
+
+    assert (told["right"]["left"], told["right"]["dropped"], told["right"]["connections"]) == (0, 0, 1)
+    assert (told["wrong"]["connections"], told["wrong"]["acked"]) == (0, 0)
 
 
 @pytest.mark.chaos

@@ -598,6 +598,22 @@ def the_desired_state_is_reported(world: World, vectors: Vectors) -> None:
     assert world.ups[-1] == json.loads(vectors["reported"]["body"])
 
 
+def a_handler_that_fails_ends_nothing(world: World, vectors: Vectors) -> None:
+    """Not the program, and not the connection: why is there to be read."""
+
+    def fail(_state: object) -> object:
+        raise OSError("the sensor does not answer")
+
+    world.device.on_desired = fail
+    world.online()
+    world.hub.publish(vectors["desired"]["body"].encode())
+    world.device.record("a", 1)
+    world.quiet()
+
+    assert world.device.why == "the sensor does not answer"
+    assert len(world.hub.connects) == 1
+
+
 def what_cannot_be_read_is_ignored(world: World, vectors: Vectors) -> None:
     """Whatever comes on `down`, the next message counts; each of QoS 1 is answered."""
     world.online()
@@ -697,6 +713,7 @@ CASES = [
     a_command_that_nobody_takes_is_answered,
     replies_that_cannot_leave_are_few,
     the_desired_state_is_reported,
+    a_handler_that_fails_ends_nothing,
     what_cannot_be_read_is_ignored,
     what_is_larger_than_2_kib_is_skipped,
     packets_may_come_a_byte_at_a_time,

@@ -1,10 +1,10 @@
 """A device that records 1, 2, 3, … into channel ``n`` at a real hub or broker, and says at its end what became of it.
 
-    session.py NAME PORT TOKEN COUNT ROWS PACE LIMIT_S
+    session.py NAME PORT TOKEN COUNT ROWS PACE LIMIT_S [CA]
 
 PACE: ``gently`` waits for room in memory, and records three more channels; ``singly`` sends each reading by itself; a
 number of ms is what passes between two readings, whatever becomes of them. After LIMIT_S at most it prints one line of
-JSON and ends.
+JSON and ends. CA: a file with the authority (DER) of a hub that is spoken to by TLS.
 """
 
 import gc
@@ -76,9 +76,22 @@ class Session:
         }  # fmt: skip
 
 
-def main(name: str, port: str, token: str, count: str, rows: str, pace: str, limit_s: str) -> None:
+def secured_by(path: str) -> object:
+    """Return what verifies a hub by this authority."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with open(path, "rb") as file:
+        context.load_verify_locations(cadata=file.read())
+    return context
+
+
+def main(name: str, port: str, token: str, count: str, rows: str, pace: str, limit_s: str, ca: str = "") -> None:
     """Record, wait until nothing is left to send, and tell."""
     session = Session(name, port, token, rows, pace)
+    if ca:
+        session.device.tls = secured_by(ca)
     for n in range(1, int(count) + 1):
         session.record(n)
     session.finish(int(limit_s) * 1000)
