@@ -39,7 +39,7 @@ MQTT_PATH = "/mqtt"
 MQTT_PORT, MQTT_TLS_PORT = 1883, 8883
 # A TLS handshake; who does not finish it holds a descriptor.
 HANDSHAKE_S = 10.0
-# How often it is looked whether the last client of a hub that stops has gone.
+# How often it is looked whether all is stored when a hub stops, and then whether the last client has gone.
 _LOOK_S, _LOOKS = 0.01, 120
 
 
@@ -95,6 +95,7 @@ class MqttDoor:
 
     def __init__(self, hub: Parts, prefix: str, later: Callable[[float, Callable[[], None]], object]) -> None:
         self._hub = hub
+        self._later = later
         self._server: asyncio.Server | None = None
         self._endings: dict[Client, _Ending] = {}
         self._endpoint = MqttEndpoint(self._client)
@@ -123,19 +124,29 @@ class MqttDoor:
         return self._endpoint.web_socket(request)
 
     def stop(self) -> None:
-        """Let nobody in any more, and tell all who are here to go. May be called again."""
+        """Let nobody in any more, take nothing more, and tell all who are here to go. May be called again.
+
+        They go when what was taken of them is stored, so they hear that: the next hub would take it as another message.
+        """
         if self._server is not None:
             self._server.close()
-        self.clients.stop()
-        self._endpoint.stop()
+        self.clients.rest()
+        self._end_when_stored(_LOOKS)
 
     async def stopped(self) -> None:
-        """Stop, and wait until all have gone: who does not go by himself is cut off within a second."""
+        """Stop, and wait until all have gone: who does not go by himself is cut off."""
         self.stop()
-        for _ in range(_LOOKS):
+        for _ in range(2 * _LOOKS):
             if not len(self._endpoint):
                 return
             await asyncio.sleep(_LOOK_S)
+
+    def _end_when_stored(self, looks: int) -> None:
+        if looks and self.clients.is_storing:
+            self._later(_LOOK_S, lambda: self._end_when_stored(looks - 1))
+            return
+        self.clients.stop()
+        self._endpoint.stop()
 
     # --- Doorkeeper -----------------------------------------------------------------------------------------
 

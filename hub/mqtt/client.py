@@ -169,7 +169,7 @@ class Client:
 
     def can_take(self) -> bool:
         """Say whether more may be read."""
-        return self._parts.can_take() and not self._clients.is_full
+        return self._parts.can_take() and not self._clients.is_full and not self._clients.is_stopped
 
     def closed(self, is_clean: bool, why: str) -> None:
         """Let go; what was taken is still stored."""

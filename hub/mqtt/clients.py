@@ -173,9 +173,18 @@ class Clients:
             if client.identity.id in ended:
                 client.end(Code.NOT_AUTHORIZED, "this credential was revoked")
 
-    def stop(self) -> None:
-        """End all: the hub stops. What is not stored is sent again to the next one."""
+    @property
+    def is_storing(self) -> bool:
+        """Whether something was taken that is about to be stored: its PUBACK leaves in a moment."""
+        return self.figures.waiting > self.figures.again
+
+    def rest(self) -> None:
+        """Take nothing more: the hub stops. `stop` follows."""
         self.is_stopped = True
+
+    def stop(self) -> None:
+        """End all. What is not stored is sent again to the next hub."""
+        self.rest()
         for client in self._all():
             client.end(Code.SERVER_SHUTTING_DOWN, "the hub stops")
 

@@ -192,7 +192,7 @@ class Relay:
 
     def take(self, delivered: Delivered, now_ns: int) -> None:
         """Take a message; while the connection is left they stay at the broker."""
-        if self.is_leaving:
+        if self.is_leaving or self._clients.is_stopped:
             return
         self._clients.figures.publications += 1
         done = self.in_order.expect(delivered.packet_id) if delivered.packet_id else _untold

@@ -47,6 +47,10 @@ class Line:
                 if byte < 0x80:
                     return head[0], await self._reader.readexactly(length)
 
+    def send(self, packets: bytes) -> None:
+        """Send packets."""
+        self._writer.write(packets)
+
     async def close(self) -> None:
         """Close the connection."""
         self._writer.close()
@@ -87,6 +91,24 @@ async def test_what_is_acknowledged_is_stored(tmp_path: Path) -> None:
     async with Hub(Config(data=tmp_path / "data")) as hub:
         (series,) = hub.registry.by_id
         assert hub.registry.latest[series].value == 21.5
+
+
+async def test_hub_that_stops_acknowledges_what_it_stores(tmp_path: Path) -> None:
+    """Else each client would send it again to the next hub, which cannot know it."""
+    async with listening(tmp_path / "data") as (hub, port):
+        token = await asyncio.to_thread(hub.identities.add_device, "d")
+        async with connected(port, "d", token) as line:
+            line.send(b"".join(say.publish("d/t", b"21.5", number, version=5) for number in range(1, 51)))
+            async with asyncio.timeout(LIMIT_S):
+                while not hub.mqtt.statistics().waiting:  # noqa: ASYNC110 - in the turn in which they come
+                    await asyncio.sleep(0)
+            hub.mqtt.stop()
+            answers = [await line.next()]
+            while answers[-1][0] == 0x40:
+                answers.append(await line.next())
+
+    assert [head for head, _ in answers] == [0x40] * 50 + [0xE0]
+    assert answers[-1][1][0] == Code.SERVER_SHUTTING_DOWN
 
 
 async def test_wrong_token_stands_in_the_log(tmp_path: Path) -> None:

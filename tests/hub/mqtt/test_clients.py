@@ -70,6 +70,17 @@ def test_stop_ends_all(world: MqttWorld) -> None:
     assert [c.line.ended for c in connected] == [(Code.SERVER_SHUTTING_DOWN, "the hub stops")] * 2
 
 
+def test_nothing_more_is_taken_of_a_hub_that_stops(world: MqttWorld) -> None:
+    """What was taken is stored and acknowledged before the connections end."""
+    connected = world.device("d")
+    number = connected.publish("t", b"a.t=1")
+    world.clients.rest()
+    assert (connected.client.can_take(), world.clients.is_storing, connected.line.ended) == (False, True, None)
+    world.settle()
+
+    assert (connected.codes, world.clients.is_storing) == ({number: Code.SUCCESS}, False)
+
+
 def test_decoders_of_those_who_were_here_are_kept_in_bounded_number(world: MqttWorld) -> None:
     """The one not seen for the longest is forgotten."""
 
