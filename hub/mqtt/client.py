@@ -301,8 +301,13 @@ class Client:
 
     def _say_will(self) -> None:
         will, self._will = self._will, None
-        if will is not None and not self._clients.is_stopped:
-            self.publish(will, self._parts.clock(), _untold)
+        if will is None or self._clients.is_stopped:
+            return
+        if self._clients.is_full:
+            # It was taken with CONNECT, which nothing held back: clients come and go for as long as the disk is full.
+            self._clients.figures.lost += 1
+            return
+        self.publish(will, self._parts.clock(), _untold)
 
     # --- the line -----------------------------------------------------------------------------------------------
 

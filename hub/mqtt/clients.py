@@ -31,6 +31,8 @@ MAX_OF_ONE = 16
 MAX_SCOPES = 1000
 # Publications that could not be stored, of all clients: beyond it nothing is read of anybody until some are.
 MAX_AGAIN = 20_000
+# And their payloads: as many messages of 256 KiB would be 5 GB.
+MAX_AGAIN_BYTES = 32 * 1024 * 1024
 
 
 class Decoders(Protocol):
@@ -63,7 +65,7 @@ class Figures:
     """Counted since the start; ``connections``, ``waiting`` and ``again`` are of now.
 
     ``waiting``: publications that were taken and are not stored yet; ``again``: those of them that are given again
-    after a pause, because nothing could be stored.
+    after a pause, because nothing could be stored; ``again_bytes``: of their payloads.
 
     ``lost``: of QoS 0, while nothing was stored. ``refused``: connections by reason. ``not_taken``: publications of
     gateways by the reason for which a device behind them may not speak.
@@ -73,6 +75,7 @@ class Figures:
     publications: int = 0
     waiting: int = 0
     again: int = 0
+    again_bytes: int = 0
     lost: int = 0
     quarantined: int = 0
     refused: Counter[str] = field(default_factory=Counter)
@@ -123,7 +126,7 @@ class Clients:
     @property
     def is_full(self) -> bool:
         """Whether so much is to be given again that nothing more may be read."""
-        return self.figures.again >= MAX_AGAIN
+        return self.figures.again >= MAX_AGAIN or self.figures.again_bytes >= MAX_AGAIN_BYTES
 
     def __len__(self) -> int:
         return self.figures.connections

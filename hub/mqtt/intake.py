@@ -139,7 +139,7 @@ class Intake:
     def _give(self, said: Sequence[Said], publication: Publication, qos: int, done: Done) -> None:
         """Give each part until it is stored; then tell."""
         namespace, take = self._identity.namespace, self._clients.parts.foreign.take
-        giving = _Giving(self._clients, qos, done, len(said))
+        giving = _Giving(self._clients, qos, done, len(said), len(publication.payload))
         for part in said:
             giving.give(partial(take, namespace, part, publication))
 
@@ -148,19 +148,20 @@ class Intake:
         identity, quarantine = self._identity, self._clients.parts.foreign.quarantine
         _log.debug("quarantine client=%s topic=%r reason=%s", self._client, publication.topic[:200], reason)
         self._clients.figures.quarantined += 1
-        giving = _Giving(self._clients, qos, done, 1)
+        giving = _Giving(self._clients, qos, done, 1, len(publication.payload))
         giving.give(partial(quarantine, identity.namespace, identity.name, publication, reason))
 
 
 class _Giving:
     """One publication on its way to the journal, in one part or in several. Not closures: their cycle is garbage."""
 
-    __slots__ = ("_clients", "_done", "_qos", "_unsettled")
+    __slots__ = ("_clients", "_done", "_qos", "_size", "_unsettled")
 
-    def __init__(self, clients: Clients, qos: int, done: Done, count: int) -> None:
+    def __init__(self, clients: Clients, qos: int, done: Done, count: int, size: int) -> None:
         self._clients = clients
         self._qos = qos
         self._done = done
+        self._size = size
         self._unsettled = count
         clients.figures.waiting += 1
 
@@ -176,6 +177,7 @@ class _Giving:
         if error is not None:
             if self._qos:
                 figures.again += 1
+                figures.again_bytes += self._size
                 self._clients.parts.later(RETRY_S, partial(self._again, take))
                 return
             figures.lost += 1
@@ -186,5 +188,6 @@ class _Giving:
 
     def _again(self, take: Callable[[Told], None]) -> None:
         self._clients.figures.again -= 1
+        self._clients.figures.again_bytes -= self._size
         if not self._clients.is_stopped:
             self.give(take)

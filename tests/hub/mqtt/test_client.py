@@ -8,6 +8,7 @@ import pytest
 from device_sdk.wire import Desired
 from hub.devices import Presence
 from hub.errors import UnavailableError
+from hub.mqtt.clients import MAX_AGAIN
 from hub.mqtt.handler import Code, Refused, Will
 from hub.roles import Identity, Role
 from tests.support.hub_parts import HubParts, hub_parts
@@ -284,6 +285,16 @@ def test_will_is_said_when_the_connection_was_lost(world: MqttWorld) -> None:
     world.settle()
 
     assert (world.values("d"), world.values("e")) == ([("online", 0.0)], [])
+
+
+def test_will_is_lost_and_counted_while_too_much_waits_for_another_try(world: MqttWorld) -> None:
+    """Clients come and go as long as the disk is full, and nothing holds their wills back."""
+    connected = world.device("d", will=Will("t", b"d.online=0", 1, False))
+    world.is_full = True
+    world.clients.figures.again = MAX_AGAIN
+    connected.closed()
+
+    assert (world.clients.figures.again, world.clients.figures.lost, world.timers) == (MAX_AGAIN, 1, [])
 
 
 def test_will_of_who_is_taken_over_comes_before_the_birth(world: MqttWorld) -> None:

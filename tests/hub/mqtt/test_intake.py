@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hub.model import Kind
-from hub.mqtt.clients import MAX_AGAIN
+from hub.mqtt.clients import MAX_AGAIN, MAX_AGAIN_BYTES
 from hub.mqtt.handler import Code
 from tests.support.hub_parts import HubParts, hub_parts
 from tests.support.mqtt_clients import MqttWorld, UnreadableAdmission
@@ -131,6 +131,23 @@ def test_nothing_is_read_while_too_much_waits_for_another_try(world: MqttWorld) 
     world.clients.figures.again = MAX_AGAIN
 
     assert not connected.client.can_take()
+
+
+def test_nothing_is_read_while_the_payloads_that_wait_are_large(world: MqttWorld) -> None:
+    """A few thousand large messages fill the memory as well as many small ones."""
+    connected, size = world.device("d"), 256 * 1024
+    payload = b"a.t=1".ljust(size)
+    numbers = [connected.publish("t", payload) for _ in range(MAX_AGAIN_BYTES // size)]
+    world.turn()
+    assert connected.client.can_take()
+    world.refuse()
+    assert not connected.client.can_take()
+
+    world.pause()
+    assert connected.client.can_take()
+    world.settle()
+    assert connected.codes == dict.fromkeys(numbers, Code.SUCCESS)
+    assert world.clients.figures.again_bytes == 0
 
 
 # --- a gateway ------------------------------------------------------------------------------------------------------
