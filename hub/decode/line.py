@@ -9,6 +9,8 @@ names a device, measurement and tags are it, and the channel is the field. A sen
 all its points: then ``host`` says nothing, and any other name than its own is a part of the channel's.
 """
 
+from hashlib import blake2s
+
 from device_sdk.errors import Reason
 from hub.decode.base import Decoded, DecodeError, Publication
 from hub.decode.point import PRECISIONS, LineError, OpenTextError, Point, parse_point
@@ -21,11 +23,14 @@ DEVICE_TAGS = ("host", "device", "device_id")
 MAX_LINES = 5_000
 # Longer than any text that may be stored; what goes on for longer has lost its quote.
 _LINES_JOINED, _CHARS_JOINED = 50, 8 * 1024
-# Of one request, some 300 bytes each.
+# Of one request, some 300 bytes each, 2 kB with the longest names.
 _MOST_PLACES = 2_000
 # Of a point; a device has 200 channels.
 MAX_FIELDS = 1_000
 _COMMENT = "#"
+# Of what the names of a point's channels begin with. Longer ones are cut, with a hash of all behind: what is a name is
+# made of it for each field, and a name has 128 characters anyhow.
+_MAX_PREFIX = 512
 
 _Place = tuple[str, tuple[str, ...]]
 
@@ -147,7 +152,12 @@ class LineReader:
         key = (point.measurement, tuple(item for pair in point.tags.items() for item in pair))
         found = self._places.get(key)
         if found is None:
-            found = self._places[key] = self._found(point)
+            device, prefix = self._found(point)
+            if len(prefix) > _MAX_PREFIX:
+                tail = blake2s(prefix.encode(), digest_size=16).hexdigest()
+                prefix = f"{prefix[: _MAX_PREFIX - len(tail) - 2]}-{tail}."
+                return device, prefix  # not remembered: it would be as much memory
+            found = self._places[key] = device, prefix
         return found
 
     def _found(self, point: Point) -> tuple[str, str]:

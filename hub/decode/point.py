@@ -20,6 +20,8 @@ _BARE = re.compile(r"(?:[^\\, =]|\\.?)+")
 _MEASUREMENT = re.compile(r"(?:[^\\, ]|\\.?)+")
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _INTEGER = re.compile(r"([+-]?\d+)[iu]")
+# Of an integer, leading zeros included; of 64 bits it has 19. Longer ones are work, and beyond 4,300 no number at all.
+_MAX_DIGITS = 40
 _TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _PLAIN = re.compile(r'[^, "]+')
 _TIME = re.compile(r" +(-?\d+)\s*")
@@ -101,7 +103,7 @@ def _value(text: str, at: int) -> tuple[Value, int]:
     if _NUMBER.fullmatch(word):
         return float(word), end
     integer = _INTEGER.fullmatch(word)
-    if integer is not None:
+    if integer is not None and len(integer[1]) <= _MAX_DIGITS:
         return int(integer[1]), end
     if word in _BOOLS:
         return _BOOLS[word], end

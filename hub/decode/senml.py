@@ -12,6 +12,7 @@ out. Source: RFC 8428, sections 4 to 6.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
+from typing import NoReturn
 
 import cbor2
 
@@ -28,6 +29,15 @@ VERSION = 10
 ABSOLUTE_FROM_S = 2**28
 # Nothing of SenML is deeper than a record in a pack.
 _MAX_DEPTH = 4
+# There are 15; more are extensions. What refers to a record of CBOR instead of saying it again would multiply them.
+_MAX_FIELDS = 40
+# Of a name with its base name, which is looked at for each record.
+_MAX_NAME_CHARS = 1024
+# Beyond any number of a sensor, in the bits of an integer.
+_MAX_BITS = 1400
+# What else CBOR can say than numbers (2 to 5) has no place in SenML. Programs, mails and references to what was said
+# before are work and memory beyond the size of a pack.
+_NO_TAGS = (0, 1, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000)
 _LABELS = {
     -1: "bver", -2: "bn", -3: "bt", -4: "bu", -5: "bv", -6: "bs", 0: "n", 1: "u", 2: "v", 3: "vs", 4: "vb", 5: "s",
     6: "t", 7: "ut", 8: "vd",
@@ -92,7 +102,10 @@ def reading(records: object, scope: Scope, now_ns: int, rows: Rows) -> Iterator[
     for at, record in enumerate(records, 1):
         if not isinstance(record, Mapping):
             raise DecodeError(f"record {at} is no object")
-        reader.read(at, _labelled(record))
+        if len(record) > _MAX_FIELDS:
+            rows.fault(at, Reason.MALFORMED, f"a record of more than {_MAX_FIELDS} fields")
+        else:
+            reader.read(at, _labelled(record))
         if at % STEP == 0:
             yield
 
@@ -132,7 +145,9 @@ class _Reader:
     def _check(self, at: int, record: _Record) -> None:
         version = record.get("bver", VERSION)
         if not isinstance(version, int) or version > VERSION:
-            raise DecodeError(f"record {at}: SenML of version {str(version)[:20]}; this hub knows {VERSION}")
+            # Of a number without end no text can be made.
+            said = version if isinstance(version, int) and version < 2**64 else "no number"
+            raise DecodeError(f"record {at}: SenML of version {said}; this hub knows {VERSION}")
         must = next((field for field in record if field.endswith("_") and field not in _KNOWN), None)
         if must is not None:
             raise DecodeError(f"record {at}: field {must[:40]!r} must be understood, and is not known here")
@@ -150,6 +165,8 @@ class _Reader:
         """Return the device, None for the sender, and the text of the channel."""
         if not name:
             raise ValueError("it has no name")
+        if len(name) > _MAX_NAME_CHARS:
+            raise ValueError(f"a name of more than {_MAX_NAME_CHARS} characters")
         if _URN_DEVICE.fullmatch(name) or name[-1] in "/:":
             device, channel = name.rstrip("/:"), "value"
         else:
@@ -235,9 +252,16 @@ def load_pack(data: bytes, *, is_cbor: bool) -> object:
     if not is_cbor:
         return load(data)
     try:
-        return cbor2.loads(data, max_depth=_MAX_DEPTH)
+        return cbor2.loads(data, max_depth=_MAX_DEPTH, semantic_decoders=_SEMANTICS)
     except Exception as error:  # the library says its own errors, and those of what a tag stands for
         raise DecodeError(f"no CBOR: {error}"[:200]) from error
+
+
+def _no_tag(decoder: object) -> NoReturn:
+    raise DecodeError("a tag that has no place in SenML")
+
+
+_SEMANTICS = dict.fromkeys(_NO_TAGS, _no_tag)
 
 
 def _labelled(record: Mapping[object, object]) -> _Record:
@@ -253,7 +277,7 @@ def _labelled(record: Mapping[object, object]) -> _Record:
 
 
 def _labelled_or_none(record: object) -> object:
-    return _labelled(record) if isinstance(record, Mapping) else None
+    return _labelled(record) if isinstance(record, Mapping) and len(record) <= _MAX_FIELDS else None
 
 
 def _device_of(topic: str, scope: Scope) -> str:
@@ -274,7 +298,9 @@ def _number(record: _Record, field: str) -> Decimal:
     value = record.get(field)
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise ValueError(f"{field} is no number")
-    # An exponent that is beyond any number of a sensor would make its digits memory.
+    # The digits of an integer are quadratic work, those that an exponent stands for are memory.
+    if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+        raise ValueError(f"{field} is no finite number")
     number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
     if not number.is_finite() or (number and not -400 < number.adjusted() < 400):
         raise ValueError(f"{field} is no finite number")

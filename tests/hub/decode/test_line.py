@@ -6,6 +6,7 @@ import pytest
 
 from hub.decode.base import DecodeError, Publication
 from hub.decode.line import DEVICE_TAGS, MAX_FIELDS, MAX_LINES, Line, LineReader
+from hub.decode.naming import Names
 from hub.decode.rows import Row
 from hub.decode.scope import Scope
 from tests.support.foreign_messages import cases, check
@@ -94,6 +95,38 @@ def test_point_has_so_many_fields() -> None:
     found = read(f"m f=1\n{wide}\nm f=2", "a").rows
 
     assert ([row.at for row in found.rows], [fault.at for fault in found.faults]) == ([1, 3], [2])
+
+
+def test_long_names_are_cut_and_stay_apart() -> None:
+    """What is made into a name for each field is short; a hash of all keeps two series two, always the same."""
+    tail = "x" * 5000
+    found = read(f"m,host=a,t={tail}1 f=1,g=2\nm,host=a,t={tail}2 f=3\nm,host=a,t={tail}1 f=4", "").rows
+    (first, _, second, again), names = found.rows, {row.channel for row in found.rows}
+
+    assert (len(names), first.channel, first.device) == (3, again.channel, "a")
+    assert second.channel != first.channel
+    assert all(len(name) <= 128 for name in names)
+
+
+def test_work_of_a_point_does_not_grow_by_name_times_fields() -> None:
+    """A line of 64 KiB that is one name and a thousand fields took more than a second of the loop."""
+    scope, names = Scope(), Measured()
+    scope.names = names
+    reader = LineReader(scope)
+    reader.feed("m" * 55_000 + ",host=a " + ",".join(f"f{i}=1" for i in range(1000)))
+
+    assert (len(reader.rows.rows), names.longest < 600) == (1000, True)
+
+
+class Measured(Names):
+    """Names that note the longest text that one was made of."""
+
+    longest = 0
+
+    def channel(self, device: str, text: str, like: str = "") -> str:
+        """Return the name of a channel."""
+        self.longest = max(self.longest, len(text))
+        return super().channel(device, text, like)
 
 
 def test_rows_are_taken_block_by_block() -> None:

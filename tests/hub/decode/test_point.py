@@ -34,7 +34,7 @@ def test_point_is_read(text: str, point: Point) -> None:
     [
         "", "m", "m ", "m f", "m f=", "m f= 5", "m f=x 5", "m f=1i2 5", "m f=1 5 6", "m f=1 5.5", "m,a f=1 5",
         "m,=b f=1 5", "m,a= f=1 5", " m f=1 5", 'm f="open 5', 'm f="a"b 5', "m f=nan 5", "m f=1_0 5", "m f=0x1 5",
-        "m f=1, 5", "m f=1 99999999999999999999999",
+        "m f=1, 5", "m f=1 99999999999999999999999", f"m f={'9' * 5000}i 5", f"m f=-{'0' * 5000}1u 5",
     ],
 )  # fmt: skip
 def test_what_is_no_point_is_refused(text: str) -> None:
