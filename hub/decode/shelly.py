@@ -27,7 +27,8 @@ _WATT_MINUTES_PER_WH = 60
 _FIRST_NO_CHANNEL = frozenset({"temperature_f", "announce", "info", "command", "set", "status_update"})
 _UNITS = (
     ("apower", "W"), ("act_power", "W"), ("aprt_power", "VA"), ("voltage", "V"), ("current", "A"), ("freq", "Hz"),
-    ("aenergy.total", "W.h"), ("act_energy", "W.h"), ("act_ret_energy", "W.h"), ("tC", "Cel"), ("rh", "%RH"),
+    ("aenergy.total", "W.h"), ("act_energy", "W.h"), ("act_ret_energy", "W.h"),
+    ("total_act", "W.h"), ("total_act_ret", "W.h"), ("tC", "Cel"), ("rh", "%RH"),
     ("battery.V", "V"), ("battery.percent", "%EL"), ("rssi", "dBm"), ("lux", "lx"), ("uptime", "s"),
 )  # fmt: skip
 # What of a status is no reading: numbers of the part itself, the same in another unit, sums that were said before.

@@ -23,11 +23,12 @@ _SWITCH = re.compile(r"POWER[0-9]*")
 _NO_READINGS = re.compile(r"(?:UPTIME|HASS_STATE|(?:STATUS|INFO)[0-9]*)")
 # Of a RESULT, which also answers questions for settings.
 _STATES = re.compile(r"(?:POWER[0-9]*|Dimmer|CT|Shutter[0-9]+\..*)")
+_PLACE = re.compile(r"\.[0-9]{1,2}$")
 _NO_CHANNEL = frozenset({"Time", "Epoch", "TempUnit", "PressureUnit", "SpeedUnit", "TotalStartTime", "Id"})
 _UNITS = {
     "Humidity": "%RH", "Power": "W", "ApparentPower": "VA", "ReactivePower": "var", "Voltage": "V", "Current": "A",
-    "Total": "kW.h", "Yesterday": "kW.h", "Today": "kW.h", "ExportActive": "kW.h", "Frequency": "Hz",
-    "Illuminance": "lx", "CarbonDioxide": "[ppm]", "eCO2": "[ppm]", "TVOC": "[ppb]", "PM1": "ug/m3",
+    "Total": "kW.h", "TotalTariff": "kW.h", "Yesterday": "kW.h", "Today": "kW.h", "ExportActive": "kW.h",
+    "Frequency": "Hz", "Illuminance": "lx", "CarbonDioxide": "[ppm]", "eCO2": "[ppm]", "TVOC": "[ppb]", "PM1": "ug/m3",
     "PM10": "ug/m3", "Signal": "dBm", "UptimeSec": "s", "Vcc": "V", "Weight": "kg",
 }  # fmt: skip
 _TEMPERATURES = {"C": "Cel", "F": "[degF]"}
@@ -52,7 +53,7 @@ class Tasmota:
             return None
         kind, text, tail = found
         device = self._scope.own(text)
-        if tail == "LWT":
+        if tail == "LWT" and publication.payload:
             is_online = publication.payload.lower() == b"online"
             return Decoded(self.name, (Said(device, (ForeignReading(ONLINE, is_online),)),))
         if kind == "cmnd" or not publication.payload:
@@ -81,7 +82,8 @@ class Tasmota:
         time_ns = near_ns(document.get("Time"), self._scope.zone, publication.received_ns)
         readings, channels = [], []
         for path, value in flatten(document):
-            last = path.rpartition(".")[2]
+            # A meter of three phases has a list: `ENERGY.Power.0`.
+            last = _PLACE.sub("", path).rpartition(".")[2]
             if last in _NO_CHANNEL or not _counts(tail, path, value):
                 continue
             channel = self._scope.names.channel(device, path)
