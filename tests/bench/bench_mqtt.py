@@ -15,11 +15,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from hub.auth import Identities
+from hub.children import CHILDREN, Children
 from tests.bench.bench_frames import process
 from tests.bench.fanout_side import GENERATOR_CORE, ON_SERVER_CORE, SERVER_CORE, MissingError
 from tests.bench.mqtt_load import BATCH, Load, Result
@@ -32,6 +35,8 @@ HERE = Path(__file__).parent
 RUNS = ((1, 64), (100, 16), (1000, 4))
 IDLE, IDLE_S, FIRST = 1000, 1.0, 50
 DEVICES = 1000
+# The gateway behind which a broker's devices are.
+BRIDGE, BRIDGE_S = "mqtt-bridge", 3.0
 NODE_PACKAGE, PIP_PACKAGE = "aedes@1", "amqtt==0.11.3"
 INSTALL_LIMIT_S = 300.0
 
@@ -108,6 +113,49 @@ SERVERS: dict[str, tuple[str, Callable[[Path, Path], AbstractContextManager[Side
 }
 
 
+def through_broker(folder: Path) -> str:
+    """Say how fast the hub takes what waits for it at a broker: each acknowledged there after the hub's commit."""
+    if mosquitto.PROGRAM is None:
+        raise MissingError("there is no mosquitto on this machine")
+    lines = ("max_queued_messages 0", "max_inflight_messages 1000")
+    with Mosquitto(folder, free_port(), *lines) as broker:
+        os.sched_setaffinity(broker.pid, {GENERATOR_CORE})
+        hub = HubProcess(folder / "hub", "--mqtt-url", f"mqtt://127.0.0.1:{broker.port}", runner=ON_SERVER_CORE)
+        # Once there, so that the broker keeps its session.
+        with hub:
+            with (
+                closing(Identities(hub.data / "identities.sqlite3")) as identities,
+                closing(Children(hub.data / CHILDREN, identities)) as children,
+            ):
+                children.set_rules(BRIDGE, auto_accept=["*"])
+            wait_until(lambda: "broker connected" in hub.log.read_text(encoding="utf-8"))
+        measure(Load(broker.port, broker.pid, 10, 20, 1.0))
+        with hub:
+            wait_until(lambda: _stored(hub) > 0)
+            first, begun, cpu = _stored(hub), time.monotonic(), _cpu(hub)
+            time.sleep(BRIDGE_S)
+            taken, took, used = _stored(hub) - first, time.monotonic() - begun, _cpu(hub) - cpu
+    rate, cost = taken / took / 1000, used / taken * 1e6
+    return f"Through mosquitto into the hub: {rate:,.1f} k messages/s, {cost:,.0f} µs of CPU each."
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait, ten seconds at most, until something holds."""
+    end = time.monotonic() + 10
+    while not condition():
+        if time.monotonic() > end:
+            raise MissingError("waited for ten seconds in vain")
+        time.sleep(0.02)
+
+
+def _stored(hub: HubProcess) -> int:
+    return sum(stream["accepted"] for stream in hub.get("/v1/audit?device=bench")["streams"])
+
+
+def _cpu(hub: HubProcess) -> float:
+    return float(sum(psutil.Process(hub.pid).cpu_times()[:2]))
+
+
 def main() -> int:
     """Measure what is asked for; return 1 when ours could not be measured."""
     parser = argparse.ArgumentParser(description="MQTT ingest side by side.")
@@ -131,6 +179,9 @@ def main() -> int:
                 cells, failed = [f"not measured: {error}", "", "", "", ""], failed or key == "ours"
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
     print("\nPublications of QoS 1 acked a second, connections × in flight; in brackets µs of server CPU each.")
+    if not options.server:
+        with tempfile.TemporaryDirectory(prefix="bench-mqtt-") as folder:
+            print(through_broker(Path(folder)))
     print(f"{time.monotonic() - begun:.0f} s, {_load()} after")
     return int(failed)
 
