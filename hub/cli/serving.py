@@ -123,8 +123,10 @@ def serve(
     }  # fmt: skip
     loaded = load_config(flags, config).config
 
+    from hub.allocator import collect_seldom
     from hub.server import serve as run_hub
 
+    collect_seldom()
     started = None
     if loaded.demo:
         from hub.cli.demo import start_demo

@@ -50,3 +50,28 @@ def test_what_was_freed_is_given_back() -> None:
 def test_the_environment_wins() -> None:
     """Whoever tunes glibc by its own variables is not overruled."""
     assert left_mib("ours", MALLOC_ARENA_MAX="8")[0] == "False"
+
+
+def test_what_is_imported_is_never_looked_through_for_garbage() -> None:
+    """Nor is much else, until it is many objects; what is garbage in a cycle by then goes all the same."""
+    program = """
+import gc, weakref
+from hub.allocator import COLLECTED_OBJECTS, collect_seldom
+
+class Ring:
+    pass
+
+collect_seldom()
+assert gc.get_freeze_count() > 1000
+ring = Ring()
+ring.itself = ring
+gone = weakref.ref(ring)
+del ring
+kept = [[] for _ in range(COLLECTED_OBJECTS - 1000)]
+print(gone() is None)
+kept += [[] for _ in range(2000)]
+print(gone() is None)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+
+    assert done.stdout.split() == ["False", "True"]
