@@ -166,14 +166,7 @@ class DeviceSession:
 
     def shows_less(self, data: bytes) -> bool:
         """Say whether a hello knows less than is stored of its stream: it is an old one, or of a card written back."""
-        try:
-            hello = parse_message(data, True)
-            if not isinstance(hello, wire.Hello):
-                return False
-            ((stored, _),) = self._streams.stored([StreamKey(self.namespace, self.device, hello.stream)])
-        except (MalformedError, JournalError):
-            return False  # who takes it says what is wrong
-        return stored >= hello.next
+        return _shows_less(data, self.namespace, self.device, self._streams)
 
     def take_output(self) -> list[bytes]:
         """Return and clear the text messages to send, in order."""
@@ -408,16 +401,10 @@ class DeviceSession:
         )  # fmt: skip
 
     def _take_gap(self, gap: wire.Gap, data: bytes, now_ns: int) -> None:
+        state = self._running_stream()
         self._accept(
-            self._running_stream(),
-            gap.seq,
-            data,
-            now_ns,
-            Kind.GAP,
-            body=data,
-            dropped=gap.count or 0,
-            reason=gap.reason,
-        )
+            state, gap.seq, data, now_ns, Kind.GAP, body=data, dropped=gap.count or 0, reason=gap.reason
+        )  # fmt: skip
 
     def _accept(self, state: StreamState, seq: int, data: bytes, now_ns: int, kind: Kind, **fields: object) -> None:
         if seq == 1:
@@ -477,6 +464,17 @@ class DeviceSession:
         if state is not self.state:
             _log.debug("= device=%s %s -> %s", self.device, self.state.value, state.value)
             self.state = state
+
+
+def _shows_less(data: bytes, namespace: str, device: str, streams: Streams) -> bool:
+    try:
+        hello = parse_message(data, True)
+        if not isinstance(hello, wire.Hello):
+            return False
+        ((stored, _),) = streams.stored([StreamKey(namespace, device, hello.stream)])
+    except (MalformedError, JournalError):
+        return False  # who takes it says what is wrong
+    return stored >= hello.next
 
 
 def _nothing() -> None:
