@@ -196,6 +196,8 @@ print(heard)
 UMQTT_FILE = Path.home() / ".micropython" / "lib" / "umqtt" / "simple"
 
 
+# Nightly: no package registry has it in a form that pip, npm or apt can install.
+@pytest.mark.nightly
 @needs_micropython
 @pytest.mark.skipif(
     not any(UMQTT_FILE.with_suffix(kind).is_file() for kind in (".py", ".mpy")),
