@@ -45,7 +45,7 @@ _LIMITS = (
     (conversation, ("MAX_UNACKED_BYTES", "FIRST_PACKET_S", "KEEP_ALIVE_FACTOR", "IDLE_LIMIT_S", "MAX_TURN")),
     (alias, ("MAX_ALIASES", "MAX_CHARS")),
     (outgoing, ("MAX_FILTERS", "MAX_IN_FLIGHT", "MAX_WAITING", "MAX_WAITING_BYTES")),
-    (recent, ("MARKS", "WINDOW_S")),
+    (recent, ("MARKS", "MAX_MARKS", "WINDOW_S")),
     (mqtt_socket, ("HIGH_WATER_BYTES", "MAX_BUFFER_BYTES", "STALL_S")),
 )
 

@@ -252,7 +252,7 @@ class Conversation:
         assert memory is not None, "who published has connected"
         assert code is not None, "it has just been told"
         if code < _FAILED:
-            memory.remember(taken.mark)
+            memory.remember(taken.mark, len(self._unacked))
         if self.state is State.CLOSED:
             memory.settle(taken.mark, code)
             return
@@ -413,7 +413,8 @@ class Conversation:
         self._is_known = True
         self.state = State.RUNNING
         self._reader.max_bytes = MAX_PACKET_BYTES
-        self._memory = self._recent.of(f"{self._handler.who}\0{connect.client_id}")
+        # All that one credential calls nothing have one: with a name for each of them they would push out the others'.
+        self._memory = self._recent.of(f"{self._handler.who}\0{'' if assigned else connect.client_id}")
         limit_s, asked_s = self._idle_limit_s, connect.keep_alive_s
         keeps_longer = not asked_s or asked_s > limit_s
         if connect.version == V5 and keeps_longer:

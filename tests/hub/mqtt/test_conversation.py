@@ -40,10 +40,10 @@ class Rig:
         self.flushes = 0
         self.reconnect(is_prompt=is_prompt)
 
-    def reconnect(self, *, is_prompt: bool = True) -> None:
+    def reconnect(self, *, is_prompt: bool = True, name: str = "given") -> None:
         """A new connection; the one before is left as it is."""
         self.handler = RecordingHandler(is_prompt=is_prompt)
-        self.talk = Conversation(self.handler, self.recent, new_client_id=lambda: "given", now=self.now)
+        self.talk = Conversation(self.handler, self.recent, new_client_id=lambda: name, now=self.now)
         self.talk.flush = self._flush
 
     def connected(self, data: bytes | None = None) -> "Rig":
@@ -443,6 +443,34 @@ def test_publication_that_comes_again_is_handed_on_once() -> None:
 
     assert rig.say(rig.publish("a", b"21.5", 7, is_again=True)) == say.puback(7)
     assert rig.handler.received == []
+
+
+def test_as_many_as_were_on_their_way_are_known_again() -> None:
+    """A client that is allowed a thousand sends a thousand again."""
+    packets = [say.publish("a", b"21.5", number, is_again=True) for number in range(1, 501)]
+    rig = Rig(is_prompt=False).connected()
+    rig.say(*packets)
+    rig.store()
+    rig.talk.lost("cut")
+    rig.reconnect()
+    rig.connected()
+
+    assert rig.say(*packets) == b"".join(map(say.puback, range(1, 501)))
+    assert rig.handler.received == []
+
+
+def test_client_without_a_name_is_known_again() -> None:
+    """By its credential: it is given another name, and 3.1.1 does not tell it."""
+    rig = Rig().connected(say.connect(""))
+    rig.say(rig.publish("a", b"21.5", 7))
+    for name in ("second", "third"):
+        rig.talk.lost("cut")
+        rig.reconnect(name=name)
+        rig.connected(say.connect(""))
+        assert rig.say(rig.publish("a", b"21.5", 7, is_again=True)) == say.puback(7)
+        assert rig.handler.received == []
+
+    assert len(rig.recent) == 1
 
 
 def test_publication_of_another_owner_is_handed_on() -> None:

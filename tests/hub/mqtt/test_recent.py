@@ -1,7 +1,7 @@
 """A publication that comes again is known by identifier and bytes, for a while, over connections, in bounded memory."""
 
 from hub.mqtt.handler import Code
-from hub.mqtt.recent import MARKS, WINDOW_S, Recent, mark_of
+from hub.mqtt.recent import MARKS, MAX_MARKS, MAX_MORE, WINDOW_S, Recent, mark_of
 
 
 def mark(number: int, payload: bytes = b"21.5") -> int:
@@ -58,6 +58,50 @@ def test_publications_beyond_the_number_are_forgotten_oldest_first() -> None:
         memory.remember(mark(number))
         known = [other for other in range(1, number + 1) if memory.has(mark(other))]
         assert known == list(range(max(1, number - MARKS + 1), number + 1))
+
+
+def test_client_with_more_on_its_way_has_a_longer_memory() -> None:
+    """As many as it may send again, whatever round its ring is in; but no more than there are marks at all."""
+    memory = Recent().of("a")
+    for number in range(1, MARKS + 7):
+        memory.remember(mark(number))
+    for number in range(MARKS + 7, MARKS + 407):
+        memory.remember(mark(number), among=500)
+    assert all(memory.has(mark(number)) for number in range(7, MARKS + 407))
+    memory.remember(mark(MARKS + 407), among=10 * MAX_MARKS)
+
+    assert memory.width == MAX_MARKS
+
+
+def test_publications_that_were_left_count_as_on_their_way() -> None:
+    """Their connection ended before any of them was stored."""
+    memory = Recent().of("a")
+    for number in range(1, 501):
+        memory.leave(mark(number))
+    for number in range(1, 501):
+        memory.remember(mark(number))
+        memory.settle(mark(number), Code.SUCCESS)
+
+    assert all(memory.has(mark(number)) for number in range(1, 501))
+
+
+def test_long_memories_of_all_clients_are_bounded() -> None:
+    """The clients not asked for longest are forgotten; one that is forgotten already counts no more."""
+    recent = Recent()
+    most = MAX_MORE // (MAX_MARKS - MARKS)
+    first = recent.of("first")
+    for number in range(most):
+        recent.of(f"c{number}").remember(mark(1), among=MAX_MARKS)
+    assert len(recent) == most + 1
+
+    first.remember(mark(1), among=MAX_MARKS)
+    first.remember(mark(2), among=MAX_MARKS)
+    recent.of("next").remember(mark(1), among=MAX_MARKS)
+
+    assert len(recent) == most
+    assert recent.of("next").has(mark(1))
+    assert recent.of(f"c{most - 1}").has(mark(1))
+    assert not first.is_kept
 
 
 def test_clients_beyond_the_number_are_forgotten_least_recent_first() -> None:
