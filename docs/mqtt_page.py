@@ -39,7 +39,7 @@ REFUSALS = (
 
 # What is of interest to who writes a client.
 _LIMITS = (
-    (packet, ("MAX_PACKET_BYTES", "MAX_CONNECT_BYTES", "MAX_FILTERS_PER_PACKET")),
+    (packet, ("MAX_PACKET_BYTES", "MAX_GATEWAY_PACKET_BYTES", "MAX_CONNECT_BYTES", "MAX_FILTERS_PER_PACKET")),
     (field, ("MAX_PROPERTIES_BYTES",)),
     (opening, ("MAX_UNACKED", "MAX_CLIENT_ID_CHARS")),
     (conversation, ("MAX_UNACKED_BYTES", "FIRST_PACKET_S", "KEEP_ALIVE_FACTOR", "IDLE_LIMIT_S", "MAX_TURN")),

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from device_sdk.wire import Command, Desired
+from device_sdk.wire import MAX_FRAME_BYTES, Command, Desired
 from hub.child_sessions import MAX_CHILDREN
 from hub.decode.base import Publication
 from hub.decode.sparkplug import PREFIX, host_state
@@ -28,6 +28,7 @@ from hub.mqtt.clients import Clients, Parts
 from hub.mqtt.handler import Code, Connect, Done, Line, Received, Refused
 from hub.mqtt.intake import Intake
 from hub.mqtt.native import Native
+from hub.mqtt.packet import MAX_GATEWAY_PACKET_BYTES, MAX_PACKET_BYTES
 from hub.mqtt.topics import STATE, UP
 from hub.roles import Identity, Role, Verb
 
@@ -139,6 +140,11 @@ class Client:
         """Whom the credential speaks for: a user name may be a token, or none where there is a certificate."""
         return f"{self.identity.namespace}/{self.identity.role}/{self.identity.name}"
 
+    @property
+    def max_packet_bytes(self) -> int:
+        """How large a packet may be: announcements of all that is behind a gateway are."""
+        return MAX_GATEWAY_PACKET_BYTES if self.identity.role is Role.GATEWAY else MAX_PACKET_BYTES
+
     def publish(self, received: Received, now_ns: int, done: Done) -> None:
         """Take a publication."""
         self._clients.figures.publications += 1
@@ -235,6 +241,10 @@ class Client:
 
     def _take_up(self, device: str, payload: bytes, now_ns: int, done: Done) -> None:
         assert self.native is not None, "who publishes has connected"
+        if len(payload) > MAX_FRAME_BYTES:
+            why = f"a message of {len(payload)} bytes > {MAX_FRAME_BYTES}"
+            self._deny(done, Code.PACKET_TOO_LARGE, why, is_final=True)
+            return
         if not self._hears(device):
             # Nothing that the hub has to say of these readings would reach it.
             down = self._parts.topics.down(device)

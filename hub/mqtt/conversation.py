@@ -29,7 +29,6 @@ from hub.mqtt.outgoing import Outgoing
 from hub.mqtt.packet import (
     DUP,
     MAX_CONNECT_BYTES,
-    MAX_PACKET_BYTES,
     PUBLISH,
     QOS,
     QOS_2,
@@ -412,7 +411,7 @@ class Conversation:
             return
         self._is_known = True
         self.state = State.RUNNING
-        self._reader.max_bytes = MAX_PACKET_BYTES
+        self._reader.max_bytes = max_bytes = self._handler.max_packet_bytes
         # All that one credential calls nothing have one: with a name for each of them they would push out the others'.
         self._memory = self._recent.of(f"{self._handler.who}\0{'' if assigned else connect.client_id}")
         limit_s, asked_s = self._idle_limit_s, connect.keep_alive_s
@@ -421,7 +420,7 @@ class Conversation:
             assigned = {**assigned, Property.SERVER_KEEP_ALIVE: limit_s}
             asked_s = limit_s
         self._patience_s = asked_s * KEEP_ALIVE_FACTOR if asked_s else limit_s
-        said = answer.connack(connect.version, Code.SUCCESS, {**terms_of(properties), **assigned})
+        said = answer.connack(connect.version, Code.SUCCESS, {**terms_of(properties, max_bytes), **assigned})
         if not self._fits(said):
             self._close("the client takes no packet as large as CONNACK")
             return

@@ -107,6 +107,10 @@ class Handler(Protocol):
     def who(self) -> str:
         """Whom it has let in: one text for all connections of one client's owner, which no other has."""
 
+    @property
+    def max_packet_bytes(self) -> int:
+        """How large a packet of whom it has let in may be."""
+
     def publish(self, received: Received, now_ns: int, done: Done) -> None:
         """Take a publication; ``done`` once it is durable (or will never be: with a code that says why).
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from device_sdk.reading import Channel
+from device_sdk.wire import MAX_FRAME_BYTES
 from hub.child_book import Asked
 from hub.child_sessions import MAX_CHILDREN
 from hub.decode.base import Answer, Decoded, DecodeError, ForeignReading, Publication, Said
@@ -60,6 +61,9 @@ class Intake:
                 self._aside(publication, str(error), qos, done)
             return ()
         said = self._as_gateway(decoded) if self._is_gateway else self._as_device(decoded)
+        if len(publication.payload) > MAX_FRAME_BYTES and any([one.readings for one in decoded.said]):
+            # A packet of a gateway may be larger, for what it announces; what is stored must fit into a frame.
+            said = f"readings in a message of more than {MAX_FRAME_BYTES} bytes"
         if isinstance(said, str):
             self._aside(publication, said, qos, done)
         elif said:

@@ -37,12 +37,12 @@ def outgoing_of(version: int, properties: Properties) -> Outgoing:
     return outgoing
 
 
-def terms_of(asked: Properties) -> Properties:
+def terms_of(asked: Properties, max_packet_bytes: int) -> Properties:
     """Return what MQTT 5 is told of this hub; retained messages and wildcards are taken, which needs no word."""
     terms: dict[Property, int | str | bytes] = {
         Property.RECEIVE_MAXIMUM: MAX_UNACKED,
         Property.MAXIMUM_QOS: 1,
-        Property.MAXIMUM_PACKET_SIZE: MAX_PACKET_BYTES,
+        Property.MAXIMUM_PACKET_SIZE: max_packet_bytes,
         Property.TOPIC_ALIAS_MAXIMUM: MAX_ALIASES,
         Property.SUBSCRIPTION_IDENTIFIERS_AVAILABLE: 0,
         Property.SHARED_SUBSCRIPTION_AVAILABLE: 0,

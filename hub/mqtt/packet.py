@@ -30,6 +30,8 @@ from hub.mqtt.topic import SHARED, check_filter, check_name, read_name
 
 # As large as a WebSocket message may be (`device_sdk.wire.MAX_FRAME_BYTES`): MQTT 5 is told.
 MAX_PACKET_BYTES = 256 * 1024
+# Of a gateway, whose lists of all that is behind it come in one message: 270 devices of Zigbee2MQTT.
+MAX_GATEWAY_PACKET_BYTES = 1024 * 1024
 # Of somebody who is not known yet: room for a long password and a will, of which the standard has 64 KiB each.
 MAX_CONNECT_BYTES = 16 * 1024
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from hub.mqtt.handler import Code, Connect, Done, Line, Received, Refused
+from hub.mqtt.packet import MAX_PACKET_BYTES
 
 
 class RecordingHandler:
@@ -17,6 +18,7 @@ class RecordingHandler:
         self.refusal: Refused | None = None
         self.codes: dict[str, Code] = {}
         self.has_room = True
+        self.most_bytes = MAX_PACKET_BYTES
         self.connects: list[Connect] = []
         self.received: list[Received] = []
         self.times_ns: list[int] = []
@@ -38,6 +40,11 @@ class RecordingHandler:
     def who(self) -> str:
         """The user name."""
         return self.connects[-1].username or ""
+
+    @property
+    def max_packet_bytes(self) -> int:
+        """What the test set."""
+        return self.most_bytes
 
     def publish(self, received: Received, now_ns: int, done: Done) -> None:
         """Keep it."""

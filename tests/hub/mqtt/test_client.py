@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from device_sdk.wire import Desired
+from device_sdk.wire import MAX_FRAME_BYTES, Desired
 from hub.devices import Presence
 from hub.errors import UnavailableError
 from hub.mqtt.clients import MAX_AGAIN
 from hub.mqtt.handler import Code, Refused, Will
+from hub.mqtt.packet import MAX_GATEWAY_PACKET_BYTES, MAX_PACKET_BYTES
 from hub.roles import Identity, Role
 from tests.support.hub_parts import HubParts, hub_parts
 from tests.support.mqtt_clients import ConnectedClient, MqttWorld
@@ -212,6 +213,17 @@ def test_gateway_may_use_the_topics_of_its_prefix(world: MqttWorld) -> None:
 
     assert connected.client.subscribe(["hub/v1/barn-1/down", "hub/v1/d/down"]) == [Code.SUCCESS, Code.NOT_AUTHORIZED]
     assert connected.codes.get(connected.publish("hub/v1/d/up", b"{}")) is Code.NOT_AUTHORIZED
+
+
+def test_packet_of_a_gateway_may_be_larger(world: MqttWorld) -> None:
+    """Zigbee2MQTT announces all that is behind it in one message; a frame of ours is as large as anybody's."""
+    gateway, device = world.gateway("barn", "barn-*", version=5), world.device("d", version=5)
+
+    assert device.client.max_packet_bytes == MAX_PACKET_BYTES
+    assert gateway.client.max_packet_bytes == MAX_GATEWAY_PACKET_BYTES
+    gateway.publish("hub/v1/barn-1/up", bytes(MAX_FRAME_BYTES + 1))
+    assert gateway.line.ended is not None
+    assert gateway.line.ended[0] is Code.PACKET_TOO_LARGE
 
 
 def test_reading_goes_on_while_something_can_be_stored(world: MqttWorld) -> None:

@@ -20,7 +20,7 @@ from hub.mqtt.field import Property
 from hub.mqtt.handler import Code, Received, Refused, Will
 from hub.mqtt.opening import MAX_UNACKED
 from hub.mqtt.outgoing import MAX_IN_FLIGHT, MAX_WAITING
-from hub.mqtt.packet import MAX_CONNECT_BYTES, Kind
+from hub.mqtt.packet import MAX_CONNECT_BYTES, MAX_GATEWAY_PACKET_BYTES, Kind
 from hub.mqtt.recent import WINDOW_S, Recent
 from tests.fuzz import mqtt as fuzz
 from tests.support import mqtt_packets as say
@@ -287,6 +287,19 @@ def test_version_5_is_told_why_it_ends(data: bytes, code: Code) -> None:
     assert (rig.say(say.PINGREQ), rig.handler.received, rig.talk.is_closed) == (b"", [], True)
     old = Rig().connected()
     assert (old.say(say.publish("a", b"", 1, qos=2)), old.talk.is_closed) == (b"", True)
+
+
+def test_packet_may_be_as_large_as_the_handler_says() -> None:
+    """It knows who the client is; MQTT 5 is told, and one byte more ends the connection."""
+    rig = Rig(5)
+    rig.handler.most_bytes = MAX_GATEWAY_PACKET_BYTES
+    told = rig.say(say.connect(version=5))
+    largest = rig.publish("a", bytes(MAX_GATEWAY_PACKET_BYTES - 10), 1)
+    rig.say(largest)
+
+    assert b"\x27" + MAX_GATEWAY_PACKET_BYTES.to_bytes(4, "big") in told
+    assert (len(largest), len(rig.handler.received)) == (MAX_GATEWAY_PACKET_BYTES, 1)
+    assert reason(rig.say(rig.publish("ab", bytes(MAX_GATEWAY_PACKET_BYTES - 10), 1))) is Code.PACKET_TOO_LARGE
 
 
 # --- publications -------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from device_sdk.wire import MAX_FRAME_BYTES
 from hub.model import Kind
 from hub.mqtt.clients import MAX_AGAIN, MAX_AGAIN_BYTES
 from hub.mqtt.handler import Code
@@ -188,6 +189,23 @@ def test_message_for_several_devices_is_acknowledged_when_all_are_stored(world: 
 
     assert connected.codes == {number: Code.SUCCESS}
     assert (world.values("barn-1"), world.values("barn-2")) == ([("t", 1.0)], [("t", 2.0)])
+
+
+def test_large_message_may_announce_but_not_measure(world: MqttWorld) -> None:
+    """What a gateway tells of hundreds of devices is larger than a frame, which readings become."""
+    gateway = world.gateway("barn", "barn-*")
+    gateway.publish("t", b"barn-1.t=1")
+    world.parts.children.accept("barn", "barn-1")
+    many = b" ".join(b"barn-%d.t:Cel" % at for at in range(1, 20_000))
+    number = gateway.publish("t", many)
+    world.settle()
+    assert len(many) > MAX_FRAME_BYTES
+    assert gateway.codes[number] is Code.SUCCESS
+
+    gateway.publish("t", many + b" barn-1.t=21.5")
+    world.settle()
+    assert quarantine(world) == [("barn", f"readings in a message of more than {MAX_FRAME_BYTES} bytes")]
+    assert (world.values("barn-1"), unit_of(world, "barn-1", "t")) == ([], "Cel")
 
 
 def test_announcement_makes_nobody_pending(world: MqttWorld) -> None:

@@ -34,11 +34,11 @@ def test_refusals(connect: Connect, properties: Properties, code: Code | None) -
 
 def test_terms_say_that_no_session_stays() -> None:
     """Only to who asked for one; Retain Available and wildcards are 1 when they are not said."""
-    terms = terms_of(NONE)
+    terms = terms_of(NONE, 1000)
 
-    assert terms[Property.MAXIMUM_QOS] == 1
+    assert (terms[Property.MAXIMUM_QOS], terms[Property.MAXIMUM_PACKET_SIZE]) == (1, 1000)
     assert Property.SESSION_EXPIRY not in terms
-    assert terms_of({Property.SESSION_EXPIRY: 60})[Property.SESSION_EXPIRY] == 0
+    assert terms_of({Property.SESSION_EXPIRY: 60}, 1000)[Property.SESSION_EXPIRY] == 0
 
 
 def test_limits_of_the_client_hold() -> None:
