@@ -80,7 +80,11 @@ async def test_body_that_is_too_large_is_refused(headers: dict[str, str]) -> Non
     assert await sizes(body_of([b"a", b"", b"bc"]).pieces(3)) == [1, 2, 0]
 
 
-@pytest.mark.parametrize("packed", [b"rubbish", gzip.compress(DATA)[:-9], gzip.compress(DATA)[:50] + b"x" * 50])
+@pytest.mark.parametrize(
+    "packed",
+    [b"rubbish", gzip.compress(DATA)[:-9], gzip.compress(DATA)[:50] + b"x" * 50],
+    ids=["rubbish", "cut", "damaged"],
+)
 async def test_packed_wrongly_is_said(packed: bytes) -> None:
     """And is nothing of the hub's."""
     with pytest.raises(BadRequestError, match="packed"):
