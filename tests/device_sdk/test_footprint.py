@@ -78,7 +78,8 @@ def test_annotations_are_not_evaluated_at_import() -> None:
         and "(NamedTuple)" not in text
     }
 
-    assert evaluating == {"__init__.py"}
+    # What runs under MicroPython has no annotations.
+    assert evaluating == {"__init__.py", "micro.py"}
 
 
 def test_the_public_names_exist_and_no_other() -> None:
