@@ -5,6 +5,7 @@ Owns: that order. Place: after the decoders. Pure. Must not: know what any of th
 
 from collections.abc import Callable, Sequence
 from datetime import tzinfo
+from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -27,6 +28,10 @@ from hub.decode.tasmota import Tasmota
 from hub.decode.thingsboard import ThingsBoard
 from hub.decode.zigbee2mqtt import Zigbee2Mqtt
 
+# Topics come again and again; of senders that invent them 6 MB are kept. Longer ones are looked at each time.
+_KEPT_TOPICS = 16 * 1024
+_MAX_KEPT_CHARS = 200
+
 
 class Entry(NamedTuple):
     """A decoder in the table.
@@ -35,10 +40,12 @@ class Entry(NamedTuple):
         make: makes it, for one scope, when the first message comes that it is asked about.
         first: first segments of its topics (``tele`` of ``tele/plug/SENSOR``), and it is asked about no other; empty:
             any topic.
+        part: one of these is somewhere in each of its topics, and it is asked about no other; empty: any topic.
     """
 
     make: Callable[[Scope], Decoder]
     first: tuple[str, ...] = ()
+    part: tuple[str, ...] = ()
 
 
 # In the order in which they are asked; the first that does not answer None has the message.
@@ -48,15 +55,15 @@ TABLE: tuple[Entry, ...] = (
     Entry(Homie, ("homie",)),
     Entry(AwsShadow, ("$aws",)),
     Entry(Zigbee2Mqtt),
-    Entry(Tasmota),
-    Entry(Shelly),
-    Entry(EspHome),
+    Entry(Tasmota, part=("tele/", "stat/", "cmnd/", "tasmota/discovery/")),
+    Entry(Shelly, part=("shellies/", "rpc", "online", "/debug/log", "/status/")),
+    Entry(EspHome, part=("/state", "/status", "/debug", "esphome/discover/")),
     # What Home Assistant discovery has announced.
     Entry(HomeAssistant),
     # ThingsBoard.
     Entry(ThingsBoard, ("v1", "v2")),
     # Topics that begin with anybody's name.
-    Entry(AdafruitIo),
+    Entry(AdafruitIo, part=("/feeds/", "/groups/")),
     # What the payload is: line protocol, SenML, and whatever is text or JSON.
     Entry(Line),
     Entry(Senml),
@@ -122,7 +129,7 @@ class Decoders:
                 if decoded is not None:
                     return decoded
             made = self._made
-            for entry in _BY_FIRST.get(publication.topic.partition("/")[0], _ANY):
+            for entry in entries_of(publication.topic):
                 decoder = made.get(entry.make) or self._make(entry)
                 decoded = decoder.decode(publication)
                 if decoded is not None:
@@ -145,6 +152,17 @@ def _by_first() -> dict[str, tuple[Entry, ...]]:
     }
 
 
+def entries_of(topic: str) -> tuple[Entry, ...]:
+    """Return the decoders that a topic may be for, in their order."""
+    return _entries_of_short(topic) if len(topic) <= _MAX_KEPT_CHARS else _entries_of(topic)
+
+
+def _entries_of(topic: str) -> tuple[Entry, ...]:
+    entries = _BY_FIRST.get(topic.partition("/")[0], _ANY)
+    return tuple([entry for entry in entries if not entry.part or any(part in topic for part in entry.part)])
+
+
+_entries_of_short = lru_cache(_KEPT_TOPICS)(_entries_of)
 _BY_FIRST = _by_first()
 _ANY = tuple(entry for entry in TABLE if not entry.first)
 

@@ -44,9 +44,9 @@ class Zigbee2Mqtt:
     def decode(self, publication: Publication) -> Decoded | None:
         """Return the readings of a message; see `hub.decode.base.Decoder`."""
         topic = publication.topic
-        base = next((base for base in self._bases if topic.startswith(base)), None) or self._learn(publication)
-        if base is None:
+        if not topic.startswith(self._bases) and self._learn(publication) is None:
             return None
+        base = next(base for base in self._bases if topic.startswith(base))
         name = topic[len(base) :]
         if name == _DEVICES:
             return self._devices(load(publication.payload))

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from device_sdk.reading import Channel, check_value, is_channel_name, is_device_name
 from device_sdk.wire import MAX_TIME_NS, MIN_TIME_NS
 from hub.decode.base import Decoded, DecodeError, ForeignReading, Publication, Said
-from hub.decode.dispatch import Decoders
+from hub.decode.dispatch import TABLE, Decoders, entries_of
+from hub.decode.scope import Scope
 from tests.support.foreign_messages import FAMILIES, cases
 
 
@@ -103,6 +104,33 @@ DOCUMENTS = NODES | st.builds(
 PAYLOADS = DOCUMENTS.map(lambda document: json.dumps(document).encode()) | st.binary(max_size=60) | st.sampled_from(
     [b"ON", b"online", b"true", b"nan", b"21.5", b"9" * 400, b"\xff", b"[" * 2000, b'{"a":' * 2000, b"web,host=h f=1 1"]
 )  # fmt: skip
+
+
+_LEVELS = st.sampled_from(
+    ["tele", "stat", "cmnd", "tasmota", "discovery", "shellies", "rpc", "events", "online", "debug", "log", "status",
+     "state", "switch:0", "esphome", "discover", "feeds", "groups", "u", "SENSOR", "LWT", "POWER", "light", ""]
+)  # fmt: skip
+
+
+@given(
+    topic=TOPICS | st.lists(_LEVELS, min_size=1, max_size=6).map("/".join),
+    payload=PAYLOADS | st.sampled_from([b"false", b"offline", b"[I][wifi:1]: x", b'{"id":1,"method":"x"}']),
+)
+@settings(max_examples=300, deadline=None)
+def test_decoder_is_asked_about_all_of_its_topics(topic: str, payload: bytes) -> None:
+    """What the table says of topics leaves out those alone that a decoder knows nothing of."""
+    publication = Publication(topic, payload, 1_631_186_580_000_000_000)
+    asked = entries_of(topic)
+    for entry in TABLE:
+        if entry not in asked and not entry.first:
+            assert entry.make(Scope()).decode(publication) is None
+
+
+def test_decoder_is_not_asked_about_what_it_cannot_know() -> None:
+    """Most messages are plain ones, and would be looked at by each of them."""
+    names = [entry.make(Scope()).name for entry in entries_of("home/bedroom/temperature")]
+
+    assert names == ["zigbee2mqtt", "home-assistant", "line-protocol", "senml", "plain"]
 
 
 @given(
