@@ -313,7 +313,7 @@ class Client:
         will, self._will = self._will, None
         if will is None or self._clients.is_stopped:
             return
-        if self._clients.is_full:
+        if self._clients.is_stuck:
             # It was taken with CONNECT, which nothing held back: clients come and go for as long as the disk is full.
             self._clients.figures.lost += 1
             return

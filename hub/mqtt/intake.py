@@ -168,6 +168,7 @@ class _Giving:
         self._size = size
         self._unsettled = count
         clients.figures.waiting += 1
+        clients.figures.waiting_bytes += size
 
     def give(self, take: Callable[[Told], None]) -> None:
         """Give one part, as long as anything can be stored."""
@@ -188,6 +189,7 @@ class _Giving:
         self._unsettled -= 1
         if not self._unsettled:
             figures.waiting -= 1
+            figures.waiting_bytes -= self._size
             self._done(Code.SUCCESS)
 
     def _again(self, take: Callable[[Told], None]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from device_sdk.wire import MAX_FRAME_BYTES
 from hub.model import Kind
-from hub.mqtt.clients import MAX_AGAIN, MAX_AGAIN_BYTES
+from hub.mqtt.clients import MAX_AGAIN, MAX_AGAIN_BYTES, MAX_WAITING, MAX_WAITING_BYTES
 from hub.mqtt.handler import Code
 from tests.support.hub_parts import HubParts, hub_parts
 from tests.support.mqtt_clients import MqttWorld, UnreadableAdmission
@@ -132,6 +132,25 @@ def test_nothing_is_read_while_too_much_waits_for_another_try(world: MqttWorld) 
     world.clients.figures.again = MAX_AGAIN
 
     assert not connected.client.can_take()
+
+
+def test_nothing_is_read_while_too_much_is_on_its_way_to_the_disk(world: MqttWorld) -> None:
+    """Whatever the number of clients that send at the same time."""
+    connected, size = world.device("d"), 256 * 1024
+    number = connected.publish("t", b"a.t=1")
+    world.clients.figures.waiting += MAX_WAITING - 1
+    assert not connected.client.can_take()
+    world.settle()
+    assert connected.codes == {number: Code.SUCCESS}
+    assert connected.client.can_take()
+    world.clients.figures.waiting = 0
+
+    for _ in range(MAX_WAITING_BYTES // size):
+        assert connected.client.can_take()
+        connected.publish("t", b"a.t=1".ljust(size))
+    assert not connected.client.can_take()
+    world.settle()
+    assert (connected.client.can_take(), world.clients.figures.waiting_bytes) == (True, 0)
 
 
 def test_nothing_is_read_while_the_payloads_that_wait_are_large(world: MqttWorld) -> None:
