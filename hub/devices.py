@@ -169,6 +169,11 @@ class Registry:
         devices = (self.devices.get((key.namespace, key.device)) for key in subjects if not key.channel)
         return [series for state in devices if state is not None for series in state.channels.values()]
 
+    def has(self, namespace: str, device: str, channel: str = "") -> bool:
+        """Say whether there is a channel of a device, or any; asking makes none."""
+        state = self.devices.get((namespace, device))
+        return state is not None and (channel in state.channels if channel else bool(state.channels))
+
     def take_changes(self) -> list[Series]:
         """Return and forget the series that the next commit must carry."""
         changes = list(self._changed.values())

@@ -163,6 +163,10 @@ class Foreign:
         self._clocks: OrderedDict[StreamKey, tuple[int, int]] = OrderedDict()
         self._is_due = False
 
+    def has(self, namespace: str, device: str, channel: str = "") -> bool:
+        """Say whether the hub has a channel of a device, or any of it."""
+        return self._registry.has(namespace, device, channel)
+
     def take(
         self, namespace: str, said: Said, publication: Publication, done: Done, receipt: Receipt | None = None
     ) -> None:

@@ -203,6 +203,7 @@ class Posts:
         scope = self._scopes.get(key)
         if scope is None:
             scope = self._scopes[key] = Scope(sender.name if sender.role is Role.DEVICE else "")
+            scope.names.know(partial(self.foreign.has, sender.namespace))
             if len(self._scopes) > MAX_SCOPES:
                 self._scopes.popitem(last=False)
         self._scopes.move_to_end(key)

@@ -18,6 +18,7 @@ from hub.decode.home_assistant import HomeAssistant
 from hub.decode.homie import Homie
 from hub.decode.learnt import MAX_LEARNT, MAX_OWN_LEARNT, Learnt
 from hub.decode.line import Line
+from hub.decode.naming import Has
 from hub.decode.plain import Plain
 from hub.decode.plugin import load
 from hub.decode.scope import Scope
@@ -93,6 +94,10 @@ class Decoders:
         self._plugins = [make() for make in plugins]
         self._made: dict[Callable[[Scope], Decoder], Decoder] = {}
         self._learnt = Learnt(MAX_OWN_LEARNT if device else MAX_LEARNT)
+
+    def know(self, has: Has) -> None:
+        """Take what says which names the hub has from earlier; see `hub.decode.naming.Names.know`."""
+        self.scope.names.know(has)
 
     def decode(self, publication: Publication) -> Decoded:
         """Return what a message says; channels are in it with their first reading, and when something of them is new.

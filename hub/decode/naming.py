@@ -4,7 +4,8 @@ Owns: how a name is made valid, and which foreign name has which of ours. Place:
 
 Runs of other characters become ``-``. Where letters were lost by that (``客厅 1``), or the name was too long, four
 digits of a hash follow at once: such names are alike often, and what depends on who comes first would be another name
-after a restart. Where only signs were lost (``living room``) they follow only if another text has the name.
+after a restart. Where only signs were lost (``living room``) they follow only if another text has the name, or had it:
+a name with digits that the hub knows from an earlier life stays its text's, whoever comes first now.
 """
 
 import re
@@ -22,6 +23,10 @@ MAX_OWN_NAME_BYTES = 96 * 1024
 _ENTRY_BYTES, _CHANGED_BYTES, _BOOK_BYTES = 150, 100, 400
 MAX_LABEL_CHARS = 128
 _OTHER = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
+# Says whether the hub has a device, or a channel of it; see `Names.know`.
+Has = Callable[[str, str], bool]
 
 
 def slug(text: str, most: int) -> str:
@@ -50,13 +55,18 @@ class _Book:
 class Names:
     """Which foreign name has which of ours, for one sender, in so many bytes of memory."""
 
-    __slots__ = ("_bytes", "_channels", "_devices", "_max_bytes")
+    __slots__ = ("_bytes", "_channels", "_devices", "_has", "_max_bytes")
 
     def __init__(self, max_bytes: int = MAX_NAME_BYTES) -> None:
+        self._has: Has = _has_nothing
         self._max_bytes = max_bytes
         self._devices = _Book()
         self._channels: dict[str, _Book] = {}
         self._bytes = 0
+
+    def know(self, has: Has) -> None:
+        """Take what says whether the hub has a device (no channel named), or a channel of it."""
+        self._has = has
 
     def device(self, text: str, like: str = "") -> str:
         """Return the name of a device.
@@ -66,12 +76,16 @@ class Names:
             like: what the name is made of, when the text is none that people know.
         """
         book = self._devices
-        return book.find(text) or self._named(book, text, like or text, MAX_DEVICE_NAME, is_device_name)
+        return book.find(text) or self._named(
+            book, text, like or text, MAX_DEVICE_NAME, is_device_name, lambda name: self._has(name, "")
+        )
 
     def channel(self, device: str, text: str, like: str = "") -> str:
         """Return the name of a channel, as `device`; names of two devices have nothing to do with each other."""
         book = self._channels.get(device) or self._book(device)
-        return book.find(text) or self._named(book, text, like or text, MAX_CHANNEL_NAME, is_channel_name)
+        return book.find(text) or self._named(
+            book, text, like or text, MAX_CHANNEL_NAME, is_channel_name, lambda name: self._has(device, name)
+        )
 
     def label(self, device: str, channel: str) -> str | None:
         """Return what a channel is called by its sender, where its name is made of that; None: as its name."""
@@ -87,11 +101,14 @@ class Names:
             self._bytes += _BOOK_BYTES
         return book
 
-    def _named(self, book: _Book, text: str, like: str, most: int, is_name: Callable[[str], bool]) -> str:
+    def _named(
+        self, book: _Book, text: str, like: str, most: int, is_name: Callable[[str], bool], has: Callable[[str], bool]
+    ) -> str:
         is_full = self._bytes >= self._max_bytes
         # Without memory, what is made of something else than the text could be another one's.
         name = "" if is_full and like != text else like if is_name(like) else "" if is_full else _plain_name(like, most)
-        for digits in (0, 4, 8, 16):
+        had = not is_full and has(_hashed(like, text, most, 4))
+        for digits in (4, 8, 16) if had else (0, 4, 8, 16):
             if digits:
                 name = _hashed(like, text, most, digits)
             if name and book.texts.get(name, text) == text:
@@ -125,3 +142,7 @@ def _without_accents(text: str) -> str:
     if text.isascii():
         return text
     return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+
+
+def _has_nothing(device: str, channel: str) -> bool:
+    return False

@@ -11,6 +11,7 @@ demands. Several programs may speak for one device or gateway, each with an id o
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from device_sdk.reading import Channel
@@ -48,6 +49,9 @@ class Decoders(Protocol):
 
     def channels_of(self, device: str) -> tuple[Channel, ...]:
         """Return what is known of a device's channels."""
+
+    def know(self, has: Callable[[str, str], bool]) -> None:
+        """Take what says whether the hub has a device, or a channel of it: names that were given before stay."""
 
 
 class Connected(Protocol):
@@ -177,6 +181,7 @@ class Clients:
         found = self._scopes.get(key)
         if found is None:
             found = self._scopes[key] = self._make_decoders("" if is_gateway else identity.name)
+            found.know(partial(self.parts.registry.has, identity.namespace))
             if len(self._scopes) > MAX_SCOPES:
                 self._scopes.popitem(last=False)
         self._scopes.move_to_end(key)

@@ -285,6 +285,16 @@ async def test_names_made_fit_are_labels_and_senders_are_forgotten(world: World)
     assert world.posts.scope(PUMP) is not scope
 
 
+async def test_names_stay_over_a_restart(world: World) -> None:
+    """What was stored under a name that had to differ is found again, whoever comes first now."""
+    names = world.posts.scope(PUMP).names
+    first, second = names.channel("pump", "a b"), names.channel("pump", "a-b")
+    await world.send((None, first, 1.0), (None, second, 2.0))
+    later = world.make().scope(PUMP).names
+
+    assert (later.channel("pump", "a-b"), later.channel("pump", "a b")) == (second, first)
+
+
 async def test_request_with_a_name_has_so_many_parts(world: World) -> None:
     """Each is remembered for two days; what came before is stored once, and without a name there is no end."""
     rows: list[tuple[str | None, str, Value]] = [(f"mine-{at}", "t", 1.0) for at in range(MAX_NAMED_PARTS + 1)]

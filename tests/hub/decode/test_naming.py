@@ -52,6 +52,20 @@ def test_label_is_what_the_sender_calls_it() -> None:
     assert [names.label("d", name) for name in (*made, "unknown")] == ["in °C", None, None, None]
 
 
+@pytest.mark.parametrize(("texts", "like"), [(("0x17", "0x18"), "lamp"), (("living room", "living-room"), "")])
+def test_names_stay_over_a_restart_whoever_comes_first(texts: tuple[str, str], like: str) -> None:
+    """Else the readings of two sensors that are called alike would change places in the store."""
+    names, later = Names(), Names()
+    devices = {text: names.device(text, like) for text in texts}
+    channels = {text: names.channel("d", text, like) for text in texts}
+    stored = {(device, "") for device in devices.values()} | {("d", channel) for channel in channels.values()}
+    later.know(lambda device, channel: (device, channel) in stored)
+
+    assert len(set(devices.values())) == len(set(channels.values())) == 2
+    assert {text: later.device(text, like) for text in texts[::-1]} == devices
+    assert {text: later.channel("d", text, like) for text in texts[::-1]} == channels
+
+
 def test_names_are_bounded() -> None:
     """When the memory is full a name is made by the text alone."""
     names = Names(100_000)

@@ -10,7 +10,7 @@ from hub.model import Kind
 from hub.mqtt.clients import MAX_AGAIN, MAX_AGAIN_BYTES, MAX_WAITING, MAX_WAITING_BYTES
 from hub.mqtt.handler import Code
 from tests.support.hub_parts import HubParts, hub_parts
-from tests.support.mqtt_clients import MqttWorld, UnreadableAdmission
+from tests.support.mqtt_clients import MqttWorld, UnreadableAdmission, WordDecoders
 
 
 @pytest.fixture
@@ -49,6 +49,18 @@ def test_every_reading_of_a_device_is_its_own(world: MqttWorld) -> None:
     assert world.values("d") == [("h", 44.0), ("t", 21.5)]
     assert (connected.codes[number], unit_of(world, "d", "t")) == (Code.SUCCESS, "Cel")
     assert ("default", "bedroom") not in world.parts.registry.devices
+
+
+def test_decoders_know_which_names_are_taken(world: MqttWorld) -> None:
+    """Of the hub's store, which outlives them: a name that was given once stays."""
+    connected = world.device("d")
+    connected.publish("t", b"bedroom.t=21.5")
+    world.settle()
+    decoders = world.clients.decoders(connected.client.identity, is_gateway=False)
+
+    assert isinstance(decoders, WordDecoders)
+    assert [decoders.has(*of) for of in (("d", ""), ("d", "t"), ("d", "h"), ("e", ""))] == [True, True, False, False]
+    assert ("default", "e") not in world.parts.registry.devices
 
 
 def test_message_that_names_several_devices_needs_a_gateway(world: MqttWorld) -> None:
