@@ -9,7 +9,7 @@ from tests.support.hub_parts import FixedSettings, HubParts, http_client
 
 
 def test_every_change_is_recorded_and_no_question() -> None:
-    """Whatever is not a GET and needs a verb, and a backup, which takes everything away; not the readings of devices."""
+    """Whatever is not a GET and needs a verb, and a backup, which takes everything away; but not readings."""
     recorded = {f"{e.method} {e.path}" for e in ENDPOINTS if e.is_change}
 
     assert {"POST /v1/devices", "DELETE /v1/tokens/{id}", "POST /v1/users", "GET /v1/backup"} <= recorded
