@@ -10,9 +10,11 @@ out. Source: RFC 8428, sections 4 to 6.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import NoReturn
+from functools import partial
+from typing import Any, NoReturn
 
 import cbor2
 
@@ -257,22 +259,48 @@ def load_pack(data: bytes, *, is_cbor: bool) -> object:
         raise DecodeError(f"no CBOR: {error}"[:200]) from error
 
 
-def _no_tag(decoder: object) -> NoReturn:
+@dataclass(slots=True)
+class _Number:
+    """A number that CBOR says with a tag. It has no hash, so it is no label: many could be made that hash alike."""
+
+    value: Decimal | int
+
+
+def _no_tag(said: object, is_immutable: bool) -> NoReturn:
     raise DecodeError("a tag that has no place in SenML")
 
 
-_SEMANTICS = dict.fromkeys(_NO_TAGS, _no_tag)
+def _integer(sign: int, said: object, is_immutable: bool) -> _Number:
+    if not isinstance(said, bytes):
+        raise DecodeError("a large integer is bytes")
+    number = int.from_bytes(said, "big")
+    return _Number(number if sign > 0 else -1 - number)
+
+
+def _fraction(base: int, said: object, is_immutable: bool) -> _Number:
+    match said:
+        case [int(exponent), int(mantissa)] if abs(exponent) <= _MAX_BITS:
+            return _Number(Decimal(mantissa) * Decimal(base) ** exponent)
+        case [int(), int()]:
+            return _Number(Decimal("NaN"))
+    raise DecodeError("a fraction is an exponent and a mantissa")
+
+
+_SEMANTICS: dict[int, Callable[[Any, bool], object]] = {
+    **dict.fromkeys(_NO_TAGS, _no_tag), 2: partial(_integer, 1), 3: partial(_integer, -1), 4: partial(_fraction, 10),
+    5: partial(_fraction, 2),
+}  # fmt: skip
 
 
 def _labelled(record: Mapping[object, object]) -> _Record:
     """Return a record with the names of JSON; labels of CBOR that are not known are left out."""
-    if all(type(label) is str for label in record):
+    if all(type(label) is str and type(value) is not _Number for label, value in record.items()):
         return record  # type: ignore[return-value]  # just looked at
     found: dict[str, object] = {}
     for label, value in record.items():
         name = label if isinstance(label, str) else _LABELS.get(label) if isinstance(label, int) else None
         if name is not None:
-            found[name] = value
+            found[name] = value.value if isinstance(value, _Number) else value
     return found
 
 
