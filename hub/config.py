@@ -146,6 +146,11 @@ class Config(BaseSettings):
     mqtt_group: Annotated[str, Field(pattern=r"^[\w.-]{0,64}$")] = Field(
         default="", description="Share those topics with the other hubs of this group: each message goes to one."
     )
+    ha_discovery: Annotated[SecretStr, AfterValidator(_one_line)] = Field(
+        default=SecretStr(""),
+        description="Home Assistant's broker, where the hub's devices are announced: mqtt://USER:PASSWORD@HOST; as "
+        "$HUB_HA_DISCOVERY (extra `mqtt`).",
+    )
     tls_cert: Path | None = Field(default=None, description="Certificate chain (PEM); `hub tls init` makes one.")
     tls_key: Path | None = Field(default=None, description="Private key (PEM) of the certificate.")
     tls_client_ca: Path | None = Field(

@@ -28,9 +28,10 @@ from hub.config import Config
 from hub.errors import ConfigError, DiskFailedError, JournalError, StoreError
 from hub.gateway.access import LoginLinks
 from hub.gateway.handshake import GuardedHttp, make_http_protocol
+from hub.gateway.home_assistant_link import HomeAssistantLink, make_home_assistant
 from hub.gateway.http import make_app
 from hub.gateway.mqtt_bridge import BRIDGE, MqttBridge
-from hub.gateway.mqtt_broker import bridge_settings
+from hub.gateway.mqtt_broker import bridge_settings, home_assistant_settings
 from hub.gateway.mqtt_door import MQTT_PORT, MQTT_TLS_PORT
 from hub.gateway.websocket import Upgrade, make_protocol
 
@@ -76,6 +77,7 @@ def serve(config: Config, *, started: Started | None = None) -> int:
     if config.socketio:
         _check_socket_io()
     bridge_settings(config)
+    home_assistant_settings(config)
     restarts = 0
     while True:
         begun = time.monotonic()
@@ -151,7 +153,7 @@ async def _serve(
             await hub.mqtt.listen(mqtt, server.config.ssl, BACKLOG)
         greeting = asyncio.create_task(_greet(hub, server, listener, links, started), name="hub greeting")
         announcing = asyncio.create_task(announce(config), name="hub announcement") if config.announce else None
-        bridging = _start_bridge(config, hub)
+        bridging, announced = _start_broker_clients(config, hub)
         try:
             await server.serve(sockets=[listener])
         finally:
@@ -159,21 +161,35 @@ async def _serve(
             if announcing is not None:
                 announcing.cancel()
                 await asyncio.gather(announcing, return_exceptions=True)
-            if bridging is not None:
-                await asyncio.wait((bridging,), timeout=GRACEFUL_S)  # it leaves by itself: what it took is stored first
-                bridging.cancel()
+            await _end_broker_clients(bridging, announced)
             (stopped,) = await asyncio.gather(greeting, return_exceptions=True)
             if callable(stopped):
                 stopped()
         return None if is_asked else hub.failed
 
 
-def _start_bridge(config: Config, hub: Hub) -> "asyncio.Task[None] | None":
-    settings = bridge_settings(config)
-    if settings is None:
-        return None
-    bridge = MqttBridge(settings, hub.mqtt.clients, hub.identities, hub.gateways, config.mqtt_prefix)
-    return asyncio.create_task(bridge.run(), name="hub MQTT bridge")
+async def _end_broker_clients(bridging: "asyncio.Task[None] | None", announced: "asyncio.Task[None] | None") -> None:
+    if announced is not None:
+        announced.cancel()
+        await asyncio.wait((announced,), timeout=GRACEFUL_S)
+    if bridging is not None:
+        await asyncio.wait((bridging,), timeout=GRACEFUL_S)  # it leaves by itself: what it took is stored first
+        bridging.cancel()
+
+
+def _start_broker_clients(config: Config, hub: Hub) -> tuple["asyncio.Task[None] | None", "asyncio.Task[None] | None"]:
+    """Start what takes messages from a broker, and what tells Home Assistant's of our devices."""
+    bridging = announcing = None
+    settings, told = bridge_settings(config), home_assistant_settings(config)
+    assistant = None if told is None else make_home_assistant(hub, told)
+    if settings is not None:
+        bridge = MqttBridge(settings, hub.mqtt.clients, hub.identities, hub.gateways, config.mqtt_prefix)
+        if assistant is not None:
+            bridge.is_own = assistant.is_ours
+        bridging = asyncio.create_task(bridge.run(), name="hub MQTT bridge")
+    if told is not None and assistant is not None:
+        announcing = asyncio.create_task(HomeAssistantLink(told, assistant).run(), name="hub Home Assistant")
+    return bridging, announcing
 
 
 def _keep_no_connection(server: uvicorn.Server) -> None:
@@ -200,6 +216,9 @@ async def _greet(
     broker = bridge_settings(config)
     if broker is not None:
         _say(f"  broker   {broker.broker.name}   next: hub children list --gateway {BRIDGE.name}")
+    told = home_assistant_settings(config)
+    if told is not None:
+        _say(f"  home assistant   {told.broker.name}")
     if config.insecure_lan and not config.is_tls:
         _say("  ▲ without TLS: tokens and readings travel readable on this network (--insecure-lan)")
     return started(hub, url) if started is not None else None

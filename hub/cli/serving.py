@@ -38,6 +38,13 @@ def serve(
     mqtt_group: Annotated[
         str | None, typer.Option(help="Share those topics with the other hubs of this group: each message goes to one.")
     ] = None,
+    ha_discovery: Annotated[
+        str | None,
+        typer.Option(
+            help="Home Assistant's broker, where the hub's devices are announced: mqtt://USER:PASSWORD@HOST; as "
+            "$HUB_HA_DISCOVERY (extra `mqtt`)."
+        ),
+    ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM); `hub tls init` makes one.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Private key (PEM) of the certificate.")] = None,
     tls_client_ca: Annotated[
@@ -114,7 +121,7 @@ def serve(
     flags: dict[str, object] = {
         "data": data, "host": host, "port": port, "mqtt_port": mqtt_port, "mqtt_prefix": mqtt_prefix,
         "mqtt_url": mqtt_url, "mqtt_ca": mqtt_ca, "mqtt_topic": mqtt_topic or None, "mqtt_group": mqtt_group,
-        "tls_cert": tls_cert, "tls_key": tls_key,
+        "ha_discovery": ha_discovery, "tls_cert": tls_cert, "tls_key": tls_key,
         "tls_client_ca": tls_client_ca, "insecure_lan": insecure_lan, "allow_origin": allow_origin or None,
         "announce": announce, "socketio": socketio, "demo": demo, "log_level": log_level, "store": store,
         "keep_raw": keep_raw, "keep_rollups": keep_rollups, "retention": retention or None,

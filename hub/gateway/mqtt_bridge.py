@@ -89,6 +89,8 @@ class MqttBridge:
         self._tls = tls_context(settings)
         self._line: _Line | None = None
         self._has_warned = False
+        # Topics that this hub publishes to by another connection: what it has said there is nobody's reading.
+        self.is_own: Callable[[str], bool] = lambda _: False
 
     @property
     def is_connected(self) -> bool:
@@ -125,6 +127,7 @@ class MqttBridge:
             self._clients, BRIDGE, self._settings.broker.name, self._admission, self._taken, line.publish,
             line.acknowledge, line.hang_up, self._brokered,
         )  # fmt: skip
+        relay.is_own = self.is_own
         line.relay = relay
         self._clients.enter(relay)
         self._known.enter(line, relay.native)

@@ -29,7 +29,7 @@ class Broker(NamedTuple):
     password: str | None = None
 
     @classmethod
-    def parse(cls, url: str) -> "Broker":
+    def parse(cls, url: str, option: str = "--mqtt-url") -> "Broker":
         """Return what ``mqtt://user:password@host:1883`` or ``mqtts://…`` says.
 
         Raises:
@@ -39,9 +39,9 @@ class Broker(NamedTuple):
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            raise ConfigError(f"--mqtt-url: not a valid URL: {error}") from error
+            raise ConfigError(f"{option}: not a valid URL: {error}") from error
         if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
-            raise ConfigError("--mqtt-url: use mqtt://USER:PASSWORD@HOST:1883 or mqtts://…; topics are --mqtt-topic")
+            raise ConfigError(f"{option}: use mqtt://USER:PASSWORD@HOST:1883 or mqtts://…; topics are --mqtt-topic")
         username, password = (None if word is None else unquote(word) for word in (parts.username, parts.password))
         return cls(parts.hostname, port or _PORTS[parts.scheme], parts.scheme == "mqtts", username, password)
 
@@ -86,11 +86,27 @@ def bridge_settings(config: Config) -> Settings | None:
     url = config.mqtt_url.get_secret_value()
     if not url:
         return None
-    hub_id = f"{socket.gethostname()}:{config.data.resolve()}"
-    settings = Settings(Broker.parse(url), tuple(config.mqtt_topic), config.mqtt_group, config.mqtt_ca, "", hub_id)
-    _check_installed()
+    topics, group = tuple(config.mqtt_topic), config.mqtt_group
+    settings = Settings(Broker.parse(url), topics, group, config.mqtt_ca, "", _hub_id(config))
+    _check_installed("--mqtt-url")
     tls_context(settings)
     return settings
+
+
+def home_assistant_settings(config: Config) -> Settings | None:
+    """Return what a hub is told of Home Assistant's broker; None: there is none. Raises as `bridge_settings`."""
+    url = config.ha_discovery.get_secret_value()
+    if not url:
+        return None
+    broker = Broker.parse(url, "--ha-discovery")
+    settings = Settings(broker, ca=config.mqtt_ca if broker.is_secure else None, hub_id=_hub_id(config))
+    _check_installed("--ha-discovery")
+    tls_context(settings)
+    return settings
+
+
+def _hub_id(config: Config) -> str:
+    return f"{socket.gethostname()}:{config.data.resolve()}"
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
@@ -132,8 +148,8 @@ class _Context(ssl.SSLContext):
     sslsocket_class = _Socket
 
 
-def _check_installed() -> None:
+def _check_installed(option: str) -> None:
     try:
         import aiomqtt  # noqa: F401
     except ModuleNotFoundError as error:
-        raise ConfigError("--mqtt-url needs aiomqtt: pip install 'telemetry-hub[mqtt]'") from error
+        raise ConfigError(f"{option} needs aiomqtt: pip install 'telemetry-hub[mqtt]'") from error

@@ -182,6 +182,8 @@ class Relay:
         parts = replace(clients.parts, admission=admission)
         self.native = Native(parts, identity, name, self._say, self.end, brokered)
         self.is_leaving = False
+        # Says of a topic that this hub publishes there itself, by another connection.
+        self.is_own: Callable[[str], bool] = _nobodys
         self._clients = clients
         self._topics = clients.parts.topics
         self._intake = Intake(clients, identity, f"{identity.name} {name}")
@@ -197,7 +199,9 @@ class Relay:
         self._clients.figures.publications += 1
         done = self.in_order.expect(delivered.packet_id) if delivered.packet_id else _untold
         native = self._topics.native(delivered.topic)
-        if native is None:
+        if native is None and self.is_own(delivered.topic):
+            done()
+        elif native is None:
             self._take_foreign(delivered, now_ns, done)
         elif native.part == UP and not delivered.is_retained:
             self.native.receive(native.device, delivered.payload, now_ns, _whatever(done), is_again=delivered.is_again)
@@ -259,6 +263,11 @@ def _mark(delivered: Delivered) -> int:
 def _whatever(done: Callable[[], None]) -> Done:
     """Return what is told a code: a broker is told none, for it would deliver the message again for ever or drop it."""
     return lambda code: done()
+
+
+def _nobodys(topic: str) -> bool:
+    """The hub publishes nowhere else."""
+    return False
 
 
 def _untold() -> None:

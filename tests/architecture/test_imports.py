@@ -41,7 +41,12 @@ _DOORS = {
     "typer": {"hub.cli"},
     "psutil": {"hub.announcement", "simulators.host"},
     "zeroconf": {"device_sdk.discovery", "hub.announcement"},
-    "aiomqtt": {"device_sdk.mqtt", "hub.gateway.mqtt_bridge", "hub.gateway.mqtt_broker"},
+    "aiomqtt": {
+        "device_sdk.mqtt",
+        "hub.gateway.home_assistant_link",
+        "hub.gateway.mqtt_bridge",
+        "hub.gateway.mqtt_broker",
+    },
     "paho": {"device_sdk.mqtt", "hub.gateway.mqtt_bridge"},
     "argon2": {"hub.passwords"},
     "segno": {"hub.cli.qr"},

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from hub.config import Config
 from hub.errors import ConfigError
-from hub.gateway.mqtt_broker import Broker, Settings, bridge_settings, tls_context
+from hub.gateway.mqtt_broker import Broker, Settings, bridge_settings, home_assistant_settings, tls_context
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,14 @@ def test_settings_of_a_hub_say_whether_there_is_a_broker(tmp_path: Path) -> None
     assert bridge_settings(Config()) is None
     with pytest.raises(ConfigError, match="--mqtt-url"):
         bridge_settings(Config(mqtt_url=SecretStr("http://broker")))
+
+
+def test_home_assistants_broker_is_another_setting(tmp_path: Path) -> None:
+    """Its faults are said under its own name; an authority of the other broker means nothing without TLS."""
+    told = home_assistant_settings(Config(ha_discovery=SecretStr("mqtt://ha"), mqtt_ca=tmp_path / "ca.pem"))
+
+    assert told is not None
+    assert (told.broker, told.ca) == (Broker("ha", 1883), None)
+    assert home_assistant_settings(Config()) is None
+    with pytest.raises(ConfigError, match="--ha-discovery"):
+        home_assistant_settings(Config(ha_discovery=SecretStr("http://ha")))
