@@ -911,6 +911,26 @@ def test_batch_in_another_form_is_stored_as_a_batch_and_chained_as_it_came() -> 
     assert (session.stream.accepted, session.stream.mark.stored) == (3, 0)
 
 
+@pytest.mark.parametrize(
+    ("batch", "reason"),
+    [
+        (Batch(1, 20, 10**19, 10**6, (Column("x", list(range(20)), [1.5] * 20),)), "time_out_of_range"),
+        (Batch(1, 20, T0, 10**6, (Column("x", list(range(20)), [10**30] * 20),)), "out_of_range"),
+        (Batch(1, 20, T0, 10**6, (Column("ü" * 128, list(range(20)), [1.5] * 20),)), "bad_name"),
+    ],
+    ids=["time", "value", "name"],
+)
+def test_batch_in_another_form_that_no_binary_frame_holds_is_refused_by_reading(batch: Batch, reason: str) -> None:
+    """An exception here would end a bridge to a broker, which gives the message again for ever."""
+    rig = Rig()
+    session = rig.running()
+
+    session.receive_rows(lambda _: batch, b"{}", T0)
+
+    (frame,) = session.frames
+    assert (frame.seq, frame.readings, frame.rejected_count, frame.reason) == (1, 0, 20, reason)
+
+
 def test_batch_in_another_form_before_the_hello_ends_the_connection() -> None:
     """As every other message does."""
     rig = Rig()
