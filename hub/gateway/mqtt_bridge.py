@@ -288,7 +288,7 @@ class _Line:
             while self._taken < limit and not self._ended.done():
                 before = self._taken
                 paho.loop_read()
-                if self._taken == before:
+                if self._taken == before and not _holds_more(paho.socket()):
                     return
             # TLS may hold more than the socket shows.
             asyncio.get_running_loop().call_soon(self._read, paho)
@@ -372,6 +372,11 @@ async def _watch(client: "aiomqtt.Client") -> str:
     except aiomqtt.MqttError as error:
         return str(error.__cause__ or error)
     return "it ended"
+
+
+def _holds_more(sock: Any) -> bool:
+    """Say whether TLS has more of a broker than the socket shows: several packets may be one record."""
+    return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
 
 
 # --- what the library gives by private names alone: each in one place, and tested ---------------------------------

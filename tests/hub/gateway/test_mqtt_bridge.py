@@ -28,7 +28,7 @@ from hub.gateway.mqtt_bridge import (
     inside,
     take_by_hand,
 )
-from hub.gateway.mqtt_broker import Broker, Settings
+from hub.gateway.mqtt_broker import Broker, Settings, tls_context
 from hub.mqtt.relay import RECEIVE_MAXIMUM, Delivered
 from hub.tls import make_certificates
 from tests.support.hub_parts import HubParts, hub_parts
@@ -142,6 +142,9 @@ class _Backlog:
         self._line = line
         self.count = count
 
+    def socket(self) -> None:
+        """It has none."""
+
     def loop_read(self) -> None:
         """Hand one on, where there is one."""
         if self.count:
@@ -164,6 +167,51 @@ async def test_what_has_come_is_taken_together_but_not_for_ever(world: MqttWorld
     await asyncio.sleep(0)
 
     assert (first, len(taken)) == (READ_AT_ONCE, READ_AT_ONCE + 50)
+
+
+# What a broker answers: CONNACK; SUBACK and the message of a topic that it has kept.
+_CONNACK = b"\x20\x03\x00\x00\x00"
+_SUBACK_AND_MESSAGE = b"\x90\x04\x00\x01\x00\x01" + b"\x31\x0d\x00\x09home/lamp\x00x"
+
+
+@asynccontextmanager
+async def _one_record_broker(folder: Path) -> AsyncIterator[Settings]:
+    """Serve one client by TLS: what belongs together is one record, as brokers that write many packets at once do."""
+    made = make_certificates(folder, ["127.0.0.1"], now=datetime.now(UTC))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(made.cert, made.key)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answer in (_CONNACK, _SUBACK_AND_MESSAGE):
+            await reader.read(1000)
+            writer.write(answer)
+        await reader.read()
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+        ended.set()
+
+    ended = asyncio.Event()
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls) as server:
+        yield Settings(Broker("127.0.0.1", server.sockets[0].getsockname()[1], True), ca=made.ca)
+        await asyncio.wait_for(ended.wait(), 5)
+
+
+@pytest.mark.asyncio
+async def test_message_in_one_record_of_tls_with_another_packet_is_taken_at_once(tmp_path: Path) -> None:
+    """The socket shows nothing of it: without another look it would wait for whatever the broker sends next."""
+    taken: asyncio.Queue[Delivered] = asyncio.Queue()
+    async with _one_record_broker(tmp_path) as settings:
+        line = _Line(settings, tls_context(settings), "hub/v1")
+        line.relay = cast(Any, SimpleNamespace(take=lambda delivered, _: taken.put_nowait(delivered), in_order=()))
+        carrying = asyncio.ensure_future(line.carry(lambda: None))
+        try:
+            delivered = await asyncio.wait_for(taken.get(), 2)
+        finally:
+            line.hang_up("enough")
+            await carrying
+
+    assert (delivered.topic, delivered.payload) == ("home/lamp", b"x")
 
 
 # --- at a broker -------------------------------------------------------------------------------
