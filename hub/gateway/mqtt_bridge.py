@@ -50,6 +50,8 @@ MAX_UNACKED = 20_000
 _INFLIGHT = 8
 # Messages taken in one turn of the loop: as many as make a commit worth its cost, and others wait 10 ms at most.
 READ_AT_ONCE = 200
+# How long nothing is read once the hub holds as much as it may that is not stored: some commits.
+HOLD_S = 0.02
 # Devices of one broker come back at this rate when they are asked to say hello.
 HELLOS_PER_S = 500
 
@@ -164,6 +166,7 @@ class _Line:
         self._paho: PahoClient | None = None
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._unacked = self._taken = 0
+        self._is_held = False
         self._expiring: Properties | None = None
 
     async def carry(self, connected: Callable[[], None]) -> str:
@@ -286,6 +289,9 @@ class _Line:
         limit = self._taken + READ_AT_ONCE
         try:
             while self._taken < limit and not self._ended.done():
+                if self._is_held or self.relay.is_full:
+                    self._hold(paho)
+                    return
                 before = self._taken
                 paho.loop_read()
                 if self._taken == before and not _holds_more(paho.socket()):
@@ -294,6 +300,23 @@ class _Line:
             asyncio.get_running_loop().call_soon(self._read, paho)
         except Exception as error:  # whatever a broker sends: the next connection begins anew
             self.hang_up(f"the broker sent what the library cannot read: {error!r}")
+
+    def _hold(self, paho: "PahoClient") -> None:
+        """Read nothing for a moment. Receive Maximum bounds neither QoS 0 nor bytes: the network and the broker do."""
+        loop, sock = asyncio.get_running_loop(), paho.socket()
+        if self._is_held:
+            return
+        self._is_held = True
+        if sock is not None:
+            loop.remove_reader(sock.fileno())
+        loop.call_later(HOLD_S, self._read_on, paho)
+
+    def _read_on(self, paho: "PahoClient") -> None:
+        self._is_held = False
+        sock = paho.socket()
+        if sock is not None and not self._ended.done():
+            asyncio.get_running_loop().add_reader(sock.fileno(), self._read, paho)
+            self._read(paho)
 
     def _write_soon(self, paho: "PahoClient", userdata: Any, sock: Any) -> None:
         asyncio.get_running_loop().add_writer(sock.fileno(), self._write, paho)

@@ -192,6 +192,11 @@ class Relay:
         self._hang_up = hang_up
         self._boots: OrderedDict[str, str] = OrderedDict()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so much is on its way to the disk that nothing more may be read."""
+        return self._clients.is_full
+
     def take(self, delivered: Delivered, now_ns: int) -> None:
         """Take a message; while the connection is left they stay at the broker."""
         if self.is_leaving or self._clients.is_stopped:

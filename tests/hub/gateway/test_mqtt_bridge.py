@@ -29,6 +29,7 @@ from hub.gateway.mqtt_bridge import (
     take_by_hand,
 )
 from hub.gateway.mqtt_broker import Broker, Settings, tls_context
+from hub.mqtt.clients import MAX_WAITING
 from hub.mqtt.relay import RECEIVE_MAXIMUM, Delivered
 from hub.tls import make_certificates
 from tests.support.hub_parts import HubParts, hub_parts
@@ -159,7 +160,7 @@ async def test_what_has_come_is_taken_together_but_not_for_ever(world: MqttWorld
     """A turn of the loop is one commit; others have theirs in between."""
     line = _Line(Settings(Broker("b", 1883)), None, "hub/v1")
     taken: list[Delivered] = []
-    line.relay = cast(Any, SimpleNamespace(take=lambda delivered, now_ns: taken.append(delivered)))
+    line.relay = cast(Any, SimpleNamespace(take=lambda delivered, now_ns: taken.append(delivered), is_full=False))
     backlog = _Backlog(line, READ_AT_ONCE + 50)
 
     line._read(cast(Any, backlog))
@@ -203,7 +204,7 @@ async def test_message_in_one_record_of_tls_with_another_packet_is_taken_at_once
     taken: asyncio.Queue[Delivered] = asyncio.Queue()
     async with _one_record_broker(tmp_path) as settings:
         line = _Line(settings, tls_context(settings), "hub/v1")
-        line.relay = cast(Any, SimpleNamespace(take=lambda delivered, _: taken.put_nowait(delivered), in_order=()))
+        line.relay = cast(Any, SimpleNamespace(take=lambda told, _: taken.put_nowait(told), in_order=(), is_full=False))
         carrying = asyncio.ensure_future(line.carry(lambda: None))
         try:
             delivered = await asyncio.wait_for(taken.get(), 2)
@@ -266,6 +267,23 @@ async def test_no_more_is_on_its_way_than_the_hub_holds(world: MqttWorld, broker
             await wait_for(lambda: world.clients.figures.publications == RECEIVE_MAXIMUM)
             await asyncio.sleep(0.1)
             assert world.clients.figures.publications == RECEIVE_MAXIMUM
+
+
+@broker_test
+async def test_no_more_of_qos_0_is_on_its_way_than_the_hub_holds(world: MqttWorld, broker: Mosquitto) -> None:
+    """Receive Maximum does not count it: what is more than the disk takes stays in the network, and then goes on."""
+    figures = world.clients.figures
+    figures.waiting += MAX_WAITING - 50  # what others have on its way
+    async with _running(world, _bridge(world, broker), commits=False):
+        async with aiomqtt.Client("127.0.0.1", broker.port) as client:
+            for number in range(200):
+                await client.publish("home/lamp", b"lamp.t=%d" % number)
+        await wait_for(lambda: figures.waiting >= MAX_WAITING)
+        await asyncio.sleep(0.1)
+        assert figures.waiting == MAX_WAITING
+        while len(world.values("lamp")) < 200:
+            world.settle()
+            await asyncio.sleep(0.01)
 
 
 @broker_test
