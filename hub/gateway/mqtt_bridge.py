@@ -108,6 +108,9 @@ class MqttBridge:
                 why = await self._carry()
             except OSError as error:
                 why = str(error)
+            except Exception:  # the outer edge of this task: without it nobody would notice that it has ended
+                _log.exception("bridge failed; trying again")
+                why = "a fault of the hub"
             if time.monotonic() - begun > STEADY_S:
                 failures = 0
             pause_s = random.random() * min(PAUSE_LAST_S, PAUSE_FIRST_S * 2.0 ** min(failures, 20))

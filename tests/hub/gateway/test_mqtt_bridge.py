@@ -170,6 +170,21 @@ async def test_what_has_come_is_taken_together_but_not_for_ever(world: MqttWorld
     assert (first, len(taken)) == (READ_AT_ONCE, READ_AT_ONCE + 50)
 
 
+@pytest.mark.asyncio
+async def test_fault_of_a_connection_is_said_and_the_next_one_is_tried(
+    world: MqttWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever it is, here a name that is none: a bridge that ended would be missed by nobody."""
+    settings = Settings(Broker("broker..local", 1883))
+    bridge = MqttBridge(settings, world.clients, world.parts.identities, NoGateways(), "hub/v1")
+    running = asyncio.ensure_future(bridge.run())
+    await wait_for(lambda: "broker lost" in caplog.text)
+    assert not running.done()
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+
+
 # What a broker answers: CONNACK; SUBACK and the message of a topic that it has kept.
 _CONNACK = b"\x20\x03\x00\x00\x00"
 _SUBACK_AND_MESSAGE = b"\x90\x04\x00\x01\x00\x01" + b"\x31\x0d\x00\x09home/lamp\x00x"
