@@ -180,7 +180,8 @@ async def _end_broker_clients(bridging: "asyncio.Task[None] | None", announced: 
 def _start_broker_clients(config: Config, hub: Hub) -> tuple["asyncio.Task[None] | None", "asyncio.Task[None] | None"]:
     """Start what takes messages from a broker, and what tells Home Assistant's of our devices."""
     bridging = announcing = None
-    settings, told = bridge_settings(config), home_assistant_settings(config)
+    hub_id = hub.journal.runs()[0].id  # of its first start: data that move, or come from a copy, stay the same hub
+    settings, told = bridge_settings(config, hub_id), home_assistant_settings(config, hub_id)
     assistant = None if told is None else make_home_assistant(hub, told)
     if settings is not None:
         bridge = MqttBridge(settings, hub.mqtt.clients, hub.identities, hub.gateways, config.mqtt_prefix)

@@ -5,7 +5,6 @@ Place: gateway, before `mqtt_bridge`. Must not: connect.
 """
 
 import hashlib
-import socket
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,7 +58,8 @@ class Settings(NamedTuple):
         group: several hubs share the foreign topics under this name: each message goes to one of them.
         ca: authority that the broker's certificate is checked against, instead of the system's.
         client_id: of the session at the broker; by default made of ``hub_id``, so that a hub finds its own again.
-        hub_id: tells this hub from others.
+        hub_id: tells this hub from others, for as long as its data live: a container that is made anew has another
+            host name, and would leave what waits for it at the broker.
     """
 
     broker: Broker
@@ -77,8 +77,11 @@ class Settings(NamedTuple):
         return f"telemetry-hub-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
 
 
-def bridge_settings(config: Config) -> Settings | None:
+def bridge_settings(config: Config, hub_id: str = "") -> Settings | None:
     """Return what a hub is told of a broker; None: there is none.
+
+    Args:
+        hub_id: see `Settings`; not needed to find out whether they are right.
 
     Raises:
         ConfigError: it is wrong, or ``aiomqtt`` is not installed.
@@ -87,26 +90,22 @@ def bridge_settings(config: Config) -> Settings | None:
     if not url:
         return None
     topics, group = tuple(config.mqtt_topic), config.mqtt_group
-    settings = Settings(Broker.parse(url), topics, group, config.mqtt_ca, "", _hub_id(config))
+    settings = Settings(Broker.parse(url), topics, group, config.mqtt_ca, "", hub_id)
     _check_installed("--mqtt-url")
     tls_context(settings)
     return settings
 
 
-def home_assistant_settings(config: Config) -> Settings | None:
-    """Return what a hub is told of Home Assistant's broker; None: there is none. Raises as `bridge_settings`."""
+def home_assistant_settings(config: Config, hub_id: str = "") -> Settings | None:
+    """Return what a hub is told of Home Assistant's broker; None: there is none. As `bridge_settings` otherwise."""
     url = config.ha_discovery.get_secret_value()
     if not url:
         return None
     broker = Broker.parse(url, "--ha-discovery")
-    settings = Settings(broker, ca=config.mqtt_ca if broker.is_secure else None, hub_id=_hub_id(config))
+    settings = Settings(broker, ca=config.mqtt_ca if broker.is_secure else None, hub_id=hub_id)
     _check_installed("--ha-discovery")
     tls_context(settings)
     return settings
-
-
-def _hub_id(config: Config) -> str:
-    return f"{socket.gethostname()}:{config.data.resolve()}"
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:

@@ -112,6 +112,7 @@ async def test_what_an_earlier_life_announced_is_taken_back(tmp_path: Path) -> N
             await asyncio.to_thread(hub.kill)
             status = announced(newest)["flow"]["availability"][0]["topic"]
             await wait_for(lambda: newest[status] == b"offline", LIMIT_S, "the will")
+            hub.data = hub.data.rename(tmp_path / "moved")  # the same hub, wherever its data are
             await asyncio.to_thread(hub.start)
             await wait_for(lambda: newest[status] == b"online", LIMIT_S, "the hub's return")
             await asyncio.to_thread(hub.stop)

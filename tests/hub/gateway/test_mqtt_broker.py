@@ -75,15 +75,17 @@ def test_bridge_needs_its_extra_and_says_so() -> None:
 
 
 def test_settings_of_a_hub_say_whether_there_is_a_broker(tmp_path: Path) -> None:
-    """Wrong ones are said before the hub starts; its own session differs from that of a hub of another folder."""
+    """Wrong ones are said before the hub starts. Its session is its data's: neither folder nor machine change it."""
     url = SecretStr("mqtt://hub:secret@broker")
-    one = bridge_settings(Config(data=tmp_path / "one", mqtt_url=url, mqtt_topic=["tele/#"], mqtt_group="hubs"))
-    two = bridge_settings(Config(data=tmp_path / "two", mqtt_url=url, mqtt_topic=["tele/#"], mqtt_group="hubs"))
+    one = bridge_settings(Config(data=tmp_path / "one", mqtt_url=url, mqtt_topic=["tele/#"], mqtt_group="hubs"), "a1")
+    moved = Config(data=tmp_path / "two", mqtt_url=url, mqtt_topic=["tele/#"], mqtt_group="hubs")
+    two, other = bridge_settings(moved, "a1"), bridge_settings(moved, "b2")
 
     assert one is not None
     assert two is not None
+    assert other is not None
     assert (one.broker, one.topics, one.group) == (Broker("broker", 1883, False, "hub", "secret"), ("tele/#",), "hubs")
-    assert one.session() != two.session()
+    assert one.session() == two.session() != other.session()
     assert bridge_settings(Config()) is None
     with pytest.raises(ConfigError, match="--mqtt-url"):
         bridge_settings(Config(mqtt_url=SecretStr("http://broker")))
