@@ -22,6 +22,7 @@ from hub.gateway.mqtt_broker import EVERYTHING, Settings, tls_context
 from hub.mqtt.clients import Clients
 from hub.mqtt.handler import Code
 from hub.mqtt.native import Brokered
+from hub.mqtt.packet import MAX_GATEWAY_PACKET_BYTES
 from hub.mqtt.relay import RECEIVE_MAXIMUM, BrokerAdmission, Delivered, Relay, Taken
 from hub.roles import Identity, Role, scopes_of
 
@@ -235,7 +236,10 @@ class _Line:
             protocol=aiomqtt.ProtocolVersion.V5,
             clean_start=False,
             properties=_properties(
-                PacketTypes.CONNECT, SessionExpiryInterval=SESSION_S, ReceiveMaximum=RECEIVE_MAXIMUM
+                PacketTypes.CONNECT,
+                SessionExpiryInterval=SESSION_S,
+                ReceiveMaximum=RECEIVE_MAXIMUM,
+                MaximumPacketSize=MAX_GATEWAY_PACKET_BYTES,
             ),
             keepalive=KEEP_ALIVE_S,
             max_inflight_messages=_INFLIGHT,

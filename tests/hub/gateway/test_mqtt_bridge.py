@@ -30,6 +30,7 @@ from hub.gateway.mqtt_bridge import (
 )
 from hub.gateway.mqtt_broker import Broker, Settings, tls_context
 from hub.mqtt.clients import MAX_WAITING
+from hub.mqtt.packet import MAX_GATEWAY_PACKET_BYTES
 from hub.mqtt.relay import RECEIVE_MAXIMUM, Delivered
 from hub.tls import make_certificates
 from tests.support.hub_parts import HubParts, hub_parts
@@ -299,6 +300,16 @@ async def test_no_more_of_qos_0_is_on_its_way_than_the_hub_holds(world: MqttWorl
         while len(world.values("lamp")) < 200:
             world.settle()
             await asyncio.sleep(0.01)
+
+
+@broker_test
+async def test_message_that_no_gateway_may_send_is_not_sent_to_the_hub(world: MqttWorld, broker: Mosquitto) -> None:
+    """MQTT allows 256 MiB in one; the library would hold it. What comes after it is taken."""
+    async with _running(world, _bridge(world, broker)):
+        await _publish(broker, ("home/lamp", bytes(MAX_GATEWAY_PACKET_BYTES)), ("home/lamp", b"lamp.t=1"))
+        await wait_for(lambda: world.values("lamp") == [("t", 1.0)])
+
+    assert world.clients.figures.publications == 1
 
 
 @broker_test
