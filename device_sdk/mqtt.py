@@ -14,7 +14,8 @@ a hub which comes back does not take an old hello for a new one.
 
 PUBACK means that the broker has a message, not that the hub has: only the hub's ``ack`` deletes anything. When the hub
 behind a broker goes away nobody hangs up; the session notices, for its answer is overdue, and begins anew. A hub that
-starts says ``bye`` without a number to every device whose birth the broker has kept.
+starts says ``bye`` without a number to every device whose birth the broker has kept. A birth is said once the hub has
+answered: what the broker keeps does not expire, and births of each attempt would fill the queue of a hub that is away.
 """
 
 from __future__ import annotations
@@ -208,7 +209,7 @@ class MqttConnection:
         self._client = client
 
     async def open(self) -> None:
-        """Connect, listen, and say that the device is there.
+        """Connect and listen.
 
         Raises:
             MqttError: not connected. AuthenticationError: the broker lets the device not hear its own topic.
@@ -220,7 +221,6 @@ class MqttConnection:
             self._watching = self._loop.create_task(self._watch(client), name=f"mqtt-{target.device}")
             await self._subscribe(client, target.topic("down"))
             self._receiver = self._opened_for
-            self._publish(target.topic("state"), self._state(1), None, is_retained=True)
         except BaseException:
             self._drop()
             raise
@@ -285,7 +285,7 @@ class MqttConnection:
         """Nothing: CONNECT has agreed on it; an unanswered ping, or a line that is silent 1.5 times that, ends it."""
 
     def close(self) -> None:
-        """Say that the device leaves, then DISCONNECT; by force after `CLOSE_TIMEOUT_S`."""
+        """Take back what the birth said, then DISCONNECT; by force after `CLOSE_TIMEOUT_S`."""
         self._receiver = None
         if self._leaving is None:
             self._leaving = self._loop.create_task(self._leave(), name=f"mqtt-{self._target.device}-leaving")
@@ -299,7 +299,7 @@ class MqttConnection:
         client = self._open_client()
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                if not self._gone.done():
+                if self._is_welcomed and not self._gone.done():
                     self._publish(self._target.topic("state"), self._state(0), None, is_retained=True)
                 while self._sending and not self._gone.done():
                     waited: list[asyncio.Future[Any]] = [self._gone, *self._sending]
@@ -333,7 +333,9 @@ class MqttConnection:
         elif data.startswith(_WELCOME) and self._is_welcomed:
             pass  # the broker has delivered the hello twice; what it says was true before the frames since
         else:
-            self._is_welcomed = self._is_welcomed or data.startswith(_WELCOME)
+            if data.startswith(_WELCOME):
+                self._is_welcomed = True
+                self._publish(self._target.topic("state"), self._state(1), None, is_retained=True)
             receiver.message(data)
 
     def _hear_end(self, told: Any, *event: Any) -> None:

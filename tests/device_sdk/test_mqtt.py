@@ -90,6 +90,14 @@ async def _connect(broker: Mosquitto, device: str, ear: Ear | None = None, **opt
     return await _connector(f"mqtt://127.0.0.1:{broker.port}", device, **options).connect(ear or Ear())
 
 
+async def _welcomed(broker: Mosquitto, hub: MqttHub, device: str, ear: Ear | None = None) -> MqttConnection:
+    ear = ear or Ear()
+    connection = await _connect(broker, device, ear)
+    await hub.say(device, wrap(connection.number, WELCOME))
+    assert await ear.heard() == WELCOME
+    return connection
+
+
 async def _leave(connection: MqttConnection) -> None:
     connection.close()
     await asyncio.wait_for(connection.wait_closed(), LIMIT_S)
@@ -126,18 +134,28 @@ async def test_what_a_device_says_expires_when_it_has_given_up_the_answer(broker
 
 async def test_birth_and_end_are_retained(broker: Mosquitto, hub: MqttHub) -> None:
     """Whoever asks later sees whether the device is there; the boot id says of which life that is."""
-    connection = await _connect(broker, "birth")
-    connection.send([b'{"op":"x"}'])
-    await hub.wait_for(lambda: bool(hub.seen))
+    connection = await _welcomed(broker, hub, "birth")
     async with MqttHub(broker.port, answer=echo, client="later") as later:
         await later.wait_for(lambda: later.states("birth") == [{"on": 1, "boot": "b00t"}])
         await _leave(connection)
         await later.wait_for(lambda: later.states("birth")[1:] == [{"on": 0, "boot": "b00t"}])
 
 
+async def test_a_device_that_no_hub_answers_says_nothing_that_lasts(broker: Mosquitto, hub: MqttHub) -> None:
+    """It tries again and again: all of it would wait at the broker for a hub that is away, and push out readings."""
+    connection = await _connect(broker, "alone")
+    connection.send([b'{"op":"hello"}'])
+    await hub.wait_for(lambda: bool(hub.seen))
+    await _leave(connection)
+    await _leave(await _welcomed(broker, hub, "answered"))
+    await hub.wait_for(lambda: len(hub.states("answered")) == 2)
+
+    assert hub.states("alone") == []
+
+
 async def test_a_device_that_breaks_off_leaves_its_will(broker: Mosquitto, hub: MqttHub) -> None:
     """The broker says what the device cannot."""
-    connection = await _connect(broker, "will")
+    connection = await _welcomed(broker, hub, "will")
     await hub.wait_for(lambda: len(hub.states("will")) == 1)
 
     connection._drop()
@@ -237,7 +255,7 @@ async def test_another_client_of_the_same_name_ends_the_connection(broker: Mosqu
 async def test_our_own_close_is_not_heard(broker: Mosquitto, hub: MqttHub) -> None:
     """After close the receiver hears nothing, and nothing is said; what was said before it arrives."""
     ear = Ear()
-    connection = await _connect(broker, "close", ear)
+    connection = await _welcomed(broker, hub, "close", ear)
 
     connection.send([b'{"op":"bye"}'])
     connection.close()
@@ -253,7 +271,7 @@ async def test_our_own_close_is_not_heard(broker: Mosquitto, hub: MqttHub) -> No
 async def test_what_has_no_puback_is_bounded(broker: Mosquitto, hub: MqttHub) -> None:
     """``is_writable`` is False while the broker takes nothing, and the receiver is told when it is True again."""
     ear = Ear()
-    connection = await _connect(broker, "bound", ear)
+    connection = await _welcomed(broker, hub, "bound", ear)
     await hub.wait_for(lambda: len(hub.states("bound")) == 1)
     os.kill(broker.pid, signal.SIGSTOP)
     try:
@@ -428,6 +446,7 @@ async def test_a_takeover_that_the_broker_explains_needs_a_person() -> None:
     suback, disconnect = b"\x90\x04\x00\x01\x00\x01", b"\xe0\x02\x8e\x00"
     async with _scripted(b"\x20\x03\x00\x00\x00", suback, disconnect) as port:
         connection = await _connector(f"mqtt://127.0.0.1:{port}", "d").connect(ear)
+        connection.send([b'{"op":"hello"}'])
         error = await ear.end()
         await _leave(connection)
 
