@@ -100,11 +100,12 @@ class ChildSessions:
         output, self._output = self._output, []
         return output
 
-    def recheck(self, enrolled: Collection[str] = ()) -> None:
+    def recheck(self, enrolled: Collection[str] = (), missing: Collection[str] = ()) -> None:
         """End who may not speak any more; the shell flushes then.
 
         Args:
             enrolled: devices that have a credential of their own now.
+            missing: devices that have none, which says nothing of a child.
         """
         for device, number in list(self._numbers.items()):
             if device in enrolled or not self._admission.is_accepted(self.namespace, self.gateway, device):

@@ -24,8 +24,13 @@ class Sessions(Protocol):
     def namespace(self) -> str: ...
     @property
     def devices(self) -> Collection[str]: ...
-    def recheck(self, enrolled: Collection[str] = ()) -> None:
-        """End who may not speak any more; ``flush`` tells them."""
+    def recheck(self, enrolled: Collection[str] = (), missing: Collection[str] = ()) -> None:
+        """End who may not speak any more; ``flush`` tells them.
+
+        Args:
+            enrolled: devices that have a credential of their own now.
+            missing: devices that have none now.
+        """
 
 
 class Gateways(Generic[_Socket]):
@@ -48,6 +53,7 @@ class Gateways(Generic[_Socket]):
         self._connected: dict[_Socket, Sessions] = {}
         # Changes of the identities: at the look that is under way, and at the last one that came to its end.
         self._asked_at = self._seen_at = -1
+        self._asked: frozenset[_Device] = frozenset()
         self._call_soon = call_soon
         children.listen(self._decided)
 
@@ -63,9 +69,10 @@ class Gateways(Generic[_Socket]):
         """Return (namespace, name) of the connected children, for `refresh`; none when no identity has changed."""
         # Noted before the look, so that what changes during it is looked at in the next turn.
         self._asked_at = self._identities.changes
-        if self._asked_at == self._seen_at:
-            return frozenset()
-        return frozenset((s.namespace, device) for s in self._connected.values() for device in s.devices)
+        self._asked = frozenset()
+        if self._asked_at != self._seen_at:
+            self._asked = frozenset((s.namespace, device) for s in self._connected.values() for device in s.devices)
+        return self._asked
 
     def refresh(self, asked: frozenset[_Device]) -> frozenset[_Device]:
         """Write what was noted, take in what other processes decided; return those of ``asked`` that are enrolled now.
@@ -80,16 +87,17 @@ class Gateways(Generic[_Socket]):
         return asked - self._identities.missing(asked) if asked else frozenset()
 
     def ended(self, enrolled: frozenset[_Device]) -> None:
-        """End children that have a credential of their own, after `refresh` said which."""
+        """End children that have a credential of their own, after `refresh` said which, or that had one."""
         self._seen_at = self._asked_at
-        if enrolled:
-            self.recheck(enrolled)
+        if self._asked:
+            self.recheck(enrolled, self._asked - enrolled)
 
     def _decided(self) -> None:
         self._call_soon(self.recheck)
 
-    def recheck(self, enrolled: frozenset[_Device] = frozenset()) -> None:
+    def recheck(self, enrolled: frozenset[_Device] = frozenset(), missing: frozenset[_Device] = frozenset()) -> None:
         """End children that may not speak any more."""
         for sessions in list(self._connected.values()):
-            sessions.recheck({device for namespace, device in enrolled if namespace == sessions.namespace})
+            of = sessions.namespace
+            sessions.recheck({name for space, name in enrolled if space == of}, {n for s, n in missing if s == of})
             sessions.flush()

@@ -136,7 +136,7 @@ class MqttBridge:
         relay.is_own = self.is_own
         line.relay = relay
         self._clients.enter(relay)
-        self._known.enter(line, relay.native)
+        self._known.enter(line, relay)
         try:
             return await line.carry(self._connected)
         finally:

@@ -210,11 +210,12 @@ class Native:
         for device, link in list(self._links.items()):
             self._flush(device, link)
 
-    def recheck(self, enrolled: Collection[str] = ()) -> None:
+    def recheck(self, enrolled: Collection[str] = (), missing: Collection[str] = ()) -> None:
         """End who may not speak any more; `flush` follows.
 
         Args:
             enrolled: devices that have a credential of their own now.
+            missing: devices that have none, which says nothing of a child.
         """
         if not self._is_gateway:
             return

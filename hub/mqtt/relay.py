@@ -18,7 +18,7 @@ which there is no conversation makes the hub ask for a hello.
 
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
@@ -83,6 +83,11 @@ class BrokerAdmission:
             return None
         self._enrolled.discard(key)
         return self._children.admit(asked)
+
+    def learn(self, namespace: str, enrolled: Collection[str], missing: Collection[str]) -> None:
+        """Take which devices are enrolled now, and which are not."""
+        self._enrolled.difference_update((namespace, device) for device in missing)
+        self._enrolled.update((namespace, device) for device in enrolled)
 
     def is_accepted(self, namespace: str, gateway: str, device: str) -> bool:
         """Say whether a device may go on speaking."""
@@ -169,7 +174,7 @@ class Relay:
         clients: Clients,
         identity: Identity,
         name: str,
-        admission: Admission,
+        admission: BrokerAdmission,
         taken: Taken,
         publish: Callable[[str, bytes, int, bool], None],
         acknowledge: Callable[[int], None],
@@ -181,6 +186,9 @@ class Relay:
         self.in_order = InOrder(acknowledge)
         parts = replace(clients.parts, admission=admission)
         self.native = Native(parts, identity, name, self._say, self.end, brokered)
+        # As a gateway's connection (`hub.gateway.gateways`).
+        self.namespace, self.flush = identity.namespace, self.native.flush
+        self._admission = admission
         self.is_leaving = False
         # Says of a topic that this hub publishes there itself, by another connection.
         self.is_own: Callable[[str], bool] = _nobodys
@@ -191,6 +199,16 @@ class Relay:
         self._publish = publish
         self._hang_up = hang_up
         self._boots: OrderedDict[str, str] = OrderedDict()
+
+    @property
+    def devices(self) -> Collection[str]:
+        """The devices that have a session now."""
+        return self.native.devices
+
+    def recheck(self, enrolled: Collection[str] = (), missing: Collection[str] = ()) -> None:
+        """End who may not speak any more; whoever is enrolled may, and no file is asked for each."""
+        self._admission.learn(self.namespace, enrolled, missing)
+        self.native.recheck()
 
     @property
     def is_full(self) -> bool:

@@ -1,6 +1,6 @@
 """`hub.gateway.gateways`: a decision reaches the connection, and the log of changes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -112,3 +112,34 @@ def test_gateway_that_left_is_forgotten(world: World) -> None:
     world.gateways.leave("north")
 
     assert world.gateways.asked() == frozenset()
+
+
+class Noting:
+    """Sessions that note what they are told of their devices."""
+
+    namespace = "default"
+    devices = ("pump", "fan")
+
+    def __init__(self) -> None:
+        self.told: list[tuple[set[str], set[str]]] = []
+
+    def flush(self) -> None:
+        """Nothing."""
+
+    def recheck(self, enrolled: Collection[str] = (), missing: Collection[str] = ()) -> None:
+        """Note it."""
+        self.told.append((set(enrolled), set(missing)))
+
+
+def test_device_that_is_removed_is_told_apart_from_those_that_are_enrolled(world: World) -> None:
+    """Behind a broker that was its reason to speak; when nothing has changed nobody is told."""
+    sessions = Noting()
+    world.gateways.enter("broker", sessions)
+    for name in sessions.devices:
+        world.identities.add_device(name)
+    world.look()
+    world.identities.remove_device("pump")
+    world.look()
+    world.look()
+
+    assert sessions.told == [({"pump", "fan"}, set()), ({"fan"}, {"pump"})]

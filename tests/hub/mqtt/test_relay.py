@@ -127,6 +127,25 @@ def test_foreign_topic_cannot_speak_for_an_enrolled_device(world: MqttWorld) -> 
     assert dict(world.clients.figures.not_taken) == {"child_taken": 1}
 
 
+def test_enrolled_device_that_is_removed_may_not_go_on(world: MqttWorld) -> None:
+    """The broker still lets it in, so nobody else ends its conversation; one that is still enrolled goes on."""
+    broker = Broker(world)
+    for name in ("pump", "fan"):
+        world.parts.identities.add_device(name)
+        broker.greet(name)
+        broker.heard(name)
+    world.parts.identities.remove_device("pump")
+
+    broker.relay.recheck({"fan"}, {"pump"})
+    broker.relay.flush()
+
+    assert list(broker.relay.devices) == ["fan"]
+    assert broker.heard("pump") == [(7, "bye")]
+    broker.batch("pump", 1)
+    world.settle()
+    assert world.values("pump") == []
+
+
 def test_enrolled_device_that_is_removed_is_a_stranger_at_its_next_hello(world: MqttWorld) -> None:
     """Its credential was the reason to let it speak."""
     world.parts.identities.add_device("pump")
