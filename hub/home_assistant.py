@@ -9,13 +9,17 @@ Home Assistant may start at any time; each value is said at most once in `every_
 messages, in turn over all series: the last value of each is said at last. Values are the newest by their own times;
 what came late is history, which Home Assistant does not take.
 
-Announcements outlive the hub. What a broker still has of series that are gone is given to `saw`, and taken back.
+A tick costs what is said there, not what the hub has: it looks at `LOOK_AT_ONCE` series of the registry, in rounds.
+
+Announcements outlive the hub. What a broker still has of series that are gone is given to `saw`, and taken back at the
+end of a round, when all that is to be said is known.
 """
 
 import json
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 from device_sdk.reading import is_device_name
@@ -29,6 +33,8 @@ EVERY_S = 1.0
 PER_TICK = 200
 # Entities beyond some thousand make Home Assistant's pages slow. A series takes about 600 bytes here.
 MAX_SERIES = 5_000
+# Series of the registry in one tick: a hub of 50,000 is looked through in 6 s.
+LOOK_AT_ONCE = 2_000
 # Topics that wait to be taken back.
 _MAX_GONE = 20_000
 _MAX_TOPIC = 512
@@ -46,7 +52,7 @@ class Message(NamedTuple):
 class _Said:
     """What was said of one series."""
 
-    __slots__ = ("seen", "sent_ns", "series", "signature", "topic", "value_of")
+    __slots__ = ("sent_ns", "series", "signature", "topic", "value_of")
 
     def __init__(self, series: Series) -> None:
         self.series = series
@@ -54,7 +60,6 @@ class _Said:
         self.signature: tuple[Any, ...] | None = None
         self.value_of: tuple[int, object] | None = None
         self.sent_ns: int | None = None
-        self.seen = 0
 
 
 class HomeAssistant:
@@ -92,8 +97,12 @@ class HomeAssistant:
         self._gone: deque[str] = deque(maxlen=_MAX_GONE)
         # Announcements that the broker has, not yet compared with the registry, and their topics of values.
         self._found: dict[str, str] = {}
+        # Topics of announcements that we have made: the broker gives them to us again.
+        self._announced: set[str] = set()
         self._next = 0
-        self._tick = 0
+        # What is left of a round, and how many series of it had no room.
+        self._round: Iterator[int] | None = None
+        self._no_room = 0
         self.left_out = 0
 
     @property
@@ -121,33 +130,22 @@ class HomeAssistant:
             # Home Assistant has started: it has what is retained, unless its broker lost it.
             if payload == b"online":
                 self._say_again()
-        elif payload and self._is_config(topic) and len(self._found) < _MAX_GONE:
+        elif payload and topic not in self._announced and self._is_config(topic) and len(self._found) < _MAX_GONE:
             self._found[topic] = self._state_topic(payload)
 
     def tick(self, now_ns: int) -> list[Message]:
         """Return what is to be published now; call it some times a second."""
-        self._tick += 1
-        order = [series for series in self._in_turn() if self._counts(series)]
-        self.left_out = 0
-        for series in order:
-            said = self._said.get(series.id)
-            if said is None and len(self._said) < self._max_series:
-                said = self._said[series.id] = _Said(series)
-            if said is None:
-                self.left_out += 1
-            else:
-                said.seen = self._tick
-        self._drop_gone(order)
+        self._drop_gone()
+        self._look()
         out: list[Message] = []
         while self._gone and len(out) < self._per_tick:
             out.append(Message(self._gone.popleft(), b"", 1))
         now = _Now(self._registry, self._namespace, self._label, now_ns)
-        for series in order:
+        for said in self._in_turn():
             if len(out) >= self._per_tick:
-                self._next = series.id
+                self._next = said.series.id
                 break
-            if (said := self._said.get(series.id)) is not None:
-                out += self._of(series, said, now)
+            out += self._of(said.series, said, now)
         return out
 
     def _of(self, series: Series, said: _Said, now: "_Now") -> Iterator[Message]:
@@ -156,7 +154,9 @@ class HomeAssistant:
         if said.signature != signature:
             topic = self._place.config(series)
             if said.topic and said.topic != topic:
+                self._announced.discard(said.topic)
                 yield Message(said.topic, b"", 1)
+            self._announced.add(topic)
             said.topic, said.signature = topic, signature
             document = config(series, self._place, label)
             yield Message(topic, json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), 1)
@@ -179,24 +179,56 @@ class HomeAssistant:
             and self._is_wanted(series.device)
         )
 
-    def _in_turn(self) -> list[Series]:
-        """Return all series, beginning where the last tick had no more room."""
-        ids = sorted(self._registry.by_id)
+    def _in_turn(self) -> list[_Said]:
+        """Return all that is said, beginning where the last tick had no more room."""
+        ids = sorted(self._said)
         at = bisect_left(ids, self._next)
-        return [self._registry.by_id[number] for number in (*ids[at:], *ids[:at])]
+        return [self._said[number] for number in (*ids[at:], *ids[:at])]
 
-    def _drop_gone(self, order: list[Series]) -> None:
-        """Let the broker forget what is no more, of this life and of earlier ones."""
-        for said in [said for said in self._said.values() if said.seen != self._tick]:
+    def _look(self) -> None:
+        """Take in series that are new, some of the registry at a time."""
+        by_id = self._registry.by_id
+        if self._round is None:
+            self._round, self._no_room = iter(sorted(by_id)), 0
+        looked = 0
+        for number in islice(self._round, LOOK_AT_ONCE):
+            looked += 1
+            series = by_id.get(number)
+            if series is None or number in self._said or not self._counts(series):
+                continue
+            if len(self._said) < self._max_series:
+                self._said[number] = _Said(series)
+            else:
+                self._no_room += 1
+        if looked < LOOK_AT_ONCE:
+            self._round, self.left_out = None, self._no_room
+            self._take_back_found()
+
+    def _drop_gone(self) -> None:
+        """Let the broker forget what is no more."""
+        by_id, gone = self._registry.by_id, []
+        for number, said in self._said.items():
+            series = by_id.get(number)
+            if series is None or not self._counts(series):
+                gone.append(said)
+            else:
+                said.series = series
+        if not gone:
+            return
+        for said in gone:
             del self._said[said.series.id]
             if said.topic:
+                self._announced.discard(said.topic)
                 self._gone += (said.topic, self._place.state(said.series))
         devices = {said.series.device for said in self._said.values()}
         for device in [device for device in self._there if device not in devices]:
             del self._there[device]
             self._gone.append(self._place.availability(device))
+
+    def _take_back_found(self) -> None:
+        """Let the broker forget what an earlier life announced and this one does not."""
         if self._found:
-            for topic in self._found.keys() - {self._place.config(series) for series in order}:
+            for topic in self._found.keys() - {self._place.config(said.series) for said in self._said.values()}:
                 self._gone += [gone for gone in (topic, self._found[topic]) if gone]
             self._found.clear()
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("hub.home_assistant")
 
-# A person does not see a quarter of a second; a tick over 10,000 series takes 8 ms.
+# A person does not see a quarter of a second; a tick takes 8 ms at most, however many series the hub has.
 TICK_S = 0.25
 
 

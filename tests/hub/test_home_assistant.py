@@ -5,7 +5,7 @@ import tracemalloc
 
 from device_sdk.reading import Channel, ValueType
 from hub.devices import Latest, Registry
-from hub.home_assistant import HomeAssistant, Message
+from hub.home_assistant import LOOK_AT_ONCE, HomeAssistant, Message
 from hub.home_assistant_entity import Place
 
 _T0 = 1_795_376_000_000_000_000
@@ -196,7 +196,6 @@ def test_series_beyond_the_limit_are_left_out() -> None:
     assert len([m for m in home.tick(_T0) if m.topic.endswith("/config")]) == 2
     assert home.left_out == 1
     _remove(registry, "a")
-    home.tick(_T0)
     assert [m.topic.split("/")[3].rpartition("_")[0] for m in home.tick(_T0) if m.payload] == ["pump_c"]
     assert home.left_out == 0
 
@@ -224,3 +223,35 @@ def test_memory_of_a_series_is_small() -> None:
         tracemalloc.stop()
 
     assert used / 200 < 800
+
+
+def test_large_registry_is_looked_through_in_rounds() -> None:
+    """A tick looks at so many series; what the broker has of earlier is taken back when all have been looked at."""
+    registry = Registry([])
+    for number in range(LOOK_AT_ONCE // 100 + 1):
+        _declare(registry, *(f"c{n}" for n in range(100)), device=f"d{number}")
+    last = registry.device("default", f"d{LOOK_AT_ONCE // 100}").channels["c99"]
+    home = HomeAssistant(registry, _PLACE, per_tick=10**6)
+    gone = "homeassistant/sensor/barn/gone_1/config"
+    for topic in (_PLACE.config(last), gone):
+        home.saw(topic, b'{"state_topic":"x"}')
+
+    first, second, third = (home.tick(_T0 + number) for number in range(3))
+
+    configs = [sum(m.topic.endswith("/config") for m in told if m.payload) for told in (first, second, third)]
+    assert configs == [LOOK_AT_ONCE, 100, 0]
+    assert [m.topic for told in (first, second, third) for m in told if not m.payload] == [gone]
+
+
+def test_own_announcement_that_comes_back_is_known() -> None:
+    """The broker gives each to whoever asked for them: to compare it with all others would cost a tick of its own."""
+    registry = _registry("speed")
+    home = HomeAssistant(registry, _PLACE)
+    for message in home.tick(_T0):
+        home.saw(message.topic, message.payload)
+    assert home._found == {}
+
+    _remove(registry, "speed")
+    assert all(not message.payload for message in home.tick(_T0))
+    home.saw("homeassistant/sensor/barn/other_1/config", b"{}")
+    assert [message.topic for message in home.tick(_T0)] == ["homeassistant/sensor/barn/other_1/config"]
