@@ -441,8 +441,12 @@ class _PinnedSocket(ssl.SSLSocket):
     """Compares the pin between the handshake and the first byte; closes itself, which the library would not."""
 
     def do_handshake(self, block: bool = False) -> None:
-        """Shake hands, then check."""
+        """Shake hands, then check. Not for as long as a line may be quiet, which the library allows for it.
+
+        It does so in a thread that nobody can end: attempts would gather there, until there is no thread for a disk.
+        """
         try:
+            self.settimeout(min(self.gettimeout() or OPEN_TIMEOUT_S, OPEN_TIMEOUT_S))
             super().do_handshake(block)
             cast("_PinnedContext", self.context).check(self)
         except BaseException:

@@ -15,6 +15,8 @@ from hub.config import Config
 from hub.errors import ConfigError
 
 EVERYTHING = "#"
+# The library's newer versions allow as much, older ones the keep-alive.
+HANDSHAKE_S = 5.0
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
@@ -133,8 +135,9 @@ class _Socket(ssl.SSLSocket):
     """Closes itself when the handshake fails, which the library does not."""
 
     def do_handshake(self, block: bool = False) -> None:
-        """Shake hands."""
+        """Shake hands, in a thread for which the end of the hub waits."""
         try:
+            self.settimeout(min(self.gettimeout() or HANDSHAKE_S, HANDSHAKE_S))
             super().do_handshake(block)
         except BaseException:
             self.close()

@@ -20,7 +20,7 @@ from device_sdk import Device
 from device_sdk.clock import Clock
 from device_sdk.envelope import wrap
 from device_sdk.errors import AuthenticationError, ConnectionLostError
-from device_sdk.mqtt import MAX_UNACKED, MqttConnection, MqttConnector, MqttTarget
+from device_sdk.mqtt import MAX_UNACKED, OPEN_TIMEOUT_S, MqttConnection, MqttConnector, MqttTarget
 from device_sdk.transport import LinkError, make_connector
 from device_sdk.wire import CHAIN_START, Bye, Close, Hello, encode
 from hub.tls import make_certificates, make_device_certificate
@@ -604,3 +604,16 @@ async def test_the_private_names_that_are_used_are_there() -> None:
 
     assert callable(client._client._sock_close)
     assert client._client.socket() is None
+
+
+async def test_handshake_has_less_time_than_a_quiet_line(tmp_path: Path) -> None:
+    """A metered line may be quiet for a quarter of an hour; a thread is not to wait for that."""
+    made = make_certificates(tmp_path, ["127.0.0.1"], now=datetime.now(UTC))
+    context = _connector("mqtts://127.0.0.1", "d", ca=str(made.ca))._tls()
+    ours, other = socket.socketpair()
+    with context.wrap_socket(ours, do_handshake_on_connect=False) as secure:
+        secure.settimeout(900)
+        other.close()
+        with pytest.raises(OSError):
+            secure.do_handshake()
+        assert secure.gettimeout() == OPEN_TIMEOUT_S

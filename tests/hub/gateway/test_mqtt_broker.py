@@ -1,7 +1,9 @@
 """What a hub is told of a broker, checked before anything is connected."""
 
+import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,15 @@ from pydantic import SecretStr
 
 from hub.config import Config
 from hub.errors import ConfigError
-from hub.gateway.mqtt_broker import Broker, Settings, bridge_settings, home_assistant_settings, tls_context
+from hub.gateway.mqtt_broker import (
+    HANDSHAKE_S,
+    Broker,
+    Settings,
+    bridge_settings,
+    home_assistant_settings,
+    tls_context,
+)
+from hub.tls import make_certificates
 
 
 @pytest.mark.parametrize(
@@ -100,3 +110,18 @@ def test_home_assistants_broker_is_another_setting(tmp_path: Path) -> None:
     assert home_assistant_settings(Config()) is None
     with pytest.raises(ConfigError, match="--ha-discovery"):
         home_assistant_settings(Config(ha_discovery=SecretStr("http://ha")))
+
+
+def test_handshake_has_less_time_than_a_quiet_line(tmp_path: Path) -> None:
+    """Whatever the library allows: a thread waits for it, and the hub's end for the thread."""
+    made = make_certificates(tmp_path, ["127.0.0.1"], now=datetime.now(UTC))
+    context = tls_context(Settings(Broker("127.0.0.1", 8883, True), ca=made.ca))
+    assert context is not None
+    ours, other = socket.socketpair()
+    with context.wrap_socket(ours, server_hostname="127.0.0.1", do_handshake_on_connect=False) as secure:
+        secure.settimeout(900)
+        other.close()
+        with pytest.raises(OSError):
+            secure.do_handshake()
+        assert secure.gettimeout() == HANDSHAKE_S
+        assert secure.fileno() == -1
