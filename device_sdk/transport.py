@@ -178,6 +178,7 @@ def _split(url: str) -> tuple[SplitResult, int | None]:
     try:
         parts = urlsplit(url)
         port = parts.port
+        (parts.hostname or "").encode("idna")  # as the look-up does, in a task where nobody would hear of it
     except ValueError as error:
         raise MisuseError(f"url {url!r} is not valid: {error}") from error
     if parts.scheme not in ("ws", "wss", *_MQTT_PORTS) or not parts.hostname:

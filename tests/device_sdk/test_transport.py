@@ -56,6 +56,8 @@ def test_pause_is_what_the_hub_wishes() -> None:
         ("wss://", {}, "use wss://"),
         ("wss://hub:port", {}, "not valid"),
         ("wss://[::1", {}, "not valid"),
+        ("wss://hub..local", {}, "not valid"),
+        (f"mqtt://{'h' * 64}.local", {}, "not valid"),
         ("ws://hub", {"ca": "ca.pem"}, "has no TLS"),
         ("mqtt://hub", {"ca": "ca.pem"}, "use mqtts://"),
         ("mqtts://hub", {"device": None}, "a gateway has one connection"),
