@@ -205,9 +205,9 @@ class _Line:
         if self._paho is None or self._ended.done():
             return
         if self._unacked >= MAX_UNACKED:
-            self.hang_up(f"the broker has not acknowledged {MAX_UNACKED} messages")
+            self.hang_up(f"the broker has not taken {MAX_UNACKED} messages")
             return
-        self._unacked += qos > 0
+        self._unacked += 1  # of QoS 0 until it is on the wire
         self._paho.publish(topic, payload, qos, is_retained, self._expiring)
 
     def acknowledge(self, packet_id: int) -> None:

@@ -19,6 +19,7 @@ from paho.mqtt.properties import Properties
 
 from device_sdk import Device
 from hub.gateway.mqtt_bridge import (
+    MAX_UNACKED,
     READ_AT_ONCE,
     MqttBridge,
     _Line,
@@ -169,6 +170,25 @@ async def test_what_has_come_is_taken_together_but_not_for_ever(world: MqttWorld
     await asyncio.sleep(0)
 
     assert (first, len(taken)) == (READ_AT_ONCE, READ_AT_ONCE + 50)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_broker_that_takes_nothing_is_left(qos: int) -> None:
+    """The library holds what is said to devices, of either kind, until the broker has it."""
+    said: list[str] = []
+    line = _Line(Settings(Broker("b", 1883)), None, "hub/v1")
+    line._paho = cast(Any, SimpleNamespace(publish=lambda topic, *_: said.append(topic)))
+    for number in range(MAX_UNACKED):
+        line.publish(f"a/{number}", b"!", qos, False)
+        if number % 2:
+            line._published()
+    assert not line._ended.done()
+
+    for _ in range(MAX_UNACKED // 2 + 1):
+        line.publish("b", b"!", qos, False)
+    assert line._ended.done()
+    assert len(said) == MAX_UNACKED + MAX_UNACKED // 2
 
 
 @pytest.mark.asyncio
