@@ -206,6 +206,7 @@ class MqttConnection:
         client.pending_calls_threshold = 2 * MAX_UNACKED
         # Its own queue is unbounded or loses messages, and costs a task for each.
         _paho(client).on_message = self._take
+        _paho(client).on_publish = partial(self._hear_puback, _paho(client).on_publish)
         self._client = client
 
     async def open(self) -> None:
@@ -337,6 +338,12 @@ class MqttConnection:
                 self._is_welcomed = True
                 self._publish(self._target.topic("state"), self._state(1), None, is_retained=True)
             receiver.message(data)
+
+    def _hear_puback(self, told: Any, *event: Any) -> None:
+        """The broker has a message, or its rules forbid it: of a hello, nobody would say why no hub answers."""
+        told(*event)
+        if event[3].value == _NOT_AUTHORIZED and not self._is_welcomed:
+            self._end(AuthenticationError(f"{self._target.name} does not let the device publish: {event[3]}"))
 
     def _hear_end(self, told: Any, *event: Any) -> None:
         """The line ended: with a reason of the broker, or of the library, or because we said so."""

@@ -21,6 +21,7 @@ from device_sdk.clock import Clock
 from device_sdk.envelope import wrap
 from device_sdk.errors import AuthenticationError, ConnectionLostError
 from device_sdk.mqtt import MAX_UNACKED, OPEN_TIMEOUT_S, MqttConnection, MqttConnector, MqttTarget
+from device_sdk.session import WELCOME_TIMEOUT_S
 from device_sdk.transport import LinkError, make_connector
 from device_sdk.wire import CHAIN_START, Bye, Close, Hello, encode
 from hub.tls import make_certificates, make_device_certificate
@@ -570,7 +571,8 @@ async def test_a_hub_that_starts_anew_behind_the_broker_gets_everything(broker: 
         for number in range(3):
             async with MqttHub(broker.port, model) as hub:
                 device.record(number=number)
-                await device.flush_async(LIMIT_S)
+                # A hello that comes before the first hub listens is heard by nobody.
+                await device.flush_async(WELCOME_TIMEOUT_S + LIMIT_S)
                 byes.append(hub.byes)
         assert byes == [0, 1, 1]
 
@@ -617,3 +619,17 @@ async def test_handshake_has_less_time_than_a_quiet_line(tmp_path: Path) -> None
         with pytest.raises(OSError):
             secure.do_handshake()
         assert secure.gettimeout() == OPEN_TIMEOUT_S
+
+
+async def test_broker_whose_rules_forbid_to_publish_is_a_refusal(tmp_path: Path) -> None:
+    """PUBACK says so; a person must act, as where the rules forbid to hear."""
+    (tmp_path / "acl").write_text("topic read #\n")
+    with Mosquitto(tmp_path, free_port(), f"acl_file {tmp_path / 'acl'}") as silent:
+        ear = Ear()
+        connection = await _connect(silent, "mute", ear)
+        connection.send([b'{"op":"hello"}'])
+        error = await ear.end()
+        await _leave(connection)
+
+    assert isinstance(error, AuthenticationError)
+    assert "does not let the device publish" in str(error)
