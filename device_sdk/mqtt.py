@@ -44,7 +44,7 @@ from device_sdk.frozen import Frozen
 from device_sdk.session import ACK_TIMEOUT_S, WELCOME_TIMEOUT_S
 from device_sdk.transport import LinkError, Receiver
 from device_sdk.trust import ResumingContext, Trust
-from device_sdk.wire import MAX_FRAME_BYTES, Bye, Close, decode_hub_message
+from device_sdk.wire import MAX_FRAME_BYTES, Bye, Close, decode_hub_message, encode
 
 # TCP, TLS, CONNECT and SUBSCRIBE together: as much as an upgrade gets on a bad mobile link.
 OPEN_TIMEOUT_S = 15.0
@@ -302,6 +302,8 @@ class MqttConnection:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 if self._is_welcomed and not self._gone.done():
                     self._publish(self._target.topic("state"), self._state(0), None, is_retained=True)
+                elif self._has_said_hello and not self._gone.done():  # a hub may have answered meanwhile
+                    self._publish(self._target.topic("up"), wrap(self.number, encode(Bye())), self._hello_expiry)
                 while self._sending and not self._gone.done():
                     waited: list[asyncio.Future[Any]] = [self._gone, *self._sending]
                     await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
@@ -448,10 +450,7 @@ class _PinnedSocket(ssl.SSLSocket):
     """Compares the pin between the handshake and the first byte; closes itself, which the library would not."""
 
     def do_handshake(self, block: bool = False) -> None:
-        """Shake hands, then check. Not for as long as a line may be quiet, which the library allows for it.
-
-        It does so in a thread that nobody can end: attempts would gather there, until there is no thread for a disk.
-        """
+        """Shake hands, then check; in a thread that nobody can end, so not for as long as a line may be quiet."""
         try:
             self.settimeout(min(self.gettimeout() or OPEN_TIMEOUT_S, OPEN_TIMEOUT_S))
             super().do_handshake(block)
