@@ -5,8 +5,7 @@ import os
 import socket
 import time
 
-ticks_ms = getattr(time, "ticks_ms", None) or (lambda: int(time.monotonic() * 1000))
-NO_VALUE = None, float("inf"), -float("inf")
+ticks_ms = getattr(time, "ticks_ms", lambda: int(time.monotonic() * 1000))
 
 
 def dump(value):
@@ -27,21 +26,22 @@ class Device:
   s.stream, s.boot = os.urandom(8).hex(), os.urandom(8).hex()
 
  def record(_, *pair, **values):
-  """Keep ``record("door", True)``, or of one instant ``record(t=21.5, humidity=44)``."""
+  """Keep ``record("door", True)`` or ``record(t=21.5, humidity=44)``."""
   if pair:
    values[pair[0]] = pair[1]
-  row = {name: value for name, value in values.items() if value == value and value not in NO_VALUE}
+  row = {k: v for k, v in values.items() if v is not None and v * 0 in (0, "") and len(str(v)) < 800}
   _.no_value += len(values) - len(row)
-  # Else the later replaces it.
+  # Else it replaces one.
   _.newest = max(_.uptime(), _.newest + 1)
   if row:
    _.ring += [(_.newest, row)]
   if len(_.ring) > _.rows:
-   ms, row = _.ring.pop(0)
+   ms, row = _.ring[0]
    for name in row:
     _.ranges[name] = _.ranges.get(name, [ms])[:1] + [ms]
    _.lost += len(row)
    _.dropped += len(row)
+   _.ring.pop(0)
 
  def wait(s, seconds):
   """Tick for so long."""
@@ -66,7 +66,7 @@ class Device:
    s.close(error)
 
  def close(s, why="closed"):
-  """End the connection; the next `tick` begins another."""
+  """End the connection; `tick` begins another."""
   if s.sock:
    s.sock.close()
   s.at = s.up + (s.retry or os.urandom(1)[0] << 2 + s.tries)
@@ -75,7 +75,7 @@ class Device:
 
  def uptime(s):
   now = ticks_ms()
-  s.up += (now - s.ticks) & 0x3FFFFFFF
+  s.up += now - s.ticks & 0x3FFFFFFF
   s.ticks = now
   return s.up
 
@@ -88,11 +88,10 @@ class Device:
   sock = s.sock = socket.socket(found[0])
   sock.settimeout(5)
   sock.connect(found[-1])
+  s.read, s.write = sock.recv, sock.send
   if s.tls:
    sock = s.sock = s.tls.wrap_socket(sock, server_hostname=s.address[0])
    s.read, s.write = sock.read, sock.write
-  else:
-   s.read, s.write = sock.recv, sock.send
   sock.setblocking(False)
   state = '{"on":%d,"boot":"' + s.boot + '"}'
   yield from s.ask(b" \2\0\0", 16, b"\0\4MQTT\4\xee\0\x1e",
@@ -147,27 +146,32 @@ class Device:
   ring = s.ring
   if s.lost:
    ranges = {name: ["%d000000" % (ms + s.wall) for ms in both] for name, both in s.ranges.items()}
-   text = ',"count":%d,"reason":"spool_full","ranges":%s}' % (s.lost, dump(ranges))
-   s.cut += [('{"op":"gap","stream":"%s","seq":%d', text)]
-   s.lost, s.ranges = 0, {}
+   s.cut.append(('{"op":"gap","stream":"%s","seq":%d',
+    ',"count":%d,"reason":"spool_full","ranges":%s}' % (s.lost, dump(ranges))))
+   s.lost = 0
+   s.ranges = {}
   elif ring and (len(ring) > 30 or s.up - ring[0][0] >= s.batch_ms):
-   base, text, rows = ring[0][0], "", ring[:40]
-   for _, row in rows:
+   base, texts = ring[0][0], []
+   for _, row in ring[:40]:
     for name in row:
      if name not in s.channels:
       s.channels[name], s.say = {}, []
       s.tell("schema", **s.schema)
-   names = list(s.channels)
-   for ms, row in rows:
-    more = "," + dump([ms - base] + [row.get(name) for name in names])
-    if text and len(text + more + dump(names)) > 900:
+   names = dump(list(s.channels))
+   size = len(names)
+   for ms, row in ring[:40]:
+    text = dump([ms - base] + [row.get(name) for name in s.channels])
+    size += len(text) + 1
+    if texts and size > 900:
      break
-    text, last = text + more, ms
-    ring.pop(0)
+    texts.append(text)
+    last = ms - base
    # The hub's time may go back.
    start = max(base + s.wall, s.until + 1)
-   s.until = start + last - base
-   s.cut += [('{"s":"%s","q":%d', ',"t":"%d","f":%s,"r":[%s]}' % (start, dump(names), text[1:]))]
+   s.cut.append(('{"s":"%s","q":%d', ',"t":"%d","f":%s,"r":[%s]}' % (start, names, ",".join(texts))))
+   # Last: memory may be full.
+   s.until = start + last
+   del ring[:len(texts)]
 
  def receive(s):
   data = None
@@ -179,13 +183,13 @@ class Device:
     raise
   if data:
    s.heard = s.up
-  elif data is not None or s.up - s.heard > 45000:
+  elif data == b"" or s.up - s.heard > 45000:
    raise OSError("silence")
   if s.up >= s.ping:
    s.ping, s.tries = s.up + 15000, 0
    s.out += b"\xc0\0"
   data = data or b""
-  rx = s.rx + data[s.skip :]
+  rx = s.rx + data[s.skip:]
   s.skip = max(0, s.skip - len(data))
   while len(rx) > 3:
    size, at = rx[1], 2
@@ -199,9 +203,9 @@ class Device:
     break
    kind, head, data, rx = rx[0], rx[:4], rx[at:end], rx[end:]
    if kind >> 4 == 3:
-    at = 2 + int.from_bytes(data[:2], "big")
+    at = 2 + (data[0] << 8 | data[1])
     if kind & 6:
-     s.out += b"@\2" + data[at : at + 2]
+     s.out += b"@\2" + data[at:at + 2]
      at += 2
     try:
      s.hear(json.loads(data[at:]))
@@ -216,7 +220,7 @@ class Device:
 
  def hear(s, said):
   op, up = said["op"], s.up
-  if op in ("slow", "error", "bye"):
+  if op in "slow error bye":
    s.retry = said.get("retry_ms", 1000)
    s.due, s.online = up + s.retry, False
   elif op == "command":
@@ -231,11 +235,10 @@ class Device:
      reply.update(ok=False, error=str(error))
    s.tell("reply", **done[id])
   elif op == "desired":
-   state = s.on_desired(said["state"])
-   s.tell("reported", version=said["version"], mark=said.get("mark", ""), state=state)
-  elif op in ("welcome", "ack", "new_stream"):
+   s.tell("reported", state=s.on_desired(said["state"]), version=said["version"], mark=said.get("mark", ""))
+  else:
    stored = said["stored"]
-   # Meant for our stream before a restart?
+   # Of an older start?
    if (op == "welcome" and not s.hellos) or stored > s.acked + len(s.cut):
     return
    s.seen = said["pos"]

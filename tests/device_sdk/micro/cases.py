@@ -207,6 +207,21 @@ def no_value_is_counted_and_not_sent(world: World, _: Vectors) -> None:
     assert len(world.readings()) == 4
 
 
+def what_no_frame_can_carry_is_no_reading(world: World, _: Vectors) -> None:
+    """A long text, or what is no value at all, holds up nothing; a dict is an error of the program's, at once."""
+    world.online()
+    world.device.record(a="x" * 20_000, b=[1], c=(1,), d=1)
+    try:
+        world.device.record(a={})
+    except TypeError:
+        world.device.record(a="x" * 799, e=2)
+    world.quiet()
+
+    assert world.device.no_value == 3
+    assert sorted([name for _, name, _ in world.readings()]) == ["a", "d", "e"]
+    assert len(world.hub.connects) == 1
+
+
 def no_two_readings_share_an_instant(world: World, _: Vectors) -> None:
     """The later would replace the earlier: 1 ms is added."""
     for value in range(5):
@@ -261,6 +276,42 @@ def what_did_not_fit_is_a_gap(world: World, vectors: Vectors) -> None:
     assert gap == wanted
     assert world.device.dropped == 70
     assert len(world.readings()) == 100
+
+
+def a_heap_that_is_full_for_a_moment_loses_no_reading(world: World, _: Vectors) -> None:
+    """Whether a frame or a gap is being cut: what is not cut stays where it is."""
+
+    class Short:
+        """A row, or a range, at which memory is short once."""
+
+        is_short = True
+
+        def __init__(self, content: Any) -> None:
+            self.content = content
+
+        def __iter__(self) -> Any:
+            return iter(self.content)
+
+        def get(self, name: str) -> Any:
+            if self.is_short:
+                self.is_short = False
+                raise MemoryError
+            return self.content.get(name)
+
+    device = world.device
+    for value in range(120):
+        device.record("a", value)
+    for at in (10, 50, 99):
+        device.ring[at] = (device.ring[at][0], Short(device.ring[at][1]))
+    world.quiet()
+
+    values = [value for _, _, value in world.readings()]
+    lost = sum([json.loads(payload).get("count", 0) for payload in world.hub.frames.values()])
+    assert values == list(range(20, 120))
+    assert lost == device.dropped == 20
+    # Nor a time: each is 1 ms behind the one before.
+    times = [ms for ms, _, _ in world.readings()]
+    assert times[-1] - times[0] == 99
 
 
 def what_is_cut_is_never_dropped(world: World, _: Vectors) -> None:
@@ -689,10 +740,12 @@ CASES = [
     rows_are_as_the_vectors_say,
     values_keep_their_types,
     no_value_is_counted_and_not_sent,
+    what_no_frame_can_carry_is_no_reading,
     no_two_readings_share_an_instant,
     readings_wait_for_company,
     a_message_is_less_than_1_kib,
     what_did_not_fit_is_a_gap,
+    a_heap_that_is_full_for_a_moment_loses_no_reading,
     what_is_cut_is_never_dropped,
     unacked_frames_come_again_after_a_cut,
     what_the_hub_has_is_not_sent_again,
