@@ -21,7 +21,7 @@ class Device:
 
  def __init__(s, name, host, port=1883, token="", rows=100, prefix="hub/v1/", **schema):
   s.name, s.address, s.token, s.rows, s.topic = name, (host, port), token, rows, prefix + name + "/"
-  s.ticks, s.ring, s.cut, s.ranges, s.done = ticks_ms(), [], [], {}, {}
+  s.ticks, s.ring, s.cut, s.ranges, s.done = ticks_ms(), [], [], {}, []
   s.channels, s.schema = schema.setdefault("channels", {}), schema
   s.stream, s.boot = os.urandom(8).hex(), os.urandom(8).hex()
 
@@ -224,16 +224,22 @@ class Device:
    s.retry = said.get("retry_ms", 1000)
    s.due, s.online = up + s.retry, False
   elif op == "command":
-   id, done = said["id"], s.done
-   if id not in done:
-    if len(done) > 7:
-     done.clear()
-    done[id] = reply = dict(id=id, ok=True)
+   if s.say[7:]:
+    # It comes again.
+    s.due = up + 1000
+    return
+   id = said["id"]
+   for reply in s.done:
+    if reply["id"] == id:
+     break
+   else:
+    reply = dict(id=id, ok=True)
+    s.done = s.done[-15:] + [reply]
     try:
      reply["value"] = s.on_command(said["name"], said["args"])
     except Exception as error:
      reply.update(ok=False, error=str(error))
-   s.tell("reply", **done[id])
+   s.tell("reply", **reply)
   elif op == "desired":
    s.tell("reported", state=s.on_desired(said["state"]), version=said["version"], mark=said.get("mark", ""))
   else:
