@@ -69,7 +69,7 @@ class Device:
   """End the connection; `tick` begins another."""
   if s.sock:
    s.sock.close()
-  s.at = s.up + (s.retry or os.urandom(1)[0] << 2 + s.tries)
+  s.at = s.uptime() + (s.retry or os.urandom(1)[0] << 2 + s.tries)
   s.tries = min(s.tries + 1, 6)
   s.sock, s.online, s.why = None, False, str(why)
 
@@ -80,7 +80,6 @@ class Device:
   return s.up
 
  def connect(s):
-  s.heard, s.ping = s.up, s.up + 15000
   s.retry = s.skip = s.due = s.hellos = 0
   s.rx = s.out = s.answer = b""
   s.say = []
@@ -93,6 +92,9 @@ class Device:
    sock = s.sock = s.tls.wrap_socket(sock, server_hostname=s.address[0])
    s.read, s.write = sock.read, sock.write
   sock.setblocking(False)
+  # TLS is slow.
+  s.heard = s.uptime()
+  s.ping = s.heard + 15000
   state = '{"on":%d,"boot":"' + s.boot + '"}'
   yield from s.ask(b" \2\0\0", 16, b"\0\4MQTT\4\xee\0\x1e",
    (s.name, s.topic + "state", state % 0, s.name, s.token))

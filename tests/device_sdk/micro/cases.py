@@ -447,6 +447,51 @@ def attempts_are_spread_and_far_apart(world: World, _: Vectors) -> None:
     assert device.tries == 0
 
 
+def attempts_that_wait_leave_time_between_them(world: World, _: Vectors) -> None:
+    """A host that does not answer holds a tick for seconds; the pause begins behind them."""
+
+    class Slow:
+        """TLS that fails after a time-out."""
+
+        def wrap_socket(self, sock: Any, server_hostname: str) -> Any:
+            world.device.clock_ms += 5000
+            raise OSError("timed out")
+
+    world.device.tls = Slow()
+    for _n in range(3):
+        world.device.clock_ms = world.device.at
+        world.device.tick()
+        assert world.device.why == "timed out"
+        assert world.device.at >= world.device.clock_ms
+
+
+def tls_may_take_half_a_minute(world: World, _: Vectors) -> None:
+    """On a small board it takes seconds: what is waited for the answers counts from its end."""
+
+    class Line:
+        """A socket of TLS."""
+
+        def __init__(self, sock: Any) -> None:
+            self.read, self.write, self.setblocking, self.close = sock.recv, sock.send, sock.setblocking, sock.close
+            self.setsockopt = sock.setsockopt
+
+    class Slow:
+        """TLS of which the handshake takes long."""
+
+        def wrap_socket(self, sock: Any, server_hostname: str) -> Any:
+            world.device.clock_ms += 30_000
+            return Line(sock)
+
+    world.device.tls = Slow()
+    world.hub.connack = None
+    world.until(lambda: world.hub.connects, ms=10)
+    world.step(30, 10)
+    world.hub.send(b"\x20\2\0\0")
+    world.until(lambda: world.device.online, ms=10)
+
+    assert len(world.hub.connects) == 1
+
+
 def a_refused_credential_waits_a_minute(world: World, _: Vectors) -> None:
     """A person must act; the reason is there to be read."""
     world.hub.connack = 5
@@ -778,6 +823,8 @@ CASES = [
     packet_identifiers_begin_again_at_1,
     silence_ends_the_connection,
     attempts_are_spread_and_far_apart,
+    attempts_that_wait_leave_time_between_them,
+    tls_may_take_half_a_minute,
     a_refused_credential_waits_a_minute,
     slow_is_waited_for,
     an_error_is_answered_by_a_hello,
