@@ -11,7 +11,8 @@ from settings import HUB, PASSWORD, PORT, TOKEN, WIFI
 
 wlan = network.WLAN(network.STA_IF)
 wlan.active(True)
-wlan.connect(WIFI, PASSWORD)  # goes on by itself; the readings wait in memory until the hub is reached
+if not wlan.isconnected():  # after a soft reset it is
+    wlan.connect(WIFI, PASSWORD)  # goes on by itself; the readings wait in memory until the hub is reached
 
 sensor = dht.DHT22(machine.Pin(4))
 led = machine.Pin(2, machine.Pin.OUT)
@@ -33,6 +34,6 @@ while True:
     try:
         sensor.measure()
         device.record(temperature=sensor.temperature(), humidity=sensor.humidity())
-    except OSError:
-        device.record(temperature=None)  # the sensor did not answer: counted as no value
+    except Exception:  # OSError: no answer; a plain Exception: the driver's "checksum error"
+        device.record(temperature=None)  # counted as no value
     device.wait(2)  # it measures every 2 s; meanwhile the connection is looked after

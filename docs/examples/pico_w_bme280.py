@@ -52,6 +52,9 @@ device = Device(
 while True:
     if not wlan.isconnected():
         wlan.connect(WIFI, PASSWORD)  # a Pico W does not come back by itself
-    temperature, humidity, pressure = read()
-    device.record(temperature=temperature, humidity=humidity, pressure=pressure)
+    try:
+        temperature, humidity, pressure = read()
+        device.record(temperature=temperature, humidity=humidity, pressure=pressure)
+    except OSError:
+        device.record(temperature=None)  # the sensor did not answer: counted as no value
     device.wait(10)
