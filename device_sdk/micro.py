@@ -152,7 +152,7 @@ class Device:
     ',"count":%d,"reason":"spool_full","ranges":%s}' % (s.lost, dump(ranges))))
    s.lost = 0
    s.ranges = {}
-  elif ring and (len(ring) > 30 or s.up - ring[0][0] >= s.batch_ms):
+  elif ring and (ring[30:] or s.up - ring[0][0] >= s.batch_ms):
    base, texts = ring[0][0], []
    for _, row in ring[:40]:
     for name in row:
@@ -171,7 +171,7 @@ class Device:
    # The hub's time may go back.
    start = max(base + s.wall, s.until + 1)
    s.cut.append(('{"s":"%s","q":%d', ',"t":"%d","f":%s,"r":[%s]}' % (start, names, ",".join(texts))))
-   # Last: memory may be full.
+   # Last: memory may end.
    s.until = start + last
    del ring[:len(texts)]
 
@@ -222,14 +222,11 @@ class Device:
 
  def hear(s, said):
   op, up = said["op"], s.up
-  if op in "slow error bye":
+  # A command comes again.
+  if op in "slow error bye" or (op == "command" and s.say[7:]):
    s.retry = said.get("retry_ms", 1000)
    s.due, s.online = up + s.retry, False
   elif op == "command":
-   if s.say[7:]:
-    # It comes again.
-    s.due = up + 1000
-    return
    id = said["id"]
    for reply in s.done:
     if reply["id"] == id:
@@ -265,4 +262,5 @@ class Device:
     s.hellos = s.next = s.retry = 0
     s.online = True
     s.tell("schema", **s.schema)
-   s.due = min(s.sync, up + 20000) if s.cut else s.sync
+   if s.online:
+    s.due = min(s.sync, up + 20000) if s.cut else s.sync

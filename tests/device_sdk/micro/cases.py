@@ -522,6 +522,22 @@ def slow_is_waited_for(world: World, _: Vectors) -> None:
     assert len(world.readings()) == 2
 
 
+def an_ack_does_not_prolong_a_pause(world: World, _: Vectors) -> None:
+    """A hub behind a broker that stops says when to come back, and then acks what it stored last."""
+    world.online()
+    world.hub.acks = False
+    world.device.record("a", 1)
+    world.until(lambda: len(world.frames) == 1, ms=100)
+    world.hub.say(op="bye", retry_ms=2000)
+    world.hub.stored[STREAM] = 1
+    world.hub.ack()
+    world.until(lambda: not world.device.cut)
+    assert not world.device.online
+    world.step(25, 100)
+
+    assert world.device.online
+
+
 def an_error_is_answered_by_a_hello(world: World, vectors: Vectors) -> None:
     """Its welcome says from where to send again."""
     world.online()
@@ -680,6 +696,7 @@ def a_command_runs_once_among_many(world: World, _: Vectors) -> None:
             world.hub.cut()
         # The hub is asked for what did not run; it gives it again after each schema.
         world.hub.takes = True
+        world.device.record("a", 1)
         world.step(100, 100)
 
     assert sorted(ran) == list(range(32))
@@ -827,6 +844,7 @@ CASES = [
     tls_may_take_half_a_minute,
     a_refused_credential_waits_a_minute,
     slow_is_waited_for,
+    an_ack_does_not_prolong_a_pause,
     an_error_is_answered_by_a_hello,
     no_ack_is_asked_about,
     the_hub_is_asked_for_the_time_each_hour,
