@@ -8,6 +8,7 @@ A row costs 28 bytes, as in CBOR, and MicroPython's JSON is written in C. Values
 those of every batch are; here only the form is.
 """
 
+import re
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -22,6 +23,8 @@ PREFIX = b'{"s":'
 TICK_NS = 1_000_000
 # A year on both sides of ``t``: a batch is of minutes.
 _MOST_MS = 366 * 86_400_000
+# What is no JSON, a text that is not Unicode for one, still has stream and number in front.
+_HEAD = re.compile(rb'\{"s":"([0-9a-f]{1,16})","q":([1-9][0-9]{0,18}),"')
 
 _Value = Annotated[int, Strict()] | Annotated[float, Strict(), AllowInfNan(False)] | bool | str | None
 
@@ -58,7 +61,8 @@ def read_rows(data: bytes, stream: str) -> Batch:
     except ValidationError as error:
         found = error.errors(include_url=False)[0]
         where = ".".join(str(part)[:40] for part in found["loc"][:3])
-        raise MalformedError(f"rows: {where or 'message'}: {found['msg']}"[:300], *_seq_and_count(data)) from error
+        why = f"rows: {where or 'message'}: {found['msg']}"[:300]
+        raise MalformedError(why, *_seq_and_count(data, stream)) from error
     count = sum(value is not None for row in rows.r for value in row[1:])
     if rows.s.rjust(16, "0") != stream:
         raise MalformedError(f"rows of stream {rows.s}, but hello named {stream}: say hello first")
@@ -89,15 +93,23 @@ def _columns(rows: RowsModel) -> tuple[Column, ...]:
     return columns
 
 
-def _seq_and_count(data: bytes) -> tuple[int | None, int]:
-    """Return the number of a message that has another form, and how many values it has."""
+def _seq_and_count(data: bytes, stream: str) -> tuple[int | None, int]:
+    """Return the number of a message of this stream that has another form, and how many values it has."""
     try:
         head = _HeadModel.model_validate_json(data)
     except ValidationError:
+        found = _HEAD.match(data)
+        if found is None or found[1].decode().rjust(16, "0") != stream or int(found[2]) > INT_MAX:
+            return None, 0
+        # Commas divide values, rows and names: what is no JSON cannot be counted better.
+        rows = data.rpartition(b'"r":[')[2]
+        return int(found[2]), min(max(rows.count(b",") - rows.count(b"],["), 0), MAX_FRAME_READINGS)
+    if head.s.rjust(16, "0") != stream:
         return None, 0
     return head.q, sum(value is not None for row in head.r if isinstance(row, list) for value in row[1:])
 
 
 class _HeadModel(BaseModel):
+    s: str
     q: Annotated[int, Strict(), Field(ge=1, le=INT_MAX)]
     r: Annotated[list[object], Field(max_length=MAX_FRAME_READINGS)] = []

@@ -89,6 +89,32 @@ def test_what_is_no_rows_says_why_and_which(other: dict[str, Any], seq: int | No
     assert (caught.value.seq, caught.value.count) == (seq, count)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [b'"\\ud800"', b'"\xff"', b"<object>", b"[" * 300, b"1e"],
+    ids=["surrogate", "utf-8", "object", "deep", "number"],
+)
+def test_what_is_no_json_has_its_number_all_the_same(value: bytes) -> None:
+    """Else it would be sent for ever, and hold up all behind it: a device drops nothing that has a number."""
+    data = rows(r=[[0, 1, 2], [10, 3, 4]]).replace(b",4]", b"," + value + b"]")
+
+    with pytest.raises(MalformedError, match="rows: message") as caught:
+        read_rows(data, STREAM)
+
+    assert (caught.value.seq, caught.value.count) == (1234, 4)
+
+
+@pytest.mark.parametrize("value", ["[1]", "<object>"])
+def test_rows_of_another_stream_have_no_number_here(value: str) -> None:
+    """It would be taken for the next of this one, and the real one for a repetition."""
+    data = rows(s="0000000000009f3a").replace(b"21.6", value.encode())
+
+    with pytest.raises(MalformedError) as caught:
+        read_rows(data, STREAM)
+
+    assert caught.value.seq is None
+
+
 @pytest.mark.parametrize("data", [b'{"s":', b'{"s":"9f3a"}', b"[]", b"\xff", b'{"s":' + b"[" * 5000], ids=repr)
 def test_bytes_that_are_no_message_are_malformed(data: bytes) -> None:
     """Nothing else is ever raised."""
