@@ -31,7 +31,6 @@ class Device:
    values[pair[0]] = pair[1]
   row = {k: v for k, v in values.items() if v is not None and v * 0 in (0, "") and len(str(v)) < 800}
   _.no_value += len(values) - len(row)
-  # Else it replaces one.
   _.newest = max(_.uptime(), _.newest + 1)
   if row:
    _.ring += [(_.newest, row)]
@@ -121,8 +120,10 @@ class Device:
     yield
 
  def tell(s, op, **message):
-  # MicroPython keeps no order.
-  s.say = s.say[-8:] + ['{"op":"%s",%s' % (op, dump(message)[1:])]
+  text = dump(message)
+  if text[5000:]:
+   raise OSError("too long")
+  s.say = s.say[-8:] + ['{"op":"%s",' % op + text[1:]]
 
  def publish(s, text, leaf="up", kind=50):
   s.pid = s.pid % 65535 + 1

@@ -726,6 +726,20 @@ def replies_that_cannot_leave_are_few(world: World, _: Vectors) -> None:
     assert len(world.device.done) <= 16
 
 
+def what_is_too_long_to_say_is_not_said(world: World, _: Vectors) -> None:
+    """An answer that no socket of a board takes would end each connection, and nothing else would be sent."""
+    world.device.on_command = lambda name, args: "x" * 20_000
+    world.device.on_desired = lambda state: "x" * 20_000
+    world.online()
+    world.hub.say(op="command", id="k1", name="log", args={}, expires_ns="1")
+    world.hub.say(op="desired", version=1, state={}, mark="a")
+    world.device.record("a", 1)
+    world.quiet()
+
+    assert world.device.why == "too long"
+    assert len(world.readings()) == len(world.hub.connects) == 1
+
+
 def the_desired_state_is_reported(world: World, vectors: Vectors) -> None:
     """With version and mark as they came, and the state that the program says it has."""
     world.device.on_desired = lambda state: state
@@ -856,6 +870,7 @@ CASES = [
     a_command_runs_once_among_many,
     a_command_that_nobody_takes_is_answered,
     replies_that_cannot_leave_are_few,
+    what_is_too_long_to_say_is_not_said,
     the_desired_state_is_reported,
     a_handler_that_fails_ends_nothing,
     what_cannot_be_read_is_ignored,
