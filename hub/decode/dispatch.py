@@ -112,9 +112,12 @@ class Decoders:
             said = tuple(one._replace(readings=()) for one in decoded.said)
             decoded = decoded._replace(said=said, ignored="kept by the broker from before: no new reading")
         learnt = self._learnt
-        if any(map(learnt.has_news, decoded.said)):
-            return decoded._replace(said=tuple([learnt.take(one, self.scope.names) for one in decoded.said]))
-        if any(one.channels for one in decoded.said):
+        is_known = False
+        for one in decoded.said:  # not `any`: this is in the path of each message
+            if learnt.has_news(one):
+                return decoded._replace(said=tuple([learnt.take(each, self.scope.names) for each in decoded.said]))
+            is_known = is_known or bool(one.channels)
+        if is_known:
             return decoded._replace(said=tuple([one._replace(channels=()) for one in decoded.said]))
         return decoded
 

@@ -14,27 +14,40 @@ from hub.decode.value import flatten, load, text_of, word_value
 
 # Ends of topics that are told to a device, by whoever; a bridge that subscribes to all sees them.
 _COMMANDS = frozenset({"set", "get", "cmd", "command", "cmnd"})
+_NO_VALUE = "no value"
 _TIMES = ("ts", "timestamp", "time")
+# Topics whose device and channel are remembered, in 60 KB of memory at most: a device that says single values has a
+# few, a gateway more than these, and pays for it as it did with the first.
+_MAX_KNOWN, _MAX_KNOWN_CHARS = 200, 100
 
 
 class Plain:
     """Takes every message that is text or JSON."""
 
-    __slots__ = ("_scope",)
+    __slots__ = ("_known", "_scope")
     name = "plain"
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
+        # Topic of a single value → its device and channel.
+        self._known: dict[str, tuple[str, str]] = {}
 
     def decode(self, publication: Publication) -> Decoded:
         """Return the readings of any message; see `hub.decode.base.Decoder`."""
         topic, payload = publication.topic, publication.payload
         if not payload:
             return Decoded(self.name, ignored="an empty message")
+        is_document = payload[0] in b'{["'
+        if not is_document and (known := self._known.get(topic)) is not None:
+            value = word_value(text_of(payload))
+            if value is None:
+                return Decoded(self.name, ignored=_NO_VALUE)
+            device, channel = known
+            return Decoded(self.name, (Said(device, (ForeignReading(channel, value),)),))
         head, _, tail = topic.strip("/").rpartition("/")
         if tail in _COMMANDS:
             return Decoded(self.name, ignored="a command to a device, not a reading")
-        if payload[0] in b'{["':
+        if is_document:
             document = load(payload)
             time_ns = self._take_time(document, publication.received_ns) if isinstance(document, dict) else None
             values = flatten(document)
@@ -42,12 +55,16 @@ class Plain:
             value = word_value(text_of(payload))
             values, time_ns = [] if value is None else [("", value)], None
         if not values:
-            return Decoded(self.name, ignored="no value")
+            return Decoded(self.name, ignored=_NO_VALUE)
         device, prefix = self._place(head, tail)
         name_of = self._scope.names.channel
         readings = tuple(
             [ForeignReading(name_of(device, _joined(prefix, path)), value, time_ns) for path, value in values]
         )
+        if not is_document and len(topic) <= _MAX_KNOWN_CHARS:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[topic] = device, readings[0].channel
         return Decoded(self.name, (Said(device, readings),))
 
     def _take_time(self, document: dict[str, object], received_ns: int) -> int | None:

@@ -20,8 +20,8 @@ MAX_PATH_CHARS = 256
 
 # No value, as devices, libraries and Home Assistant write it.
 _NOTHING = frozenset({"", "nan", "-nan", "+nan", "inf", "-inf", "+inf", "null", "none", "unavailable", "unknown"})
-_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+# The group is an integer that every store can hold.
+_NUMBER = re.compile(r"([+-]?[0-9]{1,18})|[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 # What printf makes of no number: no JSON, but frequent.
 _NO_NUMBER = re.compile(rb"(?<=[:\[,\s])[+-]?(?:nan|inf|infinity)(?=\s*[,\]}])", re.IGNORECASE)
 
@@ -58,9 +58,10 @@ def word_value(text: str) -> Value | None:
     Raises:
         DecodeError: a document, not a reading.
     """
-    if _INTEGER.fullmatch(text):
-        return int(text)
-    if _NUMBER.fullmatch(text):
+    found = _NUMBER.fullmatch(text)
+    if found is not None:
+        if found.lastindex:
+            return int(text)
         number = float(text)
         return number if isfinite(number) else None
     word = text.lower()

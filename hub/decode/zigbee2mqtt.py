@@ -27,6 +27,7 @@ _MAX_EXPOSED = 100
 # Not of the sensor: the state of updates, the device's description, time since the last message.
 _NO_CHANNEL = frozenset({"last_seen", "elapsed", "update", "update_available", "device"})
 _DEVICES = "bridge/devices"
+_DEVICES_TAIL = f"/{_DEVICES}"
 
 _Values = list[tuple[str, Value]]
 
@@ -67,7 +68,7 @@ class Zigbee2Mqtt:
     def _learn(self, publication: Publication) -> str | None:
         """Return the base topic of another bridge, when this is its list of devices; others may say `bridge` too."""
         topic = publication.topic
-        if not topic.endswith(f"/{_DEVICES}") or b'"ieee_address"' not in publication.payload:
+        if not topic.endswith(_DEVICES_TAIL) or b'"ieee_address"' not in publication.payload:
             return None
         base = topic[: -len(_DEVICES)]
         self._bases = (*self._bases[:_MAX_BASES], base)

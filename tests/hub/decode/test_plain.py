@@ -90,3 +90,27 @@ def test_what_cannot_be_read_is_an_error(topic: str, payload: bytes, why: str) -
     """It goes into quarantine with that."""
     with pytest.raises(DecodeError, match=why):
         Plain(Scope()).decode(Publication(topic, payload))
+
+
+def test_what_a_topic_means_is_the_same_however_often_it_comes() -> None:
+    """Also where there are more topics than are remembered, and where values and documents take turns."""
+    plain = Plain(Scope())
+    topics = [f"home/{number}/temperature" for number in range(3)] + [f"a/{number}/b/set" for number in range(2)]
+    topics += [f"hall/{number}/t" for number in range(300)] + ["long/" + "x" * 200]
+    payloads = (b"21.5", b"ON", b'{"a":1}', b"", b"nan", b"21.5")
+    for payload in payloads:
+        for topic in topics:
+            publication = Publication(topic, payload, T)
+            assert plain.decode(publication) == Plain(Scope()).decode(publication)
+
+
+def test_few_topics_are_remembered() -> None:
+    """A sender that invents them fills no memory with them."""
+    plain = Plain(Scope("d"))
+    sizes = []
+    for number in range(1000):
+        plain.decode(Publication(f"{number}/t", b"1", T))
+        plain.decode(Publication(f"{number}/{'t' * 200}", b"1", T))
+        sizes.append(len(plain._known))
+
+    assert max(sizes) == 200
