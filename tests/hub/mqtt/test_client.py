@@ -1,11 +1,14 @@
 """Who an MQTT client is, which topics it may use, when its device is there."""
 
+import gc
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from device_sdk.wire import MAX_FRAME_BYTES, Desired
+from hub.decode.dispatch import Decoders
 from hub.devices import Presence
 from hub.errors import UnavailableError
 from hub.mqtt.clients import MAX_AGAIN
@@ -388,3 +391,24 @@ def test_message_is_acknowledged_when_it_is_stored(world: MqttWorld) -> None:
 
     assert connected.codes == {number: Code.SUCCESS}
     assert world.values("d") == [("t", 21.5)]
+
+
+def test_idle_client_costs_little_memory(world: MqttWorld) -> None:
+    """Thousands say something once an hour: what publications need is made with the first one."""
+    names = [f"d{number}" for number in range(300)]
+    tokens = world.parts.identities.add_devices(names)
+    made: list[str] = []
+    world.clients._make_decoders = lambda name: made.append(name) or Decoders(name)  # type: ignore[func-returns-value]
+    clients = [world.client(name, str(tokens[name])) for name in names[:100]]
+    tracemalloc.start()
+    try:
+        clients += [world.client(name, str(tokens[name])) for name in names[100:]]
+        gc.collect()
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert used / 200 < 3_000
+    assert made == []
+    clients[0].publish("t", b"21.5")
+    assert made == ["d0"]
