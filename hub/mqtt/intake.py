@@ -10,8 +10,7 @@ it is, also when its connection has ended meanwhile; of QoS 0 it is lost, and co
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 from device_sdk.reading import Channel
 from device_sdk.wire import MAX_FRAME_BYTES
@@ -19,7 +18,6 @@ from hub.child_book import Asked
 from hub.child_sessions import MAX_CHILDREN
 from hub.decode.base import Answer, Decoded, DecodeError, ForeignReading, Publication, Said
 from hub.errors import HubError, UnavailableError
-from hub.foreign import Done as Told
 from hub.mqtt.clients import Clients
 from hub.mqtt.handler import Code, Done
 from hub.roles import Identity, Role, Verb
@@ -60,7 +58,7 @@ class Intake:
             else:
                 self._aside(publication, str(error), qos, done)
             return ()
-        said = self._as_gateway(decoded) if self._is_gateway else self._as_device(decoded)
+        said: Sequence[Said] | str = self._as_gateway(decoded) if self._is_gateway else self._as_device(decoded)
         if len(publication.payload) > MAX_FRAME_BYTES and any([one.readings for one in decoded.said]):
             # A packet of a gateway may be larger, for what it announces; what is stored must fit into a frame.
             said = f"readings in a message of more than {MAX_FRAME_BYTES} bytes"
@@ -72,9 +70,11 @@ class Intake:
             done(Code.SUCCESS)
         return decoded.answers
 
-    def _as_device(self, decoded: Decoded) -> list[Said] | str:
+    def _as_device(self, decoded: Decoded) -> Sequence[Said] | str:
         """Return everything as of the one device, or why not."""
         name = self._identity.name
+        if len(decoded.said) == 1 and decoded.said[0].device == name:
+            return decoded.said  # nearly always
         names = {said.device for said in decoded.said if said.readings}
         if len(names) > 1:
             few = ", ".join(sorted(names)[:3])
@@ -142,58 +142,87 @@ class Intake:
 
     def _give(self, said: Sequence[Said], publication: Publication, qos: int, done: Done) -> None:
         """Give each part until it is stored; then tell."""
-        namespace, take = self._identity.namespace, self._clients.parts.foreign.take
-        giving = _Giving(self._clients, qos, done, len(said), len(publication.payload))
+        clients, namespace, size = self._clients, self._identity.namespace, len(publication.payload) // len(said)
+        if len(said) > 1:
+            done = _Last(len(said), done)
         for part in said:
-            giving.give(partial(take, namespace, part, publication))
+            _Giving(clients, namespace, part, publication, qos, done, size).give()
 
     def _aside(self, publication: Publication, reason: str, qos: int, done: Done) -> None:
         """Put a message into quarantine, until it is there; then tell."""
-        identity, quarantine = self._identity, self._clients.parts.foreign.quarantine
+        identity = self._identity
         _log.debug("quarantine client=%s topic=%r reason=%s", self._client, publication.topic[:200], reason)
         self._clients.figures.quarantined += 1
-        giving = _Giving(self._clients, qos, done, 1, len(publication.payload))
-        giving.give(partial(quarantine, identity.namespace, identity.name, publication, reason))
+        part, size = Said(identity.name), len(publication.payload)
+        _Giving(self._clients, identity.namespace, part, publication, qos, done, size, reason).give()
 
 
 class _Giving:
-    """One publication on its way to the journal, in one part or in several. Not closures: their cycle is garbage."""
+    """What a publication says of one device, on its way to the journal; called when that took it, or did not.
 
-    __slots__ = ("_clients", "_done", "_qos", "_size", "_unsettled")
+    Args:
+        size: its share of the payload's bytes.
+        reason: why it is put into quarantine, else empty.
+    """
 
-    def __init__(self, clients: Clients, qos: int, done: Done, count: int, size: int) -> None:
+    __slots__ = ("_clients", "_done", "_namespace", "_publication", "_qos", "_reason", "_said", "_size")
+
+    def __init__(
+        self, clients: Clients, namespace: str, said: Said, publication: Publication, qos: int, done: Done, size: int,
+        reason: str = "",
+    ) -> None:  # fmt: skip
         self._clients = clients
+        self._namespace = namespace
+        self._said = said
+        self._publication = publication
         self._qos = qos
         self._done = done
         self._size = size
-        self._unsettled = count
+        self._reason = reason
         clients.figures.waiting += 1
         clients.figures.waiting_bytes += size
 
-    def give(self, take: Callable[[Told], None]) -> None:
-        """Give one part, as long as anything can be stored."""
-        if self._clients.parts.can_take():
-            take(partial(self._told, take))
+    def give(self) -> None:
+        """Give it, as long as anything can be stored."""
+        parts = self._clients.parts
+        if not parts.can_take():
+            self(UnavailableError("the hub stores nothing now"))
+        elif self._reason:
+            parts.foreign.quarantine(self._namespace, self._said.device, self._publication, self._reason, self)
         else:
-            self._told(take, UnavailableError("the hub stores nothing now"))
+            parts.foreign.take(self._namespace, self._said, self._publication, self)
 
-    def _told(self, take: Callable[[Told], None], error: HubError | None) -> None:
+    def __call__(self, error: HubError | None) -> None:
+        """Take what became of it (`hub.foreign.Done`)."""
         figures = self._clients.figures
         if error is not None:
             if self._qos:
                 figures.again += 1
                 figures.again_bytes += self._size
-                self._clients.parts.later(RETRY_S, partial(self._again, take))
+                self._clients.parts.later(RETRY_S, self._again)
                 return
             figures.lost += 1
-        self._unsettled -= 1
-        if not self._unsettled:
-            figures.waiting -= 1
-            figures.waiting_bytes -= self._size
-            self._done(Code.SUCCESS)
+        figures.waiting -= 1
+        figures.waiting_bytes -= self._size
+        self._done(Code.SUCCESS)
 
-    def _again(self, take: Callable[[Told], None]) -> None:
+    def _again(self) -> None:
         self._clients.figures.again -= 1
         self._clients.figures.again_bytes -= self._size
         if not self._clients.is_stopped:
-            self.give(take)
+            self.give()
+
+
+class _Last:
+    """Passes on the last of so many calls: that of a publication whose parts are all stored."""
+
+    __slots__ = ("_count", "_done")
+
+    def __init__(self, count: int, done: Done) -> None:
+        self._count = count
+        self._done = done
+
+    def __call__(self, code: Code) -> None:
+        self._count -= 1
+        if not self._count:
+            self._done(code)
