@@ -20,12 +20,11 @@ device was killed and began again; a connection that is half-open after a power 
 """
 
 import logging
-import struct
 from collections.abc import Callable, Sequence
 from enum import Enum
 
 from device_sdk import wire
-from device_sdk.columns import Batch, encode_batch, encode_json
+from device_sdk.columns import Batch, encode_batch
 from device_sdk.errors import Reason
 from device_sdk.wire import CHAIN_START, Close
 from hub.devices import Registry
@@ -163,7 +162,7 @@ class DeviceSession:
             self._malformed(error, data, now_ns, can_accept)
             return
         if self._is_next(batch.seq, can_accept):
-            self._take_batch(batch, data, now_ns, _encoded(batch))
+            self._take_batch(batch, data, now_ns, encode_batch(batch))
 
     def shows_less(self, data: bytes) -> bool:
         """Say whether a hello knows less than is stored of its stream: it is an old one, or of a card written back."""
@@ -476,14 +475,6 @@ def _shows_less(data: bytes, namespace: str, device: str, streams: Streams) -> b
     except (MalformedError, JournalError):
         return False  # who takes it says what is wrong
     return stored >= hello.next
-
-
-def _encoded(batch: Batch) -> bytes:
-    """Return a batch that nobody has checked as the wire has it: as JSON what no header or column of numbers holds."""
-    try:
-        return encode_batch(batch)
-    except (ValueError, OverflowError, struct.error):
-        return encode_json(batch)
 
 
 def _nothing() -> None:

@@ -130,8 +130,11 @@ def test_tick_is_the_largest_exact_one(steps: list[int], tick: int) -> None:
         [("t", T, "text")] * BINARY_FROM,
         [("t", T, 1.0), ("t", T, 1)] * BINARY_FROM,
         [("t", T + i * 2**31 + i, 1.0) for i in range(BINARY_FROM)],
+        [("t", 2**63, 1.0)] * BINARY_FROM,
+        [("t", T, 2**63)] * BINARY_FROM,
+        [("t" * 256, T, 1.0)] * BINARY_FROM,
     ],
-    ids=["few", "text", "mixed types", "times too far apart"],
+    ids=["few", "text", "mixed types", "times too far apart", "time beyond", "integer beyond", "name too long"],
 )
 def test_json_is_used_where_binary_would_not_pay_or_not_be_exact(entries: list[tuple[str, int, Value]]) -> None:
     """Binary is chosen only when it says the same."""

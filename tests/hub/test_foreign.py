@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from device_sdk.columns import BINARY_VERSION
 from device_sdk.reading import Channel, Value, ValueType
 from hub.decode.base import ForeignReading, Publication, Said
 from hub.errors import HubError
@@ -78,6 +79,24 @@ def test_messages_of_a_turn_are_one_frame_a_device_and_are_told_when_it_is_durab
     assert world.outcomes == [("a", None), ("b", None), ("c", None)]
     assert world.values() == [("on", NOW, True), ("w", NOW, 1.5), ("w", NOW + 1, 2.5)]
     assert parts.streams.get(KEY).owner is None
+
+
+def test_single_reading_takes_few_bytes_and_what_cannot_be_is_refused_alone(parts: HubParts) -> None:
+    """In a binary frame, which holds no integer beyond 64 bits and no text: those come as JSON."""
+    world = World(parts)
+    world.give("a", ForeignReading("w", 1.5))
+    world.turn()
+    world.give("b", ForeignReading("mode", "heating"))
+    world.turn()
+    world.give("c", ForeignReading("n", 2**70), ForeignReading("w", 2.5))
+    world.turn()
+
+    assert [(frame.readings, frame.rejected_count) for frame in world.frames] == [(1, 0), (1, 0), (1, 1)]
+    assert [frame.body[0] for frame in world.frames] == [BINARY_VERSION, ord("{"), ord("{")]
+    assert len(world.frames[0].body) < 60
+    world.commit()
+    assert world.outcomes == [("a", None), ("b", None), ("c", None)]
+    assert [row[::2] for row in world.values()] == [("mode", "heating"), ("w", 1.5), ("w", 2.5)]
 
 
 def test_given_time_and_what_was_learnt_of_a_channel_are_kept(parts: HubParts) -> None:
