@@ -64,6 +64,8 @@ class Doorkeeper(Protocol):
 class _Here:
     """A device that is connected and says nothing of ours (`hub.downlink.Reachable`)."""
 
+    __slots__ = ("device", "flush", "namespace")
+
     def __init__(self, identity: Identity) -> None:
         self.namespace, self.device = identity.namespace, identity.name
         self.flush: Callable[[], None] = _nothing

@@ -135,6 +135,9 @@ class Native:
     Has what `hub.gateway.gateways` asks of a gateway's connection: ``namespace``, ``devices``, `recheck`, `flush`.
     """
 
+    __slots__ = ("_asked", "_brokered", "_end", "_identity", "_is_gateway", "_links", "_parts", "_peer", "_say",
+                 "namespace")  # fmt: skip
+
     def __init__(
         self,
         parts: Parts,
