@@ -162,14 +162,14 @@ class _Giving:
 
     Args:
         size: its share of the payload's bytes.
-        reason: why it is put into quarantine, else empty.
+        reason: why it is put into quarantine, else None: a decoder may fail without a word.
     """
 
     __slots__ = ("_clients", "_done", "_namespace", "_publication", "_qos", "_reason", "_said", "_size")
 
     def __init__(
         self, clients: Clients, namespace: str, said: Said, publication: Publication, qos: int, done: Done, size: int,
-        reason: str = "",
+        reason: str | None = None,
     ) -> None:  # fmt: skip
         self._clients = clients
         self._namespace = namespace
@@ -187,7 +187,7 @@ class _Giving:
         parts = self._clients.parts
         if not parts.can_take():
             self(UnavailableError("the hub stores nothing now"))
-        elif self._reason:
+        elif self._reason is not None:
             parts.foreign.quarantine(self._namespace, self._said.device, self._publication, self._reason, self)
         else:
             parts.foreign.take(self._namespace, self._said, self._publication, self)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from device_sdk.wire import MAX_FRAME_BYTES
+from hub.decode.base import Decoded, DecodeError, Publication
 from hub.model import Kind
 from hub.mqtt.clients import MAX_AGAIN, MAX_AGAIN_BYTES, MAX_WAITING, MAX_WAITING_BYTES
 from hub.mqtt.handler import Code
@@ -308,3 +309,19 @@ def test_units_are_known_over_connections(world: MqttWorld) -> None:
     world.settle()
 
     assert unit_of(world, "d", "t") == "Cel"
+
+
+def test_decoder_that_fails_without_a_word_loses_nothing(world: MqttWorld) -> None:
+    """It may be anybody's: the message is put aside all the same."""
+
+    class Wordless(WordDecoders):
+        def decode(self, publication: Publication) -> Decoded:
+            raise DecodeError("")
+
+    world.clients._make_decoders = Wordless
+    connected = world.device("d")
+    number = connected.publish("t", b"a.t=1")
+    world.settle()
+
+    assert [device for device, _ in quarantine(world)] == ["d"]
+    assert connected.codes[number] is Code.SUCCESS
