@@ -80,7 +80,7 @@ def to_columns(
         ValueError: no readings.
     """
     readings = list(readings)
-    if len(readings) == 1:
+    if len(readings) == 1 and type(readings[0][1]) is int:
         # A sensor that speaks when it has something to say: a sixth of the time of what follows.
         channel, time_ns, value = readings[0]
         return Batch(seq, 1, time_ns, _TICKS[0], (Column(channel, [0], [value]),), again, time_estimated)

@@ -85,6 +85,10 @@ def _said(said: Said) -> Said:
     readings = []
     for channel, given, time_ns in said.readings:
         value = check_value(check_channel_name(channel), given)
+        if time_ns is not None and type(time_ns) is not int:
+            raise MisuseError(
+                f"channel {channel!r}: its time is a {type(time_ns).__name__}, not an int of ns since 1970"
+            )
         if time_ns is not None and not MIN_TIME_NS <= time_ns < MAX_TIME_NS:
             raise MisuseError(f"channel {channel!r}: its time is not between the years 2000 and 2100, in ns")
         if value is not None:

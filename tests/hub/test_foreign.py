@@ -294,3 +294,12 @@ def test_wall_clock_that_is_set_back_a_little_gives_no_instant_twice(parts: HubP
     world.commit()
 
     assert world.values() == [("t", NOW, 0), ("t", NOW + 1, 1)]
+
+
+def test_time_that_is_no_integer_makes_no_frame(parts: HubParts) -> None:
+    """What nobody could read again must not be stored: the message is put aside."""
+    world = World(parts)
+    world.give("a", ForeignReading("w", 1.5, 1.5e18))  # type: ignore[arg-type]  # what a decoder of anybody's may give
+    world.turn()
+
+    assert [(frame.kind, frame.readings) for frame in world.frames] == [(Kind.QUARANTINE, 0)]

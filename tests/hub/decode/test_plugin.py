@@ -97,6 +97,7 @@ def test_wrong_name_is_a_setting_that_is_wrong(name: str, says: str) -> None:
         (Decoded("x", (Said("d", (ForeignReading("a b", 1),)),)), "channel name"),
         (Decoded("x", (Said("d", (ForeignReading("x", b"1"),)),)), "cannot record a bytes"),  # type: ignore[arg-type]
         (Decoded("x", (Said("d", (ForeignReading("x", 1, 7),)),)), "2000"),
+        (Decoded("x", (Said("d", (ForeignReading("x", 1, 1.7e18),)),)), "its time is a float"),  # type: ignore[arg-type]
         (Decoded("x", (Said("d", (), (Channel("x", "u" * 33),)),)), "unit"),
         (Decoded("x", (7,)), "failed: AttributeError"),  # type: ignore[arg-type]
     ],
