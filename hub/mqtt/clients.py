@@ -73,8 +73,9 @@ class Connected(Protocol):
 class Figures:
     """Counted since the start; ``connections``, ``waiting`` and ``again`` are of now.
 
-    ``waiting``: publications that were taken and are not stored yet; ``again``: those of them that are given again
-    after a pause, because nothing could be stored; ``waiting_bytes``, ``again_bytes``: of their payloads.
+    ``waiting``: publications that were taken and are not stored yet, each part of one that speaks of several devices;
+    ``again``: those of them that are given again after a pause, because nothing could be stored; ``waiting_bytes``,
+    ``again_bytes``: of their payloads.
 
     ``lost``: of QoS 0, while nothing was stored. ``refused``: connections by reason. ``not_taken``: publications of
     gateways by the reason for which a device behind them may not speak.

@@ -207,10 +207,15 @@ class _Giving:
         self._done(Code.SUCCESS)
 
     def _again(self) -> None:
-        self._clients.figures.again -= 1
-        self._clients.figures.again_bytes -= self._size
+        figures = self._clients.figures
+        figures.again -= 1
+        figures.again_bytes -= self._size
         if not self._clients.is_stopped:
             self.give()
+        else:
+            # Nobody waits for it any more: it has no PUBACK, so it is sent to the next hub.
+            figures.waiting -= 1
+            figures.waiting_bytes -= self._size
 
 
 class _Last:

@@ -129,6 +129,19 @@ def test_what_could_not_be_stored_is_given_again(world: MqttWorld, payload: byte
     assert len(world.values("d")) + len(quarantine(world)) == 1
 
 
+def test_what_is_given_again_does_not_hold_up_a_stop(world: MqttWorld) -> None:
+    """It has no PUBACK, so the next hub is sent it: this one has nothing to wait for."""
+    connected = world.device("d")
+    connected.publish("t", b"a.t=1")
+    world.turn()
+    world.refuse()
+    world.clients.rest()
+    world.pause()
+
+    assert (connected.codes, world.clients.is_storing) == ({}, False)
+    assert (world.clients.figures.waiting, world.clients.figures.waiting_bytes) == (0, 0)
+
+
 @pytest.mark.parametrize("payload", [b"a.t=1", b"nonsense"], ids=["readings", "poison"])
 def test_of_qos_0_it_is_lost_and_counted(world: MqttWorld, payload: bytes) -> None:
     """Its sender has chosen that."""
