@@ -153,19 +153,19 @@ async def test_faults_and_kills_lose_nothing_undeclared(site: Site, tmp_path: Pa
     count = 3000
     async with (
         FaultProxy(("127.0.0.1", site.port)) as proxy,
-        board(tmp_path / "board", interpreter, site.token, proxy.port, count, 60, 4) as running,
+        board(tmp_path / "board", interpreter, site.token, proxy.port, count, 60, 8) as running,
     ):
         async with proxy.chaos(7, 0.05):
             await asyncio.sleep(4)
             await asyncio.to_thread(site.hub.kill)
             await asyncio.to_thread(site.hub.start)
             await asyncio.sleep(6)
+            # Each fault doubles the board's wait before it connects again, and there is nothing to strike meanwhile.
+            await wait_for(lambda: proxy.statistics().struck > 3, what="a rough line")
         told = await running.told()
-        struck = proxy.statistics().struck
     values = site.values()
     streams = (await asyncio.to_thread(site.audit))["streams"]
 
-    assert struck > 3, "the line was rough"
     assert told["left"] == 0, told
     assert len(set(values)) == len(values), "nothing is there twice"
     assert len(values) + told["dropped"] == count
