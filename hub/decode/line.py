@@ -5,14 +5,17 @@ Owns: which device and channel a field is. Place: after `point` (the grammar) an
 A tag ``host`` names the device, else one named ``device``, else ``device_id``: Telegraf says ``host`` always, and its
 ``device`` is a disk. The channel is the measurement, the values of all other tags in the order of their names, and the
 field: ``disk.sda1.ext4.rw.used_percent``; leaving tags out would make one series of a processor's cores. Where no tag
-names a device, measurement and tags are it, and the channel is the field. A sender that is one device is the device of
-all its points: then ``host`` says nothing, and any other name than its own is a part of the channel's.
+names a device, measurement and tags are it, and the channel is the field. What cannot be read there, the names of the
+tags and where each value ends, tells two things apart all the same (`hub.decode.naming.APART`). A sender that is one
+device is the device of all its points: then ``host`` says nothing, and any other name than its own is a part of the
+channel's.
 """
 
 from hashlib import blake2s
 
 from device_sdk.errors import Reason
 from hub.decode.base import Decoded, DecodeError, Publication
+from hub.decode.naming import APART
 from hub.decode.point import PRECISIONS, LineError, OpenTextError, Point, parse_point
 from hub.decode.rows import Rows, parts_of
 from hub.decode.scope import Scope
@@ -31,6 +34,8 @@ _COMMENT = "#"
 # Of what the names of a point's channels begin with. Longer ones are cut, with a hash of all behind: what is a name is
 # made of it for each field, and a name has 128 characters anyhow.
 _MAX_PREFIX = 512
+# And of what tells them apart, which each of them has behind it.
+_MAX_APART = 256
 
 _Place = tuple[str, tuple[str, ...]]
 
@@ -80,7 +85,7 @@ class LineReader:
         self._open: list[str] = []
         self._open_chars = 0
         # Of one request many points are alike.
-        self._places: dict[_Place, tuple[str, str]] = {}
+        self._places: dict[_Place, tuple[str, str, str]] = {}
 
     def feed(self, text: str) -> None:
         """Take the next line, without its end; blank lines and comments hold nothing."""
@@ -141,33 +146,45 @@ class LineReader:
         point = parse_point(text)
         if len(point.fields) > MAX_FIELDS:
             raise LineError(f"{len(point.fields)} fields in one point; the limit is {MAX_FIELDS}")
-        device, prefix = self._place(point)
+        device, prefix, apart = self._place(point)
         name_of, add = self._scope.names.channel, self.rows.add
         time_ns = None if point.time is None else point.time * self._factor
         for field, value in point.fields:
-            add(at, device, name_of(device, f"{prefix}{field}"), value, time_ns)
+            add(at, device, name_of(device, f"{prefix}{field}{apart}"), value, time_ns)
 
-    def _place(self, point: Point) -> tuple[str, str]:
-        """Return the device of a point, and what its channels' names begin with."""
+    def _place(self, point: Point) -> tuple[str, str, str]:
+        """Return the device of a point, what its channels' names begin with, and what tells these apart."""
         key = (point.measurement, tuple(item for pair in point.tags.items() for item in pair))
         found = self._places.get(key)
         if found is None:
-            device, prefix = self._found(point)
+            device, prefix, apart = self._found(point)
             if len(prefix) > _MAX_PREFIX:
                 tail = blake2s(prefix.encode(), digest_size=16).hexdigest()
                 prefix = f"{prefix[: _MAX_PREFIX - len(tail) - 2]}-{tail}."
-                return device, prefix  # not remembered: it would be as much memory
-            found = self._places[key] = device, prefix
+                return device, prefix, apart  # not remembered: it would be as much memory
+            found = self._places[key] = device, prefix, apart
         return found
 
-    def _found(self, point: Point) -> tuple[str, str]:
+    def _found(self, point: Point) -> tuple[str, str, str]:
         own, tags = self._scope.device, point.tags
         named = next((tag for tag in DEVICE_TAGS if tag in tags), "")
-        others = [tags[tag] for tag in sorted(tags) if not (_says_nothing(tag, tags, own) if own else tag == named)]
+        others = [tag for tag in sorted(tags) if not (_says_nothing(tag, tags, own) if own else tag == named)]
+        parts = [point.measurement, *[tags[tag] for tag in others]]
         if own or named or self._fallback:
             device = own or (self._scope.names.device(tags[named]) if named else self._fallback)
-            return device, ".".join([point.measurement, *others, ""])
-        return self._scope.names.device("-".join([point.measurement, *others])), ""
+            return device, ".".join([*parts, ""]), _apart(parts, others, ".")
+        return self._scope.names.device("-".join(parts) + _apart(parts, others, "-")), "", ""
+
+
+def _apart(parts: list[str], tags: list[str], sign: str) -> str:
+    """Return what is not read in a measurement and values of tags that a sign joins: which tags, where each ends."""
+    if not tags and sign not in parts[0]:
+        return ""
+    # No name has a line's end in it.
+    found = "\n".join([str(len(parts[0])), *[f"{tag}={len(part)}" for tag, part in zip(tags, parts[1:], strict=True)]])
+    if len(found) > _MAX_APART:
+        found = blake2s(found.encode(), digest_size=16).hexdigest()
+    return APART + found
 
 
 def _says_nothing(tag: str, tags: dict[str, str], own: str) -> bool:

@@ -6,12 +6,16 @@ Runs of other characters become ``-``. Where letters were lost by that (``客厅
 digits of a hash follow at once: such names are alike often, and what depends on who comes first would be another name
 after a restart. Where only signs were lost (``living room``) they follow only if another text has the name, or had it:
 a name with digits that the hub knows from an earlier life stays its text's, whoever comes first now.
+
+What people read may be less than what a thing is: two points with other keys, a dot in a key. The rest stands behind
+`APART` in the text. The first of those that read alike has the name of what is read, each other one digits of its own.
 """
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2s
+from itertools import chain
 
 from device_sdk.reading import MAX_CHANNEL_NAME, MAX_DEVICE_NAME, is_channel_name, is_device_name
 
@@ -22,6 +26,8 @@ MAX_OWN_NAME_BYTES = 96 * 1024
 # What a name costs beside its characters (measured: 90 for one that is its text, 160 for another), and a device.
 _ENTRY_BYTES, _CHANGED_BYTES, _BOOK_BYTES = 150, 100, 400
 MAX_LABEL_CHARS = 128
+# In front of what no name and no label is made of. A name in a line holds no line's end, a topic no NUL.
+APART = "\n\0"
 _OTHER = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -39,8 +45,17 @@ def label_of(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text[:MAX_LABEL_CHARS]).strip()
 
 
+def shown(text: str) -> str:
+    """Return what people read of a text."""
+    return text.partition(APART)[0] if APART in text else text
+
+
 class _Book:
-    """The names of devices, or of the channels of one: whose each is, and what texts have that are no names."""
+    """The names of devices, or of the channels of one: whose each is, and what texts have that are no names.
+
+    Where a name is what is shown of its text, ``texts`` has only what is behind that, if anything is: it is as many
+    bytes as without. ``names`` has all other texts.
+    """
 
     __slots__ = ("names", "texts")
 
@@ -49,7 +64,38 @@ class _Book:
         self.names: dict[str, str] = {}
 
     def find(self, text: str) -> str | None:
-        return text if self.texts.get(text) == text else self.names.get(text)
+        if self.texts.get(text) == text:
+            return text
+        if APART in text:
+            name, sign, rest = text.partition(APART)
+            if self.texts.get(name) == sign + rest:
+                return name
+        return self.names.get(text)
+
+    def text_of(self, name: str) -> str | None:
+        """Return whose a name is."""
+        text = self.texts.get(name)
+        return name + text if text is not None and text.startswith(APART) else text
+
+    def free(self, text: str, said: str, names: Iterable[str]) -> str | None:
+        """Return the first of the names that a text may have; None: there is none, or one has it that reads alike."""
+        for name in filter(None, names):
+            owner = self.text_of(name)
+            if owner is None or owner == text:
+                return name
+            if said and shown(owner) == said:
+                return None
+        return None
+
+    def keep(self, text: str, name: str) -> int:
+        """Remember a name; return in how many bytes."""
+        size = _ENTRY_BYTES + len(name)
+        if name == shown(text):
+            kept = self.texts[name] = text[len(name) :] or text
+            return size + (len(kept) if kept is not text else 0)
+        self.texts[name] = text
+        self.names[text] = name
+        return size + _CHANGED_BYTES + len(text) * (1 if text.isascii() else 4)
 
 
 class Names:
@@ -72,27 +118,32 @@ class Names:
         """Return the name of a device.
 
         Args:
-            text: which one it is, for its sender.
+            text: which one it is, for its sender; people read what is in front of `APART`.
             like: what the name is made of, when the text is none that people know.
         """
         book = self._devices
         return book.find(text) or self._named(
-            book, text, like or text, MAX_DEVICE_NAME, is_device_name, lambda name: self._has(name, "")
+            book, text, like, MAX_DEVICE_NAME, is_device_name, lambda name: self._has(name, "")
         )
 
     def channel(self, device: str, text: str, like: str = "") -> str:
         """Return the name of a channel, as `device`; names of two devices have nothing to do with each other."""
         book = self._channels.get(device) or self._book(device)
         return book.find(text) or self._named(
-            book, text, like or text, MAX_CHANNEL_NAME, is_channel_name, lambda name: self._has(device, name)
+            book, text, like, MAX_CHANNEL_NAME, is_channel_name, lambda name: self._has(device, name)
         )
 
     def label(self, device: str, channel: str) -> str | None:
         """Return what a channel is called by its sender, where its name is made of that; None: as its name."""
         book = self._channels.get(device)
-        text = channel if book is None else book.texts.get(channel, channel)
-        made = (_plain_name(text, MAX_CHANNEL_NAME), _hashed(text, text, MAX_CHANNEL_NAME, 4))
-        return label_of(text) or None if text != channel and channel in made else None
+        text = (None if book is None else book.text_of(channel)) or channel
+        said = shown(text)
+        made = (
+            _plain_name(said, MAX_CHANNEL_NAME),
+            _hashed(said, said, MAX_CHANNEL_NAME, 4),
+            _hashed(said, _whole(text), MAX_CHANNEL_NAME, 4),
+        )
+        return label_of(said) or None if said != channel and channel in made else None
 
     def _book(self, device: str) -> _Book:
         book = _Book()
@@ -104,22 +155,30 @@ class Names:
     def _named(
         self, book: _Book, text: str, like: str, most: int, is_name: Callable[[str], bool], has: Callable[[str], bool]
     ) -> str:
+        said, whole = like or shown(text), text if like else _whole(text)
         is_full = self._bytes >= self._max_bytes
         # Without memory, what is made of something else than the text could be another one's.
-        name = "" if is_full and like != text else like if is_name(like) else "" if is_full else _plain_name(like, most)
-        had = not is_full and has(_hashed(like, text, most, 4))
-        for digits in (4, 8, 16) if had else (0, 4, 8, 16):
-            if digits:
-                name = _hashed(like, text, most, digits)
-            if name and book.texts.get(name, text) == text:
-                break
+        is_first = said == text if is_full else not has(_hashed(said, whole, most, 4))
+        name: str | None = None
+        if is_first:
+            had = not is_full and not like and has(_hashed(said, said, most, 4))
+            plain = "" if had else said if is_name(said) else "" if is_full else _plain_name(said, most)
+            # As if all that read alike were one.
+            name = book.free(text, said, chain([plain], () if like else _with_digits(said, said, most)))
+        if name is None:
+            name = book.free(text, "", _with_digits(said, whole, most)) or _hashed(said, whole, most, 16)
         if not is_full:
-            book.texts[name] = text
-            self._bytes += _ENTRY_BYTES + len(name)
-            if name != text:
-                book.names[text] = name
-                self._bytes += _CHANGED_BYTES + 4 * len(text)
+            self._bytes += book.keep(text, name)
         return name
+
+
+def _with_digits(like: str, text: str, most: int) -> Iterator[str]:
+    return (_hashed(like, text, most, digits) for digits in (4, 8, 16))
+
+
+def _whole(text: str) -> str:
+    """Return what tells a text apart from all that read alike, as it is hashed: never what one of them reads."""
+    return text if APART in text else text + APART
 
 
 def _plain_name(text: str, most: int) -> str:

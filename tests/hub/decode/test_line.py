@@ -52,6 +52,66 @@ def test_without_a_name_measurement_and_tags_are_the_device() -> None:
     assert places(point, fallback="roof") == [("roof", "weather.us-midwest.summer.temperature")]
 
 
+KEYS_APART = "m,a=x v=1\nm,b=x v=2\nm,a=x v=3"
+
+
+@pytest.mark.parametrize(
+    ("text", "device"),
+    [
+        (KEYS_APART, ""),
+        (KEYS_APART, "pump"),
+        (KEYS_APART.replace("m,", "m,host=pi,"), ""),
+        ("m,a=x,b=y-z v=1\nm,a=x-y,b=z v=2\nm,a=x,b=y-z v=3", ""),
+        ("m,a=x,b=y.z v=1\nm,a=x.y,b=z v=2\nm,a=x,b=y.z v=3", "pump"),
+        ("m,a=x v=1\nm-x v=2\nm,a=x v=3", ""),
+        ("m-x v=1\nm,a=x v=2\nm-x v=3", ""),
+        ("m,a=x v=1\nm x.v=2\nm,a=x v=3", "pump"),
+        ("a.b c=1\na b.c=2\na.b c=3", "pump"),
+        ("m,a\\ b=x v=1\nm,a\\ =x v=2\nm,a\\ b=x v=3", ""),
+        ("m,a=1,b=2 v=1\nm,a\\=1=1,b=2 v=2\nm,a=1,b=2 v=3", "pump"),
+    ],
+)
+def test_points_that_read_alike_are_two_series(text: str, device: str) -> None:
+    """What differs in the keys of its tags, or in where a value ends, is another thing; over a restart too."""
+    scope, later = Scope(device), Scope(device)
+    first, second, again = fed(scope, text)
+    stored = {(first[0], ""), (second[0], ""), first, second}
+    later.names.know(lambda name, channel: (name, channel) in stored)
+
+    assert (first, first == second) == (again, False)
+    assert fed(later, "\n".join(text.split("\n")[1:])) == [second, first]
+
+
+@pytest.mark.parametrize("device", ["", "pump"])
+@pytest.mark.parametrize("text", ["living\\ room", "k/1", "客厅", "Küche", "x" * 200])
+def test_name_of_a_series_is_made_of_what_people_read(text: str, device: str) -> None:
+    """Where nothing else reads so it is the name of that text, whatever the keys are; the label says the text."""
+    scope, names = Scope(device), Names()
+    ((found, channel),) = fed(scope, f"m,key={text} v=1")
+    said = text.replace("\\", "")
+
+    assert found == (device or names.device(f"m-{said}"))
+    assert channel == (names.channel("pump", f"m.{said}.v") if device else "v")
+    assert scope.names.label(found, channel) == (names.label("pump", channel) if device else None)
+
+
+def test_long_keys_are_no_part_of_the_work() -> None:
+    """Of 64 KiB; two of them are two series all the same."""
+    scope, names = Scope(), Measured()
+    scope.names, key = names, "k" * 60_000
+
+    first, second, again = fed(scope, f"m,host=a,{key}1=x v=1\nm,host=a,{key}2=x v=2\nm,host=a,{key}1=x v=3")
+    assert (first, first == second, names.longest < 100) == (again, False, True)
+
+
+def fed(scope: Scope, text: str) -> list[tuple[str, str]]:
+    """Return device and channel of each reading of lines."""
+    reader = LineReader(scope)
+    for line in text.split("\n"):
+        reader.feed(line)
+    return [(row.device or "", row.channel) for row in reader.rows.rows]
+
+
 def test_sender_that_is_one_device_is_the_device_of_all() -> None:
     """Its host says nothing; a name that is another's is a part of the channel's, so nothing is stored in its place."""
     assert places("m,host=raspberrypi f=1\nm,device=pump f=1\nm,device=other f=1\nm f=1", "pump") == [

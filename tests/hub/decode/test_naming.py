@@ -1,11 +1,13 @@
 """The same text has the same name, no two texts have one, and every name is valid."""
 
+from itertools import permutations
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from device_sdk.reading import is_channel_name, is_device_name
-from hub.decode.naming import Names, label_of
+from hub.decode.naming import APART, Names, label_of
 
 
 @pytest.mark.parametrize(
@@ -66,6 +68,51 @@ def test_names_stay_over_a_restart_whoever_comes_first(texts: tuple[str, str], l
     assert {text: later.channel("d", text, like) for text in texts[::-1]} == channels
 
 
+@pytest.mark.parametrize("read", ["lamp", "my lamp", "客厅", "x" * 200])
+def test_texts_that_read_alike_are_told_apart(read: str) -> None:
+    """The first has the name of what people read; each keeps what it has over a restart, whoever comes first."""
+    texts = (read, f"{read}{APART}a", f"{read}{APART}b")
+    for order in permutations(texts):
+        names = Names()
+        made = {text: names.channel("d", text) for text in order}
+        stored = {("d", name) for name in made.values()}
+
+        assert (made[order[0]], len(stored)) == (Names().channel("d", read), 3)
+        assert {text: names.channel("d", text) for text in texts} == made
+        for later_order in permutations(texts):
+            later = Names()
+            later.know(lambda device, channel, stored=stored: (device, channel) in stored)  # type: ignore[misc]
+            assert {text: later.channel("d", text) for text in later_order} == made
+
+
+def test_text_keeps_the_name_of_what_is_read() -> None:
+    """Which a hub gave it before it looked at what is behind that; here two names that are alike without signs."""
+    before, now = Names(), Names()
+    names = {text: before.device(text) for text in ("living room", "living-room", "a-b", "a b")}
+    now.know(lambda device, channel: device in names.values())
+
+    assert {text: now.device(f"{text}{APART}1") for text in reversed(names)} == names
+
+
+def test_label_is_what_people_read() -> None:
+    """Nothing of what tells it apart, whichever name it has."""
+    names = Names()
+    made = [names.channel("d", text) for text in ("a b", f"a b{APART}1", f"c{APART}1", f"c{APART}2", "c")]
+
+    assert [names.label("d", name) for name in made] == ["a b", "a b", None, "c", "c"]
+
+
+def test_text_that_is_told_apart_needs_no_more_memory() -> None:
+    """Where its name is what is read; when the memory is full it has its digits at once."""
+    names, plain = Names(100_000), Names(100_000)
+    made = [names.device(f"d{at}{APART}{at}") for at in range(1000)]
+    kept = [name for at, name in enumerate(made) if name == f"d{at}"]
+
+    assert 600 < len(kept) < 1000
+    assert (names.device(f"d999{APART}999"), len(made[999]), len(set(made))) == (made[999], 9, 1000)
+    assert all(plain.device(f"d{at}") == f"d{at}" for at in range(1000))
+
+
 def test_names_are_bounded() -> None:
     """When the memory is full a name is made by the text alone."""
     names = Names(100_000)
@@ -77,7 +124,7 @@ def test_names_are_bounded() -> None:
     assert names.device("0x17", "lamp") == "lamp-78d7"
 
 
-@given(texts=st.lists(st.text(max_size=80)))
+@given(texts=st.lists(st.text(max_size=80) | st.text("ab .\0\n1", max_size=12)))
 def test_every_name_is_valid_and_its_own(texts: list[str]) -> None:
     """Whatever the text."""
     names = Names()
