@@ -14,6 +14,7 @@ from device_sdk.reading import Channel, Value
 from hub.decode.base import Decoded, DecodeError, ForeignReading, Publication, Said
 from hub.decode.esphome import ONLINE
 from hub.decode.moment import near_ns
+from hub.decode.naming import shown
 from hub.decode.scope import Scope
 from hub.decode.value import flatten, load, text_of, word_value
 
@@ -150,7 +151,7 @@ class Shelly:
         for path, value in values:
             channel = self._scope.names.channel(device, path)
             readings.append(ForeignReading(channel, value, time_ns))
-            code = unit or next((unit for end, unit in _UNITS if path.endswith(end)), None)
+            code = unit or next((unit for end, unit in _UNITS if shown(path).endswith(end)), None)
             if code and not isinstance(value, str | bool):
                 channels.append(Channel(channel, code))
         return Decoded(self.name, (Said(device, tuple(readings), tuple(channels)),))
@@ -184,6 +185,6 @@ def _values(part: str, status: object) -> list[tuple[str, Value]]:
         return []
     return [
         (f"{part}.{path}", value) for path, value in flatten(status)
-        if path.rpartition(".")[2] not in _NO_CHANNEL and not any(f"{branch}." in path for branch in _NO_BRANCH)
+        if shown(path).rpartition(".")[2] not in _NO_CHANNEL and not any(f"{branch}." in path for branch in _NO_BRANCH)
         and not (part in _NO_TEXT and isinstance(value, str))
     ]  # fmt: skip

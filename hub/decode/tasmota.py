@@ -13,6 +13,7 @@ from device_sdk.reading import Channel
 from hub.decode.base import Decoded, DecodeError, ForeignReading, Publication, Said
 from hub.decode.esphome import ONLINE
 from hub.decode.moment import near_ns
+from hub.decode.naming import shown
 from hub.decode.scope import Scope
 from hub.decode.value import flatten, load, text_of, word_value
 
@@ -83,12 +84,13 @@ class Tasmota:
         readings, channels = [], []
         for path, value in flatten(document):
             # A meter of three phases has a list: `ENERGY.Power.0`.
-            last = _PLACE.sub("", path).rpartition(".")[2]
-            if last in _NO_CHANNEL or not _counts(tail, path, value):
+            said = shown(path)
+            last = _PLACE.sub("", said).rpartition(".")[2]
+            if last in _NO_CHANNEL or not _counts(tail, said, value):
                 continue
             channel = self._scope.names.channel(device, path)
             readings.append(ForeignReading(channel, value, time_ns))
-            unit = "ug/m3" if path.endswith("PM2.5") else _unit_of(last, document)
+            unit = "ug/m3" if said.endswith("PM2.5") else _unit_of(last, document)
             if unit:
                 channels.append(Channel(channel, unit))
         if not readings:

@@ -19,6 +19,8 @@ from math import isfinite
 from operator import add, mul, sub, truediv
 from typing import NamedTuple
 
+from hub.decode.value import path_of
+
 # Longer ones are programs.
 _MAX_CHARS = 500
 _WHOLE = re.compile(r"\s*\{\{-?(.*?)-?\}\}\s*", re.DOTALL)
@@ -52,7 +54,7 @@ class Template(NamedTuple):
     @property
     def path(self) -> str:
         """The way as `hub.decode.value.flatten` writes it."""
-        return ".".join(map(str, self.steps))
+        return path_of(self.steps)
 
     @property
     def is_scaled(self) -> bool:

@@ -1,16 +1,18 @@
 """Foreign values → values: JSON with what devices make of it, words, documents as paths.
 
-Owns: what of a payload can be a reading, and how deep and wide a document may be. Place: before the decoders. Pure.
+Owns: what of a payload can be a reading, and how deep and wide a document may be. Place: after `naming`, before
+the decoders. Pure.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import isfinite
 
 import orjson
 
 from device_sdk.reading import INT_MAX, INT_MIN, MAX_STRING_BYTES, Value
 from hub.decode.base import DecodeError
+from hub.decode.naming import APART
 
 # A document that goes deeper or holds more is no report of a sensor. A device has at most 200 channels.
 MAX_DEPTH = 8
@@ -96,6 +98,8 @@ def json_value(value: object) -> Value | None:
 def flatten(document: object, path: str = "") -> list[tuple[str, Value]]:
     """Return the values of a document by their paths, ``ENERGY.Power``; what is no value is left out.
 
+    A key with a dot is one step, and reads like two: behind `hub.decode.naming.APART` stands which they are.
+
     Args:
         path: of the document itself.
 
@@ -103,28 +107,41 @@ def flatten(document: object, path: str = "") -> list[tuple[str, Value]]:
         DecodeError: too deep, too many, or a name that is too long.
     """
     found: list[tuple[str, Value]] = []
-    _gather(document, path, MAX_DEPTH, found)
+    if isinstance(document, dict | list):
+        _gather(document, path, "", 0, found)
+    elif (value := json_value(document)) is not None:
+        found.append((path, value))
     return found
 
 
-def _gather(node: object, path: str, depth: int, found: list[tuple[str, Value]]) -> None:
-    items: Iterable[tuple[object, object]]
-    if isinstance(node, dict):
-        items = node.items()
-    elif isinstance(node, list):
-        items = enumerate(node)
-    else:
-        value = json_value(node)
-        if value is not None:
-            found.append((path, value))
-        return
-    if depth == 0:
+def path_of(steps: Sequence[str | int]) -> str:
+    """Return the path that `flatten` gives a value, for who knows the way to it."""
+    dotted = [_dotted(level, step) for level, step in enumerate(steps) if isinstance(step, str) and "." in step]
+    return ".".join(map(str, steps)) + (APART if dotted else "") + "".join(dotted)
+
+
+def _dotted(level: int, name: str) -> str:
+    return f" {level}:{len(name)}"
+
+
+def _gather(
+    node: dict[str, object] | list[object], path: str, dotted: str, level: int, found: list[tuple[str, Value]]
+) -> None:
+    if level == MAX_DEPTH:
         raise DecodeError(f"a document of more than {MAX_DEPTH} levels")
+    items: Iterable[tuple[str, object]]
+    items = node.items() if isinstance(node, dict) else ((str(at), child) for at, child in enumerate(node))
     for name, child in items:
-        below = f"{path}.{name}" if path else str(name)
+        below = f"{path}.{name}" if path else name
         if len(below) > MAX_PATH_CHARS:
             raise DecodeError(f"a name of more than {MAX_PATH_CHARS} characters")
-        _gather(child, below, depth - 1, found)
+        apart = dotted
+        if "." in name:
+            apart = (dotted or APART) + _dotted(level, name)
+        if (value := json_value(child)) is not None:
+            found.append((below + apart, value))
+        elif isinstance(child, dict | list):
+            _gather(child, below, apart, level + 1, found)
         if len(found) > MAX_VALUES:
             raise DecodeError(f"a document of more than {MAX_VALUES} values")
 

@@ -15,7 +15,7 @@ from hub.decode.esphome import ONLINE
 from hub.decode.moment import near_ns
 from hub.decode.naming import label_of
 from hub.decode.scope import Scope
-from hub.decode.value import flatten, load, text_of, word_value
+from hub.decode.value import flatten, load, path_of, text_of, word_value
 from hub.unit import PERCENT, unit_code
 
 _BASE = "zigbee2mqtt/"
@@ -110,7 +110,7 @@ class Zigbee2Mqtt:
             device = self._scope.names.device(name)
             channels = [
                 _channel(self._scope.names.channel(device, path), feature)
-                for path, feature in list(_exposed(exposes, "", 3))[:_MAX_EXPOSED]
+                for path, feature in list(_exposed(exposes, (), 3))[:_MAX_EXPOSED]
             ]
             if channels:
                 said.append(Said(device, (), tuple(channels)))
@@ -129,7 +129,7 @@ def _attribute(name: str, payload: bytes) -> _Values:
     return [] if value is None else [(name, value)]
 
 
-def _exposed(exposes: object, path: str, depth: int) -> Iterator[tuple[str, dict[str, object]]]:
+def _exposed(exposes: object, steps: tuple[str, ...], depth: int) -> Iterator[tuple[str, dict[str, object]]]:
     """Yield what has a value, by its path: a composite has a property and features, a light features alone."""
     if not isinstance(exposes, list) or depth == 0:
         return
@@ -137,11 +137,11 @@ def _exposed(exposes: object, path: str, depth: int) -> Iterator[tuple[str, dict
         if not isinstance(feature, dict):
             continue
         name = feature.get("property")
-        below = f"{path}.{name}" if path and isinstance(name, str) else name if isinstance(name, str) else path
+        below = (*steps, name) if isinstance(name, str) else steps
         if "features" in feature:
             yield from _exposed(feature["features"], below, depth - 1)
-        elif isinstance(name, str) and name and len(below) <= 256:
-            yield below, feature
+        elif isinstance(name, str) and name and len(path := path_of(below)) <= 256:
+            yield path, feature
 
 
 def _channel(name: str, feature: dict[str, object]) -> Channel:

@@ -114,3 +114,19 @@ def test_few_topics_are_remembered() -> None:
         sizes.append(len(plain._known))
 
     assert max(sizes) == 200
+
+
+def test_dot_in_a_key_makes_another_channel() -> None:
+    """In one document or two, over a restart too; alone it has the name that people read."""
+    scope, later = Scope("pump"), Scope("pump")
+    first = _channels(scope, '{"a.b":1,"a":{"b":2}}')
+    later.names.know(lambda device, channel: channel in first.values())
+
+    assert (first[1], len(set(first.values()))) == ("a.b", 2)
+    assert _channels(scope, '{"a":{"b":2},"a.b":1}') == _channels(later, '{"a":{"b":2},"a.b":1}') == first
+    assert _channels(Scope("pump"), '{"PM2.5":1,"a":{"PM2.5":2}}') == {1: "PM2.5", 2: "a.PM2.5"}
+
+
+def _channels(scope: Scope, payload: str) -> dict[Value, str]:
+    (said,) = Plain(scope).decode(Publication("pump", payload.encode(), T)).said
+    return {reading.value: reading.channel for reading in said.readings}

@@ -4,7 +4,8 @@ import pytest
 
 from device_sdk.reading import Value
 from hub.decode.base import DecodeError
-from hub.decode.value import MAX_DEPTH, MAX_VALUES, flatten, json_value, load, text_of, word_value
+from hub.decode.naming import shown
+from hub.decode.value import MAX_DEPTH, MAX_VALUES, flatten, json_value, load, path_of, text_of, word_value
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,30 @@ def test_document_is_made_flat() -> None:
 
     assert flatten(document) == [("a.b", 1), ("a.c.0", 2), ("a.c.1.d", 3)]
     assert flatten(7, "x") == [("x", 7)]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"a.b": 1, "a": {"b": 2}}, {"a": {"b.c": 1, "b": {"c": 2}}, "a.b": {"c": 3}, "a.b.c": 4},
+        {"a": [{"b.c": 1}], "a.0": {"b": {"c": 2}, "b.c": 3}}, {"a.b": {"c": 1}, "a": {"b.c": 2}},
+    ],
+)  # fmt: skip
+def test_dot_in_a_key_is_no_step(document: dict[str, object]) -> None:
+    """Two values have two paths, which people read as one."""
+    paths = [path for path, _ in flatten(document)]
+
+    assert len(set(paths)) == len(paths) > len({shown(path) for path in paths}) == 1
+
+
+def test_path_is_written_as_in_a_document() -> None:
+    """By who knows the steps of the way, whatever stands before."""
+    document = {"PM2.5": 1, "a": [{"x": 2}, {"b.c": 3, "d": {"e.f.g": 4}}]}
+    steps: list[tuple[str | int, ...]] = [("PM2.5",), ("a", 0, "x"), ("a", 1, "b.c"), ("a", 1, "d", "e.f.g")]
+
+    assert flatten(document) == [(path_of(way), at) for at, way in enumerate(steps, 1)]
+    assert flatten({"b.c": 3}, "x") == [("x." + path_of(("b.c",)), 3)]
+    assert (path_of(("a", 0, "x")), path_of(())) == ("a.0.x", "")
 
 
 def test_document_is_bounded() -> None:
