@@ -18,6 +18,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 from device_sdk.columns import encode_binary, encode_json, to_columns
@@ -35,6 +36,8 @@ _log = logging.getLogger("hub.foreign")
 # Readings of one frame, and about how many bytes of text: what is gathered in a turn beyond it is the next frame.
 MAX_GATHERED = min(2_000, MAX_FRAME_READINGS)
 MAX_GATHERED_BYTES = 64 * 1024
+# Devices of which frames are made in one turn, 20 µs each.
+MAX_AT_ONCE = 500
 # Devices whose last given instant is remembered; one that is forgotten has not spoken for long.
 MAX_CLOCKS = 10_000
 # What came longer before the last given instant than this is no neighbour of it: the wall clock was set back, or the
@@ -220,9 +223,11 @@ class Foreign:
             self._submit(self._frames(key, [_Message((), publication, done)], reason))
 
     def flush(self) -> None:
-        """Hand on what was gathered."""
-        self._is_due = False
-        self._hand_on(list(self._gathered))
+        """Hand on what was gathered; of more devices than `MAX_AT_ONCE` those of the others with the next turn."""
+        self._is_due = len(self._gathered) > MAX_AT_ONCE
+        self._hand_on(list(islice(self._gathered, MAX_AT_ONCE)))
+        if self._is_due:
+            self._soon(self.flush)
 
     def _hand_on(self, keys: Sequence[StreamKey]) -> None:
         frames: list[Frame] = []

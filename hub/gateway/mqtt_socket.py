@@ -127,7 +127,7 @@ class MqttEndpoint:
     def _flush(self) -> None:
         links, self._to_flush = self._to_flush, []
         now, now_ns = self.clock(), time.time_ns()
-        for link in links:
+        for link in dict.fromkeys(links):  # once each: whoever was held has a whole turn by it
             link.go_on(now, now_ns)
 
     def _cut_off(self) -> None:

@@ -57,7 +57,7 @@ IDLE_LIMIT_S = 3600
 # Of bodies of those: large messages fill the hub's memory sooner than many.
 MAX_UNACKED_BYTES = 1024 * 1024
 # Packets of one connection in a turn of the loop, then the others have theirs: a read of 256 KiB holds 37,000
-# publications of seven bytes, which would hold everybody else's acks for a fifth of a second.
+# publications of seven bytes, which would hold everybody else's acks for a fifth of a second. 64 bytes count as one.
 MAX_TURN = 500
 # What was read and waits behind a held PUBLISH: a shell that cannot stop reading ends the client here.
 MAX_BEHIND_BYTES = 1024 * 1024
@@ -281,12 +281,12 @@ class Conversation:
             while packet is not None:
                 head, body = packet
                 is_publish = head & 0xF0 == PUBLISH and self.state is State.RUNNING
-                if not left or (is_publish and not self._has_room(head)):
+                if left <= 0 or (is_publish and not self._has_room(head)):
                     self._held = packet
-                    if not left:
+                    if left <= 0:
                         self.flush()
                     return
-                left -= 1
+                left -= 1 + (len(body) >> 6)
                 self._heard = now
                 if is_publish:
                     self._take_publish(head, body, now_ns)

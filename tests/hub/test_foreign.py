@@ -9,7 +9,7 @@ from device_sdk.columns import BINARY_VERSION
 from device_sdk.reading import Channel, Value, ValueType
 from hub.decode.base import ForeignReading, Publication, Said
 from hub.errors import HubError
-from hub.foreign import MAX_GATHERED, STEP_NS, Foreign, Receipt
+from hub.foreign import MAX_AT_ONCE, MAX_GATHERED, STEP_NS, Foreign, Receipt
 from hub.hooks.answer import Columns, HookError, Reject
 from hub.hooks.ingest import Ingest
 from hub.model import FOREIGN_STREAM, Frame, Kind, Posted, StreamKey
@@ -79,6 +79,26 @@ def test_messages_of_a_turn_are_one_frame_a_device_and_are_told_when_it_is_durab
     assert world.outcomes == [("a", None), ("b", None), ("c", None)]
     assert world.values() == [("on", NOW, True), ("w", NOW, 1.5), ("w", NOW + 1, 2.5)]
     assert parts.streams.get(KEY).owner is None
+
+
+def test_frames_of_many_devices_are_made_in_several_turns(parts: HubParts) -> None:
+    """In the order in which they came; what comes meanwhile is in the frame of its device that is not made yet."""
+    world = World(parts)
+    count = MAX_AT_ONCE + 2
+    for at in range(count):
+        world.give(str(at), ForeignReading("t", at), device=f"lamp-{at}")
+    world.turn()
+    assert len(world.frames) == MAX_AT_ONCE
+    world.give("again", ForeignReading("t", 7), device=f"lamp-{count - 1}")
+    world.give("first", ForeignReading("t", 8), device="lamp-0")
+    world.turn()
+
+    assert [(f.key.device, f.readings) for f in world.frames[MAX_AT_ONCE:]] == [
+        (f"lamp-{count - 2}", 1), (f"lamp-{count - 1}", 2), ("lamp-0", 1),
+    ]  # fmt: skip
+    assert world.soon == []
+    world.commit()
+    assert len(world.outcomes) == count + 2
 
 
 def test_single_reading_takes_few_bytes_and_what_cannot_be_is_refused_alone(parts: HubParts) -> None:

@@ -105,6 +105,18 @@ async def test_client_is_not_read_while_nothing_can_be_stored() -> None:
 
 
 @pytest.mark.asyncio
+async def test_connection_that_is_written_to_has_one_turn_like_any() -> None:
+    """It goes on by its acks and by itself, once for both."""
+    rig = Rig(is_prompt=False)
+    connection, _, handler = rig.connect()
+    connection.data_received(say.publish("a", b"", 1) + say.publish("a") * 3 * MAX_TURN)
+    handler.store()
+    await asyncio.sleep(0)
+
+    assert len(handler.received) == 2 * MAX_TURN
+
+
+@pytest.mark.asyncio
 async def test_held_publications_go_on_with_the_acks_that_make_room() -> None:
     """In the same turn, without waiting for a second."""
     rig = Rig(is_prompt=False)

@@ -420,6 +420,18 @@ def test_flood_leaves_the_others_their_turn() -> None:
     assert (rig.talk.take_output(), rig.flushes, rig.talk.wants_read) == (say.puback(1), 2, True)
 
 
+def test_large_publications_leave_the_others_their_turn_sooner() -> None:
+    """What is in them takes its time too; one is taken however large it is."""
+    rig = Rig().connected()
+    rig.talk.receive(rig.publish("a", bytes(64 * MAX_TURN)) + rig.publish("b", bytes(32 * MAX_TURN)) * 3, rig.now, T0)
+
+    counts = []
+    while not rig.talk.wants_read:
+        counts.append(len(rig.handler.received))
+        rig.talk.resume(rig.now, T0)
+    assert (counts, len(rig.handler.received)) == ([1, 3], 4)
+
+
 @pytest.mark.parametrize("packet_id", [0, 1])
 def test_publication_is_held_while_the_handler_takes_nothing(packet_id: int) -> None:
     """Pings before it are answered; it goes on with the next tick after there is room."""
