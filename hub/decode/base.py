@@ -9,7 +9,8 @@ messages (units, aliases) is bounded, and can be lost: then readings lack a unit
 """
 
 import json
-from typing import NamedTuple, Protocol
+from collections.abc import Generator
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from device_sdk.reading import Channel, Value
 from hub.errors import HubError
@@ -114,3 +115,11 @@ class Decoder(Protocol):
         Raises:
             DecodeError: it is of this kind, and cannot be read.
         """
+
+
+@runtime_checkable
+class LongDecoder(Decoder, Protocol):
+    """One whose messages may be long work."""
+
+    def reading(self, publication: Publication) -> Generator[None, None, Decoded | None]:
+        """Do as `decode`, and yield at times, so that others are heard."""

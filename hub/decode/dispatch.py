@@ -3,16 +3,17 @@
 Owns: that order. Place: after the decoders. Pure. Must not: know what any of them does.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from datetime import tzinfo
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from device_sdk.reading import Channel
 from hub.decode.adafruit import AdafruitIo
 from hub.decode.aws_shadow import AwsShadow
-from hub.decode.base import MAX_TOPIC_BYTES, Decoded, DecodeError, Decoder, Publication
+from hub.decode.base import MAX_TOPIC_BYTES, Decoded, DecodeError, Decoder, LongDecoder, Publication
 from hub.decode.esphome import EspHome
 from hub.decode.home_assistant import HomeAssistant
 from hub.decode.homie import Homie
@@ -32,6 +33,7 @@ from hub.decode.zigbee2mqtt import Zigbee2Mqtt
 # Topics come again and again; of senders that invent them 6 MB are kept. Longer ones are looked at each time.
 _KEPT_TOPICS = 16 * 1024
 _MAX_KEPT_CHARS = 200
+_NOBODYS = "no decoder knows what it is"
 
 
 class Entry(NamedTuple):
@@ -109,8 +111,7 @@ class Decoders:
             raise DecodeError(f"a topic of more than {MAX_TOPIC_BYTES} characters")
         decoded = self._ask(publication)
         if publication.is_retained and any(one.readings for one in decoded.said):
-            said = tuple(one._replace(readings=()) for one in decoded.said)
-            decoded = decoded._replace(said=said, ignored="kept by the broker from before: no new reading")
+            decoded = _kept(decoded)
         learnt = self._learnt
         is_known = False
         for one in decoded.said:  # not `any`: this is in the path of each message
@@ -120,6 +121,19 @@ class Decoders:
         if is_known:
             return decoded._replace(said=tuple([one._replace(channels=()) for one in decoded.said]))
         return decoded
+
+    def reading(self, publication: Publication) -> Generator[None, None, Decoded]:
+        """Do as `decode`, of a large message, and yield at times, so that others are heard."""
+        if len(publication.topic) > MAX_TOPIC_BYTES:
+            raise DecodeError(f"a topic of more than {MAX_TOPIC_BYTES} characters")
+        decoded = yield from self._asking(publication)
+        if publication.is_retained and any(one.readings for one in decoded.said):
+            decoded = _kept(decoded)
+        said = []
+        for one in decoded.said:
+            said.append(self._learnt.take(one, self.scope.names))
+            yield
+        return decoded._replace(said=tuple(said))
 
     def channels_of(self, device: str) -> tuple[Channel, ...]:
         """Return what is known of a device's channels that had readings: for one that only now may speak."""
@@ -145,12 +159,40 @@ class Decoders:
         except DecodeError:
             raise
         except Exception as error:  # a message must end neither the connection it came by nor the bridge
-            raise DecodeError(f"decoder {decoder and decoder.name} failed: {error!r}") from error
-        raise DecodeError("no decoder knows what it is")
+            raise _failed(decoder, error) from error
+        raise DecodeError(_NOBODYS)
+
+    def _asking(self, publication: Publication) -> Generator[None, None, Decoded]:
+        """Do as `_ask`; most decoders know no pauses."""
+        made, decoder = self._made, None
+        ours = (made.get(entry.make) or self._make(entry) for entry in entries_of(publication.topic))
+        try:
+            for decoder in chain(self._plugins, ours):
+                if isinstance(decoder, LongDecoder):
+                    decoded = yield from decoder.reading(publication)
+                else:
+                    decoded = decoder.decode(publication)
+                if decoded is not None:
+                    return decoded
+        except DecodeError:
+            raise
+        except Exception as error:
+            raise _failed(decoder, error) from error
+        raise DecodeError(_NOBODYS)
 
     def _make(self, entry: Entry) -> Decoder:
         decoder = self._made[entry.make] = entry.make(self.scope)
         return decoder
+
+
+def _failed(decoder: Decoder | None, error: Exception) -> DecodeError:
+    return DecodeError(f"decoder {decoder and decoder.name} failed: {error!r}")
+
+
+def _kept(decoded: Decoded) -> Decoded:
+    """Return what a message that the broker kept tells of channels."""
+    said = tuple(one._replace(readings=()) for one in decoded.said)
+    return decoded._replace(said=said, ignored="kept by the broker from before: no new reading")
 
 
 def _by_first() -> dict[str, tuple[Entry, ...]]:

@@ -11,6 +11,7 @@ device is the device of all its points: then ``host`` says nothing, and any othe
 channel's.
 """
 
+from collections.abc import Generator
 from hashlib import blake2s
 
 from device_sdk.errors import Reason
@@ -54,11 +55,23 @@ class Line:
         lines = _lines(publication.payload)
         if lines is None:
             return None
-        if len(lines) > MAX_LINES:
-            raise DecodeError(f"{len(lines)} lines in one message; the limit is {MAX_LINES}")
         reader = LineReader(self._scope)
         for text in lines:
             reader.feed(text)
+        return self._decoded(reader)
+
+    def reading(self, publication: Publication) -> Generator[None, None, Decoded | None]:
+        """Do as `decode`, with a pause after each line."""
+        lines = _lines(publication.payload)
+        if lines is None:
+            return None
+        reader = LineReader(self._scope)
+        for text in lines:
+            reader.feed(text)
+            yield
+        return self._decoded(reader)
+
+    def _decoded(self, reader: "LineReader") -> Decoded:
         reader.end()
         found = reader.rows
         if found.faults:
@@ -202,4 +215,6 @@ def _lines(payload: bytes) -> list[str] | None:
         parse_point(next(line for line in lines if line.strip() and not line.startswith(_COMMENT)))
     except (UnicodeDecodeError, LineError, StopIteration):
         return None
+    if len(lines) > MAX_LINES:
+        raise DecodeError(f"{len(lines)} lines in one message; the limit is {MAX_LINES}")
     return lines

@@ -10,7 +10,7 @@ out. Source: RFC 8428, sections 4 to 6.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import partial
@@ -67,8 +67,19 @@ class Senml:
         records = _pack_of(publication)
         if records is None:
             return None
+        return self._decoded(publication, read_records(records, self._scope, publication.received_ns))
+
+    def reading(self, publication: Publication) -> Generator[None, None, Decoded | None]:
+        """Do as `decode`, with pauses."""
+        records = _pack_of(publication)
+        if records is None:
+            return None
+        found = Rows()
+        yield from reading(records, self._scope, publication.received_ns, found)
+        return self._decoded(publication, found)
+
+    def _decoded(self, publication: Publication, found: Rows) -> Decoded:
         fallback = self._scope.device or _device_of(publication.topic, self._scope)
-        found = read_records(records, self._scope, publication.received_ns)
         if found.faults:
             raise DecodeError(f"record {found.faults[0].at}: {found.faults[0].why}")
         if not fallback and any(row.device is None for row in found.rows):

@@ -9,7 +9,7 @@ Source: ThingsBoard's MQTT device and gateway API, versions 3 and 4.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from device_sdk.wire import MAX_FRAME_READINGS
@@ -22,9 +22,10 @@ from hub.decode.value import flatten, load
 MAX_DEVICES = 200
 _DEVICE = "v1/devices/me/"
 _GATEWAY = "v1/gateway/"
+_TELEMETRY = "telemetry"
 # The short names that ThingsBoard has for the same topics; ``/j``: JSON, whatever the device's profile says.
 _SHORT = {
-    "v2/t": "telemetry", "v2/t/j": "telemetry", "v2/a": "attributes", "v2/a/j": "attributes",
+    "v2/t": _TELEMETRY, "v2/t/j": _TELEMETRY, "v2/a": "attributes", "v2/a/j": "attributes",
     "v2/r": "rpc", "v2/c": "claim",
 }  # fmt: skip
 _SHORT_REQUESTS = (
@@ -72,8 +73,25 @@ class ThingsBoard:
             return Decoded(self.name, ignored="firmware is ThingsBoard's own")
         return None
 
+    def reading(self, publication: Publication) -> Generator[None, None, Decoded | None]:
+        """Do as `decode`; of telemetry with a pause after each value, or each device of a gateway."""
+        topic = publication.topic
+        if topic == f"{_DEVICE}{_TELEMETRY}" or _SHORT.get(topic) == _TELEMETRY:
+            device, readings = self._scope.own(ME), []
+            for reading in self._readings(device, load(publication.payload)):
+                readings.append(reading)
+                yield
+            return self._decoded((Said(device, tuple(readings)),))
+        if topic != f"{_GATEWAY}{_TELEMETRY}":
+            return self.decode(publication)
+        said = []
+        for one in self._devices(load(publication.payload)):
+            said.append(one)
+            yield
+        return self._decoded(tuple(said))
+
     def _of_device(self, kind: str, topic: str, publication: Publication) -> Decoded:
-        if kind == "telemetry":
+        if kind == _TELEMETRY:
             device = self._scope.own(ME)
             readings = tuple(self._readings(device, load(publication.payload)))
             return self._decoded((Said(device, readings),))
@@ -83,7 +101,7 @@ class ThingsBoard:
         return Decoded(self.name, ignored=_IGNORED.get(word, f"{kind!r} is none of the topics that hold readings"))
 
     def _of_gateway(self, kind: str, publication: Publication) -> Decoded:
-        if kind == "telemetry":
+        if kind == _TELEMETRY:
             return self._decoded(tuple(self._devices(load(publication.payload))))
         if kind == "connect":
             return Decoded(self.name, (Said(self._named(load(publication.payload))),), ignored="a device is announced")

@@ -49,7 +49,8 @@ EXPIRY_S = 60
 MAX_UNACKED = 20_000
 # Of those, on the wire until the broker has said how many it takes; it ends the connection for more.
 _INFLIGHT = 8
-# Messages taken in one turn of the loop: as many as make a commit worth its cost, and others wait 10 ms at most.
+# Messages taken in one turn of the loop, each 64 bytes counted as one: as many as make a commit worth its cost, and
+# others wait 10 ms at most.
 READ_AT_ONCE = 200
 # How long nothing is read once the hub holds as much as it may that is not stored: some commits.
 HOLD_S = 0.02
@@ -133,7 +134,7 @@ class MqttBridge:
             self._clients, BRIDGE, self._settings.broker.name, self._admission, self._taken, line.publish,
             line.acknowledge, line.hang_up, self._brokered,
         )  # fmt: skip
-        relay.is_own = self.is_own
+        relay.is_own, relay.go_on = self.is_own, line.go_on
         line.relay = relay
         self._clients.enter(relay)
         self._known.enter(line, relay)
@@ -170,7 +171,8 @@ class _Line:
         self._paho: PahoClient | None = None
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._unacked = self._taken = 0
-        self._is_held = False
+        # While nothing is read: what ends that.
+        self._held: asyncio.TimerHandle | None = None
         self._expiring: Properties | None = None
 
     async def carry(self, connected: Callable[[], None]) -> str:
@@ -296,7 +298,7 @@ class _Line:
         limit = self._taken + READ_AT_ONCE
         try:
             while self._taken < limit and not self._ended.done():
-                if self._is_held or self.relay.is_full:
+                if self._held is not None or self.relay.is_full:
                     self._hold(paho)
                     return
                 before = self._taken
@@ -311,15 +313,22 @@ class _Line:
     def _hold(self, paho: "PahoClient") -> None:
         """Read nothing for a moment. Receive Maximum bounds neither QoS 0 nor bytes: the network and the broker do."""
         loop, sock = asyncio.get_running_loop(), paho.socket()
-        if self._is_held:
+        if self._held is not None:
             return
-        self._is_held = True
+        self._held = loop.call_later(HOLD_S, self._read_on, paho)
         if sock is not None:
             loop.remove_reader(sock.fileno())
-        loop.call_later(HOLD_S, self._read_on, paho)
+
+    def go_on(self) -> None:
+        """Read again in the next turn: what kept the relay from taking more is over."""
+        if self._held is not None and self._paho is not None:
+            asyncio.get_running_loop().call_soon(self._read_on, self._paho)
 
     def _read_on(self, paho: "PahoClient") -> None:
-        self._is_held = False
+        if self._held is None:
+            return
+        self._held.cancel()
+        self._held = None
         sock = paho.socket()
         if sock is not None and not self._ended.done():
             asyncio.get_running_loop().add_reader(sock.fileno(), self._read, paho)
@@ -345,7 +354,7 @@ class _Line:
     def _take(self, paho: "PahoClient", userdata: Any, message: "MQTTMessage") -> None:
         content_type = getattr(message.properties, "ContentType", "")
         packet_id = message.mid if message.qos else 0
-        self._taken += 1
+        self._taken += 1 + (len(message.payload) >> 6)
         delivered = Delivered(
             message.topic, bytes(message.payload), packet_id, message.retain, message.dup, content_type
         )

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from device_sdk.wire import MAX_FRAME_BYTES, Command, Desired
 from hub.child_sessions import MAX_CHILDREN
-from hub.decode.base import Publication
+from hub.decode.base import Answer, Publication
 from hub.decode.sparkplug import PREFIX, host_state
 from hub.device_names import is_among
 from hub.errors import ForbiddenError, HubError, UnauthenticatedError
@@ -179,7 +179,10 @@ class Client:
 
     def can_take(self) -> bool:
         """Say whether more may be read."""
-        return self._parts.can_take() and not self._clients.is_full and not self._clients.is_stopped
+        intake, clients = self._intake, self._clients
+        if intake is not None and intake.in_steps:
+            return False
+        return self._parts.can_take() and not clients.is_full and not clients.is_stopped
 
     def closed(self, is_clean: bool, why: str) -> None:
         """Let go; what was taken is still stored."""
@@ -203,6 +206,18 @@ class Client:
             self._say_will()
         self._will = None
         self._end(code, why)
+
+    # --- Giver ----------------------------------------------------------------------------------------------
+
+    def answer(self, answer: Answer) -> None:
+        """Say what a message of the client asked for."""
+        if self._line is not None:
+            self._line.publish(answer.topic, answer.payload, answer.qos)
+
+    def go_on(self) -> None:
+        """Take what was held."""
+        if self._line is not None:
+            self._line.flush()
 
     # --- who ----------------------------------------------------------------------------------------------
 
@@ -238,11 +253,9 @@ class Client:
 
     def _take_foreign(self, received: Received, now_ns: int, done: Done) -> None:
         if self._intake is None:
-            self._intake = Intake(self._clients, self.identity, f"{self.identity.name} {self.peer}")
+            self._intake = Intake(self._clients, self.identity, f"{self.identity.name} {self.peer}", self)
         publication = Publication(received.topic, received.payload, now_ns, content_type=received.content_type)
-        for answer in self._intake.take(publication, received.qos, done):
-            if self._line is not None:
-                self._line.publish(answer.topic, answer.payload, answer.qos)
+        self._intake.take(publication, received.qos, done)
 
     def _take_up(self, device: str, payload: bytes, now_ns: int, done: Done) -> None:
         assert self.native is not None, "who publishes has connected"

@@ -9,7 +9,7 @@ demands. Several programs may speak for one device or gateway, each with an id o
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Set
+from collections.abc import Callable, Generator, Set
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -22,6 +22,7 @@ from hub.downlink import Downlink
 from hub.foreign import Foreign
 from hub.model import Frame
 from hub.mqtt.handler import Code
+from hub.mqtt.steps import Steps
 from hub.mqtt.topics import Topics
 from hub.roles import Identity
 from hub.session import DeviceSession
@@ -46,6 +47,9 @@ class Decoders(Protocol):
 
     def decode(self, publication: Publication) -> Decoded:
         """Return what a message says; raise `DecodeError`."""
+
+    def reading(self, publication: Publication) -> Generator[None, None, Decoded]:
+        """Do as `decode`, of a large message, and yield at times."""
 
     def channels_of(self, device: str) -> tuple[Channel, ...]:
         """Return what is known of a device's channels."""
@@ -128,6 +132,7 @@ class Clients:
     def __init__(self, parts: Parts, make_decoders: Callable[[str], Decoders]) -> None:
         self.parts = parts
         self.figures = Figures()
+        self.steps = Steps(parts.later, parts.clock)
         self.is_stopped = False
         self._make_decoders = make_decoders
         # (namespace, role, name) → client id → client, the newest last.
@@ -138,7 +143,10 @@ class Clients:
     def is_full(self) -> bool:
         """Whether so much is on its way that nothing more may be read."""
         figures = self.figures
-        return figures.waiting >= MAX_WAITING or figures.waiting_bytes >= MAX_WAITING_BYTES or self.is_stuck
+        return (  # `is_stuck` in line: this is asked for each publication
+            figures.waiting >= MAX_WAITING or figures.waiting_bytes >= MAX_WAITING_BYTES
+            or figures.again >= MAX_AGAIN or figures.again_bytes >= MAX_AGAIN_BYTES
+        )  # fmt: skip
 
     @property
     def is_stuck(self) -> bool:

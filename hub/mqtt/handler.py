@@ -90,6 +90,10 @@ class Refused(NamedTuple):
 class Line(Protocol):
     """What a handler may say on its connection (`conversation.Conversation` is one)."""
 
+    @property
+    def flush(self) -> Callable[[], None]:
+        """What goes on with a publication that was held because the handler could not take it."""
+
     def publish(self, topic: str, payload: bytes, qos: int = 1) -> None:
         """Send a message where the client subscribed to it, never retained; beyond what may wait the line ends."""
 

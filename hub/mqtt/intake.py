@@ -10,7 +10,8 @@ it is, also when its connection has ended meanwhile; of QoS 0 it is lost, and co
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 from device_sdk.reading import Channel
 from device_sdk.wire import MAX_FRAME_BYTES
@@ -29,17 +30,39 @@ RETRY_S = 2.0
 # How long an accepted device is taken without asking whether it was enrolled by itself meanwhile, which takes a look
 # into a file. What a person decides counts at once.
 ADMITTED_NS = 5 * 10**9
+# About a millisecond of line protocol or SenML; a larger payload is read in steps.
+LARGE_BYTES = 4 * 1024
+
+
+class Giver(Protocol):
+    """Whose publications they are (`hub.mqtt.client`, `hub.mqtt.relay`)."""
+
+    def answer(self, answer: Answer) -> None:
+        """Say what a publication asked for."""
+
+    @property
+    def go_on(self) -> Callable[[], None]:
+        """What is called when nothing is in steps any more: what was held may come."""
+
+    def end(self, code: Code, why: str) -> None:
+        """End the connection."""
 
 
 class Intake:
     """Foreign publications of one client.
 
+    A large one is read in steps (`hub.mqtt.steps`), also when its connection ends meanwhile. What comes behind it waits
+    until it is through: whoever reads the client should take nothing more of it while there is something ``in_steps``.
+
     Args:
         client: the client's name in the log.
     """
 
-    def __init__(self, clients: Clients, identity: Identity, client: str) -> None:
+    def __init__(self, clients: Clients, identity: Identity, client: str, giver: Giver) -> None:
         self._clients = clients
+        self._giver = giver
+        # Publications that are being read in steps, and those that wait behind them.
+        self.in_steps = 0
         self._identity = identity
         self._client = client
         self._is_gateway = identity.role is Role.GATEWAY
@@ -48,27 +71,85 @@ class Intake:
         self._admitted: dict[str, int] = {}
         self._unheard: set[str] = set()
 
-    def take(self, publication: Publication, qos: int, done: Done) -> Sequence[Answer]:
-        """Take one publication; return what is to be answered."""
+    def take(self, publication: Publication, qos: int, done: Done) -> None:
+        """Take one publication."""
+        if len(publication.payload) > LARGE_BYTES or self.in_steps:
+            self._begin(publication, qos, done)
+            return
         try:
             decoded = self._decoders.decode(publication)
         except DecodeError as error:
-            if publication.is_retained:
-                done(Code.SUCCESS)  # it comes again with each subscription
-            else:
-                self._aside(publication, str(error), qos, done)
-            return ()
+            self._unread(publication, str(error), qos, done)
+            return
         said: Sequence[Said] | str = self._as_gateway(decoded) if self._is_gateway else self._as_device(decoded)
-        if len(publication.payload) > MAX_FRAME_BYTES and any([one.readings for one in decoded.said]):
-            # A packet of a gateway may be larger, for what it announces; what is stored must fit into a frame.
-            said = f"readings in a message of more than {MAX_FRAME_BYTES} bytes"
         if isinstance(said, str):
             self._aside(publication, said, qos, done)
         elif said:
             self._give(said, publication, qos, done)
         else:
             done(Code.SUCCESS)
-        return decoded.answers
+        for answer in decoded.answers:
+            self._giver.answer(answer)
+
+    # --- in steps -------------------------------------------------------------------------------------------
+
+    def _begin(self, publication: Publication, qos: int, done: Done) -> None:
+        """Take a publication from the next turn on, behind what is in steps already."""
+        self.in_steps += 1
+        self._clients.figures.waiting += 1
+        self._clients.figures.waiting_bytes += len(publication.payload)
+        self._clients.steps.add(self._until_through(publication, qos, done))
+
+    def _until_through(self, publication: Publication, qos: int, done: Done) -> Iterator[None]:
+        try:
+            yield from self._taking(publication, qos, done)
+        except Exception:
+            _log.exception("large message failed client=%s topic=%r", self._client, publication.topic[:200])
+            self._giver.end(Code.UNSPECIFIED, "the hub failed; its log says why")
+        self._clients.figures.waiting -= 1
+        self._clients.figures.waiting_bytes -= len(publication.payload)
+        self.in_steps -= 1
+        if not self.in_steps:
+            self._giver.go_on()
+
+    def _taking(self, publication: Publication, qos: int, done: Done) -> Iterator[None]:
+        """Do as `take`."""
+        try:
+            decoded = yield from self._decoders.reading(publication)
+        except DecodeError as error:
+            self._unread(publication, str(error), qos, done)
+            return
+        said: Sequence[Said] | str
+        if self._is_gateway:
+            said = taken = []
+            for one in decoded.said:
+                taken += self._as_gateway(Decoded(decoded.decoder, (one,)))
+                yield
+        else:
+            said = self._as_device(decoded)
+        if len(publication.payload) > MAX_FRAME_BYTES and any(one.readings for one in decoded.said):
+            # A packet of a gateway may be larger, for what it announces; what is stored must fit into a frame.
+            said = f"readings in a message of more than {MAX_FRAME_BYTES} bytes"
+        if isinstance(said, str):
+            self._aside(publication, said, qos, done)
+        elif said:
+            each = done if len(said) == 1 else _Last(len(said), done)
+            size = len(publication.payload) // len(said)
+            for part in said:
+                _Giving(self._clients, self._identity.namespace, part, publication, qos, each, size).give()
+                yield
+        else:
+            done(Code.SUCCESS)
+        for answer in decoded.answers:
+            self._giver.answer(answer)
+
+    # --- whose it is, and where it goes -----------------------------------------------------------------------
+
+    def _unread(self, publication: Publication, why: str, qos: int, done: Done) -> None:
+        if publication.is_retained:
+            done(Code.SUCCESS)  # it comes again with each subscription
+        else:
+            self._aside(publication, why, qos, done)
 
     def _as_device(self, decoded: Decoded) -> Sequence[Said] | str:
         """Return everything as of the one device, or why not."""

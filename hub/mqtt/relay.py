@@ -24,7 +24,7 @@ from typing import NamedTuple, Protocol
 
 from hub.child_book import Asked, Refusal
 from hub.child_sessions import Admission
-from hub.decode.base import Publication
+from hub.decode.base import Answer, Publication
 from hub.mqtt.client import read_state
 from hub.mqtt.clients import Clients
 from hub.mqtt.handler import Code, Done
@@ -192,9 +192,11 @@ class Relay:
         self.is_leaving = False
         # Says of a topic that this hub publishes there itself, by another connection.
         self.is_own: Callable[[str], bool] = _nobodys
+        # Called when a large message is through, and nothing is full any more by that.
+        self.go_on: Callable[[], None] = _untold
         self._clients = clients
         self._topics = clients.parts.topics
-        self._intake = Intake(clients, identity, f"{identity.name} {name}")
+        self._intake = Intake(clients, identity, f"{identity.name} {name}", self)
         self._taken = taken
         self._publish = publish
         self._hang_up = hang_up
@@ -212,8 +214,8 @@ class Relay:
 
     @property
     def is_full(self) -> bool:
-        """Whether so much is on its way to the disk that nothing more may be read."""
-        return self._clients.is_full
+        """Whether nothing more may be read: so much is on its way to the disk, or a large message is read in steps."""
+        return self._clients.is_full or self._intake.in_steps > 0
 
     def take(self, delivered: Delivered, now_ns: int) -> None:
         """Take a message; while the connection is left they stay at the broker."""
@@ -240,6 +242,10 @@ class Relay:
             self.native.farewell()
         self._hang_up(f"{code.name.lower()}: {why}")
 
+    def answer(self, answer: Answer) -> None:
+        """Say what a message asked for."""
+        self._publish(answer.topic, answer.payload, answer.qos, answer.is_retained)
+
     def closed(self, why: str) -> None:
         """The connection ended, and with it every conversation; what was taken is still stored."""
         self.native.closed(why)
@@ -252,8 +258,7 @@ class Relay:
         publication = Publication(
             delivered.topic, delivered.payload, now_ns, delivered.is_retained, delivered.content_type
         )
-        for answer in self._intake.take(publication, int(delivered.packet_id > 0), _whatever(done)):
-            self._publish(answer.topic, answer.payload, answer.qos, answer.is_retained)
+        self._intake.take(publication, int(delivered.packet_id > 0), _whatever(done))
 
     def _take_state(self, device: str, delivered: Delivered) -> None:
         """Take a birth or a will; a will with the boot id of an older start says nothing."""

@@ -34,20 +34,35 @@ def publication(topic: str, payload: object, *, is_retained: bool = False) -> Pu
     return Publication(topic, text.encode(), RECEIVED_NS, is_retained)
 
 
+def in_steps(decoders: Decoders, message: Publication) -> tuple[Decoded, int]:
+    """Return what is read of a message in steps, and after how many pauses."""
+    reading, pauses = decoders.reading(message), 0
+    while True:
+        try:
+            next(reading)
+        except StopIteration as end:
+            return end.value, pauses
+        pauses += 1
+
+
 def check(case: dict[str, Any]) -> None:
     """Compare what is read with what the case expects."""
     zone = ZoneInfo(case["zone"]) if "zone" in case else None
-    decoders = Decoders(case.get("device", ""), zone=zone)
+    decoders, others = (Decoders(case.get("device", ""), zone=zone) for _ in range(2))
     for topic, payload in case.get("before", []):
         decoders.decode(publication(topic, payload))
+        others.decode(publication(topic, payload))
     message = publication(case["topic"], case["payload"], is_retained=case.get("retained", False))
     if "error" in case:
         with pytest.raises(DecodeError, match=case["error"]):
             decoders.decode(message)
+        with pytest.raises(DecodeError, match=case["error"]):
+            in_steps(others, message)
         return
 
     decoded = decoders.decode(message)
 
+    assert in_steps(others, message)[0] == decoded
     assert decoded.decoder == case["decoder"]
     assert _readings(decoded) == case.get("readings", {})
     channels = {one.device: one.channels if one.readings else decoders.announced_of(one.device) for one in decoded.said}

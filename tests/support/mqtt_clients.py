@@ -1,6 +1,6 @@
 """MQTT clients without sockets or packets: a hub's parts, its clients, and a line that notes what it is told."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 from device_sdk.reading import Channel, Value
 from hub.child_book import Asked, Refusal
@@ -26,6 +26,7 @@ class FakeLine:
 
     def __init__(self) -> None:
         self.published: list[tuple[str, bytes, int]] = []
+        self.flushed = 0
         self.ended: tuple[Code, str] | None = None
 
     def publish(self, topic: str, payload: bytes, qos: int = 1) -> None:
@@ -35,6 +36,10 @@ class FakeLine:
     def end(self, code: Code, why: str) -> None:
         """Note it; the first one counts."""
         self.ended = self.ended or (code, why)
+
+    def flush(self) -> None:
+        """Count it."""
+        self.flushed += 1
 
     def take(self) -> list[tuple[str, bytes, int]]:
         """Return and forget what was published."""
@@ -74,6 +79,12 @@ class WordDecoders:
         said = [Said(device, tuple(given), self.channels_of(device)) for device, given in readings.items()]
         return Decoded("words", tuple(said), tuple(answers))
 
+    def reading(self, publication: Publication) -> Generator[None, None, Decoded]:
+        """Do as `decode`, with two pauses."""
+        yield
+        yield
+        return self.decode(publication)
+
     def channels_of(self, device: str) -> tuple[Channel, ...]:
         """Return what words told of a device."""
         return tuple(self.known.get(device, {}).values())
@@ -112,11 +123,13 @@ class MqttWorld:
         self.clients = Clients(
             Parts(
                 Topics(), admission or parts.children, foreign, parts.registry, parts.downlink, self.begin,
-                self.frames.extend, lambda: not self.is_full, lambda _, call: self.timers.append(call),
+                self.frames.extend, lambda: not self.is_full, self.later,
                 lambda: self.now_ns,
             ),
             WordDecoders,
         )  # fmt: skip
+        # The clock stands: a large message is through in one turn. With 0 there is a turn for each of its pauses.
+        self.clients.steps.step_ns = 1
 
     # --- what a hub does --------------------------------------------------------------------------------
 
@@ -126,6 +139,15 @@ class MqttWorld:
             namespace, device, self.parts.streams, self.parts.registry, downlink=self.parts.downlink, peer=peer,
             report=self.incidents.append,
         )  # fmt: skip
+
+    def later(self, delay_s: float, call: Callable[[], None]) -> None:
+        """Put something off."""
+        (self.timers if delay_s else self.soon).append(call)
+
+    def turns(self) -> None:
+        """Do what is put off to next turns, until nothing is."""
+        while self.soon:
+            self.turn()
 
     def turn(self) -> None:
         """Do what was put off to the next turn."""
@@ -156,10 +178,10 @@ class MqttWorld:
             owner.flush()
 
     def settle(self) -> None:
-        """Let a turn and a commit pass."""
-        self.turn()
+        """Let turns and a commit pass."""
+        self.turns()
         self.commit()
-        self.turn()
+        self.turns()
 
     def values(self, device: str) -> list[tuple[str, Value]]:
         """Return what is stored of a device, by channel and time."""

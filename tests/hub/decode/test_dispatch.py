@@ -13,7 +13,7 @@ from device_sdk.wire import MAX_TIME_NS, MIN_TIME_NS
 from hub.decode.base import Decoded, DecodeError, ForeignReading, Publication, Said
 from hub.decode.dispatch import TABLE, Decoders, entries_of
 from hub.decode.scope import Scope
-from tests.support.foreign_messages import FAMILIES, cases
+from tests.support.foreign_messages import FAMILIES, cases, in_steps
 
 
 class Fixed:
@@ -48,6 +48,44 @@ def test_retained_message_is_no_reading() -> None:
     assert (decoders.channels_of("d"), decoders.announced_of("d")) == ((), (Channel("x", "W"),))
     assert decoders.decode(Publication("", b"")).said == (said,)
     assert decoders.channels_of("d") == (Channel("x", "W"),)
+
+
+@pytest.mark.parametrize(
+    ("topic", "record", "sign"),
+    [("t", 'm,host=a%d v=1', "\n"), ("t", '{"n":"a%d:t","v":1}', ","), ("v1/devices/me/telemetry", '{"t":%d}', ","),
+     ("v1/gateway/telemetry", '"a%d":{"t":1}', ",")],
+)  # fmt: skip
+def test_large_message_is_read_with_pauses(topic: str, record: str, sign: str) -> None:
+    """One for each device, and many in what is long work."""
+    text = sign.join(record % at for at in range(200))
+    text = text if sign == "\n" else f"[{text}]" if record[0] == "{" else f"{{{text}}}"
+    message = Publication(topic, text.encode(), 1_631_186_545_000_000_000)
+    decoded, pauses = in_steps(Decoders(), message)
+
+    assert decoded == Decoders().decode(message)
+    assert sum(len(one.readings) for one in decoded.said) == 200
+    assert pauses >= 200
+
+
+def test_message_read_in_steps_is_read_as_any() -> None:
+    """By plugins first, kept ones without readings; what is learnt is known to all, and said once."""
+    said = Said("d", (ForeignReading("x", 1),), (Channel("x", "W"),))
+    decoders = Decoders(plugins=[lambda: Fixed(*[Decoded("fixed", (said,))] * 3, None)])
+
+    kept, _ = in_steps(decoders, Publication("", b"", is_retained=True))
+    assert (kept.said, "kept by the broker" in kept.ignored) == ((Said("d"),), True)
+    assert in_steps(decoders, Publication("", b""))[0].said == (said,)
+    assert in_steps(decoders, Publication("", b""))[0].said == (said._replace(channels=()),)
+    assert in_steps(decoders, Publication("a/b", b"1"))[0].decoder == "plain"
+
+
+@pytest.mark.parametrize(
+    ("topic", "why"), [("a" * 2000, "a topic of more than"), ("a", "decoder fixed failed: IndexError")]
+)
+def test_what_cannot_be_read_in_steps_says_why(topic: str, why: str) -> None:
+    """Whatever a decoder raises."""
+    with pytest.raises(DecodeError, match=why):
+        in_steps(Decoders(plugins=[Fixed]), Publication(topic, b"1"))
 
 
 def test_what_is_known_is_said_once() -> None:

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from socket import socket as Socket
+from socket import socketpair
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -31,6 +33,7 @@ from hub.gateway.mqtt_bridge import (
 )
 from hub.gateway.mqtt_broker import Broker, Settings, tls_context
 from hub.mqtt.clients import MAX_WAITING
+from hub.mqtt.intake import LARGE_BYTES
 from hub.mqtt.packet import MAX_GATEWAY_PACKET_BYTES
 from hub.mqtt.relay import RECEIVE_MAXIMUM, Delivered
 from hub.tls import make_certificates
@@ -141,35 +144,70 @@ async def test_the_private_names_that_are_used_are_there() -> None:
 class _Backlog:
     """As much of the library as reads: so many messages are there."""
 
-    def __init__(self, line: _Line, count: int) -> None:
+    def __init__(self, line: _Line, count: int, payload: bytes = b"") -> None:
         self._line = line
         self.count = count
+        self.payload = payload
+        self.sock: Socket | None = None
 
-    def socket(self) -> None:
-        """It has none."""
+    def socket(self) -> Socket | None:
+        """Return that of the test, if it has one."""
+        return self.sock
 
     def loop_read(self) -> None:
         """Hand one on, where there is one."""
         if self.count:
             self.count -= 1
             message = MQTTMessage(1, b"home/lamp")
+            message.payload = self.payload
             message.properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             self._line._take(cast(Any, self), None, message)
 
 
 @pytest.mark.asyncio
-async def test_what_has_come_is_taken_together_but_not_for_ever(world: MqttWorld) -> None:
-    """A turn of the loop is one commit; others have theirs in between."""
+@pytest.mark.parametrize(("size", "at_once"), [(10, READ_AT_ONCE), (640, READ_AT_ONCE // 11 + 1)])
+async def test_what_has_come_is_taken_together_but_not_for_ever(world: MqttWorld, size: int, at_once: int) -> None:
+    """A turn of the loop is one commit; others have theirs in between, of large messages sooner."""
     line = _Line(Settings(Broker("b", 1883)), None, "hub/v1")
     taken: list[Delivered] = []
     line.relay = cast(Any, SimpleNamespace(take=lambda delivered, now_ns: taken.append(delivered), is_full=False))
-    backlog = _Backlog(line, READ_AT_ONCE + 50)
+    backlog = _Backlog(line, at_once + 10, bytes(size))
 
     line._read(cast(Any, backlog))
     first = len(taken)
     await asyncio.sleep(0)
 
-    assert (first, len(taken)) == (READ_AT_ONCE, READ_AT_ONCE + 50)
+    assert (first, len(taken)) == (at_once, at_once + 10)
+
+
+@pytest.mark.asyncio
+async def test_broker_is_read_again_when_a_large_message_is_through(world: MqttWorld) -> None:
+    """At once, and by one timer at a time whatever the number of such messages."""
+    line = _Line(Settings(Broker("b", 1883)), None, "hub/v1")
+    taken: list[Delivered] = []
+    relay = SimpleNamespace(is_full=False)
+
+    def take(delivered: Delivered, now_ns: int) -> None:
+        taken.append(delivered)
+        relay.is_full = True
+
+    relay.take = take
+    line.relay = cast(Any, relay)
+    backlog = line._paho = cast(Any, _Backlog(line, 5))
+    backlog.sock, other = socketpair()
+    with backlog.sock, other:
+        line._read(backlog)
+        timers = [line._held]
+        for _ in range(4):
+            relay.is_full = False
+            line.go_on()
+            await asyncio.sleep(0)
+            timers.append(line._held)
+        cast(asyncio.TimerHandle, timers[-1]).cancel()
+
+    assert len(taken) == 5
+    assert [timer is not None and timer.cancelled() for timer in timers] == [True] * 5
+    assert len(set(timers)) == 5
 
 
 @pytest.mark.asyncio
@@ -290,6 +328,18 @@ async def test_broker_that_is_killed_is_found_again(world: MqttWorld, broker: Mo
         await wait_for(lambda: bridge.is_connected)
         await _publish(broker, ("home/lamp", b"lamp.t=1"))
         await wait_for(lambda: world.values("lamp") == [("t", 1.0)])
+
+
+@broker_test
+async def test_what_comes_behind_a_large_message_follows_it(world: MqttWorld, broker: Mosquitto) -> None:
+    """It is read in steps, in which the broker is not read."""
+    world.clients.steps.step_ns = 0
+    large = [b"lamp.t=%d".ljust(2 * LARGE_BYTES) % number for number in range(3)]
+    async with _running(world, _bridge(world, broker)):
+        await _publish(broker, *[("home/lamp", payload) for payload in (large[0], b"lamp.t=9", *large[1:])])
+        await wait_for(lambda: len(world.values("lamp")) == 4)
+
+    assert [value for _, value in world.values("lamp")] == [0, 9, 1, 2]
 
 
 @broker_test

@@ -9,7 +9,8 @@ from device_sdk.wire import MAX_FRAME_BYTES
 from hub.decode.base import Decoded, DecodeError, Publication
 from hub.model import Kind
 from hub.mqtt.clients import MAX_AGAIN, MAX_AGAIN_BYTES, MAX_WAITING, MAX_WAITING_BYTES
-from hub.mqtt.handler import Code
+from hub.mqtt.handler import Code, Will
+from hub.mqtt.intake import LARGE_BYTES
 from tests.support.hub_parts import HubParts, hub_parts
 from tests.support.mqtt_clients import MqttWorld, UnreadableAdmission, WordDecoders
 
@@ -174,6 +175,7 @@ def test_nothing_is_read_while_too_much_is_on_its_way_to_the_disk(world: MqttWor
     for _ in range(MAX_WAITING_BYTES // size):
         assert connected.client.can_take()
         connected.publish("t", b"a.t=1".ljust(size))
+        world.turn()
     assert not connected.client.can_take()
     world.settle()
     assert (connected.client.can_take(), world.clients.figures.waiting_bytes) == (True, 0)
@@ -184,7 +186,7 @@ def test_nothing_is_read_while_the_payloads_that_wait_are_large(world: MqttWorld
     connected, size = world.device("d"), 256 * 1024
     payload = b"a.t=1".ljust(size)
     numbers = [connected.publish("t", payload) for _ in range(MAX_AGAIN_BYTES // size)]
-    world.turn()
+    world.turns()
     assert connected.client.can_take()
     world.refuse()
     assert not connected.client.can_take()
@@ -194,6 +196,108 @@ def test_nothing_is_read_while_the_payloads_that_wait_are_large(world: MqttWorld
     world.settle()
     assert connected.codes == dict.fromkeys(numbers, Code.SUCCESS)
     assert world.clients.figures.again_bytes == 0
+
+
+# --- large ones ---------------------------------------------------------------------------------------------------
+
+
+def large(payload: bytes) -> bytes:
+    """Return a payload that is read in steps."""
+    return payload.ljust(LARGE_BYTES + 1)
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_large_message_leaves_the_others_their_turns(world: MqttWorld, qos: int) -> None:
+    """Its sender is held until it is through, and its PUBACK leaves when it is durable."""
+    world.clients.steps.step_ns = 0
+    connected, other = world.device("d"), world.device("e")
+    number = connected.publish("t", large(b"a.t=1"), qos=qos)
+    assert (connected.client.can_take(), other.client.can_take(), world.clients.is_storing) == (False, True, True)
+    quick = other.publish("t", b"a.t=2")
+    world.turn()
+    world.commit()
+    assert (connected.codes, other.codes) == ({}, {quick: Code.SUCCESS})
+    assert (connected.client.can_take(), connected.line.flushed, world.values("d")) == (False, 0, [])
+
+    world.turns()
+    assert (connected.client.can_take(), connected.line.flushed, connected.codes) == (True, 1, {})
+    world.commit()
+    assert (connected.codes, world.values("d")) == ({number: Code.SUCCESS}, [("t", 1.0)])
+    assert (world.clients.figures.waiting, world.clients.figures.waiting_bytes) == (0, 0)
+
+
+def test_what_comes_behind_a_large_message_is_stored_behind_it(world: MqttWorld) -> None:
+    """Here the will of a client whose connection ends meanwhile; nothing is lost or doubled by that."""
+    world.clients.steps.step_ns = 0
+    connected = world.device("d", will=Will("t", b"a.t=3", 1, False))
+    number = connected.publish("t", b"a.t=1")
+    behind = connected.publish("t", large(b"a.t=2 ?"))
+    connected.closed()
+    world.settle()
+
+    assert world.values("d") == [("t", 1.0), ("t", 2.0), ("t", 3.0)]
+    assert connected.codes == {number: Code.SUCCESS, behind: Code.SUCCESS}
+    assert (connected.line.published, world.clients.figures.waiting, world.soon) == ([], 0, [])
+
+
+def test_large_message_is_answered_and_put_aside_as_any(world: MqttWorld) -> None:
+    """Also one that names several devices."""
+    connected = world.device("d")
+    numbers = [connected.publish("t", large(payload)) for payload in (b"?", b"nonsense", b"a.t=1 b.t=1")]
+    world.turns()
+    assert connected.codes == {numbers[0]: Code.SUCCESS}
+    world.settle()
+
+    assert connected.line.published == [("t/response", b"!", 0)]
+    assert [reason for _, reason in quarantine(world)] == [
+        "nonsense is no word", "it speaks of 2 devices (a, b): that needs a gateway credential",
+    ]  # fmt: skip
+    assert connected.codes == dict.fromkeys(numbers, Code.SUCCESS)
+
+
+def test_large_message_that_cannot_be_stored_is_given_again(world: MqttWorld) -> None:
+    """Of several devices each by itself, and none twice."""
+    world.parts.children.set_rules("barn", auto_accept=["*"])
+    connected = world.gateway()
+    number = connected.publish("t", large(b"barn-1.t=1 barn-2.t=2"))
+    world.is_full = True
+    world.settle()
+    assert (connected.codes, world.clients.figures.again, world.clients.figures.waiting) == ({}, 2, 2)
+
+    world.is_full = False
+    world.pause()
+    world.settle()
+    assert (world.values("barn-1"), world.values("barn-2")) == ([("t", 1.0)], [("t", 2.0)])
+    assert (connected.codes, world.clients.figures.waiting_bytes) == ({number: Code.SUCCESS}, 0)
+
+
+def test_devices_of_a_large_message_are_looked_at_in_steps(world: MqttWorld) -> None:
+    """Each is looked up, and has a frame."""
+    world.clients.steps.step_ns = 0
+    world.parts.children.set_rules("barn", auto_accept=["*"])
+    connected = world.gateway()
+    number = connected.publish("t", large(b" ".join(b"barn-%d.t=1" % at for at in range(50))))
+    turns = 0
+    while world.soon:
+        world.turn()
+        turns += 1
+        world.commit()
+
+    assert turns > 2 * 50
+    assert connected.codes == {number: Code.SUCCESS}
+    assert world.values("barn-49") == [("t", 1.0)]
+
+
+def test_fault_in_a_large_message_ends_its_connection(world: MqttWorld) -> None:
+    """It has no PUBACK, so its client gives it again; the next one is read. These decoders fail where no number is."""
+    connected, other = world.device("d"), world.device("e")
+    number = connected.publish("t", large(b"a.t=x"))
+    quick = other.publish("t", large(b"a.t=2"))
+    world.settle()
+
+    assert (connected.line.ended or (None,))[0] is Code.UNSPECIFIED
+    assert (number in connected.codes, other.codes) == (False, {quick: Code.SUCCESS})
+    assert (world.clients.figures.waiting, connected.client.can_take()) == (0, True)
 
 
 # --- a gateway ------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from device_sdk.wire import CHAIN_START
 from hub.child_book import Asked
 from hub.errors import UnavailableError
 from hub.mqtt.handler import Code
+from hub.mqtt.intake import LARGE_BYTES
 from hub.mqtt.native import Brokered
 from hub.mqtt.relay import MAX_BOOTS, MAX_TAKEN, BrokerAdmission, Delivered, InOrder, Relay, Taken
 from hub.roles import Identity, Role, scopes_of
@@ -100,6 +101,21 @@ def test_enrolled_device_speaks_on_its_own_topics(world: MqttWorld) -> None:
     assert broker.acked == [1, 2, number]
     assert broker.heard("pump") == [(7, "ack")]
     assert world.values("pump") == [("x", 1.5)]
+
+
+def test_nothing_is_read_while_a_large_message_is_in_steps(world: MqttWorld) -> None:
+    """PUBACKs leave in the order of the messages, and what the broker delivers again meanwhile is stored once."""
+    world.clients.steps.step_ns = 0
+    broker = Broker(world)
+    payload = b"lamp-1.t=1".ljust(LARGE_BYTES + 1)
+    large = broker.deliver("home", payload)
+    assert broker.relay.is_full
+    small = broker.deliver("home", b"lamp-1.t=2")
+    broker.deliver("home", payload, packet_id=large, is_again=True)
+    world.settle()
+
+    assert (broker.relay.is_full, broker.acked) == (False, [large, small, large])
+    assert world.values("lamp-1") == [("t", 1.0), ("t", 2.0)]
 
 
 def test_device_that_nobody_knows_is_pending(world: MqttWorld) -> None:
