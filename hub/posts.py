@@ -15,11 +15,9 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
-from operator import itemgetter
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from device_sdk.errors import Reason, explain
 from device_sdk.reading import Channel
@@ -34,8 +32,9 @@ from hub.errors import BadRequestError, ConflictError, HubError, JournalError, U
 from hub.foreign import Foreign, Receipt
 from hub.hooks.ingest import Ingest
 from hub.journal.base import Journal, PostedPart
-from hub.model import Frame, Posted, StreamKey
+from hub.model import Frame, Kind, Posted, StreamKey
 from hub.numbered import Numbered, Taken
+from hub.post_outcome import MAX_NAMED, Figures, Outcome, Refused
 from hub.roles import Identity, Role, Verb
 from hub.streams import Streams
 
@@ -47,8 +46,6 @@ PART_READINGS = 500
 # Whoever changes where a body is cut changes this: a request that was begun by an older hub is refused then, not stored
 # a second time in other parts.
 CUT = b"1"
-# Readings that a request names as refused; all are counted.
-MAX_NAMED = 100
 MAX_KEY_CHARS = 255
 # Parts of a request with a name, each a row that is kept for two days: half a million readings.
 MAX_NAMED_PARTS = 1_000
@@ -69,36 +66,6 @@ class TooLargeToNameError(BadRequestError):
 
     status = 413
     reason = "too_large_to_name"
-
-
-class Refused(NamedTuple):
-    """A reading, or a line or record of a request, that is not stored; ``at`` counts lines or records from 1."""
-
-    at: int
-    device: str
-    channel: str
-    reason: str
-    why: str
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What became of a request so far; ``retry_s``: when it is worth sending again, though nothing was changed."""
-
-    accepted: int = 0
-    rejected: int = 0
-    named: list[Refused] = field(default_factory=list)
-    retry_s: float | None = None
-
-    def in_order(self) -> list[Refused]:
-        """Return what is named in the order of the request."""
-        return sorted(self.named, key=itemgetter(0))
-
-    def refuse(self, refused: Refused, count: int = 1) -> None:
-        """Count readings that are not stored, and name the first of them."""
-        self.rejected += count
-        if len(self.named) < MAX_NAMED:
-            self.named.append(refused)
 
 
 class Posts:
@@ -123,6 +90,7 @@ class Posts:
     ) -> None:
         self.clock = clock
         self.foreign = foreign
+        self.figures = Figures()
         self.turn = asyncio.Lock()
         self._numbered = numbered
         self._children = children
@@ -159,6 +127,7 @@ class Posts:
             self._busy.add(key)
         try:
             yield request
+            self.figures.ended(request.outcome.accepted, request.outcome.rejected)
         finally:
             self._active[who] -= 1
             if not self._active[who]:
@@ -182,8 +151,10 @@ class Posts:
         future = self.future()
         key = StreamKey(sender.namespace, device, stream)
         taken = self._numbered.take(key, bodies, self.clock(), partial(told, future), before=before, seen=seen)
+        future.add_done_callback(partial(self._count_frames, taken))
         await asyncio.wait([future])
         future.result()
+        self.figures.ended(taken.accepted, taken.rejected)
         return taken
 
     def refusal(self, sender: Identity, device: str) -> "NotAllowedError | None":
@@ -221,6 +192,7 @@ class Posts:
         """
         self._check_room()
         future = self.future()
+        future.add_done_callback(partial(self._count_part, receipt))
         self.foreign.take(namespace, said, publication, partial(told, future), receipt)
         return future
 
@@ -241,6 +213,15 @@ class Posts:
         self._waiting.discard(future)
         if not future.cancelled():
             future.exception()  # whoever asked may be gone
+
+    def _count_part(self, receipt: Receipt, durable: "asyncio.Future[None]") -> None:
+        if _is_stored(durable):
+            self.figures.durable(receipt.accepted, receipt.rejected, bool(receipt.quarantined))
+
+    def _count_frames(self, taken: Taken, durable: "asyncio.Future[None]") -> None:
+        if _is_stored(durable):
+            quarantined = sum(frame.kind is Kind.QUARANTINE for frame in taken.frames)
+            self.figures.durable(taken.accepted, taken.rejected, quarantined)
 
     def _check_room(self) -> None:
         if self._failure is not None:
@@ -300,6 +281,7 @@ class Request:
         self._key = key
         self._known: dict[int, PostedPart] | None = None if key is not None else {}
         self._parts = 0
+        self._is_known = False
         self._futures: list[asyncio.Future[None]] = []
 
     def now_ns(self) -> int:
@@ -325,7 +307,7 @@ class Request:
             assert self._key is not None, "without a key nothing is looked up"
             self._known = await self._posts.posted(self._key)
         for fault in found.faults:
-            self.outcome.refuse(Refused(fault.at, "", "", fault.reason, fault.why))
+            self._refuse(Refused(fault.at, "", "", fault.reason, fault.why))
         given: list[tuple[Part, Receipt]] = []
         self._futures = []
         try:
@@ -373,13 +355,15 @@ class Request:
                 raise KeyReusedError("this Idempotency-Key came before with another body: take a new key for each")
             receipt = Receipt()
             receipt.accepted, receipt.rejected, receipt.named = known.accepted, known.rejected, known.named
+            self._posts.figures.known += not self._is_known
+            self._is_known = True
             return receipt
         if not device:
-            self._refuse_all(part, Reason.UNKNOWN_DEVICE, "it names no device: add ?device=NAME")
+            self._refuse(*_all_of(part, Reason.UNKNOWN_DEVICE, "it names no device: add ?device=NAME"))
             return None
         refusal = self._posts.refusal(self._sender, device)
         if refusal is not None:
-            self._refuse_all(part, refusal.reason, str(refusal))
+            self._refuse(*_all_of(part, refusal.reason, str(refusal)))
             if refusal.retry_s is not None:
                 self.outcome.retry_s = max(self.outcome.retry_s or 0.0, refusal.retry_s)
             return None
@@ -402,7 +386,7 @@ class Request:
         outcome, device = self.outcome, part.said.device
         outcome.accepted += receipt.accepted
         if receipt.quarantined:
-            self._refuse_all(part, Reason.MALFORMED, f"in quarantine: {receipt.quarantined}")
+            outcome.refuse(*_all_of(part, Reason.MALFORMED, f"in quarantine: {receipt.quarantined}"))
             return
         outcome.rejected += receipt.rejected
         for rejection, at in zip(receipt.named, _places(part, receipt.named), strict=True):
@@ -411,8 +395,10 @@ class Request:
             reason = str(rejection.reason)
             outcome.named.append(Refused(at, device, rejection.channel, reason, explain(reason)))
 
-    def _refuse_all(self, part: Part, reason: str, why: str) -> None:
-        self.outcome.refuse(Refused(part.at[0], part.said.device, "", str(reason), why), len(part.said.readings))
+    def _refuse(self, refused: Refused, count: int = 1) -> None:
+        """Refuse what the journal is not given; of what it is given it says itself what it refused."""
+        self.outcome.refuse(refused, count)
+        self._posts.figures.rejected += count
 
 
 def told(future: "asyncio.Future[None]", error: Exception | None) -> None:
@@ -423,6 +409,10 @@ def told(future: "asyncio.Future[None]", error: Exception | None) -> None:
         future.set_result(None)
     else:
         future.set_exception(error)
+
+
+def _is_stored(durable: "asyncio.Future[None]") -> bool:
+    return not durable.cancelled() and durable.exception() is None
 
 
 def digest_of(*parts: bytes) -> "blake2b":
@@ -451,6 +441,10 @@ def _cut(parts: Sequence[Part]) -> Iterator[Part]:
         for begin in range(0, len(said.readings), PART_READINGS):
             end = begin + PART_READINGS
             yield Part(said._replace(readings=said.readings[begin:end]), at[begin:end])
+
+
+def _all_of(part: Part, reason: str, why: str) -> tuple[Refused, int]:
+    return Refused(part.at[0], part.said.device, "", str(reason), why), len(part.said.readings)
 
 
 def _places(part: Part, named: Sequence[Rejection]) -> list[int]:

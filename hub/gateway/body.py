@@ -38,9 +38,12 @@ class Body:
 
     Args:
         piece_s, whole_s: how long the next piece, and all of it, may take.
+
+    ``received``: bytes that have arrived, packed as they were.
     """
 
     def __init__(self, request: Request, *, piece_s: float = PIECE_S, whole_s: float = WHOLE_S) -> None:
+        self.received = 0
         self._request = request
         self._piece_s, self._whole_s = piece_s, whole_s
 
@@ -83,7 +86,7 @@ class Body:
     async def _received(self, most: int) -> AsyncIterator[bytes]:
         if int(self._request.headers.get("content-length", "0")) > most:
             raise TooLargeError(f"the body is over {most} bytes: send it in several requests")
-        size, clock = 0, asyncio.get_running_loop().time
+        clock = asyncio.get_running_loop().time
         stream, ends = self._request.stream().__aiter__(), clock() + self._whole_s
         while True:
             try:
@@ -98,8 +101,8 @@ class Body:
                 raise BadRequestError("the client went away") from error
             if piece is None:
                 return
-            size += len(piece)
-            if size > most:
+            self.received += len(piece)
+            if self.received > most:
                 raise TooLargeError(f"the body is over {most} bytes: send it in several requests")
             yield piece
 

@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache, partial
 from typing import Any, get_origin
 
@@ -152,10 +153,14 @@ def _peer(request: Request, headers: Mapping[str, str] | None = None) -> Peer:
 
 def _route(hub: Parts, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
     async def handle(request: Request) -> Response:
+        body = Body(request)
+        # What stores readings is counted, also when it may not: else nobody sees a device with a wrong token.
+        counted = hub.posts.figures.request(body) if endpoint.verb is Verb.WRITE else nullcontext()
         async with Record(hub.change_log, endpoint, _peer(request), request.path_params) as record:
-            return await respond(request, record)
+            with counted:
+                return await respond(request, record, body)
 
-    async def respond(request: Request, record: Record) -> Response:
+    async def respond(request: Request, record: Record, body: Body) -> Response:
         identity, granted = LOCAL, LOCAL.patterns(Verb.READ)
         if endpoint.verb is not None:
             identity = authorize(hub, request, endpoint.verb, whole=endpoint.whole, record=record)
@@ -171,7 +176,7 @@ def _route(hub: Parts, endpoint: Endpoint) -> Callable[[Request], Awaitable[Resp
             granted = identity.patterns(endpoint.verb)
             if endpoint.whole and not covers_all(granted):
                 raise ForbiddenError(f"this needs {endpoint.verb} on **; a hook leaves {', '.join(granted)}")
-        call = Call(hub, identity, request.path_params, granted, _peer(request), Body(request))
+        call = Call(hub, identity, request.path_params, granted, _peer(request), body)
         answer = await endpoint.answer(call, question)
         if isinstance(answer, Response):
             return answer

@@ -24,7 +24,7 @@ from hub.gateway.access import Parts
 from hub.gateway.blocks import MAX_LINES_BYTES, store_lines
 from hub.gateway.body import Body
 from hub.gateway.endpoint import version
-from hub.posts import Outcome
+from hub.post_outcome import Outcome
 from hub.roles import Identity
 
 WRITE_V2, WRITE_V1, PING, HEALTH, QUERY = "/api/v2/write", "/write", "/ping", "/health", "/query"
@@ -65,15 +65,21 @@ def influx_routes(hub: Parts, authorize: Authorize) -> list[Route]:
 def _writer(
     hub: Parts, authorize: Authorize, precisions: Mapping[str, str], error_of: Callable[[int, str], dict[str, str]]
 ) -> _Handler:
+    async def store(request: Request, body: Body) -> Outcome:
+        sender = authorize(request, headers=_with_credential(request))
+        precision = precisions.get(request.query_params.get("precision", "ns"))
+        if precision is None:
+            raise BadRequestError(f"precision is one of {', '.join(precisions)}")
+        with hub.posts.request(sender, name=request.headers.get("idempotency-key")) as posted:
+            await store_lines(posted, body.pieces(MAX_LINES_BYTES), precision, "")
+        return posted.outcome
+
     async def write(request: Request) -> Response:
+        body = Body(request)
         try:
-            sender = authorize(request, headers=_with_credential(request))
-            precision = precisions.get(request.query_params.get("precision", "ns"))
-            if precision is None:
-                raise BadRequestError(f"precision is one of {', '.join(precisions)}")
-            with hub.posts.request(sender, name=request.headers.get("idempotency-key")) as posted:
-                await store_lines(posted, Body(request).pieces(MAX_LINES_BYTES), precision, "")
-            status, message, retry_s = _told(posted.outcome)
+            with hub.posts.figures.request(body):
+                outcome = await store(request, body)
+            status, message, retry_s = _told(outcome)
         except HubError as error:
             status, message, retry_s = error.status, str(error), error.retry_s
         if status == 204:

@@ -30,6 +30,8 @@ from hub.journal.writer import WriterStatistics
 from hub.live.figures import SubscriptionFigures
 from hub.live.rooms import LiveStatistics, Watcher
 from hub.mqtt.clients import Figures as Mqtt
+from hub.post_outcome import IN_PART, REFUSED, STORED
+from hub.post_outcome import Figures as Posts
 from hub.retention import RetentionStatistics
 from hub.store.consumer import ConsumerStatistics
 
@@ -111,6 +113,7 @@ async def gather(hub: Parts) -> list[Figure]:
         *_of_consumer(hub.consumer.statistics()),
         *_of_hooks(hub.ingest.statistics()),
         *_of_mqtt(hub.mqtt.statistics()),
+        *_of_posts(hub.posts.figures),
         *_of_live(hub.live.statistics()),
         *(await _watching(hub)).figures(),
     ]
@@ -249,6 +252,19 @@ def _of_mqtt(mqtt: Mqtt) -> Iterator[Figure]:
         "hub_mqtt_not_taken_total", "counter", "Messages about devices behind gateways that may not speak, by reason.",
         [({"reason": reason}, count) for reason, count in sorted(mqtt.not_taken.items())],
     )  # fmt: skip
+
+
+def _of_posts(posts: Posts) -> Iterator[Figure]:
+    requests = {STORED: 0, IN_PART: 0, REFUSED: 0, **posts.requests}
+    yield Figure(
+        "hub_post_requests_total", "counter", "Requests with readings, by HTTP and InfluxDB's routes, by outcome.",
+        [({"outcome": outcome}, count) for outcome, count in requests.items()],
+    )  # fmt: skip
+    yield _counter("post_accepted_readings", "Readings of them that are stored.", posts.accepted)
+    yield _counter("post_rejected_readings", "Readings and lines of them that are not.", posts.rejected)
+    yield _counter("post_quarantined_frames", "Put into quarantine: nobody could read them.", posts.quarantined)
+    yield _counter("post_repeated_requests", "Requests known by their Idempotency-Key, and stored before.", posts.known)
+    yield _counter("post_received_bytes", "Their bodies, packed as they came.", posts.bytes)
 
 
 def _of_live(live: LiveStatistics) -> Iterator[Figure]:

@@ -10,15 +10,15 @@ import pytest
 from device_sdk.columns import encode_batch, to_columns
 from device_sdk.reading import Value
 from hub.decode.base import Publication
-from hub.decode.rows import Rows
+from hub.decode.rows import Row, Rows
 from hub.errors import BadRequestError, ConflictError, JournalError, UnavailableError
 from hub.foreign import Foreign
 from hub.model import Frame
 from hub.numbered import Numbered
+from hub.post_outcome import IN_PART, MAX_NAMED, REFUSED
 from hub.posts import (
     MAX_ACTIVE,
     MAX_ACTIVE_OF_ONE,
-    MAX_NAMED,
     MAX_NAMED_PARTS,
     MAX_SCOPES,
     PART_READINGS,
@@ -305,3 +305,46 @@ async def test_request_with_a_name_has_so_many_parts(world: World) -> None:
     assert len(world.values()) == 1000
 
     assert told(await world.send(*rows[-1:], *rows[:1], sender=GATE))[0] == 1
+
+
+async def test_figures_are_of_what_is_durable(world: World) -> None:
+    """A part is counted when it is stored, also of a sender that went away; sent again it is known and not counted."""
+    figures = world.posts.figures
+    rows: list[tuple[str | None, str, Value]] = [("pump", "t", 1.0), ("other", "t", 2.0), ("pump", "t", "x")]
+
+    async def ask() -> None:
+        with world.posts.request(PUMP, name="k") as request:
+            await request.take(rows_of(*rows), b"1", BLOCK)
+
+    task = asyncio.ensure_future(ask())
+    await wait_for(lambda: world.frames)
+    task.cancel()
+    await asyncio.sleep(0)
+    assert figures.accepted == 0
+    world.commit()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await wait_for(lambda: figures.accepted)
+    assert (figures.accepted, figures.rejected, figures.known, figures.requests) == (1, 2, 0, {})
+
+    for times in (1, 2):
+        await world.send(*rows, name="k")
+        # What its sender may not say is refused anew each time: nothing remembers it.
+        assert (figures.accepted, figures.rejected, figures.known) == (1, 2 + times, times)
+    assert figures.requests == {IN_PART: 2}
+
+
+async def test_figures_count_what_is_put_aside(world: World) -> None:
+    """A part that nobody can make a frame of, and a numbered frame that cannot be read: both are in quarantine."""
+    unreadable = [b'{"op":"batch","seq":1,"count":3}']
+    with world.posts.request(PUMP) as request:
+        parts = request.take(Rows(rows=[Row(1, None, "t", object())]), b"1", BLOCK)  # type: ignore[arg-type]
+        for coroutine in (parts, world.posts.take_numbered(PUMP, "pump", "0" * 15 + "1", unreadable)):
+            task = asyncio.ensure_future(coroutine)
+            await wait_for(lambda: world.frames)
+            world.commit()
+            await task
+
+    figures = world.posts.figures
+    assert (figures.accepted, figures.rejected, figures.quarantined) == (0, 1 + 3, 2)
+    assert figures.requests == {REFUSED: 2}

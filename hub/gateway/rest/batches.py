@@ -22,7 +22,8 @@ from hub.gateway.blocks import MAX_LINES_BYTES, store_lines
 from hub.gateway.body import UnsupportedMediaError
 from hub.gateway.endpoint import Answer, Call, Endpoint, Question, check_name
 from hub.numbered import StreamConflictError, Taken
-from hub.posts import CUT, Outcome, Request, digest_of
+from hub.post_outcome import Outcome
+from hub.posts import CUT, Request, digest_of
 from hub.roles import Identity, Role, Verb
 
 JSON, TEXT, ND_JSON, FRAMES = (
@@ -192,6 +193,7 @@ async def _store_frames(call: Call, query: PostQuery, frames: list[bytes]) -> Re
             sender, device, query.stream, frames, before=query.chain, seen=query.seen
         )
     except StreamConflictError as error:
+        call.hub.posts.figures.failed(error)
         fault = {"reason": error.reason, "message": str(error)}
         return JSONResponse({"error": fault, "stored": error.stored, "chain": error.chain.hex()}, error.status)
     return JSONResponse(_taken_object(taken, device))

@@ -1,6 +1,7 @@
 """`hub.gateway.metrics`: figures as Prometheus reads them, few whatever there is, gathered once a second."""
 
 import asyncio
+import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -10,12 +11,14 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from device_sdk.columns import encode_batch, to_columns
 from device_sdk.reading import Channel
+from hub.gateway.http import make_app
 from hub.gateway.metrics import FRESH_S, WORST, Metrics, as_text, gather
 from hub.gateway.watch_socket import WatchSocket
 from hub.roles import Identity, Role, scopes_of
 from tests.support.fake_connection import FakeConnection
-from tests.support.hub_parts import FixedSettings, HubParts
+from tests.support.hub_parts import FixedSettings, HubParts, http_client
 
 pytestmark = pytest.mark.asyncio
 
@@ -65,6 +68,48 @@ async def test_figures_are_those_of_the_parts(hub: HubParts) -> None:
     assert values(found, "hub_writer_queue_limit_bytes") == {(): float(64 * 1024 * 1024)}
     assert values(found, "process_resident_memory_bytes")[()] > 1e6
     assert values(found, "hub_scrape_duration_seconds")[()] < 5
+
+
+async def test_requests_with_readings_are_counted(hub: HubParts) -> None:
+    """By HTTP and by InfluxDB's route, once each, those too that were not let in; bytes as they came."""
+    packed, batch = gzip.compress(b"m f=2i"), encode_batch(to_columns(1, [("t", 1_700_000_000 * 10**9, 1.5)]))
+    app, token = make_app(hub), hub.identities.add_device("shed")
+    async with http_client(app) as nobody, http_client(app, token=token) as device:
+        sent = [
+            await device.post("/v1/batches", json={"t": 1.5}, headers={"Idempotency-Key": "k"}),
+            await device.post("/v1/batches", json={"t": 1.5}, headers={"Idempotency-Key": "k"}),
+            await device.post("/v1/batches", json=[{"t": 2.5}, {"t": "x"}]),
+            await device.post("/v1/batches", json={"t": "x"}),
+            await device.post("/v1/batches", content=batch, params={"stream": "0" * 15 + "1"}),
+            await device.post("/v1/batches", content=b'{"op":"batch","seq":7,"count":1}', params={"stream": "a" * 16}),
+            await device.post("/v1/batches", content=b"rubbish"),
+            await device.post("/v1/batches", content=b"x", headers={"Content-Type": "image/png"}),
+            await device.post("/v1/batches", params={"nonsense": "1"}),
+            await nobody.post("/v1/batches", json={"t": 1.5}),
+            await device.post("/write", content=packed, headers={"Content-Encoding": "gzip"}),
+            await device.post("/api/v2/write", content=b"m f=3i\nrubbish\n"),
+            await device.post("/api/v2/write", content=b"m f=3i", params={"precision": "years"}),
+            await nobody.post("/write", content=b"m f=3i"),
+        ]
+        # No readings, so none of these.
+        await device.get("/v1/devices")
+        await nobody.post("/v1/claims", json={})
+
+    found = await scrape(hub)
+
+    assert [answer.status_code for answer in sent] == [
+        200, 200, 200, 422, 200, 409, 400, 415, 400, 401, 204, 400, 400, 401,
+    ]  # fmt: skip
+    assert values(found, "hub_post_requests") == {
+        ("stored",): 4.0, ("in_part",): 2.0, ("refused",): 1.0, ("out_of_order",): 1.0, ("bad_request",): 3.0,
+        ("unsupported_media_type",): 1.0, ("unauthenticated",): 2.0,
+    }  # fmt: skip
+    read = (answer.request.content for at, answer in enumerate(sent) if at not in (7, 9, 12, 13))
+    assert values(found, "hub_post_received_bytes") == {(): float(sum(map(len, read)))}
+    assert values(found, "hub_post_accepted_readings") == {(): 5.0}
+    assert values(found, "hub_post_rejected_readings") == {(): 3.0}
+    assert values(found, "hub_post_repeated_requests") == {(): 1.0}
+    assert values(found, "hub_post_quarantined_frames") == {(): 0.0}
 
 
 async def test_names_follow_the_conventions(hub: HubParts) -> None:
