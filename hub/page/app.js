@@ -280,7 +280,8 @@ class App {
     const isLive = this.connection.state === "live";
     if (performance.now() - this._textsAt >= TEXTS_EVERY_MS) {
       this._textsAt = performance.now();
-      if (isLive) this.fleet.refresh(now);
+      // What is shown "as of" a moment stays as it was then; before anything was live there is no such moment.
+      if (!this.clock.isFrozen) this.fleet.refresh(now);
       const isChanged = this.fleet.revision !== this._fleetRevision;
       this._fleetRevision = this.fleet.revision;
       this.rail.render(this.fleet, now, isLive);

@@ -117,7 +117,9 @@ export class Fleet {
   load(answer, now) {
     const named = new Set(answer.devices.map(({ device }) => device));
     for (const name of this.devices.keys()) if (!named.has(name)) this.devices.delete(name);
+    let isNews = false;
     for (const found of answer.devices) {
+      isNews ||= !this.devices.has(found.device);
       const device = this._device(found.device);
       device.presence = found.state;
       device.label = found.label || found.device;
@@ -142,6 +144,8 @@ export class Fleet {
       if (device && channel) this._series.set(id, { device, channel });
     }
     this._order();
+    // What is shown for the first time is as the hub has just said, also before anything is live.
+    if (isNews) this.refresh(now);
   }
 
   /**

@@ -59,9 +59,11 @@ def through_mosquitto(folder: Path) -> Iterator[Site]:
 
 
 @contextmanager
-def connected(port: int, name: str | None = None, token: str | None = None) -> Iterator[paho.Client]:
+def connected(
+    port: int, name: str | None = None, token: str | None = None, client_id: str = "zigbee2mqtt"
+) -> Iterator[paho.Client]:
     """Return a client that runs in a thread of its own."""
-    client = paho.Client(CallbackAPIVersion.VERSION2, "zigbee2mqtt")
+    client = paho.Client(CallbackAPIVersion.VERSION2, client_id)
     client.username_pw_set(name, token)
     client.connect("127.0.0.1", port)
     client.loop_start()
@@ -95,19 +97,24 @@ def page(chromium: Browser) -> Iterator[Page]:
     context.close()
 
 
+def sign_in(page: Page, hub: HubProcess) -> None:
+    """Open the page as a person who was invited."""
+    with closing(Users(hub.data / USERS)) as users:
+        users.add("anna", Role.ADMIN)
+        code = users.invite("anna")
+    page.goto(f"{hub.url}/#invite={code}")
+    page.get_by_role("textbox", name="Password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    expect(page.locator("#sign-out")).to_be_visible()
+
+
 @pytest.mark.parametrize("reached", [directly, through_mosquitto])
 def test_sensor_behind_zigbee2mqtt_is_accepted_and_read(
     reached: Callable[[Path], AbstractContextManager[Site]], page: Page, tmp_path: Path
 ) -> None:
     """Nothing of it is stored before; afterwards its temperature stands in the page with °C, its humidity with %."""
     with reached(tmp_path) as (gateway, hub, client):
-        with closing(Users(hub.data / USERS)) as users:
-            users.add("anna", Role.ADMIN)
-            code = users.invite("anna")
-        page.goto(f"{hub.url}/#invite={code}")
-        page.get_by_role("textbox", name="Password").fill(PASSWORD)
-        page.keyboard.press("Enter")
-        expect(page.locator("#sign-out")).to_be_visible()
+        sign_in(page, hub)
 
         say(client, "zigbee2mqtt/bridge/devices", ANNOUNCED, retain=True)
         say(client, "zigbee2mqtt/office", {"temperature": 27.34, "humidity": 44.72, "linkquality": 128})
@@ -126,3 +133,25 @@ def test_sensor_behind_zigbee2mqtt_is_accepted_and_read(
         page.screenshot(path=tmp_path / "office.png")
         rows = hub.get("/v1/readings?match=office/temperature&last=1h")["rows"]
     assert [row[2] for row in rows] == [27.5]
+
+
+def test_sensor_that_has_spoken_is_online_before_anything_is_live(page: Page, tmp_path: Path) -> None:
+    """The hub's first answer says that it is there; on a slow line the page has nothing else for a while."""
+    port = free_port()
+    with HubProcess(tmp_path / "data", "--mqtt-port", str(port)) as hub:
+        with closing(Identities(hub.data / "identities.sqlite3")) as identities:
+            token = identities.add_device("shed")
+        with connected(port, "shed", token, "shed") as client:
+            say(client, "shed/air", {"temperature": 21.5})
+            until(lambda: bool(hub.get("/v1/latest?match=shed")["readings"]))
+            # Neither a socket nor an event stream is ever answered.
+            page.route_web_socket("**/v1/watch", lambda route: None)
+            page.route("**/v1/watch?*", lambda route: None)
+            sign_in(page, hub)
+
+            expect(page.locator("#badge-text")).to_contain_text("as of")
+            expect(page.locator("#badge-text")).to_contain_text("Online")
+            expect(page.locator("#count-online")).to_have_text("1")
+            page.screenshot(path=tmp_path / "shed.png")
+        # What waits for its answer is let go before the page is closed.
+        page.unroute_all(behavior="ignoreErrors")
