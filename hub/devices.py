@@ -22,7 +22,7 @@ DEFAULT_INTERVAL_S = 10.0
 # Readings may be this many intervals late before the device counts as stale.
 STALE_INTERVALS = 3
 MIN_STALE_S = 5.0
-# A device that is not connected and silent for this long (and 10 intervals) is offline.
+# A device that is not connected, nor its gateway, and silent for this long (and 10 intervals) is offline.
 OFFLINE_S = 60.0
 _RATE_WINDOW_S = 10.0
 # A device's clock that differs more from the hub's is flagged; less may be the way of its hello through a slow network.
@@ -46,10 +46,18 @@ class Latest:
     offset: int
 
 
+@dataclass(slots=True, weakref_slot=True)
+class Carrier:
+    """A gateway, by which devices speak that have no connection themselves; ``connections``: of the gateway, now."""
+
+    connections: int = 0
+
+
 @dataclass(slots=True)
 class DeviceState:
     """One device as the hub sees it now.
 
+    ``carrier``: the gateway by which it has spoken last in messages of others' making, unless that said it has gone.
     ``late`` readings are counted since the hub started. ``skew_ns``: its wall clock minus the hub's at its last hello
     (None: it did not say); times are never corrected by it.
     """
@@ -58,6 +66,7 @@ class DeviceState:
     name: str
     channels: dict[str, Series] = field(default_factory=dict)
     connections: int = 0
+    carrier: Carrier | None = None
     last_received_ns: int = 0
     last_time_ns: int = 0
     interval_s: float | None = None
@@ -80,13 +89,14 @@ class DeviceState:
 
     def presence(self, now_ns: int) -> Presence:
         """Return the state at ``now_ns``; an hourly device is not stale after ten seconds."""
+        is_carried = self.connections > 0 or (self.carrier is not None and self.carrier.connections > 0)
         if self.last_received_ns == 0:
-            return Presence.STALE if self.connections else Presence.OFFLINE
+            return Presence.STALE if is_carried else Presence.OFFLINE
         silent_s = (now_ns - self.last_received_ns) / 1e9
         interval_s = self.expected_interval_s()
         if silent_s <= max(STALE_INTERVALS * interval_s, MIN_STALE_S):
             return Presence.ONLINE
-        if self.connections or silent_s <= max(10 * interval_s, OFFLINE_S):
+        if is_carried or silent_s <= max(10 * interval_s, OFFLINE_S):
             return Presence.STALE
         return Presence.OFFLINE
 

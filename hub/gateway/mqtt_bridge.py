@@ -139,14 +139,15 @@ class MqttBridge:
         self._clients.enter(relay)
         self._known.enter(line, relay)
         try:
-            return await line.carry(self._connected)
+            return await line.carry(partial(self._connected, relay))
         finally:
             self._line = None
             self._known.leave(line)
             relay.closed("the broker's connection ended")
             self._clients.leave(relay)
 
-    def _connected(self) -> None:
+    def _connected(self, relay: Relay) -> None:
+        relay.connected()
         self._has_warned = False
         _log.info("broker connected broker=%s session=%s", self._settings.broker.name, self._settings.session())
 

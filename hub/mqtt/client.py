@@ -22,6 +22,7 @@ from hub.child_sessions import MAX_CHILDREN
 from hub.decode.base import Answer, Publication
 from hub.decode.sparkplug import PREFIX, host_state
 from hub.device_names import is_among
+from hub.devices import Carrier
 from hub.errors import ForbiddenError, HubError, UnauthenticatedError
 from hub.mqtt.clients import Clients, Parts
 from hub.mqtt.handler import Code, Connect, Done, Line, Received, Refused
@@ -83,8 +84,8 @@ class Client:
     """
 
     # Thousands are idle: without a dict each, and what publications need is made with the first one.
-    __slots__ = ("_boot", "_certificate", "_clients", "_door", "_filters", "_here", "_intake", "_line", "_listening",
-                 "_parts", "_version", "_will", "client_id", "identity", "native", "peer")  # fmt: skip
+    __slots__ = ("_boot", "_carrier", "_certificate", "_clients", "_door", "_filters", "_here", "_intake", "_line",
+                 "_listening", "_parts", "_version", "_will", "client_id", "identity", "native", "peer")  # fmt: skip
     identity: Identity
     client_id: str
 
@@ -98,6 +99,7 @@ class Client:
         self._line: Line | None = None
         self._intake: Intake | None = None
         self._here: _Here | None = None
+        self._carrier: Carrier | None = None
         self._boot = ""
         self._will: Received | None = None
         # Granted ones that may take a ``down``: a client may subscribe and unsubscribe for ever.
@@ -132,6 +134,9 @@ class Client:
         if is_device:
             # Before the one whose place it takes goes: the device was there all the time.
             self._come()
+        else:
+            self._carrier = self._clients.carrier(identity)
+            self._carrier.connections += 1
         older = self._clients.enter(self)
         if older is not None:
             _log.debug("taken over client=%s id=%r", identity.name, connect.client_id[:64])
@@ -193,6 +198,9 @@ class Client:
             self.native.closed(why)
         # A will may say that it is there.
         self._go(why)
+        if self._carrier is not None:
+            self._carrier.connections -= 1
+            self._carrier = None
         self._clients.leave(self)
         self._door.left(self)
         self._line = None

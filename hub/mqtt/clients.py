@@ -13,11 +13,12 @@ from collections.abc import Callable, Generator, Set
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from device_sdk.reading import Channel
 from hub.child_sessions import Admission
 from hub.decode.base import Decoded, Publication
-from hub.devices import Registry
+from hub.devices import Carrier, Registry
 from hub.downlink import Downlink
 from hub.foreign import Foreign
 from hub.model import Frame
@@ -138,6 +139,8 @@ class Clients:
         # (namespace, role, name) → client id → client, the newest last.
         self._connected: dict[tuple[str, str, str], dict[str, Connected]] = {}
         self._scopes: OrderedDict[tuple[str, str, str], Decoders] = OrderedDict()
+        # In memory as long as it is connected, or a device has spoken by it last.
+        self._carriers: WeakValueDictionary[tuple[str, str, str], Carrier] = WeakValueDictionary()
 
     @property
     def is_full(self) -> bool:
@@ -195,6 +198,10 @@ class Clients:
                 self._scopes.popitem(last=False)
         self._scopes.move_to_end(key)
         return found
+
+    def carrier(self, identity: Identity) -> Carrier:
+        """Return what is known of a gateway's connections; who is one counts itself."""
+        return self._carriers.setdefault(_key(identity), Carrier())
 
     def end_identities(self, ended: Set[str]) -> None:
         """End the connections of credentials that ended, by their ids."""

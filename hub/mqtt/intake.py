@@ -18,6 +18,7 @@ from device_sdk.wire import MAX_FRAME_BYTES
 from hub.child_book import Asked
 from hub.child_sessions import MAX_CHILDREN
 from hub.decode.base import Answer, Decoded, DecodeError, ForeignReading, Publication, Said
+from hub.decode.esphome import ONLINE
 from hub.errors import HubError, UnavailableError
 from hub.mqtt.clients import Clients
 from hub.mqtt.handler import Code, Done
@@ -30,6 +31,8 @@ RETRY_S = 2.0
 # How long an accepted device is taken without asking whether it was enrolled by itself meanwhile, which takes a look
 # into a file. What a person decides counts at once.
 ADMITTED_NS = 5 * 10**9
+# What a gateway says of a device that it does not hear any more.
+_GONE = (ONLINE, False)
 # About a millisecond of line protocol or SenML; a larger payload is read in steps.
 LARGE_BYTES = 4 * 1024
 
@@ -67,6 +70,7 @@ class Intake:
         self._client = client
         self._is_gateway = identity.role is Role.GATEWAY
         self._decoders = clients.decoders(identity, is_gateway=self._is_gateway)
+        self._carrier = clients.carrier(identity) if self._is_gateway else None
         # When a device behind this gateway was admitted, and those of which something was not taken.
         self._admitted: dict[str, int] = {}
         self._unheard: set[str] = set()
@@ -192,6 +196,8 @@ class Intake:
             if said.device in self._unheard:
                 self._unheard.discard(said.device)
                 said = said._replace(channels=(*self._decoders.channels_of(said.device), *said.channels))
+            state = self._clients.parts.registry.device(self._identity.namespace, said.device)
+            state.carrier = None if _GONE in [reading[:2] for reading in said.readings] else self._carrier
             taken.append(said)
         return taken
 

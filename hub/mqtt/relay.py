@@ -25,6 +25,7 @@ from typing import NamedTuple, Protocol
 from hub.child_book import Asked, Refusal
 from hub.child_sessions import Admission
 from hub.decode.base import Answer, Publication
+from hub.devices import Carrier
 from hub.mqtt.client import read_state
 from hub.mqtt.clients import Clients
 from hub.mqtt.handler import Code, Done
@@ -201,6 +202,7 @@ class Relay:
         self._publish = publish
         self._hang_up = hang_up
         self._boots: OrderedDict[str, str] = OrderedDict()
+        self._carrier: Carrier | None = None
 
     @property
     def devices(self) -> Collection[str]:
@@ -235,6 +237,11 @@ class Relay:
                 self._take_state(native.device, delivered)
             done()  # anything else is what the hub has said itself, or is of before
 
+    def connected(self) -> None:
+        """The broker has taken the connection: devices that speak by it are there."""
+        self._carrier = self._clients.carrier(self.identity)
+        self._carrier.connections += 1
+
     def end(self, code: Code, why: str) -> None:
         """End the connection from the hub's side; when it stops devices are told when to come back."""
         if code is Code.SERVER_SHUTTING_DOWN:
@@ -249,6 +256,9 @@ class Relay:
     def closed(self, why: str) -> None:
         """The connection ended, and with it every conversation; what was taken is still stored."""
         self.native.closed(why)
+        if self._carrier is not None:
+            self._carrier.connections -= 1
+            self._carrier = None
 
     def _take_foreign(self, delivered: Delivered, now_ns: int, done: Callable[[], None]) -> None:
         if delivered.packet_id:

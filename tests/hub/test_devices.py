@@ -4,7 +4,7 @@ from device_sdk.columns import Column
 from device_sdk.reading import Channel, ValueType
 from device_sdk.wire import MAX_CHANNELS
 from hub.description import NO_CHANNEL_DESCRIPTION, ChannelDescription
-from hub.devices import Presence, Registry, natural_key
+from hub.devices import Carrier, Presence, Registry, natural_key
 from hub.model import Frame, Kind, SeriesColumn, SeriesKey, StreamKey
 
 S = 10**9
@@ -126,6 +126,19 @@ def test_presence_follows_the_declared_interval() -> None:
         state.connections = connected
 
         assert state.presence(T0 + silent_s * S) is expected, (every_s, silent_s, connected)
+
+
+def test_presence_of_who_speaks_by_a_gateway() -> None:
+    """As that of who is connected, while the gateway is; also before what it has said is stored."""
+    registry = registry_with_x(1.0)
+    state = registry.device("default", "d")
+    state.carrier = Carrier(connections=2)
+    assert state.presence(T0) is Presence.STALE
+
+    registry.apply([frame(registry, [0], [1.0])])
+    assert [state.presence(T0 + s * S) for s in (1, 3600)] == [Presence.ONLINE, Presence.STALE]
+    state.carrier.connections = 0
+    assert [state.presence(T0 + s * S) for s in (1, 3600)] == [Presence.ONLINE, Presence.OFFLINE]
 
 
 def test_presence_takes_the_interval_of_a_person_first() -> None:

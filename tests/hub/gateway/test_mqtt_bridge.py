@@ -328,6 +328,10 @@ async def test_broker_that_is_killed_is_found_again(world: MqttWorld, broker: Mo
         await wait_for(lambda: bridge.is_connected)
         await _publish(broker, ("home/lamp", b"lamp.t=1"))
         await wait_for(lambda: world.values("lamp") == [("t", 1.0)])
+        carrier = world.parts.registry.device("default", "lamp").carrier
+        assert carrier is not None
+        assert carrier.connections == 1
+    assert carrier.connections == 0
 
 
 @broker_test

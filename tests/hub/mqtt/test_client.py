@@ -16,7 +16,7 @@ from hub.mqtt.handler import Code, Refused, Will
 from hub.mqtt.packet import MAX_GATEWAY_PACKET_BYTES, MAX_PACKET_BYTES
 from hub.roles import Identity, Role
 from tests.support.hub_parts import HubParts, hub_parts
-from tests.support.mqtt_clients import ConnectedClient, MqttWorld
+from tests.support.mqtt_clients import NOW, ConnectedClient, MqttWorld
 
 DOWN = "hub/v1/d/down"
 STATE = "hub/v1/d/state"
@@ -260,6 +260,30 @@ def test_gateway_is_no_device(world: MqttWorld, follower: Follower) -> None:
 
     assert follower.seen == []
     assert ("default", "barn") not in world.parts.registry.devices
+
+
+def test_device_behind_a_gateway_is_not_offline_while_that_is_connected(world: MqttWorld) -> None:
+    """Silent for a day: as one that is connected itself. It has spoken, and nothing says that it has gone."""
+    world.parts.children.set_rules("barn", auto_accept=["barn-*"])
+    _, token = world.parts.identities.add_token(Role.GATEWAY, ("barn-*",), "barn")
+    first = world.client("barn", token, id_="z2m")
+    first.publish("t", b"barn-1.t=1")
+    world.settle()
+    state, later_ns = world.parts.registry.device("default", "barn-1"), NOW + 86_400 * 10**9
+    seen = [state.presence(later_ns)]
+
+    second = world.client("barn", token, id_="z2m")
+    first.closed()
+    seen.append(state.presence(later_ns))
+    second.closed()
+    seen.append(state.presence(later_ns))
+    # It comes back by itself, and its devices need not speak before they are there again.
+    world.client("barn", token, id_="z2m")
+    seen.append(state.presence(later_ns))
+
+    assert seen == [Presence.STALE, Presence.STALE, Presence.OFFLINE, Presence.STALE]
+    assert state.presence(NOW) is Presence.ONLINE
+    assert state.connections == 0
 
 
 def test_birth_and_will_say_earlier_that_it_goes(world: MqttWorld, follower: Follower) -> None:

@@ -25,6 +25,15 @@ def world(parts: HubParts) -> MqttWorld:
     return MqttWorld(parts)
 
 
+def test_carrier_is_known_while_it_is_needed(world: MqttWorld) -> None:
+    """By its gateway's name, over its connections; nothing is left of one by which nobody speaks."""
+    barn, shed = (Identity(name, name, Role.GATEWAY) for name in ("barn", "shed"))
+    carrier = world.clients.carrier(barn)
+
+    assert world.clients.carrier(barn) is carrier is not world.clients.carrier(shed)
+    assert len(world.clients._carriers) == 1
+
+
 def test_client_that_connects_again_takes_its_place(world: MqttWorld) -> None:
     """The same credential's name and client id; an end that is told late changes nothing."""
     token = world.parts.identities.add_device("d")

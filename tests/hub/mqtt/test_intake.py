@@ -7,12 +7,13 @@ import pytest
 
 from device_sdk.wire import MAX_FRAME_BYTES
 from hub.decode.base import Decoded, DecodeError, Publication
+from hub.devices import Presence
 from hub.model import Kind
 from hub.mqtt.clients import MAX_AGAIN, MAX_AGAIN_BYTES, MAX_WAITING, MAX_WAITING_BYTES
 from hub.mqtt.handler import Code, Will
 from hub.mqtt.intake import LARGE_BYTES
 from tests.support.hub_parts import HubParts, hub_parts
-from tests.support.mqtt_clients import MqttWorld, UnreadableAdmission, WordDecoders
+from tests.support.mqtt_clients import NOW, MqttWorld, UnreadableAdmission, WordDecoders
 
 
 @pytest.fixture
@@ -74,6 +75,26 @@ def test_message_that_names_several_devices_needs_a_gateway(world: MqttWorld) ->
 
     assert quarantine(world) == [("d", "it speaks of 2 devices (a, b): that needs a gateway credential")]
     assert (connected.codes[number], world.values("d")) == (Code.SUCCESS, [])
+
+
+def test_device_that_its_gateway_does_not_hear_goes_offline(world: MqttWorld) -> None:
+    """Its availability says so, if it has one; what it says afterwards brings it back."""
+    world.parts.children.set_rules("barn", auto_accept=["barn-*"])
+    gateway, later_ns, seen = world.gateway(), NOW + 86_400 * 10**9, []
+    for payload in (b"barn-1.t=1", b"barn-1.online=0", b"barn-1.online=1 barn-2.online=0", b"barn-1:Cel"):
+        gateway.publish("t", payload)
+        world.settle()
+        seen.append(world.parts.registry.device("default", "barn-1").presence(later_ns))
+
+    assert seen == [Presence.STALE, Presence.OFFLINE, Presence.STALE, Presence.STALE]
+    assert world.parts.registry.device("default", "barn-2").presence(later_ns) is Presence.OFFLINE
+
+
+def test_device_that_may_not_speak_is_not_there(world: MqttWorld) -> None:
+    """Nobody has accepted it: the hub knows nothing of it."""
+    world.gateway().publish("t", b"barn-1.t=1")
+
+    assert ("default", "barn-1") not in world.parts.registry.devices
 
 
 def test_list_of_many_devices_says_nothing_of_one(world: MqttWorld) -> None:

@@ -12,6 +12,7 @@ from device_sdk.envelope import wrap
 from device_sdk.reading import Channel
 from device_sdk.wire import CHAIN_START
 from hub.child_book import Asked
+from hub.devices import Presence
 from hub.errors import UnavailableError
 from hub.mqtt.handler import Code
 from hub.mqtt.intake import LARGE_BYTES
@@ -342,6 +343,27 @@ def test_connection_that_is_lost_ends_its_conversations(world: MqttWorld) -> Non
 
     assert again.heard("lamp-1") == [(7, "bye")]
     assert world.values("lamp-1") == [("x", 1.5)]
+
+
+def test_device_behind_a_broker_is_not_offline_while_that_is_connected(world: MqttWorld) -> None:
+    """A try to connect is no connection, and the next connection is as good as the last."""
+    world.parts.children.set_rules("mqtt-bridge", auto_accept=["lamp"])
+    state, later_ns = world.parts.registry.device("default", "lamp"), NOW + 86_400 * 10**9
+    broker = Broker(world)
+    broker.relay.connected()
+    broker.deliver("home/lamp", b"lamp.t=1")
+    world.settle()
+    seen = [state.presence(later_ns)]
+    broker.relay.closed("lost")
+    again = Broker(world)
+    seen.append(state.presence(later_ns))
+    again.relay.connected()
+    seen.append(state.presence(later_ns))
+    again.relay.closed("lost")
+    Broker(world).relay.closed("never connected")
+
+    assert seen == [Presence.STALE, Presence.OFFLINE, Presence.STALE]
+    assert state.presence(later_ns) is Presence.OFFLINE
 
 
 def test_hub_that_stops_says_when_to_come_back_and_takes_nothing_more(world: MqttWorld) -> None:
