@@ -8,7 +8,6 @@ import ssl
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,8 +23,8 @@ from device_sdk.mqtt import MAX_UNACKED, OPEN_TIMEOUT_S, MqttConnection, MqttCon
 from device_sdk.session import WELCOME_TIMEOUT_S
 from device_sdk.transport import LinkError, make_connector
 from device_sdk.wire import CHAIN_START, Bye, Close, Hello, encode
-from hub.tls import make_certificates, make_device_certificate
 from tests.support.brokered_hub import PREFIX, MqttHub, echo
+from tests.support.certificate import make_certificate
 from tests.support.hub_model import HubModel
 from tests.support.hub_process import free_port
 from tests.support.mosquitto import PROGRAM, Mosquitto
@@ -461,10 +460,9 @@ class Tls:
     """A broker with TLS, and the files around it."""
 
     def __init__(self, folder: Path) -> None:
-        now = datetime.now(UTC)
-        made = make_certificates(folder / "tls", ["127.0.0.1", "localhost"], now=now)
+        made = make_certificate(folder / "tls")
         self.ca, self.fingerprint = made.ca, made.fingerprint
-        self.device = make_device_certificate(folder / "tls", "pump", now=now)
+        self.device = made.of_device("pump")
         common = (f"cafile {made.ca}", f"certfile {made.cert}", f"keyfile {made.key}")
         self.log = folder / "mosquitto.log"
         self.broker = Mosquitto(folder, free_port(), *common)
@@ -610,8 +608,7 @@ async def test_the_private_names_that_are_used_are_there() -> None:
 
 async def test_handshake_has_less_time_than_a_quiet_line(tmp_path: Path) -> None:
     """A metered line may be quiet for a quarter of an hour; a thread is not to wait for that."""
-    made = make_certificates(tmp_path, ["127.0.0.1"], now=datetime.now(UTC))
-    context = _connector("mqtts://127.0.0.1", "d", ca=str(made.ca))._tls()
+    context = _connector("mqtts://127.0.0.1", "d", ca=str(make_certificate(tmp_path).ca))._tls()
     ours, other = socket.socketpair()
     with context.wrap_socket(ours, do_handshake_on_connect=False) as secure:
         secure.settimeout(900)
