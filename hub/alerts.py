@@ -20,11 +20,12 @@ from typing import NamedTuple
 from device_sdk.reading import INT_MAX, Value
 from hub.description import Scaling
 from hub.errors import UnavailableError
-from hub.event_log import Event, EventLog, Note, as_value
+from hub.event_log import Event, EventLog, Note
 from hub.journal.base import Journal, JournalStatistics
 from hub.model import Frame, Series, SeriesColumn
 from hub.store.base import StoreStatistics
 from hub.store.consumer import StoreConsumer
+from hub.system_entry import as_value
 
 _log = logging.getLogger("hub.alerts")
 

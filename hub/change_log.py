@@ -13,7 +13,6 @@ are numbered without a gap, no two of them have the same time, and the file has 
 that begins anew is another stream.
 """
 
-import json
 import re
 import sqlite3
 import threading
@@ -23,12 +22,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
-from device_sdk.reading import MAX_STRING_BYTES
 from hub.database import FULL, open_database, transaction
 from hub.errors import UnavailableError
 from hub.roles import DEFAULT_NAMESPACE
+from hub.system_entry import SystemEntry, as_value
 
 CHANGES = "changes.sqlite3"
 # A year answers "who did that last winter"; 200,000 rows of a namespace are about 40 MB.
@@ -40,9 +38,6 @@ FLUSH_EVERY_S = 10.0
 MAX_REFUSALS = 1000
 # Of each text of a row.
 MAX_TEXT = 200
-# Of each text of a reading, the first with which it is short enough: with the last, texts of four bytes a character
-# or of quotes alone fit as well.
-_READING_TEXT = (MAX_TEXT, 100, 40)
 BUSY_TIMEOUT_S = 5.0
 _SECRET = re.compile(r"(\b[a-z]{1,2}[0-9a-f]{12})\.[A-Za-z0-9_-]{8,}")
 _VERSION = 2
@@ -107,14 +102,6 @@ class Cut:
 
     count: int
     until_ns: int
-
-
-class Numbered(NamedTuple):
-    """An entry as a reading: its place in the log of its namespace, from 1, its time, and what it says as JSON."""
-
-    number: int
-    time_ns: int
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,13 +221,13 @@ class ChangeLog:
             rows = self._database.execute(query, (after,)).fetchall()
         return {namespace: number for namespace, number, _ in rows}, max((row[2] for row in rows), default=after)
 
-    def numbered(self, namespace: str, after: int, limit: int) -> list[Numbered]:
+    def numbered(self, namespace: str, after: int, limit: int) -> list[SystemEntry]:
         """Return the next entries of a namespace behind a number, as readings, oldest first."""
         query = f"SELECT number, {_COLUMNS} FROM entry WHERE namespace = ? AND number > ? ORDER BY number LIMIT ?"  # noqa: S608
         with self._lock, self._translated():
             rows = self._database.execute(query, (namespace, after, limit)).fetchall()
         entries = [(number, Entry(*row)) for number, *row in rows]
-        return [Numbered(number, entry.time_ns, as_text(entry)) for number, entry in entries]
+        return [SystemEntry(number, entry.time_ns, as_text(entry)) for number, entry in entries]
 
     def close(self) -> None:
         """Write what is counted and close the file; safe to call twice."""
@@ -343,11 +330,5 @@ def _next_number(database: sqlite3.Connection, namespace: str) -> int:
 
 def as_text(entry: Entry) -> str:
     """Return an entry as the value of a reading: compact JSON within `MAX_STRING_BYTES`; long texts end with "…"."""
-    told = {name: getattr(entry, name) for name in ("who", "role", "what", "target", "outcome", "peer")}
-    value = ""
-    for most in _READING_TEXT:
-        shown = {name: text if len(text) <= most else text[: most - 1] + "…" for name, text in told.items()}
-        value = json.dumps({**shown, "count": entry.count}, ensure_ascii=False, separators=(",", ":"))
-        if len(value.encode()) <= MAX_STRING_BYTES:
-            break
-    return value
+    told = {name: getattr(entry, name) for name in ("who", "role", "what", "target", "outcome", "peer", "count")}
+    return as_value(told)

@@ -11,19 +11,18 @@ Entries stay after the journal has them, for a journal that is restored from a b
 had it is declared by the feed as a gap with its count.
 """
 
-import json
 import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from device_sdk.reading import MAX_STRING_BYTES
 from hub.database import FULL, open_database, transaction
 from hub.errors import UnavailableError
+from hub.system_entry import SystemEntry
 
 _log = logging.getLogger("hub.event_log")
 
@@ -32,8 +31,6 @@ EVENTS = "events.sqlite3"
 KEEP_NS = 30 * 86400 * 10**9
 # Of a channel and namespace, about 30 MB: ten days of a fleet of 10,000 whose devices come and go once a day.
 MAX_ENTRIES = 200_000
-# Of each text of a value, the first with which the whole is short enough for a reading.
-_TEXT = (200, 100, 40)
 _SCHEMA = """
 CREATE TABLE entry (
     id INTEGER PRIMARY KEY AUTOINCREMENT, channel TEXT NOT NULL, namespace TEXT NOT NULL, number INTEGER NOT NULL,
@@ -68,14 +65,6 @@ class Note(NamedTuple):
     namespace: str
     name: str
     value: int | None
-
-
-class Numbered(NamedTuple):
-    """An entry as the feed takes it: its place in its channel and namespace, its time, what it says."""
-
-    number: int
-    time_ns: int
-    text: str
 
 
 class EventLog:
@@ -184,14 +173,14 @@ class EventLog:
             (last,) = self._database.execute("SELECT coalesce(max(id), 0) FROM entry").fetchone()
             return dict(self._database.execute(query, (after, channel))), max(last, after)
 
-    def numbered(self, channel: str, namespace: str, after: int, limit: int) -> list[Numbered]:
+    def numbered(self, channel: str, namespace: str, after: int, limit: int) -> list[SystemEntry]:
         """Return the next entries behind a number, in order."""
         query = (
             "SELECT number, time_ns, text FROM entry WHERE channel = ? AND namespace = ? AND number > ? "
             "ORDER BY number LIMIT ?"
         )
         with self._lock, self._translated():
-            return [Numbered(*row) for row in self._database.execute(query, (channel, namespace, after, limit))]
+            return [SystemEntry(*row) for row in self._database.execute(query, (channel, namespace, after, limit))]
 
     # --- inside -----------------------------------------------------------------------------------------
 
@@ -282,26 +271,9 @@ class EventSource:
         """Return the newest number of each namespace with entries behind a position; and the position now."""
         return self._log.newest(self._channel, after)
 
-    def numbered(self, namespace: str, after: int, limit: int) -> list[Numbered]:
+    def numbered(self, namespace: str, after: int, limit: int) -> list[SystemEntry]:
         """Return the entries behind a number, in order."""
         return self._log.numbered(self._channel, namespace, after, limit)
-
-
-def as_value(fields: Mapping[str, object]) -> str:
-    """Return fields as the value of a reading: compact JSON within `MAX_STRING_BYTES`; long texts end with "…"."""
-    value = ""
-    for most in _TEXT:
-        shown = {name: _shortened(held, most) if isinstance(held, str) else held for name, held in fields.items()}
-        value = json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
-        if len(value.encode()) <= MAX_STRING_BYTES:
-            break
-    return value
-
-
-def _shortened(text: str, most: int) -> str:
-    # A peer may send a lone surrogate, which no file and no reading can hold.
-    safe = text.encode("utf-8", "replace").decode()
-    return safe if len(safe) <= most else safe[: most - 1] + "…"
 
 
 def _free_time(database: sqlite3.Connection, channel: str, namespace: str, time_ns: int) -> int:

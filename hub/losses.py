@@ -21,8 +21,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from hub.errors import HubError
-from hub.event_log import Event, EventLog, Note, as_value
+from hub.event_log import Event, EventLog, Note
 from hub.journal.base import GapEntry, RejectionEntry
+from hub.system_entry import as_value
 
 _log = logging.getLogger("hub.losses")
 

@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from hub.errors import HubError
-from hub.event_log import Event, EventLog, Note, as_value
+from hub.event_log import Event, EventLog, Note
+from hub.system_entry import as_value
 
 _log = logging.getLogger("hub.presence")
 

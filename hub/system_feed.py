@@ -31,6 +31,7 @@ from hub.errors import DiskFullError, HubError
 from hub.model import Frame, Kind, Mark, SeriesColumn, SeriesKey, StreamKey
 from hub.roles import SYSTEM_DEVICE
 from hub.streams import RETRY_DISK_FULL_MS, Streams, StreamState
+from hub.system_entry import SystemEntry
 
 _log = logging.getLogger("hub.system_feed")
 
@@ -43,22 +44,6 @@ CUT = "log_cut"
 
 # What the log of changes is told as.
 AUDIT = Channel("audit", type=ValueType.STR, label="log of changes")
-
-
-class Numbered(Protocol):
-    """One entry of a source."""
-
-    @property
-    def number(self) -> int:
-        """Its place in its namespace, from 1."""
-
-    @property
-    def time_ns(self) -> int:
-        """Its time; no two of a namespace have the same."""
-
-    @property
-    def text(self) -> str:
-        """What it says, as long as a string value may be."""
 
 
 class Source(Protocol):
@@ -74,7 +59,7 @@ class Source(Protocol):
     def newest(self, after: int) -> tuple[dict[str, int], int]:
         """Return the newest number of each namespace with entries behind a position; and the position now (0: none)."""
 
-    def numbered(self, namespace: str, after: int, limit: int) -> "Sequence[Numbered]":
+    def numbered(self, namespace: str, after: int, limit: int) -> Sequence[SystemEntry]:
         """Return the entries behind a number, in order."""
 
 
@@ -216,7 +201,7 @@ def told(mark: Mark) -> int:
 
 
 def make_frames(
-    state: StreamState, entries: Sequence[Numbered], channel: Channel, registry: Registry, now_ns: int
+    state: StreamState, entries: Sequence[SystemEntry], channel: Channel, registry: Registry, now_ns: int
 ) -> list[Frame]:
     """Return the next frames of the stream, which count as accepted from now on: a gap where entries are missing.
 

@@ -1,6 +1,5 @@
 """The outbox of events: numbered without a gap, notes in the same transaction, bounded."""
 
-import json
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -9,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from device_sdk.reading import MAX_STRING_BYTES
 from hub.errors import UnavailableError
-from hub.event_log import EVENTS, KEEP_NS, Event, EventLog, EventSource, Note, Numbered, as_value, open_events
+from hub.event_log import EVENTS, KEEP_NS, Event, EventLog, EventSource, Note, open_events
+from hub.system_entry import SystemEntry
 
 T0 = 1_790_000_000_000_000_000
 
@@ -33,7 +32,7 @@ def test_entries_are_numbered_in_each_channel_and_namespace(log: EventLog) -> No
 
     assert newest == {"default": 2, "north": 1}
     assert presence.newest(place)[0] == {"default": 3}
-    assert presence.numbered("default", 1, 9) == [Numbered(2, T0 + 9, "c"), Numbered(3, T0 + 10, "e")]
+    assert presence.numbered("default", 1, 9) == [SystemEntry(2, T0 + 9, "c"), SystemEntry(3, T0 + 10, "e")]
     assert [entry.text for entry in presence.numbered("default", 0, 1)] == ["a"]
     assert [entry.number for entry in gaps.numbered("default", 0, 9)] == [1]
     assert len({presence.name, gaps.name}) == 2
@@ -88,7 +87,7 @@ def test_old_and_surplus_entries_are_cut_and_numbers_go_on(log: EventLog) -> Non
     log.cut()
 
     assert [entry.number for entry in log.numbered("gaps", "default", 0, 99)] == [4, 5, 6, 7, 8]
-    assert log.numbered("presence", "default", 0, 99) == [Numbered(2, T0, "new")]
+    assert log.numbered("presence", "default", 0, 99) == [SystemEntry(2, T0, "new")]
 
 
 def test_newest_entry_stays_however_old_it_is(log: EventLog) -> None:
@@ -124,7 +123,7 @@ def test_entries_of_a_clock_that_stands_still_cost_as_others(log: EventLog) -> N
     log._database.set_trace_callback(None)
 
     assert len(asked) < 100
-    assert log.numbered("alerts", "default", 5000, 9) == [Numbered(5001, T0 + 5000, "y")]
+    assert log.numbered("alerts", "default", 5000, 9) == [SystemEntry(5001, T0 + 5000, "y")]
 
 
 def test_file_is_private_and_says_what_is_wrong(tmp_path: Path) -> None:
@@ -164,12 +163,3 @@ def test_file_whose_notes_are_damaged_is_put_aside(tmp_path: Path) -> None:
         assert log.notes("presence") == {}
 
     assert (tmp_path / f"{EVENTS}-damaged").exists()
-
-
-@pytest.mark.parametrize("text", ["a" * 9999, '"' * 9999, "\U0001f321" * 9999, "\x00" * 300, "\udc80 lone"])
-def test_value_fits_a_reading(text: str) -> None:
-    """Whatever peers put into names and reasons."""
-    value = as_value({"device": text, "reason": text, "why": text, "count": 2**63, "first_ns": None})
-
-    assert len(value.encode()) <= MAX_STRING_BYTES
-    assert json.loads(value)["count"] == 2**63
