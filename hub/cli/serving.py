@@ -116,18 +116,12 @@ def serve(
     journal_bytes: Annotated[str | None, typer.Option(help="Bytes the journal keeps at most, e.g. 1GiB.")] = None,
 ) -> None:
     """Run the hub until Ctrl-C: devices, REST, live watchers and the page on one port."""
+    # Before anything else has a name here.
+    flags: dict[str, object] = dict(locals())
+    del flags["config"]
+
     from hub.config import load_config
 
-    flags: dict[str, object] = {
-        "data": data, "host": host, "port": port, "mqtt_port": mqtt_port, "mqtt_prefix": mqtt_prefix,
-        "mqtt_url": mqtt_url, "mqtt_ca": mqtt_ca, "mqtt_topic": mqtt_topic or None, "mqtt_group": mqtt_group,
-        "ha_discovery": ha_discovery, "tls_cert": tls_cert, "tls_key": tls_key,
-        "tls_client_ca": tls_client_ca, "insecure_lan": insecure_lan, "allow_origin": allow_origin or None,
-        "announce": announce, "socketio": socketio, "demo": demo, "log_level": log_level, "store": store,
-        "keep_raw": keep_raw, "keep_rollups": keep_rollups, "retention": retention or None,
-        "disk_budget": disk_budget, "hook": hook or None, "decoder": decoder or None, "device_zone": device_zone,
-        "journal_hours": journal_hours, "journal_bytes": journal_bytes,
-    }  # fmt: skip
     loaded = load_config(flags, config).config
 
     from hub.allocator import collect_seldom

@@ -46,6 +46,20 @@ def test_code_that_is_not_there_is_a_wrong_setting(run: Run, tmp_path: Path, kin
     assert not (tmp_path / "data").exists()
 
 
+def test_list_that_is_not_given_is_that_of_the_file(run: Run, tmp_path: Path) -> None:
+    """A flag without a value is no empty list; one with a value is the whole list."""
+    file = tmp_path / "hub.toml"
+    file.write_text(f'hook = ["nobody"]\ndata = "{(tmp_path / "data").as_posix()}"\nport = 0\n')
+
+    by_file = run("serve", "--config", file)
+    by_flag = run("serve", "--config", file, "--hook", "somebody")
+
+    assert (by_file.code, by_flag.code) == (2, 2)
+    assert "hook 'nobody'" in by_file.err
+    assert "hook 'somebody'" in by_flag.err
+    assert "nobody" not in by_flag.err
+
+
 def test_port_in_use_says_so(run: Run, hub: HubProcess, tmp_path: Path) -> None:
     """A second hub on the port ends at once with what to do."""
     outcome = run("serve", "--data", tmp_path / "other", "--port", hub.port)
