@@ -2,8 +2,6 @@
 
 import gc
 import tracemalloc
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,24 +13,11 @@ from hub.mqtt.clients import MAX_AGAIN
 from hub.mqtt.handler import Code, Refused, Will
 from hub.mqtt.packet import MAX_GATEWAY_PACKET_BYTES, MAX_PACKET_BYTES
 from hub.roles import Identity, Role
-from tests.support.hub_parts import HubParts, hub_parts
+from tests.support.hub_parts import HubParts
 from tests.support.mqtt_clients import NOW, ConnectedClient, MqttWorld
 
 DOWN = "hub/v1/d/down"
 STATE = "hub/v1/d/state"
-
-
-@pytest.fixture
-def parts(tmp_path: Path) -> Iterator[HubParts]:
-    """Return an empty hub."""
-    with hub_parts(tmp_path) as parts:
-        yield parts
-
-
-@pytest.fixture
-def world(parts: HubParts) -> MqttWorld:
-    """Return it with MQTT clients."""
-    return MqttWorld(parts)
 
 
 class Follower:

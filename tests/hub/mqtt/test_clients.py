@@ -1,28 +1,9 @@
 """Which connection ends which, and what is bounded."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from hub.mqtt.clients import MAX_OF_ONE, MAX_SCOPES
 from hub.mqtt.handler import Code
 from hub.roles import Identity, Role
-from tests.support.hub_parts import HubParts, hub_parts
 from tests.support.mqtt_clients import MqttWorld
-
-
-@pytest.fixture
-def parts(tmp_path: Path) -> Iterator[HubParts]:
-    """Return an empty hub."""
-    with hub_parts(tmp_path) as parts:
-        yield parts
-
-
-@pytest.fixture
-def world(parts: HubParts) -> MqttWorld:
-    """Return it with MQTT clients."""
-    return MqttWorld(parts)
 
 
 def test_carrier_is_known_while_it_is_needed(world: MqttWorld) -> None:

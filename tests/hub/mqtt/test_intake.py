@@ -1,8 +1,5 @@
 """Whose a foreign reading is, and that none is lost or holds up others where something cannot be stored."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from device_sdk.wire import MAX_FRAME_BYTES
@@ -12,21 +9,8 @@ from hub.model import Kind
 from hub.mqtt.clients import MAX_AGAIN, MAX_AGAIN_BYTES, MAX_WAITING, MAX_WAITING_BYTES
 from hub.mqtt.handler import Code, Will
 from hub.mqtt.intake import LARGE_BYTES
-from tests.support.hub_parts import HubParts, hub_parts
+from tests.support.hub_parts import HubParts
 from tests.support.mqtt_clients import NOW, MqttWorld, UnreadableAdmission, WordDecoders
-
-
-@pytest.fixture
-def parts(tmp_path: Path) -> Iterator[HubParts]:
-    """Return an empty hub."""
-    with hub_parts(tmp_path) as parts:
-        yield parts
-
-
-@pytest.fixture
-def world(parts: HubParts) -> MqttWorld:
-    """Return it with MQTT clients."""
-    return MqttWorld(parts)
 
 
 def quarantine(world: MqttWorld) -> list[tuple[str, str]]:

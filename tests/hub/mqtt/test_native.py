@@ -1,8 +1,6 @@
 """The native conversation by MQTT: sessions on ``up`` and ``down``, and PUBACK when what was taken is stored."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,23 +13,10 @@ from device_sdk.wire import CHAIN_START, Close
 from hub.model import Kind
 from hub.mqtt.handler import Code
 from hub.mqtt.native import DOUBT_NS, MAX_ASKED, NUMBERS, SETTLE_S, Brokered, Native
-from tests.support.hub_parts import HubParts, hub_parts
+from tests.support.hub_parts import HubParts
 from tests.support.mqtt_clients import NOW, ConnectedClient, MqttWorld, UnreadableAdmission
 
 STREAM = "9f3a0000000000aa"
-
-
-@pytest.fixture
-def parts(tmp_path: Path) -> Iterator[HubParts]:
-    """Return an empty hub."""
-    with hub_parts(tmp_path) as parts:
-        yield parts
-
-
-@pytest.fixture
-def world(parts: HubParts) -> MqttWorld:
-    """Return it with MQTT clients."""
-    return MqttWorld(parts)
 
 
 class Speaker:

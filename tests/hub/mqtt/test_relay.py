@@ -1,8 +1,6 @@
 """What one connection to a broker carries: whose it is, and when its PUBACKs leave."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -19,18 +17,11 @@ from hub.mqtt.intake import LARGE_BYTES
 from hub.mqtt.native import Brokered
 from hub.mqtt.relay import MAX_BOOTS, MAX_TAKEN, BrokerAdmission, Delivered, InOrder, Relay, Taken
 from hub.roles import Identity, Role, scopes_of
-from tests.support.hub_parts import HubParts, hub_parts
+from tests.support.hub_parts import HubParts
 from tests.support.mqtt_clients import NOW, MqttWorld
 
 STREAM = "9f3a0000000000aa"
 BRIDGE = Identity("mqtt-bridge", "mqtt-bridge", Role.GATEWAY, scopes=scopes_of(Role.GATEWAY, ("*",)))
-
-
-@pytest.fixture
-def parts(tmp_path: Path) -> Iterator[HubParts]:
-    """Return an empty hub."""
-    with hub_parts(tmp_path) as parts:
-        yield parts
 
 
 @pytest.fixture
