@@ -1,4 +1,4 @@
-"""Certificates for tests, made on the spot by the hub's own code: an authority, a server's and devices', for loopback."""
+"""Certificates for tests, made on the spot by the hub's own code: an authority, a server, devices, for loopback."""
 
 import ssl
 from dataclasses import dataclass
