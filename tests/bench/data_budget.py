@@ -38,7 +38,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from device_sdk import Device
 from hub.auth import Identities
-from tests.support.certificate import make_certificate
+from tests.support.certificate import ServerCertificate, make_certificate
 from tests.support.hub_process import HubProcess, free_port
 from tests.support.mosquitto import PROGRAM, Mosquitto
 
@@ -308,8 +308,8 @@ def _sleep_until(moment: float) -> None:
 
 
 def _rows(folder: Path, ending: ExitStack) -> Iterator[Row]:
-    ca = make_certificate(folder).ca
-    pem = str(folder / "hub.pem")
+    made = make_certificate(folder)
+    ca = made.ca
 
     def row(title: str, target_port: int, make: Callable[[int], Client]) -> Row:
         proxy = ending.enter_context(CountingProxy(target_port))
@@ -317,7 +317,7 @@ def _rows(folder: Path, ending: ExitStack) -> Iterator[Row]:
         ending.callback(client.close)
         return Row(title, client, proxy)
 
-    hub, tokens = ending.enter_context(_hub(folder, ca, pem))
+    hub, tokens = ending.enter_context(_hub(folder, made))
     yield row("ours", hub.port, lambda port: Ours(port, ca, "normal", tokens["normal"]))
     if "link" in inspect.signature(Device).parameters:
         make = partial(Ours, ca=ca, name="metered", token=tokens["metered"], link="metered")
@@ -325,19 +325,19 @@ def _rows(folder: Path, ending: ExitStack) -> Iterator[Row]:
     if PROGRAM is None:
         print("paho-mqtt: not measured, there is no mosquitto", file=sys.stderr)
         return
-    broker = ending.enter_context(Mosquitto(folder, free_port(), f"certfile {pem}", f"keyfile {pem}"))
+    broker = ending.enter_context(Mosquitto(folder, free_port(), f"certfile {made.cert}", f"keyfile {made.key}"))
     for title, options in PAHO.items():
         yield row(f"paho-mqtt, {title}", broker.port, partial(Paho, ca=ca, **options))
 
 
 @contextmanager
-def _hub(folder: Path, ca: Path, pem: str) -> Iterator[tuple[HubProcess, dict[str, str]]]:
+def _hub(folder: Path, made: ServerCertificate) -> Iterator[tuple[HubProcess, dict[str, str]]]:
     data = folder / "data"
     data.mkdir()
     identities = Identities(data / "identities.sqlite3")
     tokens = {name: str(identities.add_device(name)) for name in ("normal", "metered")}
     identities.close()
-    with HubProcess(data, "--tls-cert", pem, "--tls-key", pem, ca=ca) as hub:
+    with HubProcess(data, "--tls-cert", str(made.cert), "--tls-key", str(made.key), ca=made.ca) as hub:
         yield hub, tokens
 
 

@@ -49,12 +49,13 @@ class ReverseProxy:
     ) -> None:
         folder.mkdir()
         self.port, self.plain_port = free_port(), free_port()
-        self.ca = make_certificate(folder).ca
+        self._certificate = make_certificate(folder)
+        self.ca = self._certificate.ca
         self._folder = folder
         self._log = folder / f"{kind}.log"
         self._process: subprocess.Popen[bytes] | None = None
         make = {"nginx": self._nginx, "caddy": self._caddy}[kind]
-        self._command = make(f"{folder}/hub.pem", hub_port, changes or {}, http)
+        self._command = make(hub_port, changes or {}, http)
 
     @property
     def url(self) -> str:
@@ -101,14 +102,14 @@ class ReverseProxy:
             self._process.kill()
             self._process.wait(10)
 
-    def _nginx(self, certificate: str, hub_port: int, changes: Mapping[str, str], http: str) -> list[str]:
+    def _nginx(self, hub_port: int, changes: Mapping[str, str], http: str) -> list[str]:
         text = (ROOT / "deploy" / "nginx" / "telemetry-hub.conf").read_text(encoding="utf-8")
         places = {
             "    listen [::]:80;\n": "", "    listen [::]:443 ssl http2;\n": "",
             "listen 80;": f"listen 127.0.0.1:{self.plain_port};", "listen 443 ": f"listen 127.0.0.1:{self.port} ",
             "server_name hub.example;": "server_name localhost;", "127.0.0.1:8000": f"127.0.0.1:{hub_port}",
-            "/etc/letsencrypt/live/hub.example/fullchain.pem": certificate,
-            "/etc/letsencrypt/live/hub.example/privkey.pem": certificate,
+            "/etc/letsencrypt/live/hub.example/fullchain.pem": str(self._certificate.cert),
+            "/etc/letsencrypt/live/hub.example/privkey.pem": str(self._certificate.key),
         }  # fmt: skip
         (self._folder / "telemetry-hub.conf").write_text(_replaced(text, {**changes, **places}), encoding="utf-8")
         names = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -117,9 +118,10 @@ class ReverseProxy:
         main.write_text(_NGINX_MAIN.format(user=getpass.getuser(), folder=self._folder, temporary=temporary, http=http))
         return [str(PROGRAMS["nginx"]), "-p", str(self._folder), "-e", f"{self._folder}/nginx.log", "-c", str(main)]
 
-    def _caddy(self, certificate: str, hub_port: int, changes: Mapping[str, str], http: str) -> list[str]:
+    def _caddy(self, hub_port: int, changes: Mapping[str, str], http: str) -> list[str]:
         text = (ROOT / "deploy" / "caddy" / "Caddyfile").read_text(encoding="utf-8")
-        site = f"https://localhost:{self.port} {{\n\tbind 127.0.0.1\n\ttls {certificate} {certificate}\n"
+        made = self._certificate
+        site = f"https://localhost:{self.port} {{\n\tbind 127.0.0.1\n\ttls {made.cert} {made.key}\n"
         places = {"\nhub.example {\n": f"\n{site}", "127.0.0.1:8000": f"127.0.0.1:{hub_port}"}
         file = self._folder / "Caddyfile"
         # Options of the whole server must come first, before comments too.
