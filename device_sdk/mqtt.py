@@ -37,12 +37,11 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from device_sdk.clock import Clock
 from device_sdk.envelope import MAX_ENVELOPE_BYTES, MAX_NUMBER, unwrap, wrap
 from device_sdk.errors import AuthenticationError, ConnectionLostError, ProtocolError
 from device_sdk.frozen import Frozen
 from device_sdk.session import ACK_TIMEOUT_S, WELCOME_TIMEOUT_S
-from device_sdk.transport import LinkError, Receiver
+from device_sdk.transport import Access, LinkError, Receiver
 from device_sdk.trust import ResumingContext, Trust
 from device_sdk.wire import MAX_FRAME_BYTES, Bye, Close, decode_hub_message, encode
 
@@ -88,25 +87,14 @@ class MqttTarget(Frozen):
 
 
 class MqttConnector:
-    """Makes connections for one device; see `transport.make_connector` for the arguments."""
+    """Makes connections for one device; ``boot`` says the boot id for its birth and will."""
 
-    def __init__(
-        self,
-        target: MqttTarget,
-        *,
-        token: str | None,
-        boot: Callable[[], str],
-        ca: str | None,
-        fingerprint: str | None,
-        certificate: tuple[str, str | None] | None = None,
-        connect_to: tuple[str, int] | None = None,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, target: MqttTarget, access: Access, boot: Callable[[], str]) -> None:
         self._target = target
-        self._address = connect_to or (target.host, target.port)
-        self._token = token
+        self._address = access.connect_to or (target.host, target.port)
+        self._token = access.token
         self._boot = boot
-        self._trust = Trust(ca, fingerprint, certificate, clock, _PinnedContext)
+        self._trust = Trust(access.ca, access.fingerprint, access.certificate, access.clock, _PinnedContext)
         # Each connection has the next one; not from 1, where a process before this one began too.
         self._number = secrets.randbelow(MAX_NUMBER)
 

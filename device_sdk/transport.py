@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import SplitResult, urlsplit
 
 from device_sdk.backoff import Backoff
 from device_sdk.clock import Clock, read_boot_id
 from device_sdk.errors import AuthenticationError, ConnectionLostError, MisuseError
+from device_sdk.frozen import Frozen
 from device_sdk.wire import DEVICE_PATH, METERED_PING_S, PING_S
 
 LinkError = ConnectionLostError | AuthenticationError
@@ -81,6 +82,24 @@ class Connector(Protocol):
             AuthenticationError: the hub refused the credential.
         """
         ...
+
+
+class Access(Frozen):
+    """What connections to a hub have in common, whichever way they go; see `make_connector`.
+
+    ``certificate``: the device's own, and the file of its key; ``connect_to``: None: where the URL says.
+    """
+
+    token: str | None
+    ca: str | None
+    fingerprint: str | None
+    certificate: tuple[str, str | None] | None
+    connect_to: tuple[str, int] | None
+    clock: Clock
+
+    def __repr__(self) -> str:
+        # Whoever logs it must not log the token.
+        return "Access(…)"
 
 
 class RetryPolicy:
@@ -158,20 +177,20 @@ def make_connector(
         raise MisuseError("key= is the key of a certificate: pass certificate= too")
     if token is not None and (not token.isascii() or not token.isprintable() or " " in token):
         raise MisuseError("the token holds characters that no token has; was it copied with a line break?")
-    common: dict[str, Any] = {
-        "token": token, "ca": None if ca is None else str(ca), "fingerprint": check_fingerprint(fingerprint),
-        "certificate": None if certificate is None else (str(certificate), None if key is None else str(key)),
-        "connect_to": connect_to, "clock": clock or Clock(),
-    }  # fmt: skip
+    access = Access(
+        token, None if ca is None else str(ca), check_fingerprint(fingerprint),
+        None if certificate is None else (str(certificate), None if key is None else str(key)),
+        connect_to, clock or Clock(),
+    )  # fmt: skip
     host = parts.hostname or ""
     if parts.scheme in _MQTT_PORTS:
         keep_alive_s = METERED_PING_S if is_metered else PING_S
-        return _mqtt_connector(url, host, port or _MQTT_PORTS[parts.scheme], device, boot, keep_alive_s, common)
+        return _mqtt_connector(url, host, port or _MQTT_PORTS[parts.scheme], device, boot, keep_alive_s, access)
     from device_sdk.websocket import Target, WebSocketConnector
 
     path = parts.path.rstrip("/")
     path = path if path.endswith(DEVICE_PATH) else path + DEVICE_PATH
-    return WebSocketConnector(Target(host, port or (443 if is_secure else 80), path, is_secure), **common)
+    return WebSocketConnector(Target(host, port or (443 if is_secure else 80), path, is_secure), access)
 
 
 def _split(url: str) -> tuple[SplitResult, int | None]:
@@ -195,7 +214,7 @@ def _mqtt_connector(
     device: str | None,
     boot: Callable[[], str],
     keep_alive_s: int,
-    common: dict[str, Any],
+    access: Access,
 ) -> Connector:
     parts = urlsplit(url)
     prefix = parts.path.strip("/") or MQTT_PREFIX
@@ -214,7 +233,7 @@ def _mqtt_connector(
             f"url {url!r} needs aiomqtt, which is not installed: pip install 'telemetry-device-sdk[mqtt]'"
         ) from error
     target = MqttTarget(host, port, prefix, parts.scheme == "mqtts", device, keep_alive_s)
-    return MqttConnector(target, boot=boot, **common)
+    return MqttConnector(target, access, boot)
 
 
 def check_fingerprint(fingerprint: str | None) -> str | None:

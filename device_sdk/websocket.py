@@ -25,12 +25,11 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
-from device_sdk.clock import Clock
 from device_sdk.errors import AuthenticationError, ConnectionLostError
 from device_sdk.frozen import Frozen
 from device_sdk.json_bytes import from_json
 from device_sdk.setting import is_address
-from device_sdk.transport import LinkError, Receiver
+from device_sdk.transport import Access, LinkError, Receiver
 from device_sdk.trust import Trust
 from device_sdk.wire import DEVICE_SUBPROTOCOL, MAX_FRAME_BYTES, PING_S, Close
 
@@ -57,23 +56,13 @@ class Target(Frozen):
 
 
 class WebSocketConnector:
-    """Makes WebSocket connections to one hub; see `transport.make_connector` for the arguments."""
+    """Makes WebSocket connections to one hub."""
 
-    def __init__(
-        self,
-        target: Target,
-        *,
-        token: str | None,
-        ca: str | None,
-        fingerprint: str | None,
-        certificate: tuple[str, str | None] | None = None,
-        connect_to: tuple[str, int] | None = None,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, target: Target, access: Access) -> None:
         self._target = target
-        self._address = connect_to or (target.host, target.port)
-        self._token = token
-        self._trust = Trust(ca, fingerprint, certificate, clock)
+        self._address = access.connect_to or (target.host, target.port)
+        self._token = access.token
+        self._trust = Trust(access.ca, access.fingerprint, access.certificate, access.clock)
 
     async def connect(self, receiver: Receiver) -> WebSocketConnection:
         """Return an open connection; see `transport.Connector`."""

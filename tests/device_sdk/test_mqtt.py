@@ -21,7 +21,7 @@ from device_sdk.envelope import wrap
 from device_sdk.errors import AuthenticationError, ConnectionLostError
 from device_sdk.mqtt import MAX_UNACKED, OPEN_TIMEOUT_S, MqttConnection, MqttConnector, MqttTarget
 from device_sdk.session import WELCOME_TIMEOUT_S
-from device_sdk.transport import LinkError, make_connector
+from device_sdk.transport import Access, LinkError, make_connector
 from device_sdk.wire import CHAIN_START, Bye, Close, Hello, encode
 from tests.support.brokered_hub import PREFIX, MqttHub, echo
 from tests.support.certificate import make_certificate
@@ -306,10 +306,8 @@ async def test_a_silent_broker_is_noticed(tmp_path: Path) -> None:
     ear = Ear()
     with Mosquitto(tmp_path, free_port()) as broker:
         target = MqttTarget("127.0.0.1", broker.port, PREFIX, False, "silent", 1)
-        connector = MqttConnector(
-            target, token=None, boot=lambda: "b00t", ca=None, fingerprint=None, clock=Clock()
-        )  # fmt: skip
-        connection = await connector.connect(ear)
+        access = Access(None, None, None, None, None, Clock())
+        connection = await MqttConnector(target, access, lambda: "b00t").connect(ear)
         os.kill(broker.pid, signal.SIGSTOP)
         error = await ear.end()
         os.kill(broker.pid, signal.SIGCONT)

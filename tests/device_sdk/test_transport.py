@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from device_sdk.clock import Clock
 from device_sdk.errors import AuthenticationError, ConnectionLostError, MisuseError
-from device_sdk.transport import LinkError, RetryPolicy, make_connector, needs_person
+from device_sdk.transport import Access, LinkError, RetryPolicy, make_connector, needs_person
 
 
 @pytest.mark.parametrize(
@@ -97,3 +98,8 @@ def test_mqtt_needs_its_extra_and_says_so() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert "pip install 'telemetry-device-sdk[mqtt]'" in done.stdout
+
+
+def test_token_is_not_shown_with_what_connections_have_in_common() -> None:
+    """Whoever puts it into a message says nothing."""
+    assert "dk_secret" not in repr(Access("dk_secret", None, None, None, None, Clock()))
