@@ -6,7 +6,6 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,7 +18,6 @@ from paho.mqtt.client import Client, MQTTMessage, MQTTMessageInfo
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from hub.mqtt.handler import Code, Connect, Received, Refused, Will
-from hub.tls import make_certificates, make_device_certificate
 from tests.fuzz import mqtt as fuzz
 from tests.support.certificate import make_certificate
 from tests.support.mqtt_listener import ServedEndpoint, serving_mqtt
@@ -334,10 +332,8 @@ async def test_old_protocol_is_refused() -> None:
 
 async def test_client_certificate_is_told(tmp_path: Path) -> None:
     """What TLS has verified; a client without one has none."""
-    files = make_certificates(tmp_path, ["127.0.0.1"], now=datetime.now(UTC))
-    device = make_device_certificate(tmp_path, "pump", now=datetime.now(UTC))
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(files.cert, files.key)
+    files = make_certificate(tmp_path)
+    device, server = files.of_device("pump"), files.context
     server.load_verify_locations(files.ca)
     server.verify_mode = ssl.CERT_OPTIONAL
     trust, showing = (ssl.create_default_context(cafile=str(files.ca)) for _ in range(2))

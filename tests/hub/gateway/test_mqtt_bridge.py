@@ -6,7 +6,6 @@ import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from socket import socket as Socket
 from socket import socketpair
@@ -36,7 +35,7 @@ from hub.mqtt.clients import MAX_WAITING
 from hub.mqtt.intake import LARGE_BYTES
 from hub.mqtt.packet import MAX_GATEWAY_PACKET_BYTES
 from hub.mqtt.relay import RECEIVE_MAXIMUM, Delivered
-from hub.tls import make_certificates
+from tests.support.certificate import make_certificate
 from tests.support.hub_parts import HubParts, hub_parts
 from tests.support.hub_process import free_port, wait_for
 from tests.support.mosquitto import PROGRAM, Mosquitto
@@ -252,9 +251,7 @@ _SUBACK_AND_MESSAGE = b"\x90\x04\x00\x01\x00\x01" + b"\x31\x0d\x00\x09home/lamp\
 @asynccontextmanager
 async def _one_record_broker(folder: Path) -> AsyncIterator[Settings]:
     """Serve one client by TLS: what belongs together is one record, as brokers that write many packets at once do."""
-    made = make_certificates(folder, ["127.0.0.1"], now=datetime.now(UTC))
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(made.cert, made.key)
+    made = make_certificate(folder)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for answer in (_CONNACK, _SUBACK_AND_MESSAGE):
@@ -267,7 +264,7 @@ async def _one_record_broker(folder: Path) -> AsyncIterator[Settings]:
         ended.set()
 
     ended = asyncio.Event()
-    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls) as server:
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=made.context) as server:
         yield Settings(Broker("127.0.0.1", server.sockets[0].getsockname()[1], True), ca=made.ca)
         await asyncio.wait_for(ended.wait(), 5)
 
@@ -447,7 +444,7 @@ async def test_wrong_password_is_said(
 @broker_test
 async def test_broker_with_tls_is_checked_against_its_authority(world: MqttWorld, tmp_path: Path) -> None:
     """As a device would."""
-    made = make_certificates(tmp_path / "tls", ["127.0.0.1"], now=datetime.now(UTC))
+    made = make_certificate(tmp_path / "tls")
     lines = (f"cafile {made.ca}", f"certfile {made.cert}", f"keyfile {made.key}")
     with Mosquitto(tmp_path, free_port(), *lines) as secure:
         address = Broker("127.0.0.1", secure.port, True)
