@@ -24,6 +24,9 @@ STALE_INTERVALS = 3
 MIN_STALE_S = 5.0
 # A device that is not connected, nor its gateway, and silent for this long (and 10 intervals) is offline.
 OFFLINE_S = 60.0
+# One whose gateway is connected after this: sensors that only tell changes are heard at least daily (25 hours are what
+# Zigbee2MQTT waits for a device with a battery before it calls it offline).
+CARRIED_OFFLINE_S = 25 * 3600.0
 _RATE_WINDOW_S = 10.0
 # A device's clock that differs more from the hub's is flagged; less may be the way of its hello through a slow network.
 SKEW_FLAG_S = 2.0
@@ -89,14 +92,14 @@ class DeviceState:
 
     def presence(self, now_ns: int) -> Presence:
         """Return the state at ``now_ns``; an hourly device is not stale after ten seconds."""
-        is_carried = self.connections > 0 or (self.carrier is not None and self.carrier.connections > 0)
+        is_carried = self.carrier is not None and self.carrier.connections > 0
         if self.last_received_ns == 0:
-            return Presence.STALE if is_carried else Presence.OFFLINE
+            return Presence.STALE if self.connections or is_carried else Presence.OFFLINE
         silent_s = (now_ns - self.last_received_ns) / 1e9
         interval_s = self.expected_interval_s()
         if silent_s <= max(STALE_INTERVALS * interval_s, MIN_STALE_S):
             return Presence.ONLINE
-        if is_carried or silent_s <= max(10 * interval_s, OFFLINE_S):
+        if self.connections or silent_s <= max(10 * interval_s, CARRIED_OFFLINE_S if is_carried else OFFLINE_S):
             return Presence.STALE
         return Presence.OFFLINE
 

@@ -129,14 +129,17 @@ def test_presence_follows_the_declared_interval() -> None:
 
 
 def test_presence_of_who_speaks_by_a_gateway() -> None:
-    """As that of who is connected, while the gateway is; also before what it has said is stored."""
+    """As that of who is connected, while the gateway is, for a day; also before what it has said is stored."""
     registry = registry_with_x(1.0)
     state = registry.device("default", "d")
     state.carrier = Carrier(connections=2)
     assert state.presence(T0) is Presence.STALE
 
     registry.apply([frame(registry, [0], [1.0])])
-    assert [state.presence(T0 + s * S) for s in (1, 3600)] == [Presence.ONLINE, Presence.STALE]
+    silences = (1, 3600, 24 * 3600, 26 * 3600)
+    assert [state.presence(T0 + s * S) for s in silences] == [
+        Presence.ONLINE, Presence.STALE, Presence.STALE, Presence.OFFLINE,
+    ]  # fmt: skip
     state.carrier.connections = 0
     assert [state.presence(T0 + s * S) for s in (1, 3600)] == [Presence.ONLINE, Presence.OFFLINE]
 
