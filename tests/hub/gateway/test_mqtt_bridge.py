@@ -5,7 +5,7 @@ import inspect
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from socket import socket as Socket
 from socket import socketpair
@@ -463,8 +463,11 @@ async def test_device_of_the_sdk_is_found_again_by_a_hub_that_starts(world: Mqtt
     """It is connected to the broker all the time; its kept birth tells the hub, whose ``bye`` tells the device."""
     world.parts.identities.add_device("pump")
     url = f"mqtt://127.0.0.1:{broker.port}"
-    async with Device("pump", url, spool=":memory:", close_timeout_s=0.5) as device:
+    async with AsyncExitStack() as outlives:
+        # The bridge first: a hello that nobody listens to is said again after ten seconds.
         async with _running(world, _bridge(world, broker)):
+            made = Device("pump", url, spool=":memory:", close_timeout_s=0.5)
+            device = await outlives.enter_async_context(made)
             device.record(t=1.0)
             await device.flush_async(10)
         async with _running(world, _bridge(world, broker)):
