@@ -90,6 +90,11 @@ class DeviceState:
         told = [every_s for s in self.channels.values() if (every_s := s.interval_s) is not None]
         return min(told) if told else self.interval_s or DEFAULT_INTERVAL_S
 
+    def arrived(self) -> None:
+        """Note a connection of its own; whoever carried it before does so no more."""
+        self.connections += 1
+        self.carrier = None
+
     def presence(self, now_ns: int) -> Presence:
         """Return the state at ``now_ns``; an hourly device is not stale after ten seconds."""
         is_carried = self.carrier is not None and self.carrier.connections > 0

@@ -260,7 +260,7 @@ class DeviceSession:
         self._complained_at, self._slow, self._is_small = -1, False, not hello.chain
         self._registry.device(self.namespace, self.device).skew_ns = hello.wall_ns - now_ns if hello.wall_ns else None
         if self.state is State.AWAIT_HELLO:
-            self._registry.device(self.namespace, self.device).connections += 1
+            self._registry.device(self.namespace, self.device).arrived()
             self._set(State.RUNNING)
         other = self._downlink.entered(self)
         if isinstance(other, DeviceSession):

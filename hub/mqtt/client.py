@@ -326,7 +326,7 @@ class Client:
     def _come(self) -> None:
         if self._here is None:
             self._here = _Here(self.identity)
-            self._parts.registry.device(self.identity.namespace, self.identity.name).connections += 1
+            self._parts.registry.device(self.identity.namespace, self.identity.name).arrived()
             self._parts.downlink.entered(self._here)
 
     def _go(self, why: str) -> None:

@@ -144,6 +144,19 @@ def test_presence_of_who_speaks_by_a_gateway() -> None:
     assert [state.presence(T0 + s * S) for s in (1, 3600)] == [Presence.ONLINE, Presence.OFFLINE]
 
 
+def test_device_with_a_connection_of_its_own_is_carried_by_nobody() -> None:
+    """Once that has ended it is offline soon, also where the gateway is there by which it spoke before."""
+    registry = registry_with_x(1.0)
+    registry.apply([frame(registry, [0], [1.0])])
+    state = registry.device("default", "d")
+    state.carrier = Carrier(connections=1)
+    state.arrived()
+    assert state.presence(T0 + 3600 * S) is Presence.STALE
+
+    state.connections -= 1
+    assert state.presence(T0 + 3600 * S) is Presence.OFFLINE
+
+
 def test_presence_takes_the_interval_of_a_person_first() -> None:
     """Set by a person > declared > learnt: an hourly device is online after an hour, stale after four, then offline."""
     described: dict[SeriesKey, ChannelDescription] = {}
