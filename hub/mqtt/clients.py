@@ -165,7 +165,7 @@ class Clients:
 
     def enter(self, client: Connected) -> Connected | None:
         """Take a client that was let in; return the one that it takes the place of, which has been ended."""
-        held = self._connected.setdefault(_key(client.identity), {})
+        held = self._connected.setdefault(key_of(client.identity), {})
         older = held.pop(client.client_id, None)
         held[client.client_id] = client
         self.figures.connections += older is None
@@ -179,7 +179,7 @@ class Clients:
 
     def leave(self, client: Connected) -> None:
         """Forget a client; another may have its place already."""
-        key = _key(client.identity)
+        key = key_of(client.identity)
         held = self._connected.get(key, {})
         if held.get(client.client_id) is client:
             del held[client.client_id]
@@ -189,7 +189,7 @@ class Clients:
 
     def decoders(self, identity: Identity, *, is_gateway: bool) -> Decoders:
         """Return those of a sender: over its connections, for many devices say their units at their start alone."""
-        key = _key(identity)
+        key = key_of(identity)
         found = self._scopes.get(key)
         if found is None:
             found = self._scopes[key] = self._make_decoders("" if is_gateway else identity.name)
@@ -201,7 +201,7 @@ class Clients:
 
     def carrier(self, identity: Identity) -> Carrier:
         """Return what is known of a gateway's connections; who is one counts itself."""
-        return self._carriers.setdefault(_key(identity), Carrier())
+        return self._carriers.setdefault(key_of(identity), Carrier())
 
     def end_identities(self, ended: Set[str]) -> None:
         """End the connections of credentials that ended, by their ids."""
@@ -228,5 +228,6 @@ class Clients:
         return [client for held in self._connected.values() for client in held.values()]
 
 
-def _key(identity: Identity) -> tuple[str, str, str]:
+def key_of(identity: Identity) -> tuple[str, str, str]:
+    """Return whose connections are one's: those of one credential."""
     return (identity.namespace, identity.role.value, identity.name)

@@ -10,7 +10,7 @@ it is, also when its connection has ended meanwhile; of QoS 0 it is lost, and co
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Protocol
 
 from device_sdk.reading import Channel
@@ -20,7 +20,7 @@ from hub.child_sessions import MAX_CHILDREN
 from hub.decode.base import Answer, Decoded, DecodeError, ForeignReading, Publication, Said
 from hub.decode.esphome import ONLINE
 from hub.errors import HubError, UnavailableError
-from hub.mqtt.clients import Clients
+from hub.mqtt.clients import Clients, key_of
 from hub.mqtt.handler import Code, Done
 from hub.roles import Identity, Role, Verb
 
@@ -47,15 +47,13 @@ class Giver(Protocol):
     def go_on(self) -> Callable[[], None]:
         """What is called when nothing is in steps any more: what was held may come."""
 
-    def end(self, code: Code, why: str) -> None:
-        """End the connection."""
-
 
 class Intake:
     """Foreign publications of one client.
 
-    A large one is read in steps (`hub.mqtt.steps`), also when its connection ends meanwhile. What comes behind it waits
-    until it is through: whoever reads the client should take nothing more of it while there is something ``in_steps``.
+    A large one is read in steps (`hub.mqtt.steps`), also when its connection ends meanwhile. What comes behind it, by
+    whichever connection of its identity, waits until it is through: whoever reads the client should take nothing more
+    of it while there is something ``in_steps``.
 
     Args:
         client: the client's name in the log.
@@ -67,6 +65,8 @@ class Intake:
         # Publications that are being read in steps, and those that wait behind them.
         self.in_steps = 0
         self._identity = identity
+        self._whose = key_of(identity)
+        self._under_way = clients.steps.under_way
         self._client = client
         self._is_gateway = identity.role is Role.GATEWAY
         self._decoders = clients.decoders(identity, is_gateway=self._is_gateway)
@@ -77,15 +77,19 @@ class Intake:
 
     def take(self, publication: Publication, qos: int, done: Done) -> None:
         """Take one publication."""
-        if len(publication.payload) > LARGE_BYTES or self.in_steps:
+        if len(publication.payload) > LARGE_BYTES or (self._under_way and self._whose in self._under_way):
             self._begin(publication, qos, done)
             return
+        said: Sequence[Said] | str
         try:
             decoded = self._decoders.decode(publication)
+            said = self._as_gateway(decoded) if self._is_gateway else self._as_device(decoded)
         except DecodeError as error:
             self._unread(publication, str(error), qos, done)
             return
-        said: Sequence[Said] | str = self._as_gateway(decoded) if self._is_gateway else self._as_device(decoded)
+        except Exception as error:
+            self._failed(publication, error, qos, done)
+            return
         if isinstance(said, str):
             self._aside(publication, said, qos, done)
         elif said:
@@ -102,14 +106,13 @@ class Intake:
         self.in_steps += 1
         self._clients.figures.waiting += 1
         self._clients.figures.waiting_bytes += len(publication.payload)
-        self._clients.steps.add(self._until_through(publication, qos, done))
+        self._clients.steps.add(self._whose, self._until_through(publication, qos, done))
 
     def _until_through(self, publication: Publication, qos: int, done: Done) -> Iterator[None]:
         try:
             yield from self._taking(publication, qos, done)
-        except Exception:
+        except Exception:  # the outer edge: whatever comes behind it must not wait for ever
             _log.exception("large message failed client=%s topic=%r", self._client, publication.topic[:200])
-            self._giver.end(Code.UNSPECIFIED, "the hub failed; its log says why")
         self._clients.figures.waiting -= 1
         self._clients.figures.waiting_bytes -= len(publication.payload)
         self.in_steps -= 1
@@ -119,21 +122,13 @@ class Intake:
     def _taking(self, publication: Publication, qos: int, done: Done) -> Iterator[None]:
         """Do as `take`."""
         try:
-            decoded = yield from self._decoders.reading(publication)
+            decoded, said = yield from self._reading(publication)
         except DecodeError as error:
             self._unread(publication, str(error), qos, done)
             return
-        said: Sequence[Said] | str
-        if self._is_gateway:
-            said = taken = []
-            for one in decoded.said:
-                taken += self._as_gateway(Decoded(decoded.decoder, (one,)))
-                yield
-        else:
-            said = self._as_device(decoded)
-        if len(publication.payload) > MAX_FRAME_BYTES and any(one.readings for one in decoded.said):
-            # A packet of a gateway may be larger, for what it announces; what is stored must fit into a frame.
-            said = f"readings in a message of more than {MAX_FRAME_BYTES} bytes"
+        except Exception as error:
+            self._failed(publication, error, qos, done)
+            return
         if isinstance(said, str):
             self._aside(publication, said, qos, done)
         elif said:
@@ -147,6 +142,22 @@ class Intake:
         for answer in decoded.answers:
             self._giver.answer(answer)
 
+    def _reading(self, publication: Publication) -> Generator[None, None, tuple[Decoded, Sequence[Said] | str]]:
+        """Return what a publication says, and what of it is to be given, or why nothing is."""
+        decoded = yield from self._decoders.reading(publication)
+        if len(publication.payload) > MAX_FRAME_BYTES and any(one.readings for one in decoded.said):
+            # A packet of a gateway may be larger, for what it announces; what is stored must fit into a frame.
+            for one in decoded.said:
+                self._unheard_of(one.device)
+            return decoded, f"readings in a message of more than {MAX_FRAME_BYTES} bytes"
+        if not self._is_gateway:
+            return decoded, self._as_device(decoded)
+        said = []
+        for one in decoded.said:
+            said += self._as_gateway(Decoded(decoded.decoder, (one,)))
+            yield
+        return decoded, said
+
     # --- whose it is, and where it goes -----------------------------------------------------------------------
 
     def _unread(self, publication: Publication, why: str, qos: int, done: Done) -> None:
@@ -154,6 +165,11 @@ class Intake:
             done(Code.SUCCESS)  # it comes again with each subscription
         else:
             self._aside(publication, why, qos, done)
+
+    def _failed(self, publication: Publication, error: Exception, qos: int, done: Done) -> None:
+        """Put aside what the hub has failed at: its sender gives it again, and all behind would wait for ever."""
+        _log.error("message failed client=%s topic=%r", self._client, publication.topic[:200], exc_info=error)
+        self._aside(publication, f"the hub failed at it: {error!r}", qos, done)
 
     def _as_device(self, decoded: Decoded) -> Sequence[Said] | str:
         """Return everything as of the one device, or why not."""
@@ -277,7 +293,13 @@ class _Giving:
         elif self._reason is not None:
             parts.foreign.quarantine(self._namespace, self._said.device, self._publication, self._reason, self)
         else:
-            parts.foreign.take(self._namespace, self._said, self._publication, self)
+            try:
+                parts.foreign.take(self._namespace, self._said, self._publication, self)
+            except Exception as error:
+                _log.exception("message failed device=%s", self._said.device)
+                self._clients.figures.quarantined += 1
+                self._reason = f"the hub failed at it: {error!r}"
+                self.give()
 
     def __call__(self, error: HubError | None) -> None:
         """Take what became of it (`hub.foreign.Done`)."""

@@ -1,6 +1,7 @@
 """MQTT clients without sockets or packets: a hub's parts, its clients, and a line that notes what it is told."""
 
 from collections.abc import Callable, Generator
+from typing import cast
 
 from device_sdk.reading import Channel, Value
 from hub.child_book import Asked, Refusal
@@ -48,7 +49,10 @@ class FakeLine:
 
 
 class WordDecoders:
-    """Decoders of a made-up format: ``lamp.t=21.5 door.open=1``, a word ``lamp.t:Cel`` tells a unit, ``?`` asks."""
+    """Decoders of a made-up format: ``lamp.t=21.5 door.open=1``, a word ``lamp.t:Cel`` tells a unit, ``?`` asks.
+
+    ``!`` is a reading that is none, as a faulty decoder may give it.
+    """
 
     def __init__(self, device: str = "") -> None:
         self.device = device
@@ -68,6 +72,8 @@ class WordDecoders:
             device, _, channel = name.partition(".")
             if word == "?":
                 answers.append(Answer(f"{publication.topic}/response", b"!"))
+            elif word == "!":
+                readings.setdefault(self.device, []).append(cast(ForeignReading, ("t", 1.0)))
             elif ":" in channel:
                 channel, _, unit = channel.partition(":")
                 self.known.setdefault(device, {})[channel] = Channel(channel, unit)

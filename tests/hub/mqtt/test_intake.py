@@ -293,16 +293,66 @@ def test_devices_of_a_large_message_are_looked_at_in_steps(world: MqttWorld) -> 
     assert world.values("barn-49") == [("t", 1.0)]
 
 
-def test_fault_in_a_large_message_ends_its_connection(world: MqttWorld) -> None:
-    """It has no PUBACK, so its client gives it again; the next one is read. These decoders fail where no number is."""
-    connected, other = world.device("d"), world.device("e")
-    number = connected.publish("t", large(b"a.t=x"))
-    quick = other.publish("t", large(b"a.t=2"))
+@pytest.mark.parametrize("spaces", [0, LARGE_BYTES])
+def test_fault_of_the_hub_puts_its_message_aside(world: MqttWorld, spaces: int) -> None:
+    """Its client would give it again for ever, with all behind it waiting. These decoders fail where no number is."""
+    connected = world.device("d")
+    numbers = [connected.publish("t", b"a.t=x" + b" " * spaces), connected.publish("t", b"a.t=2")]
     world.settle()
 
-    assert (connected.line.ended or (None,))[0] is Code.UNSPECIFIED
-    assert (number in connected.codes, other.codes) == (False, {quick: Code.SUCCESS})
-    assert (world.clients.figures.waiting, connected.client.can_take()) == (0, True)
+    assert (connected.line.ended, connected.codes) == (None, dict.fromkeys(numbers, Code.SUCCESS))
+    assert [reason for _, reason in quarantine(world)] == [
+        "the hub failed at it: ValueError(\"could not convert string to float: 'x'\")"
+    ]
+    assert (world.values("d"), world.clients.figures.waiting) == ([("t", 2.0)], 0)
+
+
+@pytest.mark.parametrize("spaces", [0, LARGE_BYTES])
+def test_what_cannot_be_gathered_is_put_aside(world: MqttWorld, spaces: int) -> None:
+    """A decoder may be anybody's."""
+    connected = world.device("d")
+    number = connected.publish("t", b"!" + b" " * spaces)
+    world.settle()
+
+    assert connected.codes == {number: Code.SUCCESS}
+    ((_, reason),) = quarantine(world)
+    assert reason.startswith("the hub failed at it: ")
+    assert (world.clients.figures.waiting, world.clients.figures.waiting_bytes) == (0, 0)
+
+
+def test_what_comes_by_the_next_connection_is_stored_behind_a_large_message(world: MqttWorld) -> None:
+    """Which is still read, of a connection that is gone: the newest value is the one that was sent last."""
+    world.clients.steps.step_ns = 0
+    token = world.parts.identities.add_device("d")
+    connected = world.client("d", token)
+    connected.publish("t", large(b"a.t=1"))
+    world.turn()
+    again = world.client("d", token)
+    world.now_ns += 1
+    number = again.publish("t", b"a.t=2")
+    connected.closed()
+    assert not again.client.can_take()
+    world.settle()
+
+    assert (again.client.can_take(), again.line.flushed, again.codes) == (True, 1, {number: Code.SUCCESS})
+    assert world.values("d") == [("t", 1.0), ("t", 2.0)]
+    (series,) = world.parts.registry.device("default", "d").channels.values()
+    assert world.parts.registry.latest[series.id].value == 2.0
+
+
+def test_unit_is_not_lost_with_a_message_that_is_too_large(world: MqttWorld) -> None:
+    """Its readings are put aside, what it told of channels comes with the next one."""
+    world.parts.children.set_rules("barn", auto_accept=["barn-*"])
+    connected = world.gateway()
+    connected.publish("t", b"barn-1.t:Cel barn-1.t=1".ljust(MAX_FRAME_BYTES + 1))
+    world.settle()
+    connected.publish("t", b"barn-1.t=2")
+    world.settle()
+
+    assert [reason for _, reason in quarantine(world)] == [
+        f"readings in a message of more than {MAX_FRAME_BYTES} bytes"
+    ]
+    assert world.parts.registry.device("default", "barn-1").channels["t"].unit == "Cel"
 
 
 # --- a gateway ------------------------------------------------------------------------------------------------------

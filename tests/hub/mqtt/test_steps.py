@@ -46,7 +46,7 @@ class Loop:
 def test_work_pauses_when_its_time_is_up() -> None:
     """Nothing is done in the call that adds it."""
     loop = Loop()
-    loop.steps.add(loop.work("a", 5))
+    loop.steps.add("a", loop.work("a", 5))
     each = STEP_NS // MS
 
     assert loop.done == []
@@ -58,15 +58,16 @@ def test_of_many_one_is_worked_on_at_a_time() -> None:
     """In their order, and in one step what is left of its time."""
     loop = Loop()
     loop.steps.step_ns = 4 * MS
-    loop.steps.add(loop.work("a", 2))
-    loop.steps.add(loop.work("b", 9))
-    loop.steps.add(loop.work("c", 1))
+    loop.steps.add("a", loop.work("a", 2))
+    loop.steps.add("b", loop.work("b", 9))
+    loop.steps.add("c", loop.work("c", 1))
 
     assert loop.turn() == ["a0", "a1", "b0", "b1"]
     assert loop.turn() == ["b2", "b3", "b4", "b5"]
+    assert dict(loop.steps.under_way) == {"b": 1, "c": 1}
     assert loop.turn() == ["b6", "b7", "b8", "c0"]
-    assert (loop.turn(), loop.turn()) == ([], [])
-    loop.steps.add(loop.work("d", 1))
+    assert (loop.turn(), loop.turn(), dict(loop.steps.under_way)) == ([], [], {})
+    loop.steps.add("d", loop.work("d", 1))
     assert loop.turn() == ["d0"]
 
 
@@ -74,8 +75,8 @@ def test_what_fails_holds_up_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """It is in the log."""
     loop = Loop()
     loop.steps.step_ns = 1000 * MS
-    loop.steps.add(loop.work("a", 1, fails=True))
-    loop.steps.add(loop.work("b", 1))
+    loop.steps.add("a", loop.work("a", 1, fails=True))
+    loop.steps.add("b", loop.work("b", 1))
 
     assert loop.turn() == ["a0", "b0"]
     assert "RuntimeError: a" in caplog.text
