@@ -25,6 +25,8 @@ from device_sdk.wire import DEVICE_PATH, DEVICE_SUBPROTOCOL, Bye, encode
 from tests.support.hub_model import HubConversation, HubModel
 
 LIMIT_S = 10.0
+# After which a connection that was accepted in the last moment has been made, and reset.
+_ACCEPTING_TURNS = 10
 
 
 class _Connection(ServerConnection):
@@ -169,6 +171,9 @@ class FakeHub:
         self._server = server
         self._notify()
         await self._stopped.wait()
+        for _ in range(_ACCEPTING_TURNS):
+            await asyncio.sleep(0)
+            self._abort_connections()
         await server.wait_closed()
 
     def _check(self, connection: ServerConnection, request: Request) -> Response | None:
