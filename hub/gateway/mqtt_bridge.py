@@ -49,8 +49,8 @@ EXPIRY_S = 60
 MAX_UNACKED = 20_000
 # Of those, on the wire until the broker has said how many it takes; it ends the connection for more.
 _INFLIGHT = 8
-# Messages taken in one turn of the loop, each 64 bytes counted as one: as many as make a commit worth its cost, and
-# others wait 10 ms at most.
+# Packets read in one turn of the loop, each 64 bytes of a message counted as one: as many as make a commit worth its
+# cost, and others wait 10 ms at most.
 READ_AT_ONCE = 200
 # How long nothing is read once the hub holds as much as it may that is not stored: some commits.
 HOLD_S = 0.02
@@ -302,10 +302,9 @@ class _Line:
                 if self._held is not None or self.relay.is_full:
                     self._hold(paho)
                     return
-                before = self._taken
-                paho.loop_read()
-                if self._taken == before and not _holds_more(paho.socket()):
+                if not read_packet(paho) and not _holds_more(paho.socket()):
                     return
+                self._taken += 1
             # TLS may hold more than the socket shows.
             asyncio.get_running_loop().call_soon(self._read, paho)
         except Exception as error:  # whatever a broker sends: the next connection begins anew
@@ -355,7 +354,7 @@ class _Line:
     def _take(self, paho: "PahoClient", userdata: Any, message: "MQTTMessage") -> None:
         content_type = getattr(message.properties, "ContentType", "")
         packet_id = message.mid if message.qos else 0
-        self._taken += 1 + (len(message.payload) >> 6)
+        self._taken += len(message.payload) >> 6
         delivered = Delivered(
             message.topic, bytes(message.payload), packet_id, message.retain, message.dup, content_type
         )
@@ -435,6 +434,16 @@ def take_by_hand(paho: "PahoClient") -> None:
 def acknowledge(paho: "PahoClient", packet_id: int) -> None:
     """Send PUBACK for a message of QoS 1."""
     paho.ack(packet_id, 1)
+
+
+def read_packet(paho: "PahoClient") -> bool:
+    """Read a packet; return whether it was there, whole. `loop_read` reads one for each message on its way as well."""
+    if paho.socket() is None:
+        return False
+    code = paho._packet_read()
+    if code > 0:
+        paho._loop_rc_handle(code)
+    return code == 0
 
 
 def heed_receive_maximum(paho: "PahoClient", maximum: int) -> None:

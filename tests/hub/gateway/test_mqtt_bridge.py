@@ -5,21 +5,21 @@ import inspect
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from socket import socket as Socket
 from socket import socketpair
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any, cast
 
 import aiomqtt
 import pytest
-from paho.mqtt.client import MQTTMessage
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
+from paho.mqtt.client import Client as PahoClient
 
 from device_sdk import Device
 from hub.gateway.mqtt_bridge import (
+    _INFLIGHT,
     MAX_UNACKED,
     READ_AT_ONCE,
     MqttBridge,
@@ -28,6 +28,7 @@ from hub.gateway.mqtt_bridge import (
     close_socket,
     heed_receive_maximum,
     inside,
+    read_packet,
     take_by_hand,
 )
 from hub.gateway.mqtt_broker import Broker, Settings, tls_context
@@ -140,71 +141,149 @@ async def test_the_private_names_that_are_used_are_there() -> None:
     assert paho.socket() is None
 
 
-class _Backlog:
-    """As much of the library as reads: so many messages are there."""
-
-    def __init__(self, line: _Line, count: int, payload: bytes = b"") -> None:
-        self._line = line
-        self.count = count
-        self.payload = payload
-        self.sock: Socket | None = None
-
-    def socket(self) -> Socket | None:
-        """Return that of the test, if it has one."""
-        return self.sock
-
-    def loop_read(self) -> None:
-        """Hand one on, where there is one."""
-        if self.count:
-            self.count -= 1
-            message = MQTTMessage(1, b"home/lamp")
-            message.payload = self.payload
-            message.properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-            self._line._take(cast(Any, self), None, message)
-
-
 @pytest.mark.asyncio
-@pytest.mark.parametrize(("size", "at_once"), [(10, READ_AT_ONCE), (640, READ_AT_ONCE // 11 + 1)])
-async def test_what_has_come_is_taken_together_but_not_for_ever(world: MqttWorld, size: int, at_once: int) -> None:
-    """A turn of the loop is one commit; others have theirs in between, of large messages sooner."""
-    line = _Line(Settings(Broker("b", 1883)), None, "hub/v1")
-    taken: list[Delivered] = []
+async def test_the_private_names_that_read_a_packet_are_there() -> None:
+    """It does what the library's own loop does, for one packet: what has come of one waits for the rest."""
+    for name in ("self._packet_read()", "if rc > 0:", "self._loop_rc_handle(rc)"):
+        assert name in inspect.getsource(PahoClient.loop_read)
+    line, taken = _line()
+    assert not read_packet(inside(line._make()))  # without a socket
+
+    with _socket_of(line) as (paho, broker):
+        said = [read_packet(paho)]
+        for part in (b"\x30", b"\x0d\x00\x09home", b"/lamp\x00x" + _message(b"y")):
+            broker.sendall(part)
+            said.append(read_packet(paho))
+        assert said == [False, False, False, True]
+        assert [delivered.payload for delivered in taken] == [b"x"]
+        assert read_packet(paho)
+        assert not line._ended.done()
+
+        broker.close()
+        assert not read_packet(paho)
+        assert paho.socket() is None
+        assert "lost" in line._ended.result()
+
+
+def _line(settings: Settings | None = None) -> tuple[_Line, list[Delivered]]:
+    """Return a connection that is not open, and what it will have taken."""
+    settings = settings or Settings(Broker("b", 1883))
+    line, taken = _Line(settings, tls_context(settings), "hub/v1"), list[Delivered]()
     line.relay = cast(Any, SimpleNamespace(take=lambda delivered, now_ns: taken.append(delivered), is_full=False))
-    backlog = _Backlog(line, at_once + 10, bytes(size))
+    return line, taken
 
-    line._read(cast(Any, backlog))
-    first = len(taken)
-    await asyncio.sleep(0)
 
-    assert (first, len(taken)) == (at_once, at_once + 10)
+@contextmanager
+def _socket_of(line: _Line, tls: ssl.SSLContext | None = None) -> Iterator[tuple[PahoClient, Socket]]:
+    """Open it as a CONNACK leaves it; return the broker's side. ``tls``: of the broker."""
+    client = line._make()
+    paho = inside(client)
+    ours, broker = socketpair()
+    if tls is not None and line._tls is not None:
+        ours = line._tls.wrap_socket(ours, server_hostname="localhost", do_handshake_on_connect=False)
+        broker = tls.wrap_socket(broker, server_side=True, do_handshake_on_connect=False)
+        shaking = Thread(target=broker.do_handshake)
+        shaking.start()
+        ours.do_handshake()
+        shaking.join()
+    ours.setblocking(False)
+    paho._sock = ours
+    with broker:
+        try:
+            yield paho, broker
+        finally:
+            close_socket(client)
+
+
+def _message(payload: bytes) -> bytes:
+    """Return a message of QoS 0."""
+    rest = b"\x00\x09home/lamp\x00" + payload
+    assert len(rest) < 1 << 14
+    return bytes((0x30, len(rest) & 127 | 128, len(rest) >> 7)) + rest
+
+
+async def _taken_by_turn(line: _Line, taken: list[Delivered], count: int) -> list[int]:
+    """Read until so many were taken; return how many each turn of the loop took."""
+    line._read_and_write_directly()
+    turns, before = list[int](), 0
+    async with asyncio.timeout(5):
+        while before < count:
+            await asyncio.sleep(0)
+            turns.append(len(taken) - before)
+            before = len(taken)
+    return turns
 
 
 @pytest.mark.asyncio
-async def test_broker_is_read_again_when_a_large_message_is_through(world: MqttWorld) -> None:
-    """At once, and by one timer at a time whatever the number of such messages."""
-    line = _Line(Settings(Broker("b", 1883)), None, "hub/v1")
-    taken: list[Delivered] = []
-    relay = SimpleNamespace(is_full=False)
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize(("size", "at_once"), [(10, READ_AT_ONCE), (640, READ_AT_ONCE // 11 + 1)])
+async def test_what_has_come_is_taken_together_but_not_for_ever(
+    tmp_path: Path, size: int, at_once: int, secure: bool
+) -> None:
+    """A turn of the loop is one commit; others have theirs in between, however much there is behind a full one."""
+    made = make_certificate(tmp_path)
+    line, taken = _line(Settings(Broker("localhost", 8883, secure), ca=made.ca if secure else None))
+    with _socket_of(line, made.context if secure else None) as (_, broker):
+        broker.sendall(_message(bytes(size)) * (at_once + 10))
+        turns = await _taken_by_turn(line, taken, at_once + 10)
+
+    assert [turn for turn in turns if turn] == [at_once, 10]
+
+
+@pytest.mark.asyncio
+async def test_commands_on_their_way_let_no_more_in() -> None:
+    """The library's own loop reads a packet for each of them, and looks at nothing in between."""
+    line, taken = _line()
+    with _socket_of(line) as (_, broker):
+        for number in range(500):
+            line.publish(f"a/{number}", b"!", 1, False)
+        broker.sendall(_message(b"x") * (READ_AT_ONCE + 10))
+        turns = await _taken_by_turn(line, taken, READ_AT_ONCE + 10)
+
+    assert [turn for turn in turns if turn] == [READ_AT_ONCE, 10]
+
+
+@pytest.mark.asyncio
+async def test_packets_that_are_no_messages_are_read_together_too() -> None:
+    """PUBACKs of what devices were told: a turn for each would hold their commands up."""
+    line, taken = _line()
+    with _socket_of(line) as (paho, broker):
+        numbers = [paho.publish(f"a/{number}", b"!", 1).mid for number in range(_INFLIGHT)]
+        broker.sendall(b"".join(b"\x40\x02" + number.to_bytes(2) for number in numbers) + _message(b"x"))
+        turns = await _taken_by_turn(line, taken, 1)
+
+        assert [turn for turn in turns if turn] == [1]
+        assert len(turns) <= 2
+        assert not line._ended.done()
+
+
+@pytest.mark.asyncio
+async def test_broker_is_read_again_when_a_large_message_is_through() -> None:
+    """At once, and by one timer at a time whatever the number of such messages; nothing comes in behind one."""
+    line, taken = _line()
+    relay = cast(Any, line.relay)
 
     def take(delivered: Delivered, now_ns: int) -> None:
         taken.append(delivered)
         relay.is_full = True
 
     relay.take = take
-    line.relay = cast(Any, relay)
-    backlog = line._paho = cast(Any, _Backlog(line, 5))
-    backlog.sock, other = socketpair()
-    with backlog.sock, other:
-        line._read(backlog)
-        timers = [line._held]
+    with _socket_of(line) as (paho, broker):
+        for number in range(500):
+            line.publish(f"a/{number}", b"!", 1, False)
+        broker.sendall(_message(b"x") * 5)
+        line._read(paho)
+        counts, timers = [len(taken)], [line._held]
         for _ in range(4):
             relay.is_full = False
             line.go_on()
             await asyncio.sleep(0)
+            counts.append(len(taken))
             timers.append(line._held)
-        cast(asyncio.TimerHandle, timers[-1]).cancel()
+        assert timers[-1] is not None
+        timers[-1].cancel()
 
-    assert len(taken) == 5
+    assert counts == [1, 2, 3, 4, 5]
     assert [timer is not None and timer.cancelled() for timer in timers] == [True] * 5
     assert len(set(timers)) == 5
 
