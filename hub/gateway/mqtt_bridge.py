@@ -172,8 +172,8 @@ class _Line:
         self._paho: PahoClient | None = None
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._unacked = self._taken = 0
-        # While nothing is read: what ends that.
-        self._held: asyncio.TimerHandle | None = None
+        # While the loop does not look at the socket: what ends that.
+        self._held: asyncio.Handle | None = None
         self._expiring: Properties | None = None
 
     async def carry(self, connected: Callable[[], None]) -> str:
@@ -296,43 +296,44 @@ class _Line:
         paho.on_socket_register_write = self._write_soon
 
     def _read(self, paho: "PahoClient") -> None:
+        """Read what one turn of the loop may: it calls this once in each while it looks at the socket."""
         limit = self._taken + READ_AT_ONCE
+        loop = asyncio.get_running_loop()
         try:
-            while self._taken < limit and not self._ended.done():
-                if self._held is not None or self.relay.is_full:
-                    self._hold(paho)
+            while self._taken < limit:
+                if self._ended.done() or self.relay.is_full:
+                    # Receive Maximum bounds neither QoS 0 nor bytes: the network and the broker do.
+                    self._hold(paho, loop.call_later(HOLD_S, self._read_on, paho))
                     return
-                if not read_packet(paho) and not _holds_more(paho.socket()):
-                    return
+                if not read_packet(paho):
+                    break
                 self._taken += 1
-            # TLS may hold more than the socket shows.
-            asyncio.get_running_loop().call_soon(self._read, paho)
+            # What a socket holds is shown again in the next turn, what TLS does is not.
+            if _holds_more(paho.socket()):
+                self._hold(paho, loop.call_soon(self._read_on, paho))
         except Exception as error:  # whatever a broker sends: the next connection begins anew
             self.hang_up(f"the broker sent what the library cannot read: {error!r}")
 
-    def _hold(self, paho: "PahoClient") -> None:
-        """Read nothing for a moment. Receive Maximum bounds neither QoS 0 nor bytes: the network and the broker do."""
-        loop, sock = asyncio.get_running_loop(), paho.socket()
-        if self._held is not None:
-            return
-        self._held = loop.call_later(HOLD_S, self._read_on, paho)
+    def _hold(self, paho: "PahoClient", until: asyncio.Handle) -> None:
+        """Read nothing until then."""
+        self._held = until
+        sock = paho.socket()
         if sock is not None:
-            loop.remove_reader(sock.fileno())
+            asyncio.get_running_loop().remove_reader(sock.fileno())
 
     def go_on(self) -> None:
         """Read again in the next turn: what kept the relay from taking more is over."""
         if self._held is not None and self._paho is not None:
-            asyncio.get_running_loop().call_soon(self._read_on, self._paho)
+            self._held.cancel()
+            self._held = asyncio.get_running_loop().call_soon(self._read_on, self._paho)
 
     def _read_on(self, paho: "PahoClient") -> None:
-        if self._held is None:
-            return
-        self._held.cancel()
         self._held = None
-        sock = paho.socket()
-        if sock is not None and not self._ended.done():
-            asyncio.get_running_loop().add_reader(sock.fileno(), self._read, paho)
+        if not self._ended.done():
             self._read(paho)
+        sock = paho.socket()
+        if sock is not None and self._held is None and not self._ended.done():
+            asyncio.get_running_loop().add_reader(sock.fileno(), self._read, paho)
 
     def _write_soon(self, paho: "PahoClient", userdata: Any, sock: Any) -> None:
         asyncio.get_running_loop().add_writer(sock.fileno(), self._write, paho)

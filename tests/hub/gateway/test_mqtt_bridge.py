@@ -224,10 +224,10 @@ async def test_what_has_come_is_taken_together_but_not_for_ever(
     made = make_certificate(tmp_path)
     line, taken = _line(Settings(Broker("localhost", 8883, secure), ca=made.ca if secure else None))
     with _socket_of(line, made.context if secure else None) as (_, broker):
-        broker.sendall(_message(bytes(size)) * (at_once + 10))
-        turns = await _taken_by_turn(line, taken, at_once + 10)
+        broker.sendall(_message(bytes(size)) * (5 * at_once + 10))
+        turns = await _taken_by_turn(line, taken, 5 * at_once + 10)
 
-    assert [turn for turn in turns if turn] == [at_once, 10]
+    assert [turn for turn in turns if turn] == [at_once] * 5 + [10]
 
 
 @pytest.mark.asyncio
@@ -277,6 +277,7 @@ async def test_broker_is_read_again_when_a_large_message_is_through() -> None:
         for _ in range(4):
             relay.is_full = False
             line.go_on()
+            line.go_on()
             await asyncio.sleep(0)
             counts.append(len(taken))
             timers.append(line._held)
@@ -286,6 +287,24 @@ async def test_broker_is_read_again_when_a_large_message_is_through() -> None:
     assert counts == [1, 2, 3, 4, 5]
     assert [timer is not None and timer.cancelled() for timer in timers] == [True] * 5
     assert len(set(timers)) == 5
+
+
+@pytest.mark.asyncio
+async def test_connection_that_ends_is_not_read() -> None:
+    """Its socket is open until what was taken is stored; the loop does not look at it again and again."""
+    line, taken = _line()
+    with _socket_of(line) as (paho, broker):
+        broker.sendall(_message(b"x"))
+        line._read_and_write_directly()
+        line.hang_up("enough")
+        line._read(paho)
+
+        sock = paho.socket()
+        assert sock is not None
+        assert not asyncio.get_running_loop().remove_reader(sock.fileno())
+        assert line._held is not None
+        line._held.cancel()
+    assert taken == []
 
 
 @pytest.mark.asyncio
