@@ -17,6 +17,8 @@ from hub.decode.naming import APART
 # A document that goes deeper or holds more is no report of a sensor. A device has at most 200 channels.
 MAX_DEPTH = 8
 MAX_VALUES = 1000
+# What it lists, values or not: each null and each empty list in it is work too.
+MAX_MEMBERS = 10_000
 # Of a path such as ``ENERGY.Power``; a name has 128.
 MAX_PATH_CHARS = 256
 
@@ -108,7 +110,7 @@ def flatten(document: object, path: str = "") -> list[tuple[str, Value]]:
     """
     found: list[tuple[str, Value]] = []
     if isinstance(document, dict | list):
-        _gather(document, path, "", 0, found)
+        _gather(document, path, "", 0, found, 0)
     elif (value := json_value(document)) is not None:
         found.append((path, value))
     return found
@@ -125,10 +127,19 @@ def _dotted(level: int, name: str) -> str:
 
 
 def _gather(
-    node: dict[str, object] | list[object], path: str, dotted: str, level: int, found: list[tuple[str, Value]]
-) -> None:
+    node: dict[str, object] | list[object],
+    path: str,
+    dotted: str,
+    level: int,
+    found: list[tuple[str, Value]],
+    members: int,
+) -> int:
+    """Add the values of a node to those found; return how many members were seen, with those of before."""
     if level == MAX_DEPTH:
         raise DecodeError(f"a document of more than {MAX_DEPTH} levels")
+    members += len(node)
+    if members > MAX_MEMBERS:
+        raise DecodeError(f"a document of more than {MAX_MEMBERS} members")
     items: Iterable[tuple[str, object]]
     items = node.items() if isinstance(node, dict) else ((str(at), child) for at, child in enumerate(node))
     for name, child in items:
@@ -141,9 +152,10 @@ def _gather(
         if (value := json_value(child)) is not None:
             found.append((below + apart, value))
         elif isinstance(child, dict | list):
-            _gather(child, below, apart, level + 1, found)
+            members = _gather(child, below, apart, level + 1, found, members)
         if len(found) > MAX_VALUES:
             raise DecodeError(f"a document of more than {MAX_VALUES} values")
+    return members
 
 
 def _is_document(text: str) -> bool:

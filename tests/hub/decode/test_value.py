@@ -5,7 +5,7 @@ import pytest
 from device_sdk.reading import Value
 from hub.decode.base import DecodeError
 from hub.decode.naming import shown
-from hub.decode.value import MAX_DEPTH, MAX_VALUES, flatten, json_value, load, path_of, text_of, word_value
+from hub.decode.value import MAX_DEPTH, MAX_MEMBERS, MAX_VALUES, flatten, json_value, load, path_of, text_of, word_value
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,17 @@ def test_document_is_bounded() -> None:
     assert len(flatten([1] * MAX_VALUES)) == MAX_VALUES
     for document in ({"a": deep}, [1] * (MAX_VALUES + 1), {"a": {"b" * 255: 1}}):
         with pytest.raises(DecodeError, match="more than"):
+            flatten(document)
+
+
+@pytest.mark.parametrize("member", [None, [], {}, [None]])
+def test_what_is_no_value_is_bounded_too(member: object) -> None:
+    """It is looked at as what is one; a list with something in it is two."""
+    most = MAX_MEMBERS // 2 if member == [None] else MAX_MEMBERS
+
+    assert flatten([member] * most) == []
+    for document in ([member] * (most + 1), {"a": [member] * most}):
+        with pytest.raises(DecodeError, match=f"more than {MAX_MEMBERS} members"):
             flatten(document)
 
 
