@@ -17,7 +17,7 @@ from hashlib import blake2s
 from device_sdk.errors import Reason
 from hub.decode.base import Decoded, DecodeError, Publication
 from hub.decode.naming import APART
-from hub.decode.point import PRECISIONS, LineError, OpenTextError, Point, parse_point
+from hub.decode.point import PRECISIONS, LineError, OpenTextError, Point, WideError, parse_point
 from hub.decode.rows import Rows, parts_of
 from hub.decode.scope import Scope
 
@@ -29,7 +29,7 @@ MAX_LINES = 5_000
 _LINES_JOINED, _CHARS_JOINED = 50, 8 * 1024
 # Of one request, some 300 bytes each, 2 kB with the longest names.
 _MOST_PLACES = 2_000
-# Of a point; a device has 200 channels.
+# Of a point, and as many tags; a device has 200 channels.
 MAX_FIELDS = 1_000
 _COMMENT = "#"
 # Of what the names of a point's channels begin with. Longer ones are cut, with a hash of all behind: what is a name is
@@ -156,9 +156,7 @@ class LineReader:
             self.feed(text)
 
     def _read(self, at: int, text: str) -> None:
-        point = parse_point(text)
-        if len(point.fields) > MAX_FIELDS:
-            raise LineError(f"{len(point.fields)} fields in one point; the limit is {MAX_FIELDS}")
+        point = parse_point(text, MAX_FIELDS)
         device, prefix, apart = self._place(point)
         name_of, add = self._scope.names.channel, self.rows.add
         time_ns = None if point.time is None else point.time * self._factor
@@ -212,9 +210,14 @@ def _lines(payload: bytes) -> list[str] | None:
     try:
         # Not `splitlines`: texts and names may hold what that takes for the end of a line.
         lines = payload.decode().split("\n")
-        parse_point(next(line for line in lines if line.strip() and not line.startswith(_COMMENT)))
-    except (UnicodeDecodeError, LineError, StopIteration):
+        first = next(line for line in lines if line.strip() and not line.startswith(_COMMENT))
+    except (UnicodeDecodeError, StopIteration):
         return None
+    try:
+        parse_point(first, MAX_FIELDS)
+    except LineError as error:
+        if not isinstance(error, WideError):  # that one is said by whoever reads the line
+            return None
     if len(lines) > MAX_LINES:
         raise DecodeError(f"{len(lines)} lines in one message; the limit is {MAX_LINES}")
     return lines

@@ -10,6 +10,7 @@ TRUE`` and so for false. Source: InfluxDB 1.8 documentation, "Line protocol".
 """
 
 import re
+import sys
 from typing import NamedTuple
 
 from device_sdk.reading import Value
@@ -40,6 +41,10 @@ class OpenTextError(LineError):
     """A text that does not end on its line."""
 
 
+class WideError(LineError):
+    """A point of more tags or fields than are taken."""
+
+
 class Point(NamedTuple):
     """One line; ``time`` in the precision of the file, None where it has none."""
 
@@ -49,16 +54,24 @@ class Point(NamedTuple):
     time: int | None
 
 
-def parse_point(text: str) -> Point:
+def parse_point(text: str, most: int = sys.maxsize) -> Point:
     """Return the point of a line.
+
+    Args:
+        most: tags, and most fields, that it may have; no further one is read.
 
     Raises:
         OpenTextError: its last text goes on behind the line's end.
+        WideError: it has more tags or fields.
         LineError: it is no line protocol.
     """
     measurement, at = _name(text, 0, "a measurement", _MEASUREMENT)
     tags: dict[str, str] = {}
+    left = most
     while text[at : at + 1] == ",":
+        if not left:
+            raise WideError(f"more than {most} tags in one point")
+        left -= 1
         name, at = _name(text, at + 1, "a tag")
         if text[at : at + 1] != "=":
             raise LineError(f"tag {name[:80]!r} has no value")
@@ -71,6 +84,8 @@ def parse_point(text: str) -> Point:
         fields.append((name, value))
         if text[at : at + 1] != ",":
             break
+        if len(fields) == most:
+            raise WideError(f"more than {most} fields in one point")
         at += 1
     return Point(measurement, tags, fields, _time(text, at))
 

@@ -157,6 +157,14 @@ def test_point_has_so_many_fields() -> None:
     assert ([row.at for row in found.rows], [fault.at for fault in found.faults]) == ([1, 3], [2])
 
 
+@pytest.mark.parametrize(("sign", "what"), [(" ", "fields"), (",", "tags")])
+def test_point_with_more_is_read_no_further(sign: str, what: str) -> None:
+    """It is line protocol all the same, whatever stands behind; the reason says what is too many, and where."""
+    wide = f"# many\nm{sign}" + ",".join(f"f{i}=1" for i in range(MAX_FIELDS + 1)) + "?"
+    with pytest.raises(DecodeError, match=f"line 2: more than {MAX_FIELDS} {what} in one point"):
+        Line(Scope("a")).decode(Publication("t", wide.encode()))
+
+
 def test_long_names_are_cut_and_stay_apart() -> None:
     """What is made into a name for each field is short; a hash of all keeps two series two, always the same."""
     tail = "x" * 5000

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.decode.point import LineError, Point, parse_point
+from hub.decode.point import LineError, Point, WideError, parse_point
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,14 @@ def test_what_is_no_point_is_refused(text: str) -> None:
     """Nothing is guessed."""
     with pytest.raises(LineError):
         parse_point(text)
+
+
+def test_nothing_is_read_behind_the_most_tags_and_fields() -> None:
+    """Not even whether it is a point; a tag that comes twice counts twice."""
+    assert parse_point("m,a=1,b=2 f=1,g=2", 2) == Point("m", {"a": "1", "b": "2"}, [("f", 1.0), ("g", 2.0)], None)
+    for text, what in (("m,a=1,a=2,=", "tags"), ("m f=1,f=2,=", "fields")):
+        with pytest.raises(WideError, match=f"more than 2 {what} in one point"):
+            parse_point(text, 2)
 
 
 @given(st.text(max_size=60))
