@@ -16,14 +16,15 @@ from typing import NamedTuple
 from device_sdk.reading import Value
 
 PRECISIONS = {"ns": 1, "us": 1000, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-_BARE = re.compile(r"(?:[^\\, =]|\\.?)+")
+# Nothing of a name or a text is given back: each letter would be remembered, and one of a megabyte 160 MB.
+_BARE = re.compile(r"(?:[^\\, =]++|\\.?)++")
 # Only there "=" is a letter: nothing is assigned to it.
-_MEASUREMENT = re.compile(r"(?:[^\\, ]|\\.?)+")
+_MEASUREMENT = re.compile(r"(?:[^\\, ]++|\\.?)++")
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _INTEGER = re.compile(r"([+-]?\d+)[iu]")
 # Of an integer, leading zeros included; of 64 bits it has 19. Longer ones are work, and beyond 4,300 no number at all.
 _MAX_DIGITS = 40
-_TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_TEXT = re.compile(r'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
 _PLAIN = re.compile(r'[^, "]+')
 _TIME = re.compile(r" +(-?\d+)\s*")
 _ESCAPED = re.compile(r"\\([, =])")

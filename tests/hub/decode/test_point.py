@@ -1,5 +1,6 @@
 """The grammar of line protocol, with everything it has, and with what it has not."""
 
+import tracemalloc
 from contextlib import suppress
 
 import pytest
@@ -49,6 +50,19 @@ def test_nothing_is_read_behind_the_most_tags_and_fields() -> None:
     for text, what in (("m,a=1,a=2,=", "tags"), ("m f=1,f=2,=", "fields")):
         with pytest.raises(WideError, match=f"more than 2 {what} in one point"):
             parse_point(text, 2)
+
+
+@pytest.mark.parametrize("text", ["%s f=1", "m,%s=1 f=1", "m %s=1", 'm f="%s"', 'm f="%s'])
+def test_long_name_is_taken_as_a_whole(text: str) -> None:
+    """Not letter by letter, each of which would be remembered."""
+    long = text % ("x" * 100_000)
+    tracemalloc.start()
+    with suppress(LineError):
+        parse_point(long)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 5 * len(long)
 
 
 @given(st.text(max_size=60))
