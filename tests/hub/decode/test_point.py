@@ -19,6 +19,8 @@ from hub.decode.point import LineError, Point, WideError, parse_point
         (r'm f="a \"b\" \\ c, d=e \n" 5', Point("m", {}, [("f", r'a "b" \ c, d=e \n')], 5)),
         ("m f=1.5e-3,g=.5,h=2.,i=+1 -5", Point("m", {}, [("f", 0.0015), ("g", 0.5), ("h", 2.0), ("i", 1.0)], -5)),
         ("m a=t,b=T,c=true,d=True,e=TRUE,f=F 1", Point("m", {}, [*((x, True) for x in "abcde"), ("f", False)], 1)),
+        (r"m\\\,x\ y,a\,\=\ =\\\,\n f=1", Point(r"m\\,x y", {"a,= ": r"\\,\n"}, [("f", 1.0)], None)),
+        (r'm f="\\\"\\\\\n\"\\"', Point("m", {}, [("f", '\\"\\\\\\n"\\')], None)),
         ("m  f=1   5  ", Point("m", {}, [("f", 1.0)], 5)),
         ('m f="" ', Point("m", {}, [("f", "")], None)),
         ("m=n,a=b f=1 5", Point("m=n", {"a": "b"}, [("f", 1.0)], 5)),
