@@ -26,6 +26,8 @@ MAX_OWN_NAME_BYTES = 96 * 1024
 # What a name costs beside its characters (measured: 90 for one that is its text, 160 for another), and a device.
 _ENTRY_BYTES, _CHANGED_BYTES, _BOOK_BYTES = 150, 100, 400
 MAX_LABEL_CHARS = 128
+# Of a text that a name is made of; the digits behind it are of all of it.
+_MAX_LIKE = 4096
 # In front of what no name and no label is made of. A name in a line holds no line's end, a topic no NUL.
 APART = "\n\0"
 _OTHER = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -183,6 +185,8 @@ def _whole(text: str) -> str:
 
 def _plain_name(text: str, most: int) -> str:
     """Return the name when no letter is lost by making it, else nothing."""
+    if len(text) > _MAX_LIKE:
+        return ""
     folded = _without_accents(text)
     if any(c.isalnum() and not c.isascii() for c in folded):
         return ""
@@ -191,7 +195,7 @@ def _plain_name(text: str, most: int) -> str:
 
 
 def _hashed(like: str, text: str, most: int, digits: int) -> str:
-    start = slug(_without_accents(like), most - digits - 1).rstrip("-_.")
+    start = slug(_without_accents(like[:_MAX_LIKE]), most - digits - 1).rstrip("-_.")
     tail = blake2s(text.encode("utf-8", "surrogatepass"), digest_size=digits // 2).hexdigest()
     return f"{start}-{tail}" if start else tail
 

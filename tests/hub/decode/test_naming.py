@@ -30,6 +30,15 @@ def test_name_is_made_of_the_text(text: str, name: str) -> None:
     assert Names().device(text) == name
 
 
+def test_name_is_made_of_the_beginning_of_a_long_text() -> None:
+    """Its digits are of all of it, so that two which begin alike are two."""
+    first, second = (f"{'x/' * 100_000}{end}" for end in "ab")
+
+    assert Names().device(first) == "x-" * 29 + "x-05c2"
+    assert Names().device(first) != Names().device(second)
+    assert len(Names().channel("d", "/" * 100_000 + "end")) == 4
+
+
 def test_no_two_texts_have_one_name() -> None:
     """Who comes second has the hash, also when its text is a name; each keeps what it has."""
     names = Names()
