@@ -10,13 +10,16 @@ messages (units, aliases) is bounded, and can be lost: then readings lack a unit
 
 import json
 from collections.abc import Generator
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 from device_sdk.reading import Channel, Value
 from hub.errors import HubError
 
 # What may be written of a topic into a record; MQTT allows 64 KiB, no device uses 1.
 MAX_TOPIC_BYTES = 1024
+
+
+_Result = TypeVar("_Result")
 
 
 class DecodeError(HubError):
@@ -123,3 +126,12 @@ class LongDecoder(Decoder, Protocol):
 
     def reading(self, publication: Publication) -> Generator[None, None, Decoded | None]:
         """Do as `decode`, and yield at times, so that others are heard."""
+
+
+def at_once(work: Generator[None, None, _Result]) -> _Result:
+    """Return what a work with pauses gives, without the pauses."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return cast(_Result, end.value)

@@ -14,15 +14,26 @@ Source: Sparkplug 3.0.0, sections 4 to 6.
 
 import json
 from collections import Counter, OrderedDict
+from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
 from device_sdk.reading import MAX_STRING_BYTES, Channel, Value
-from hub.decode.base import Answer, Decoded, DecodeError, ForeignReading, Publication, Said
+from hub.decode.base import Answer, Decoded, DecodeError, ForeignReading, Publication, Said, at_once
 from hub.decode.moment import since_epoch_ns
 from hub.decode.naming import Names, label_of
 from hub.decode.scope import Scope
 from hub.decode.sparkplug_node import Known, Node
-from hub.decode.sparkplug_payload import Metric, MisfitError, Payload, UnfitError, parse, rebirth, value_of, value_type
+from hub.decode.sparkplug_payload import (
+    STEP,
+    Metric,
+    MisfitError,
+    Payload,
+    UnfitError,
+    parsing,
+    rebirth,
+    value_of,
+    value_type,
+)
 from hub.unit import unit_code
 
 PREFIX = "spBv1.0"
@@ -41,6 +52,8 @@ _BD_SEQ = "bdSeq"
 _CONTROLS = ("Node Control/", "Device Control/")
 _OF_NODE = frozenset({"NBIRTH", "NDATA", "NDEATH", "NCMD"})
 _OF_DEVICE = frozenset({"DBIRTH", "DDATA", "DDEATH", "DCMD"})
+_BIRTHS = frozenset({"NBIRTH", "DBIRTH"})
+_FORGETS = _BIRTHS | {"DDEATH"}
 _QUALITIES = {0: "bad", 500: "stale"}
 _NS_PER_MS = 10**6
 
@@ -64,6 +77,14 @@ class _Place(NamedTuple):
         return self.names.channel(self.device, self.prefix + metric)
 
 
+class _Born(NamedTuple):
+    """A metric of a birth, what is to be known of it, and its channel; None: it is no reading."""
+
+    metric: Metric
+    known: Known
+    channel: Channel | None
+
+
 class Sparkplug:
     """The host application of one sender's nodes; see `hub.decode.base.Decoder`.
 
@@ -85,6 +106,10 @@ class Sparkplug:
 
     def decode(self, publication: Publication) -> Decoded | None:
         """Return the readings of a message, and the request for births when they are due."""
+        return at_once(self.reading(publication))
+
+    def reading(self, publication: Publication) -> Generator[None, None, Decoded | None]:
+        """Do as `decode`, with pauses; another message may be read meanwhile."""
         segments = publication.topic.split("/")
         if segments[0] != PREFIX:
             return None
@@ -95,49 +120,49 @@ class Sparkplug:
             return Decoded(self.name, ignored="a command to a node, not a reading")
         if publication.is_retained:
             return Decoded(self.name, ignored="kept by the broker from before, which Sparkplug does not allow")
-        payload = parse(publication.payload)
+        payload = yield from parsing(publication.payload)
         if topic.verb == "NDEATH":
             return self._died(topic, payload)
-        return self._lives(topic, payload, publication.received_ns)
+        now_ns = publication.received_ns
+        if topic.verb == "DDEATH":
+            node = self._met(topic, payload, (), now_ns)
+            return Decoded(self.name, (), self._ask(topic, node, now_ns), "a device of the node is gone")
+        node, said, ignored = yield from self._read(topic, payload, now_ns)
+        return Decoded(self.name, said, self._ask(topic, node, now_ns), ignored)
 
-    def _lives(self, topic: _Topic, payload: Payload, now_ns: int) -> Decoded:
-        """Take any message of a living node."""
+    def _met(self, topic: _Topic, payload: Payload, born: Sequence[_Born], now_ns: int) -> Node:
+        """Return the node of any message, with what is known of it by now: between two pauses, for it is counted."""
         key = (topic.group, topic.node)
         node = self._nodes.get(key)
         if node is None:
             node = self._nodes[key] = Node(max(1, self._max_metrics // _SHARE))
         self._nodes.move_to_end(key)
         before = len(node)
-        said: tuple[Said, ...] = ()
-        ignored = ""
         if topic.verb == "NBIRTH":
             node.begin(payload.seq, _bd_seq(payload))
         else:
             node.saw(payload.seq, now_ns)
             if not node.is_born:
                 node.want_births()
-        if topic.verb == "DDEATH":
+        if topic.verb in _FORGETS:
             node.forget(topic.device)
-            ignored = "a device of the node is gone"
-        else:
-            said, ignored = self._read(topic, node, payload)
+        for metric, known, _ in born:
+            node.learn(metric.name, metric.alias, known)
         self._size += len(node) - before
         self._bound()
-        return Decoded(self.name, said, self._ask(topic, node, now_ns), ignored)
+        return node
 
-    def _read(self, topic: _Topic, node: Node, payload: Payload) -> tuple[tuple[Said, ...], str]:
-        """Return what the metrics say, and why nothing."""
+    def _read(
+        self, topic: _Topic, payload: Payload, now_ns: int
+    ) -> Generator[None, None, tuple[Node, tuple[Said, ...], str]]:
+        """Return the node, what its metrics say, and why nothing."""
         place = self._place(topic)
-        channels: list[Channel] = []
-        if topic.verb in ("NBIRTH", "DBIRTH"):
-            node.forget(topic.device)
-            channels = [
-                channel for metric in payload.metrics
-                if metric.name and (channel := _learn(node, place, metric)) is not None
-            ]  # fmt: skip
+        born = (yield from _births(place, payload)) if topic.verb in _BIRTHS else []
+        node = self._met(topic, payload, born, now_ns)
+        channels = tuple([one.channel for one in born if one.channel is not None])
         readings: list[ForeignReading] = []
         left_out: Counter[str] = Counter()
-        for metric in payload.metrics:
+        for at, metric in enumerate(payload.metrics, 1):
             try:
                 known = _known(node, place, metric)
                 value = _value(metric, known.datatype) if known.channel else None
@@ -147,9 +172,11 @@ class Sparkplug:
                 left_out[str(error)] += 1
                 if isinstance(error, MisfitError):
                     node.want_births()
+            if at % STEP == 0:
+                yield
         if readings or channels:
-            return (Said(place.device, tuple(readings), tuple(channels)),), "" if readings else _why(left_out)
-        return (), _why(left_out)
+            return node, (Said(place.device, tuple(readings), channels),), "" if readings else _why(left_out)
+        return node, (), _why(left_out)
 
     def _died(self, topic: _Topic, payload: Payload) -> Decoded:
         node = self._nodes.get((topic.group, topic.node))
@@ -202,17 +229,27 @@ def host_state(host: str, is_online: bool, since_ms: int) -> Answer:
     return Answer(f"{PREFIX}/STATE/{host}", payload, qos=1, is_retained=True)
 
 
-def _learn(node: Node, place: _Place, metric: Metric) -> Channel | None:
-    """Remember a metric of a birth; return its channel."""
+def _births(place: _Place, payload: Payload) -> Generator[None, None, list[_Born]]:
+    """Return what a birth says of its metrics, with pauses."""
+    born = []
+    for at, metric in enumerate(payload.metrics, 1):
+        if metric.name:
+            born.append(_born(place, metric))
+        if at % STEP == 0:
+            yield
+    return born
+
+
+def _born(place: _Place, metric: Metric) -> _Born:
+    """Return what a birth says of a metric."""
     kind = value_type(metric.datatype)
     if (kind is None and metric.datatype) or _is_control(metric.name):
-        node.learn(metric.name, metric.alias, Known(place.of, "", metric.datatype))
-        return None
+        return _Born(metric, Known(place.of, "", metric.datatype), None)
     text = place.prefix + metric.name
     channel = place.channel(metric.name)
-    node.learn(metric.name, metric.alias, Known(place.of, channel, metric.datatype))
     unit = unit_code(metric.unit[:MAX_UNIT_CHARS]) if metric.unit else None
-    return Channel(channel, unit, kind, label=label_of(text) if text != channel else None)
+    told = Channel(channel, unit, kind, label=label_of(text) if text != channel else None)
+    return _Born(metric, Known(place.of, channel, metric.datatype), told)
 
 
 def _known(node: Node, place: _Place, metric: Metric) -> Known:

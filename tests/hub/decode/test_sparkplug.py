@@ -2,6 +2,7 @@
 
 import json
 from base64 import b64decode
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -330,6 +331,39 @@ def test_requests_of_all_nodes_are_few_a_second() -> None:
     second = sum(len(host.hear("NDATA", data, 1.5, where=f"n{n}").answers) for n in range(100))
 
     assert (first, second) == (MAX_ASKED_PER_S, MAX_ASKED_PER_S)
+
+
+def test_large_birth_is_read_with_pauses() -> None:
+    """What another connection of the sender says meanwhile is read, and by no birth that is known in part."""
+    metrics = [{"name": f"m{at}", "alias": at, "datatype": DataType.INT32, "value": at} for at in range(1000)]
+    node, host, whole = EdgeNode(), _Host(), _Host()
+    host.hear("NBIRTH", node.birth(_STEPS))
+    birth, data = node.birth(*metrics), payload({"alias": 999, "value": 7})
+    reading = host.decoder.reading(Publication("spBv1.0/Plant/NBIRTH/Line 3", birth, _T0))
+    found: list[Decoded | None] = []
+
+    def to_its_end() -> Generator[None, None, None]:
+        found.append((yield from reading))
+
+    seen = [host.hear("NDATA", data).said for _ in to_its_end()]
+    assert found == [whole.hear("NBIRTH", birth)]
+    assert seen == [()] * 40 + [whole.hear("NDATA", data).said] * 20
+
+
+def test_metrics_are_counted_whatever_comes_in_a_pause() -> None:
+    """The death of a node takes what was known of it out of the number, and a birth that ends later brings its own."""
+    metrics = [{"name": f"m{at}", "datatype": DataType.INT32, "value": at} for at in range(100)]
+    host, data = _Host(max_metrics=450), payload({"name": "m7", "value": 7})
+    for _ in range(10):
+        reading = host.decoder.reading(Publication("spBv1.0/Plant/NBIRTH/A", EdgeNode().birth(*metrics), _T0))
+        for _ in reading:
+            host.hear("NBIRTH", EdgeNode().birth(*metrics), where="A")
+            host.hear("NDEATH", EdgeNode().death(), where="A")
+    for name in "ABCDE":
+        host.hear("NBIRTH", EdgeNode().birth(*metrics), where=name)
+
+    assert [bool(host.hear("NDATA", data, where=name).said) for name in "BCDE"] == [True] * 4
+    assert not host.hear("NDATA", data, where="A").said
 
 
 _metrics = st.fixed_dictionaries(
