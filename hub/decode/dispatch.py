@@ -131,7 +131,7 @@ class Decoders:
             decoded = _kept(decoded)
         said = []
         for one in decoded.said:
-            said.append(self._learnt.take(one, self.scope.names))
+            said.append((yield from self._learnt.taking(one, self.scope.names)))
             yield
         return decoded._replace(said=tuple(said))
 
@@ -163,7 +163,7 @@ class Decoders:
         raise DecodeError(_NOBODYS)
 
     def _asking(self, publication: Publication) -> Generator[None, None, Decoded]:
-        """Do as `_ask`; most decoders know no pauses."""
+        """Do as `_ask`, with a pause behind each decoder; most know none."""
         made, decoder = self._made, None
         ours = (made.get(entry.make) or self._make(entry) for entry in entries_of(publication.topic))
         try:
@@ -174,6 +174,7 @@ class Decoders:
                     decoded = decoder.decode(publication)
                 if decoded is not None:
                     return decoded
+                yield
         except DecodeError:
             raise
         except Exception as error:

@@ -7,14 +7,19 @@ channel is known to the hub from its first reading on.
 """
 
 from collections import OrderedDict
+from collections.abc import Generator, Iterator, Sequence
+from typing import TypeVar
 
 from device_sdk.reading import Channel
-from hub.decode.base import Said
+from hub.decode.base import ForeignReading, Said, at_once
 from hub.decode.naming import Names
 
 # Channels of a sender of many devices, 550 bytes each (measured; with the longest texts 900), of one that is a device.
 MAX_LEARNT = 5_000
 MAX_OWN_LEARNT = 400
+# Channels and readings between which others are heard: half a millisecond.
+_STEP = 100
+_Item = TypeVar("_Item")
 
 
 class Learnt:
@@ -40,13 +45,41 @@ class Learnt:
 
     def take(self, said: Said, names: Names) -> Said:
         """Learn; return it with the channels that the hub does not know as they are."""
+        return at_once(self.taking(said, names))
+
+    def taking(self, said: Said, names: Names) -> Generator[None, None, Said]:
+        """Do as `take`, with pauses; something else may be learnt meanwhile."""
         device, known, told = said.device, self._known, self._told
-        for channel in said.channels:
+        news: dict[tuple[str, str], Channel] = {}
+        for channels in _parts(said.channels):
+            self._learn(device, channels)
+            yield
+        for readings in _parts(said.readings):
+            self._hear(device, readings, names, news)
+            yield
+        for channels in _parts(said.channels):
+            for channel in channels:
+                key = (device, channel.name)
+                if key in told and told[key] != known[key]:
+                    told[key] = news[key] = known[key]
+            yield
+        while len(known) > self._most:
+            told.pop(known.popitem(last=False)[0], None)
+        return said._replace(channels=tuple(news.values()))
+
+    def _learn(self, device: str, channels: Sequence[Channel]) -> None:
+        known = self._known
+        for channel in channels:
             key = (device, channel.name)
             before = known.get(key)
             known[key] = channel if before is None else _merged(before, channel)
-        news = {}
-        for reading in said.readings:
+
+    def _hear(
+        self, device: str, readings: Sequence[ForeignReading], names: Names, news: dict[tuple[str, str], Channel]
+    ) -> None:
+        """Note of which channels there are readings, and those that had none in ``news``."""
+        known, told = self._known, self._told
+        for reading in readings:
             key = (device, reading.channel)
             if key not in known:
                 known[key] = Channel(reading.channel, label=names.label(device, reading.channel))
@@ -54,13 +87,6 @@ class Learnt:
                 known[key] = known[key]._replace(label=names.label(device, reading.channel))
             if key not in told:
                 told[key] = news[key] = known[key]
-        for channel in said.channels:
-            key = (device, channel.name)
-            if key in told and told[key] != known[key]:
-                told[key] = news[key] = known[key]
-        while len(known) > self._most:
-            told.pop(known.popitem(last=False)[0], None)
-        return said._replace(channels=tuple(news.values()))
 
     def told_of(self, device: str) -> tuple[Channel, ...]:
         """Return the channels of a device that had readings."""
@@ -69,6 +95,10 @@ class Learnt:
     def known_of(self, device: str) -> tuple[Channel, ...]:
         """Return the channels of a device of which anything was said."""
         return tuple(channel for (name, _), channel in self._known.items() if name == device)
+
+
+def _parts(items: tuple[_Item, ...]) -> Iterator[Sequence[_Item]]:
+    return (items[at : at + _STEP] for at in range(0, len(items), _STEP))
 
 
 def _adds(known: Channel | None, told: Channel) -> bool:

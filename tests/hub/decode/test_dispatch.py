@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, tzinfo
+from functools import partial
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -77,6 +78,15 @@ def test_message_read_in_steps_is_read_as_any() -> None:
     assert in_steps(decoders, Publication("", b""))[0].said == (said,)
     assert in_steps(decoders, Publication("", b""))[0].said == (said._replace(channels=()),)
     assert in_steps(decoders, Publication("a/b", b"1"))[0].decoder == "plain"
+
+
+@pytest.mark.parametrize(("answers", "pauses"), [([None, None, Decoded("f")], 2), ([Decoded("f", (Said(
+    "d", tuple(ForeignReading(f"c{at}", 1) for at in range(1000))),))], 11)])  # fmt: skip
+def test_there_is_a_pause_behind_each_decoder_and_in_what_is_learnt(answers: list[Decoded | None], pauses: int) -> None:
+    """Each may look at all of the message; of each new channel a name and a label are made."""
+    plugins = [partial(Fixed, answer) for answer in answers]
+
+    assert in_steps(Decoders(plugins=plugins), Publication("", b""))[1] == pauses
 
 
 @pytest.mark.parametrize(

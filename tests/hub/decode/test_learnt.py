@@ -1,5 +1,7 @@
 """What is said of a channel is handed on with its first reading, put together, and once."""
 
+from collections.abc import Generator
+
 import pytest
 
 from device_sdk.reading import Channel
@@ -48,6 +50,24 @@ def test_label_is_what_the_sender_calls_it() -> None:
 
     for said, label in [(Said("d", reading), "in °C"), (Said("d", reading, (Channel(name, label="flow"),)), "flow")]:
         assert Learnt(10).take(said, names).channels == (Channel(name, label=label),)
+
+
+@pytest.mark.parametrize(("most", "unit"), [(300, "W"), (10, None)])
+def test_much_is_learnt_with_pauses(most: int, unit: str | None) -> None:
+    """Each channel is told, whatever another message says meanwhile, which may push out what was said of it."""
+    names = [f"c{at}" for at in range(250)]
+    said = Said("d", tuple(ForeignReading(name, 1) for name in names), tuple(Channel(name, "W") for name in names))
+    learnt = Learnt(most)
+    found: list[Said] = []
+
+    def to_its_end() -> Generator[None, None, None]:
+        found.append((yield from learnt.taking(said, Names())))
+
+    pauses = [learnt.take(Said("e", (), (Channel(f"c{at}"),)), Names()) for at, _ in enumerate(to_its_end())]
+
+    assert (len(pauses), [channel.name for channel in found[0].channels]) == (9, names)
+    assert {channel.unit for channel in found[0].channels} == {unit}
+    assert len(learnt.known_of("d")) + len(learnt.known_of("e")) <= most
 
 
 @pytest.mark.parametrize(
