@@ -27,6 +27,8 @@ _NOTHING = frozenset({"", "nan", "-nan", "+nan", "inf", "-inf", "+inf", "null", 
 # The group is an integer that every store can hold.
 _NUMBER = re.compile(r"([+-]?[0-9]{1,18})|[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 # What printf makes of no number: no JSON, but frequent.
+# More of these than a message may have values are looked for no further.
+MAX_NO_NUMBERS = 10_000
 _NO_NUMBER = re.compile(rb"(?<=[:\[,\s])[+-]?(?:nan|inf|infinity)(?=\s*[,\]}])", re.IGNORECASE)
 
 
@@ -39,7 +41,9 @@ def load(payload: bytes) -> object:
     try:
         return orjson.loads(payload)
     except orjson.JSONDecodeError as error:
-        mended, count = _NO_NUMBER.subn(b"null", payload)
+        mended, count = _NO_NUMBER.subn(b"null", payload, MAX_NO_NUMBERS + 1)
+        if count > MAX_NO_NUMBERS:
+            raise DecodeError(f"no JSON: more than {MAX_NO_NUMBERS} times nan or inf") from error
         if count:
             try:
                 return orjson.loads(mended)

@@ -5,7 +5,18 @@ import pytest
 from device_sdk.reading import Value
 from hub.decode.base import DecodeError
 from hub.decode.naming import shown
-from hub.decode.value import MAX_DEPTH, MAX_MEMBERS, MAX_VALUES, flatten, json_value, load, path_of, text_of, word_value
+from hub.decode.value import (
+    MAX_DEPTH,
+    MAX_MEMBERS,
+    MAX_NO_NUMBERS,
+    MAX_VALUES,
+    flatten,
+    json_value,
+    load,
+    path_of,
+    text_of,
+    word_value,
+)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +56,13 @@ def test_no_number_is_null() -> None:
     for payload in (b"{nan}", b'{"a":nan', b"{"):
         with pytest.raises(DecodeError, match="no JSON"):
             load(payload)
+
+
+def test_no_numbers_are_so_many_at_most() -> None:
+    """Each is work; of more than a message may have values the rest is not looked at."""
+    assert load(b"[%s1]" % (b"nan," * MAX_NO_NUMBERS)) == [None] * MAX_NO_NUMBERS + [1]
+    with pytest.raises(DecodeError, match=f"more than {MAX_NO_NUMBERS} times nan or inf"):
+        load(b"[%s1]" % (b"nan," * (MAX_NO_NUMBERS + 1)))
 
 
 def test_document_is_made_flat() -> None:
