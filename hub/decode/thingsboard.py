@@ -74,27 +74,26 @@ class ThingsBoard:
         return None
 
     def reading(self, publication: Publication) -> Generator[None, None, Decoded | None]:
-        """Do as `decode`; of telemetry with a pause after each value, or each device of a gateway."""
+        """Do as `decode`; of telemetry with a pause after each value and each object."""
         topic = publication.topic
         if topic == f"{_DEVICE}{_TELEMETRY}" or _SHORT.get(topic) == _TELEMETRY:
-            device, readings = self._scope.own(ME), []
-            for reading in self._readings(device, load(publication.payload)):
-                readings.append(reading)
-                yield
+            device = self._scope.own(ME)
+            readings: list[ForeignReading] = []
+            yield from self._read(device, load(publication.payload), readings)
             return self._decoded((Said(device, tuple(readings)),))
-        if topic != f"{_GATEWAY}{_TELEMETRY}":
-            return self.decode(publication)
-        said = []
-        for one in self._devices(load(publication.payload)):
-            said.append(one)
-            yield
-        return self._decoded(tuple(said))
+        if topic == f"{_GATEWAY}{_TELEMETRY}":
+            said: list[Said] = []
+            yield from self._devices(load(publication.payload), said)
+            return self._decoded(tuple(said))
+        return self.decode(publication)
 
     def _of_device(self, kind: str, topic: str, publication: Publication) -> Decoded:
         if kind == _TELEMETRY:
             device = self._scope.own(ME)
-            readings = tuple(self._readings(device, load(publication.payload)))
-            return self._decoded((Said(device, readings),))
+            readings: list[ForeignReading] = []
+            for _ in self._read(device, load(publication.payload), readings):
+                pass
+            return self._decoded((Said(device, tuple(readings)),))
         if kind.startswith(("attributes/request/", "rpc/request/")):
             return self._asked(kind.partition("/")[0], topic.replace("/request/", "/response/"), publication)
         word = kind.partition("/")[0]
@@ -102,7 +101,10 @@ class ThingsBoard:
 
     def _of_gateway(self, kind: str, publication: Publication) -> Decoded:
         if kind == _TELEMETRY:
-            return self._decoded(tuple(self._devices(load(publication.payload))))
+            said: list[Said] = []
+            for _ in self._devices(load(publication.payload), said):
+                pass
+            return self._decoded(tuple(said))
         if kind == "connect":
             return Decoded(self.name, (Said(self._named(load(publication.payload))),), ignored="a device is announced")
         if kind == "attributes/request":
@@ -110,22 +112,22 @@ class ThingsBoard:
         word = kind.partition("/")[0]
         return Decoded(self.name, ignored=_IGNORED.get(word, f"{kind!r} is none of the topics that hold readings"))
 
-    def _devices(self, document: object) -> Iterator[Said]:
+    def _devices(self, document: object, said: list[Said]) -> Iterator[None]:
         if not isinstance(document, dict) or len(document) > MAX_DEVICES:
             raise DecodeError(f"telemetry of a gateway is an object of at most {MAX_DEVICES} devices")
         count = 0
         for name, telemetry in document.items():
             device, prefix = self._place(name)
-            readings = tuple(self._readings(device, telemetry, prefix))
+            readings: list[ForeignReading] = []
+            yield from self._read(device, telemetry, readings, prefix)
             count += len(readings)
             if count > MAX_FRAME_READINGS:
                 raise DecodeError(f"more than {MAX_FRAME_READINGS} values in one message")
-            yield Said(device, readings)
+            said.append(Said(device, tuple(readings)))
 
-    def _readings(self, device: str, telemetry: object, prefix: str = "") -> Iterator[ForeignReading]:
-        """Give the values of an object, of one with a time, or of a list of both."""
+    def _read(self, device: str, telemetry: object, readings: list[ForeignReading], prefix: str = "") -> Iterator[None]:
+        """Add the values of an object, of one with a time, or of a list of both."""
         entries = telemetry if isinstance(telemetry, list) else [telemetry]
-        count = 0
         for entry in entries:
             if not isinstance(entry, dict):
                 raise DecodeError("telemetry is an object of values, one with ts and values, or a list of such")
@@ -133,10 +135,11 @@ class ThingsBoard:
             if "ts" in entry and isinstance(entry.get("values"), dict):
                 values, time_ns = entry["values"], _time_ns(entry["ts"])
             for path, value in flatten(values, prefix):
-                count += 1
-                if count > MAX_FRAME_READINGS:
+                if len(readings) == MAX_FRAME_READINGS:
                     raise DecodeError(f"more than {MAX_FRAME_READINGS} values in one message")
-                yield ForeignReading(self._scope.names.channel(device, path or "value"), value, time_ns)
+                readings.append(ForeignReading(self._scope.names.channel(device, path or "value"), value, time_ns))
+                yield
+            yield
 
     def _decoded(self, said: tuple[Said, ...]) -> Decoded:
         return Decoded(self.name, said, ignored="" if any(one.readings for one in said) else "no value")

@@ -54,6 +54,14 @@ def test_device_is_the_one_of_the_credential() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("payload", "pauses"), [([{}] * 100, 100), ([{"a": 1, "b": None}, {"c": 2}] * 50, 200)])
+def test_there_is_a_pause_behind_each_object_and_value(payload: Any, pauses: int) -> None:
+    """Of a device, and of one behind a gateway: each object is work, with values or not."""
+    for topic, said in (("v1/devices/me/telemetry", payload), ("v1/gateway/telemetry", {"d": payload})):
+        reading = ThingsBoard(Scope()).reading(Publication(topic, json.dumps(said).encode()))
+        assert sum(1 for _ in reading) == pauses
+
+
 @pytest.mark.parametrize(
     ("topic", "payload"),
     [
