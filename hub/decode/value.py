@@ -11,6 +11,7 @@ from math import isfinite
 import orjson
 
 from device_sdk.reading import INT_MAX, INT_MIN, MAX_STRING_BYTES, Value
+from device_sdk.wire import MAX_FRAME_BYTES
 from hub.decode.base import DecodeError
 from hub.decode.naming import APART
 
@@ -19,6 +20,9 @@ MAX_DEPTH = 8
 MAX_VALUES = 1000
 # What it lists, values or not: each null and each empty list in it is work too.
 MAX_MEMBERS = 10_000
+# Objects and lists of a message that is larger than a frame, which is one that announces; each has far more than 20
+# bytes there.
+MAX_CONTAINERS = 50_000
 # Of a path such as ``ENERGY.Power``; a name has 128.
 MAX_PATH_CHARS = 256
 
@@ -36,8 +40,12 @@ def load(payload: bytes) -> object:
     """Return the JSON document; ``nan`` is null.
 
     Raises:
-        DecodeError: it is none.
+        DecodeError: it is none, or has too many parts.
     """
+    if len(payload) > MAX_FRAME_BYTES and payload.count(b"{") + payload.count(b"[") > MAX_CONTAINERS:
+        raise DecodeError(
+            f"a document of more than {MAX_CONTAINERS} objects and lists in more than {MAX_FRAME_BYTES} bytes"
+        )
     try:
         return orjson.loads(payload)
     except orjson.JSONDecodeError as error:

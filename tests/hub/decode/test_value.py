@@ -3,9 +3,11 @@
 import pytest
 
 from device_sdk.reading import Value
+from device_sdk.wire import MAX_FRAME_BYTES
 from hub.decode.base import DecodeError
 from hub.decode.naming import shown
 from hub.decode.value import (
+    MAX_CONTAINERS,
     MAX_DEPTH,
     MAX_MEMBERS,
     MAX_NO_NUMBERS,
@@ -56,6 +58,16 @@ def test_no_number_is_null() -> None:
     for payload in (b"{nan}", b'{"a":nan', b"{"):
         with pytest.raises(DecodeError, match="no JSON"):
             load(payload)
+
+
+def test_message_larger_than_a_frame_has_so_many_parts() -> None:
+    """More would take long to read; what stands behind them is not looked at. A smaller one has as many as fit."""
+    parts, space = b"[" + b"{}," * (MAX_CONTAINERS - 1), b" " * MAX_FRAME_BYTES
+
+    assert load(parts + space + b"1]") == [{}] * (MAX_CONTAINERS - 1) + [1]
+    assert load(parts + b"{},[]]") == [{}] * MAX_CONTAINERS + [[]]
+    with pytest.raises(DecodeError, match=f"more than {MAX_CONTAINERS} objects and lists in more than"):
+        load(parts + space + b"{}?")
 
 
 def test_no_numbers_are_so_many_at_most() -> None:
