@@ -13,11 +13,13 @@ from collections.abc import Generator
 from typing import NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 from device_sdk.reading import Channel, Value
+from device_sdk.wire import MAX_FRAME_BYTES
 from hub.errors import HubError
 
 # What may be written of a topic into a record; MQTT allows 64 KiB, no device uses 1.
 MAX_TOPIC_BYTES = 1024
-
+# Of a gateway and a broker a message may be larger, for what it announces; what is stored must fit into a frame.
+TOO_LARGE = f"readings in a message of more than {MAX_FRAME_BYTES} bytes"
 
 _Result = TypeVar("_Result")
 

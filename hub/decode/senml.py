@@ -20,7 +20,8 @@ import cbor2
 
 from device_sdk.errors import Reason
 from device_sdk.reading import Channel
-from hub.decode.base import Decoded, DecodeError, Publication
+from device_sdk.wire import MAX_FRAME_BYTES
+from hub.decode.base import TOO_LARGE, Decoded, DecodeError, Publication
 from hub.decode.rows import MAX_ROWS, STEP, Rows, parts_of
 from hub.decode.scope import Scope
 from hub.decode.value import load
@@ -234,6 +235,7 @@ def _pack_of(publication: Publication) -> object | None:
     """Return the records of a message that is SenML, None of any other."""
     kind, payload = publication.content_type.partition(";")[0].strip().lower(), publication.payload
     if kind in (JSON, CBOR):
+        _check_size(payload)
         return load_pack(payload, is_cbor=kind == CBOR)
     if payload[:1] == b"[":
         try:
@@ -241,23 +243,41 @@ def _pack_of(publication: Publication) -> object | None:
         except DecodeError:
             return None
         return records if _looks_like_it(records) else None
-    if payload[:1] and (payload[0] >> 5 == 4):  # an array of CBOR: no text begins so
+    if _is_list_of_maps(payload):
+        _check_size(payload)
         try:
             records = load_pack(payload, is_cbor=True)
         except DecodeError:
             return None
-        return records if isinstance(records, list) and _looks_like_it([*map(_labelled_or_none, records)]) else None
+        return records if _looks_like_it(records, is_cbor=True) else None
     return None
 
 
-def _looks_like_it(records: object) -> bool:
-    return (
-        isinstance(records, list)
-        and bool(records)
-        and all(isinstance(record, Mapping) for record in records)
-        and any("n" in record or "bn" in record for record in records[:1])
-        and any(field in record for record in records for field in _VALUES)
-    )
+def _check_size(payload: bytes) -> None:
+    """Refuse what would be refused when it is read: reading it takes time."""
+    if len(payload) > MAX_FRAME_BYTES:
+        raise DecodeError(TOO_LARGE)
+
+
+def _is_list_of_maps(payload: bytes) -> bool:
+    """Return whether it is CBOR, an array that begins with a map; no text begins so."""
+    if not payload or payload[0] >> 5 != 4:
+        return False
+    size = payload[0] & 31
+    at = 1 + (1 << (size - 24) if 24 <= size < 28 else 0)
+    return at < len(payload) and payload[at] >> 5 == 5
+
+
+def _looks_like_it(records: object, *, is_cbor: bool = False) -> bool:
+    """Return whether it is a list of records, by as many as are read."""
+    if not isinstance(records, list) or not records:
+        return False
+    few = records[:MAX_ROWS]
+    if not all(isinstance(record, Mapping) and not (is_cbor and len(record) > _MAX_FIELDS) for record in few):
+        return False
+    first = _labelled(few[0]) if is_cbor else few[0]
+    named = map(_labelled, few) if is_cbor else few
+    return ("n" in first or "bn" in first) and any(field in record for record in named for field in _VALUES)
 
 
 def load_pack(data: bytes, *, is_cbor: bool) -> object:
@@ -313,10 +333,6 @@ def _labelled(record: Mapping[object, object]) -> _Record:
         if name is not None:
             found[name] = value.value if isinstance(value, _Number) else value
     return found
-
-
-def _labelled_or_none(record: object) -> object:
-    return _labelled(record) if isinstance(record, Mapping) and len(record) <= _MAX_FIELDS else None
 
 
 def _device_of(topic: str, scope: Scope) -> str:

@@ -17,7 +17,7 @@ from device_sdk.reading import Channel
 from device_sdk.wire import MAX_FRAME_BYTES
 from hub.child_book import Asked
 from hub.child_sessions import MAX_CHILDREN
-from hub.decode.base import Answer, Decoded, DecodeError, ForeignReading, Publication, Said
+from hub.decode.base import TOO_LARGE, Answer, Decoded, DecodeError, ForeignReading, Publication, Said
 from hub.decode.esphome import ONLINE
 from hub.errors import HubError, UnavailableError
 from hub.mqtt.clients import Clients, key_of
@@ -146,10 +146,9 @@ class Intake:
         """Return what a publication says, and what of it is to be given, or why nothing is."""
         decoded = yield from self._decoders.reading(publication)
         if len(publication.payload) > MAX_FRAME_BYTES and any(one.readings for one in decoded.said):
-            # A packet of a gateway may be larger, for what it announces; what is stored must fit into a frame.
             for one in decoded.said:
                 self._unheard_of(one.device)
-            return decoded, f"readings in a message of more than {MAX_FRAME_BYTES} bytes"
+            return decoded, TOO_LARGE
         if not self._is_gateway:
             return decoded, self._as_device(decoded)
         said = []

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_sdk.reading import Channel
-from hub.decode.base import DecodeError, Publication
-from hub.decode.rows import Row, Rows
+from device_sdk.wire import MAX_FRAME_BYTES
+from hub.decode.base import TOO_LARGE, DecodeError, Publication
+from hub.decode.rows import MAX_ROWS, Row, Rows
 from hub.decode.scope import Scope
 from hub.decode.senml import CBOR, JSON, Senml, read_pack, read_records
 from tests.support.foreign_messages import cases, check
@@ -286,6 +287,28 @@ def test_pack_is_known_by_its_type_or_its_looks(payload: bytes, kind: str, is_re
     assert (decoded is not None) is is_read
     if decoded is not None:
         assert [said.device for said in decoded.said] == ["7b"] if payload[2:4] != b'"b' else ["x"]
+
+
+@pytest.mark.parametrize(
+    ("payload", "kind"),
+    [(b"\x81\xa1\xff", ""), (b"\x9b\0\0\0\0\0\0\0\1\xa1\xff", ""), (b"\xff", CBOR), (b"?", JSON)],
+)  # fmt: skip
+def test_pack_that_is_larger_than_a_frame_is_not_read(payload: bytes, kind: str) -> None:
+    """Whatever stands in it: no reading of it could be stored."""
+    message = Publication("d", payload + bytes(MAX_FRAME_BYTES), NOW, content_type=kind)
+    with pytest.raises(DecodeError, match=TOO_LARGE):
+        Senml(Scope()).decode(message)
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [cbor2.dumps([{0: "x", 2: 1}] * MAX_ROWS + [1]), json.dumps([{"n": "x", "v": 1}] * MAX_ROWS + [1]).encode()],
+    ids=["CBOR", "JSON"],
+)
+def test_more_records_than_are_read_are_not_looked_at(pack: bytes) -> None:
+    """Neither whether they are some: the reason is that there are too many."""
+    with pytest.raises(DecodeError, match=f"{MAX_ROWS + 1} records in one pack"):
+        Senml(Scope()).decode(Publication("d", pack, NOW))
 
 
 def test_nobody_is_guessed() -> None:
