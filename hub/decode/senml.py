@@ -47,9 +47,13 @@ _LABELS = {
 }  # fmt: skip
 _KNOWN = frozenset(_LABELS.values())
 _VALUES = ("v", "vs", "vb", "vd", "s")
+# With those of CBOR.
+_NAME_LABELS, _VALUE_LABELS = ("n", "bn", 0, -2), (*_VALUES, 2, 3, 4, 8, 5)
 _URN_DEVICE = re.compile(r"urn:dev:[a-z0-9]+:[^:/]+", re.IGNORECASE)
 _UNIT_CHARS = 32
 _S_NS = 10**9
+
+_TOO_MANY = f"{{}} records in one pack; the limit is {MAX_ROWS}"
 
 _Record = Mapping[str, object]
 
@@ -111,7 +115,7 @@ def reading(records: object, scope: Scope, now_ns: int, rows: Rows) -> Iterator[
     if not isinstance(records, Sequence) or isinstance(records, str | bytes):
         raise DecodeError("a SenML pack is a list of records")
     if len(records) > MAX_ROWS:
-        raise DecodeError(f"{len(records)} records in one pack; the limit is {MAX_ROWS}")
+        raise DecodeError(_TOO_MANY.format(len(records)))
     reader = _Reader(scope, now_ns, rows)
     for at, record in enumerate(records, 1):
         if not isinstance(record, Mapping):
@@ -235,7 +239,7 @@ def _pack_of(publication: Publication) -> object | None:
     """Return the records of a message that is SenML, None of any other."""
     kind, payload = publication.content_type.partition(";")[0].strip().lower(), publication.payload
     if kind in (JSON, CBOR):
-        _check_size(payload)
+        _check_size(payload, is_cbor=kind == CBOR)
         return load_pack(payload, is_cbor=kind == CBOR)
     if payload[:1] == b"[":
         try:
@@ -243,8 +247,8 @@ def _pack_of(publication: Publication) -> object | None:
         except DecodeError:
             return None
         return records if _looks_like_it(records) else None
-    if _is_list_of_maps(payload):
-        _check_size(payload)
+    if _begins_with_map(payload):
+        _check_size(payload, is_cbor=True)
         try:
             records = load_pack(payload, is_cbor=True)
         except DecodeError:
@@ -253,19 +257,30 @@ def _pack_of(publication: Publication) -> object | None:
     return None
 
 
-def _check_size(payload: bytes) -> None:
+def _check_size(payload: bytes, *, is_cbor: bool) -> None:
     """Refuse what would be refused when it is read: reading it takes time."""
     if len(payload) > MAX_FRAME_BYTES:
         raise DecodeError(TOO_LARGE)
+    count, _ = _array(payload) if is_cbor else (0, 0)
+    if MAX_ROWS < count <= len(payload):
+        raise DecodeError(_TOO_MANY.format(count))
 
 
-def _is_list_of_maps(payload: bytes) -> bool:
-    """Return whether it is CBOR, an array that begins with a map; no text begins so."""
+def _array(payload: bytes) -> tuple[int, int]:
+    """Return how many items an array of CBOR says that it has, and where they begin; 0: it does not say, or is none."""
     if not payload or payload[0] >> 5 != 4:
-        return False
+        return 0, 0
     size = payload[0] & 31
-    at = 1 + (1 << (size - 24) if 24 <= size < 28 else 0)
-    return at < len(payload) and payload[at] >> 5 == 5
+    if not 24 <= size < 28:
+        return size % 31, 1
+    at = 1 + (1 << (size - 24))
+    return int.from_bytes(payload[1:at], "big"), at
+
+
+def _begins_with_map(payload: bytes) -> bool:
+    """Return whether it is an array of CBOR that begins with a map; no text begins so."""
+    _, at = _array(payload)
+    return 0 < at < len(payload) and payload[at] >> 5 == 5
 
 
 def _looks_like_it(records: object, *, is_cbor: bool = False) -> bool:
@@ -273,11 +288,11 @@ def _looks_like_it(records: object, *, is_cbor: bool = False) -> bool:
     if not isinstance(records, list) or not records:
         return False
     few = records[:MAX_ROWS]
-    if not all(isinstance(record, Mapping) and not (is_cbor and len(record) > _MAX_FIELDS) for record in few):
-        return False
-    first = _labelled(few[0]) if is_cbor else few[0]
-    named = map(_labelled, few) if is_cbor else few
-    return ("n" in first or "bn" in first) and any(field in record for record in named for field in _VALUES)
+    return (
+        all(isinstance(record, Mapping) and not (is_cbor and len(record) > _MAX_FIELDS) for record in few)
+        and any(label in few[0] for label in _NAME_LABELS)
+        and any(label in record for record in few for label in _VALUE_LABELS)
+    )
 
 
 def load_pack(data: bytes, *, is_cbor: bool) -> object:

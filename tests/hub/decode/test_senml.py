@@ -300,6 +300,16 @@ def test_pack_that_is_larger_than_a_frame_is_not_read(payload: bytes, kind: str)
         Senml(Scope()).decode(message)
 
 
+@pytest.mark.parametrize(("rest", "kind"), [(b"\xa1", ""), (b"", CBOR)])
+def test_pack_that_says_it_is_too_long_is_not_read(rest: bytes, kind: str) -> None:
+    """CBOR says how many items there are, which cannot be more than there are bytes."""
+    head = b"\x99\x27\x11" + rest + b"\xff"
+    with pytest.raises(DecodeError, match=f"10001 records in one pack; the limit is {MAX_ROWS}"):
+        Senml(Scope()).decode(Publication("d", head + bytes(MAX_ROWS), NOW, content_type=kind))
+    with pytest.raises(DecodeError, match="no CBOR"):
+        Senml(Scope()).decode(Publication("d", head, NOW, content_type=CBOR))
+
+
 @pytest.mark.parametrize(
     "pack",
     [cbor2.dumps([{0: "x", 2: 1}] * MAX_ROWS + [1]), json.dumps([{"n": "x", "v": 1}] * MAX_ROWS + [1]).encode()],
