@@ -7,10 +7,11 @@ A friendly name may contain ``/``. The base topic is a setting there: another on
 its ``bridge/`` messages.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from itertools import islice
 
 from device_sdk.reading import Channel, Value
-from hub.decode.base import Decoded, DecodeError, ForeignReading, Publication, Said
+from hub.decode.base import Decoded, DecodeError, ForeignReading, Publication, Said, at_once
 from hub.decode.esphome import ONLINE
 from hub.decode.moment import near_ns
 from hub.decode.naming import label_of
@@ -47,10 +48,9 @@ class Zigbee2Mqtt:
         topic = publication.topic
         if not topic.startswith(self._bases) and self._learn(publication) is None:
             return None
-        base = next(base for base in self._bases if topic.startswith(base))
-        name = topic[len(base) :]
+        name = self._name(topic)
         if name == _DEVICES:
-            return self._devices(load(publication.payload))
+            return at_once(self._devices(publication.payload))
         if name.startswith("bridge/") or not name:
             return Decoded(self.name, ignored="the bridge tells of itself")
         head, _, tail = name.rpartition("/")
@@ -64,6 +64,19 @@ class Zigbee2Mqtt:
             # Published by attribute: one topic for each value.
             return self._said(head, [] if tail in _NO_CHANNEL else _attribute(tail, publication.payload), None)
         return self._state(name, publication)
+
+    def reading(self, publication: Publication) -> Generator[None, None, Decoded | None]:
+        """Do as `decode`, with a pause after each device of a list."""
+        topic = publication.topic
+        if not topic.startswith(self._bases) and self._learn(publication) is None:
+            return None
+        if self._name(topic) != _DEVICES:
+            return self.decode(publication)
+        return (yield from self._devices(publication.payload))
+
+    def _name(self, topic: str) -> str:
+        """Return what stands behind the base topic."""
+        return topic[len(next(base for base in self._bases if topic.startswith(base))) :]
 
     def _learn(self, publication: Publication) -> str | None:
         """Return the base topic of another bridge, when this is its list of devices; others may say `bridge` too."""
@@ -97,7 +110,8 @@ class Zigbee2Mqtt:
         device = self._scope.names.device(name)
         return Decoded(self.name, (Said(device, (ForeignReading(ONLINE, state == "online"),)),))
 
-    def _devices(self, document: object) -> Decoded:
+    def _devices(self, payload: bytes) -> Generator[None, None, Decoded]:
+        document = load(payload)
         if not isinstance(document, list):
             raise DecodeError("no list, which bridge/devices is")
         said = []
@@ -110,10 +124,11 @@ class Zigbee2Mqtt:
             device = self._scope.names.device(name)
             channels = [
                 _channel(self._scope.names.channel(device, path), feature)
-                for path, feature in list(_exposed(exposes, (), 3))[:_MAX_EXPOSED]
+                for path, feature in islice(_exposed(exposes, (), 3), _MAX_EXPOSED)
             ]
             if channels:
                 said.append(Said(device, (), tuple(channels)))
+            yield
         return Decoded(self.name, tuple(said), ignored="what devices there are, and their units")
 
 
