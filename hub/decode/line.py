@@ -15,7 +15,8 @@ from collections.abc import Generator
 from hashlib import blake2s
 
 from device_sdk.errors import Reason
-from hub.decode.base import Decoded, DecodeError, Publication
+from device_sdk.wire import MAX_FRAME_BYTES
+from hub.decode.base import TOO_LARGE, Decoded, DecodeError, Publication
 from hub.decode.naming import APART
 from hub.decode.point import PRECISIONS, LineError, OpenTextError, Point, WideError, parse_point
 from hub.decode.rows import Rows, parts_of
@@ -65,6 +66,8 @@ class Line:
         lines = _lines(publication.payload)
         if lines is None:
             return None
+        if len(publication.payload) > MAX_FRAME_BYTES:
+            raise DecodeError(TOO_LARGE)
         reader = LineReader(self._scope)
         for text in lines:
             reader.feed(text)

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from hub.decode.base import DecodeError, Publication
+from device_sdk.wire import MAX_FRAME_BYTES
+from hub.decode.base import TOO_LARGE, DecodeError, Publication
 from hub.decode.line import DEVICE_TAGS, MAX_FIELDS, MAX_LINES, Line, LineReader
 from hub.decode.naming import Names
 from hub.decode.rows import Row
@@ -163,6 +164,13 @@ def test_point_with_more_is_read_no_further(sign: str, what: str) -> None:
     wide = f"# many\nm{sign}" + ",".join(f"f{i}=1" for i in range(MAX_FIELDS + 1)) + "?"
     with pytest.raises(DecodeError, match=f"line 2: more than {MAX_FIELDS} {what} in one point"):
         Line(Scope("a")).decode(Publication("t", wide.encode()))
+
+
+def test_lines_of_more_than_a_frame_are_not_read() -> None:
+    """No reading of them could be stored; the first says that they are lines."""
+    payload = b"m f=1\nm f=2" + b" " * MAX_FRAME_BYTES
+    with pytest.raises(DecodeError, match=TOO_LARGE):
+        next(Line(Scope("a")).reading(Publication("t", payload)))
 
 
 def test_long_names_are_cut_and_stay_apart() -> None:
