@@ -30,8 +30,7 @@ MAX_PATH_CHARS = 256
 _NOTHING = frozenset({"", "nan", "-nan", "+nan", "inf", "-inf", "+inf", "null", "none", "unavailable", "unknown"})
 # The group is an integer that every store can hold.
 _NUMBER = re.compile(r"([+-]?[0-9]{1,18})|[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
-# What printf makes of no number: no JSON, but frequent.
-# More of these than a message may have values are looked for no further.
+# What printf makes of no number: no JSON, but frequent. More of it is looked for no further.
 MAX_NO_NUMBERS = 10_000
 _NO_NUMBER = re.compile(rb"(?<=[:\[,\s])[+-]?(?:nan|inf|infinity)(?=\s*[,\]}])", re.IGNORECASE)
 
