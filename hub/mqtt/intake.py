@@ -47,6 +47,9 @@ class Giver(Protocol):
     def go_on(self) -> Callable[[], None]:
         """What is called when nothing is in steps any more: what was held may come."""
 
+    def end(self, code: Code, why: str) -> None:
+        """End the connection."""
+
 
 class Intake:
     """Foreign publications of one client.
@@ -113,6 +116,7 @@ class Intake:
             yield from self._taking(publication, qos, done)
         except Exception:  # the outer edge: whatever comes behind it must not wait for ever
             _log.exception("large message failed client=%s topic=%r", self._client, publication.topic[:200])
+            self._giver.end(Code.UNSPECIFIED, "the hub failed; its log says why")
         self._clients.figures.waiting -= 1
         self._clients.figures.waiting_bytes -= len(publication.payload)
         self.in_steps -= 1
@@ -168,7 +172,7 @@ class Intake:
     def _failed(self, publication: Publication, error: Exception, qos: int, done: Done) -> None:
         """Put aside what the hub has failed at: its sender gives it again, and all behind would wait for ever."""
         _log.error("message failed client=%s topic=%r", self._client, publication.topic[:200], exc_info=error)
-        self._aside(publication, f"the hub failed at it: {error!r}", qos, done)
+        self._unread(publication, f"the hub failed at it: {error!r}", qos, done)
 
     def _as_device(self, decoded: Decoded) -> Sequence[Said] | str:
         """Return everything as of the one device, or why not."""
@@ -192,6 +196,14 @@ class Intake:
 
     def _as_gateway(self, decoded: Decoded) -> list[Said]:
         """Return what is said of devices that may speak."""
+        try:
+            return self._accepted(decoded)
+        except Exception:
+            for said in decoded.said:
+                self._unheard_of(said.device)
+            raise
+
+    def _accepted(self, decoded: Decoded) -> list[Said]:
         taken = []
         for said in decoded.said:
             if not said.readings:
@@ -212,7 +224,8 @@ class Intake:
                 self._unheard.discard(said.device)
                 said = said._replace(channels=(*self._decoders.channels_of(said.device), *said.channels))
             state = self._clients.parts.registry.device(self._identity.namespace, said.device)
-            state.carrier = None if _GONE in [reading[:2] for reading in said.readings] else self._carrier
+            is_alone = state.connections > 0 or _GONE in [reading[:2] for reading in said.readings]
+            state.carrier = None if is_alone else self._carrier
             taken.append(said)
         return taken
 

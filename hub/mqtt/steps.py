@@ -52,3 +52,7 @@ class Steps:
             self.under_way[whose] -= 1
             if not self.under_way[whose]:
                 del self.under_way[whose]
+            # Of many that do not pause each is one step at least.
+            if self._waiting and self._clock() >= end:
+                self._later(0, self._step)
+                return

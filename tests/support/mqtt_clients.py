@@ -7,6 +7,7 @@ from device_sdk.reading import Channel, Value
 from hub.child_book import Asked, Refusal
 from hub.child_sessions import Admission
 from hub.decode.base import Answer, Decoded, DecodeError, ForeignReading, Publication, Said
+from hub.decode.dispatch import Decoders
 from hub.errors import UnauthenticatedError, UnavailableError
 from hub.foreign import Foreign
 from hub.incident import Incident
@@ -108,13 +109,33 @@ class UnreadableAdmission:
         return False
 
 
+class FailingAdmission(UnreadableAdmission):
+    """Fails at the first question, and accepts everybody from the second on."""
+
+    def __init__(self) -> None:
+        self._has_failed = False
+
+    def admit(self, asked: Asked) -> Refusal | None:
+        """Fail, once."""
+        if not self._has_failed:
+            self._has_failed = True
+            raise RuntimeError("once")
+        return None
+
+
 class MqttWorld:
     """A hub's parts with MQTT clients over them. ``turn`` is the loop's next turn, ``commit`` the writer's.
 
     It is the clients' doorkeeper, too; ``certificates``: the name of a certificate → the device of it.
     """
 
-    def __init__(self, parts: HubParts, *, admission: Admission | None = None) -> None:
+    def __init__(
+        self,
+        parts: HubParts,
+        *,
+        admission: Admission | None = None,
+        make_decoders: Callable[[str], WordDecoders | Decoders] = WordDecoders,
+    ) -> None:
         self.parts = parts
         self.frames: list[Frame] = []
         self.soon: list[Callable[[], None]] = []
@@ -132,7 +153,7 @@ class MqttWorld:
                 self.frames.extend, lambda: not self.is_full, self.later,
                 lambda: self.now_ns,
             ),
-            WordDecoders,
+            make_decoders,
         )  # fmt: skip
         # The clock stands: a large message is through in one turn. With 0 there is a turn for each of its pauses.
         self.clients.steps.step_ns = 1

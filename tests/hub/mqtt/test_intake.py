@@ -1,16 +1,19 @@
 """Whose a foreign reading is, and that none is lost or holds up others where something cannot be stored."""
 
+import json
+
 import pytest
 
 from device_sdk.wire import MAX_FRAME_BYTES
 from hub.decode.base import Decoded, DecodeError, Publication
+from hub.decode.dispatch import Decoders
 from hub.devices import Presence
 from hub.model import Kind
 from hub.mqtt.clients import MAX_AGAIN, MAX_AGAIN_BYTES, MAX_WAITING, MAX_WAITING_BYTES
 from hub.mqtt.handler import Code, Will
 from hub.mqtt.intake import LARGE_BYTES
 from tests.support.hub_parts import HubParts
-from tests.support.mqtt_clients import NOW, MqttWorld, UnreadableAdmission, WordDecoders
+from tests.support.mqtt_clients import NOW, FailingAdmission, MqttWorld, UnreadableAdmission, WordDecoders
 
 
 def quarantine(world: MqttWorld) -> list[tuple[str, str]]:
@@ -72,6 +75,20 @@ def test_device_that_its_gateway_does_not_hear_goes_offline(world: MqttWorld) ->
 
     assert seen == [Presence.STALE, Presence.OFFLINE, Presence.STALE, Presence.STALE]
     assert world.parts.registry.device("default", "barn-2").presence(later_ns) is Presence.OFFLINE
+
+
+def test_gateway_does_not_carry_who_has_a_connection_of_its_own(world: MqttWorld) -> None:
+    """Also where it may still speak for the device for some seconds."""
+    world.parts.children.set_rules("barn", auto_accept=["barn-*"])
+    gateway = world.gateway()
+    gateway.publish("t", b"barn-1.t=1")
+    device = world.device("barn-1")
+    gateway.publish("t", b"barn-1.t=2")
+    world.settle()
+    device.closed(is_clean=True)
+
+    state = world.parts.registry.device("default", "barn-1")
+    assert state.presence(NOW + 3600 * 10**9) is Presence.OFFLINE
 
 
 def test_device_that_may_not_speak_is_not_there(world: MqttWorld) -> None:
@@ -340,19 +357,36 @@ def test_what_comes_by_the_next_connection_is_stored_behind_a_large_message(worl
     assert world.parts.registry.latest[series.id].value == 2.0
 
 
-def test_unit_is_not_lost_with_a_message_that_is_too_large(world: MqttWorld) -> None:
-    """Its readings are put aside, what it told of channels comes with the next one."""
-    world.parts.children.set_rules("barn", auto_accept=["barn-*"])
+def test_unit_is_not_lost_with_a_message_that_is_too_large(parts: HubParts) -> None:
+    """Its readings are put aside; what it told of channels comes with the next one."""
+    world = MqttWorld(parts, make_decoders=Decoders)
+    parts.children.set_rules("barn", auto_accept=["barn-*"])
     connected = world.gateway()
-    connected.publish("t", b"barn-1.t:Cel barn-1.t=1".ljust(MAX_FRAME_BYTES + 1))
+    records = [
+        {"bn": "barn-1/", "n": "t", "u": "Cel", "v": 1},
+        *[{"n": f"x{at % 50}", "vs": 200 * "y"} for at in range(1500)],
+    ]
+    connected.publish("t", json.dumps(records).encode())
     world.settle()
-    connected.publish("t", b"barn-1.t=2")
+    connected.publish("t", b'[{"n":"barn-1/t","u":"Cel","v":2}]')
     world.settle()
 
     assert [reason for _, reason in quarantine(world)] == [
         f"readings in a message of more than {MAX_FRAME_BYTES} bytes"
     ]
-    assert world.parts.registry.device("default", "barn-1").channels["t"].unit == "Cel"
+    assert (world.values("barn-1"), unit_of(world, "barn-1", "t")) == ([("t", 2)], "Cel")
+
+
+def test_unit_is_not_lost_with_a_message_that_the_hub_fails_at(parts: HubParts) -> None:
+    """It is put aside; what it told of channels comes with the next one."""
+    world = MqttWorld(parts, make_decoders=Decoders, admission=FailingAdmission())
+    connected = world.gateway()
+    for _ in range(2):
+        connected.publish("t", b'[{"n":"barn-1/t","u":"Cel","v":2}]')
+        world.settle()
+
+    assert [reason for _, reason in quarantine(world)] == ["the hub failed at it: RuntimeError('once')"]
+    assert (world.values("barn-1"), unit_of(world, "barn-1", "t")) == ([("t", 2)], "Cel")
 
 
 # --- a gateway ------------------------------------------------------------------------------------------------------

@@ -18,11 +18,12 @@ class Loop:
         self.now = 0
         self.steps = Steps(self._later, self._clock)
 
-    def work(self, name: str, count: int, *, fails: bool = False) -> Iterator[None]:
+    def work(self, name: str, count: int, *, pauses: bool = True, fails: bool = False) -> Iterator[None]:
         """Do ``count`` things with a pause after each."""
         for at in range(count):
             self.done.append(f"{name}{at}")
-            yield
+            if pauses:
+                yield
         if fails:
             raise RuntimeError(name)
 
@@ -62,13 +63,24 @@ def test_of_many_one_is_worked_on_at_a_time() -> None:
     loop.steps.add("b", loop.work("b", 9))
     loop.steps.add("c", loop.work("c", 1))
 
-    assert loop.turn() == ["a0", "a1", "b0", "b1"]
-    assert loop.turn() == ["b2", "b3", "b4", "b5"]
+    assert loop.turn() == ["a0", "a1", "b0"]
+    assert loop.turn() == ["b1", "b2", "b3", "b4"]
     assert dict(loop.steps.under_way) == {"b": 1, "c": 1}
-    assert loop.turn() == ["b6", "b7", "b8", "c0"]
+    assert loop.turn() == ["b5", "b6", "b7", "b8"]
+    assert loop.turn() == ["c0"]
     assert (loop.turn(), loop.turn(), dict(loop.steps.under_way)) == ([], [], {})
     loop.steps.add("d", loop.work("d", 1))
     assert loop.turn() == ["d0"]
+
+
+def test_many_that_do_not_pause_have_their_turns() -> None:
+    """Each is over in one step, and others are heard between them."""
+    loop = Loop()
+    loop.steps.step_ns = 2 * MS
+    for name in "abcde":
+        loop.steps.add(name, loop.work(name, 1, pauses=False))
+
+    assert [loop.turn() for _ in range(4)] == [["a0", "b0"], ["c0", "d0"], ["e0"], []]
 
 
 def test_what_fails_holds_up_nothing(caplog: pytest.LogCaptureFixture) -> None:
