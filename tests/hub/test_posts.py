@@ -317,7 +317,7 @@ async def test_figures_are_of_what_is_durable(world: World) -> None:
             await request.take(rows_of(*rows), b"1", BLOCK)
 
     task = asyncio.ensure_future(ask())
-    await wait_for(lambda: world.frames)
+    await wait_for(lambda: world.frames and figures.rejected == 1)
     task.cancel()
     await asyncio.sleep(0)
     assert figures.accepted == 0
