@@ -87,11 +87,8 @@ class Intake:
         try:
             decoded = self._decoders.decode(publication)
             said = self._as_gateway(decoded) if self._is_gateway else self._as_device(decoded)
-        except DecodeError as error:
-            self._unread(publication, str(error), qos, done)
-            return
         except Exception as error:
-            self._failed(publication, error, qos, done)
+            self._unread(publication, error, qos, done)
             return
         if isinstance(said, str):
             self._aside(publication, said, qos, done)
@@ -127,11 +124,8 @@ class Intake:
         """Do as `take`."""
         try:
             decoded, said = yield from self._reading(publication)
-        except DecodeError as error:
-            self._unread(publication, str(error), qos, done)
-            return
         except Exception as error:
-            self._failed(publication, error, qos, done)
+            self._unread(publication, error, qos, done)
             return
         if isinstance(said, str):
             self._aside(publication, said, qos, done)
@@ -163,16 +157,16 @@ class Intake:
 
     # --- whose it is, and where it goes -----------------------------------------------------------------------
 
-    def _unread(self, publication: Publication, why: str, qos: int, done: Done) -> None:
+    def _unread(self, publication: Publication, error: Exception, qos: int, done: Done) -> None:
+        """Put aside what cannot be read, or what the hub fails at: else it is given again, and all behind it waits."""
+        why = str(error)
+        if not isinstance(error, DecodeError):
+            _log.error("message failed client=%s topic=%r", self._client, publication.topic[:200], exc_info=error)
+            why = f"the hub failed at it: {error!r}"
         if publication.is_retained:
             done(Code.SUCCESS)  # it comes again with each subscription
         else:
             self._aside(publication, why, qos, done)
-
-    def _failed(self, publication: Publication, error: Exception, qos: int, done: Done) -> None:
-        """Put aside what the hub has failed at: its sender gives it again, and all behind would wait for ever."""
-        _log.error("message failed client=%s topic=%r", self._client, publication.topic[:200], exc_info=error)
-        self._unread(publication, f"the hub failed at it: {error!r}", qos, done)
 
     def _as_device(self, decoded: Decoded) -> Sequence[Said] | str:
         """Return everything as of the one device, or why not."""
